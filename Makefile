@@ -1,0 +1,40 @@
+# `make demo` and `make test` do all set-up themselves. Everything lives in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+WORKERS ?= auto
+
+.PHONY: demo test test-slow lint types bench clean
+
+# The CPU build of torch where its index answers; elsewhere the registry's default build.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "nettime needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	@index=https://download.pytorch.org/whl/cpu; \
+	if curl --silent --fail --head --max-time 5 "$$index/torch/" > /dev/null 2>&1; \
+	then extra="--extra-index-url $$index"; fi; \
+	set -x; $(BIN)/pip install --quiet $$extra -c constraints.txt 'torch>=2.13,<2.14'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+demo: .venv/ready
+	$(BIN)/nettime demo
+
+test: .venv/ready
+	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow'
+
+test-slow: .venv/ready
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/ready
+	$(BIN)/pyrefly check
+
+bench: .venv/ready
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""analysis: commands, tables, plots and reports for people."""

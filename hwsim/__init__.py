@@ -1,0 +1,23 @@
+"""hwsim: what a mask costs on a machine.
+
+Model + masks → Workload → Device → Estimate → net time. No torch, and nothing heavy at import.
+"""
+
+from hwsim.device import Device
+from hwsim.errors import InputError
+from hwsim.estimate import Estimate
+from hwsim.mask import Mask
+from hwsim.specification import device_names, load_device
+from hwsim.workload import Op, Workload, gemm
+
+__all__ = [
+    "Device",
+    "Estimate",
+    "InputError",
+    "Mask",
+    "Op",
+    "Workload",
+    "device_names",
+    "gemm",
+    "load_device",
+]

@@ -1,0 +1,159 @@
+"""A device: a specification plus a model that prices operations on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from hwsim.errors import InputError
+from hwsim.estimate import Estimate
+from hwsim.workload import Op, Workload
+
+
+def parameter(
+    unit: str,
+    doc: str,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    integer: bool = False,
+    choices: tuple[str, ...] | None = None,
+    by_dtype: bool = False,
+    default: Any = dataclasses.MISSING,
+) -> Any:
+    """A field of a device model that its specification gives: unit, meaning, allowed values.
+
+    `by_dtype` makes it a mapping from dtype name to number. A parameter without default must be
+    in every specification of the model.
+    """
+    metadata = {
+        "unit": unit, "doc": doc, "above": above, "at_least": at_least, "at_most": at_most,
+        "integer": integer, "choices": choices, "by_dtype": by_dtype,
+    }  # fmt: skip
+    return field(default=default, metadata={"parameter": metadata}, kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Device:
+    """Prices operations. Pure: the same op gets the same Estimate, whatever was asked before.
+
+    A model is a subclass, one file in `hwsim/devices/`, that declares its parameters as fields
+    made by `parameter` and gives `price(op)` and `roofline(op)`. `clock_hz` turns seconds into
+    cycles and back.
+
+    Attributes:
+        name: of the specification.
+        description: one line for people.
+        sources: parameter → where its value is from ("assumed" if from nowhere, "override" if
+            given by the caller).
+    """
+
+    name: str = field(kw_only=True)
+    description: str = field(default="", kw_only=True)
+    sources: Mapping[str, str] = field(default_factory=dict, kw_only=True, repr=False)
+    _unmasked: dict[tuple, tuple[Estimate, ...]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    model: ClassVar[str] = ""
+
+    def price(self, op: Op) -> tuple[Estimate, ...]:
+        """One Estimate per kernel that the model knows for ops of this kind, legal or not."""
+        raise TypeError(f"{type(self).__name__} must define price(op)")
+
+    def roofline(self, op: Op) -> float:
+        """Seconds that no kernel on this device can beat for `op` under its mask."""
+        raise TypeError(f"{type(self).__name__} must define roofline(op)")
+
+    def kernels(self, op: Op) -> tuple[Estimate, ...]:
+        """One Estimate per kernel, legal or rejected with the reason; the fastest first.
+
+        Prices are kept: for as long as the mask lives for masked ops, for as long as the device
+        does for the others.
+        """
+        if not isinstance(op, Op):
+            raise InputError(f"op: type is {type(op).__name__}; allowed is hwsim.Op")
+        known = self._unmasked if op.mask is None else op.mask.prices(self)
+        ranked = known.get(op.signature)
+        if ranked is None:
+            ranked = known[op.signature] = self._ranked(op)
+        return ranked
+
+    def estimate(self, item: Op | Workload) -> Estimate:
+        """The fastest legal kernel of an op; of a workload, the sum over its ops.
+
+        Raises:
+            InputError: no kernel of this device can run the op; each reason is named.
+        """
+        if isinstance(item, Workload):
+            return Estimate.total([self.estimate(op) for op in item.ops])
+        return self.kernels(item)[0]
+
+    def breakdown(self, workload: Workload) -> list[tuple[Op, Estimate]]:
+        """The ops of a workload in order, each with its price."""
+        return [(op, self.estimate(op)) for op in workload.ops]
+
+    def cycles(self, seconds: float) -> float:
+        return seconds * getattr(self, "clock_hz", 1.0)
+
+    def _ranked(self, op: Op) -> tuple[Estimate, ...]:
+        priced = sorted(self.price(op), key=lambda e: (not e.legal, e.seconds))
+        if not priced or not priced[0].legal:
+            reasons = "; ".join(f"{e.kernel}: {e.reason}" for e in priced) or "none is modelled"
+            raise InputError(
+                f"device {self.name!r} has no kernel for {op.kind} {op.phase} "
+                f"{op.name!r} ({reasons})"
+            )
+        best = dataclasses.replace(priced[0], rejected=tuple(priced[1:]))
+        return (best, *priced[1:])
+
+
+def parameters_of(model: type[Device]) -> dict[str, dict[str, Any]]:
+    """Parameter name → unit, meaning and limits, as the model declares them."""
+    return {
+        f.name: {**f.metadata["parameter"], "required": f.default is dataclasses.MISSING}
+        for f in dataclasses.fields(model)
+        if "parameter" in f.metadata
+    }
+
+
+def check_parameter(name: str, value: Any, limits: Mapping[str, Any]) -> Any:
+    """The value, as a number of the right kind; an InputError that says what is allowed."""
+    if limits["choices"] is not None:
+        if value not in limits["choices"]:
+            raise InputError(f"{name}: value is {value!r}; allowed: {', '.join(limits['choices'])}")
+        return value
+    if limits["by_dtype"]:
+        if not isinstance(value, Mapping) or not value:
+            raise InputError(f"{name}: value is {value!r}; allowed is a table dtype → number")
+        single = {**limits, "by_dtype": False}
+        return {key: check_parameter(f"{name}.{key}", v, single) for key, v in value.items()}
+    allowed = _allowed(limits)
+    good = isinstance(value, (int, float)) and not isinstance(value, bool)
+    good = good and not math.isnan(value)
+    if good and limits["integer"]:
+        good = float(value).is_integer()
+    if good and limits["above"] is not None:
+        good = value > limits["above"]
+    if good and limits["at_least"] is not None:
+        good = value >= limits["at_least"]
+    if good and limits["at_most"] is not None:
+        good = value <= limits["at_most"]
+    if not good:
+        raise InputError(f"{name}: value is {value!r}; allowed is {allowed}")
+    return int(value) if limits["integer"] else float(value)
+
+
+def _allowed(limits: Mapping[str, Any]) -> str:
+    words = ["an integer" if limits["integer"] else "a number"]
+    if limits["above"] is not None:
+        words.append(f"above {limits['above']:g}")
+    if limits["at_least"] is not None:
+        words.append(f"of at least {limits['at_least']:g}")
+    if limits["at_most"] is not None:
+        words.append(f"of at most {limits['at_most']:g}")
+    return f"{' '.join(words)} ({limits['unit']})"

@@ -1,0 +1,1 @@
+"""Device models: one file is one model, bound to MODEL; `specs/` holds their specifications."""

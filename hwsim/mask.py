@@ -1,0 +1,135 @@
+"""A mask: which weights of a layer are there."""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from typing import Any
+
+import numpy as np
+
+from hwsim.errors import InputError
+
+
+class Mask:
+    """An immutable boolean matrix of shape (n_out, n_in); True where a weight is active.
+
+    Args:
+        array: boolean, two-dimensional, at least 1 × 1. Weights of convolutions are given as
+            (out_channels, in_channels · kernel height · kernel width).
+        copy: False takes the array over instead of copying it. The caller then promises not to
+            write to it again; `Mask` marks it read-only.
+
+    Counts and digest are computed once, when first asked for. Two masks are equal when shape and
+    content are.
+
+    Raises:
+        InputError: wrong dtype, wrong number of dimensions, or an empty dimension.
+
+    >>> Mask(np.eye(3, dtype=bool)).nnz
+    3
+    """
+
+    __slots__ = ("_array", "_col_nnz", "_digest", "_nnz", "_patterns", "_prices", "_row_nnz")
+
+    def __init__(self, array: Any, *, copy: bool = True) -> None:
+        given = np.asarray(array)
+        if given.dtype != np.bool_:
+            raise InputError(f"mask: dtype is {given.dtype}; allowed is bool")
+        if given.ndim != 2 or 0 in given.shape:
+            raise InputError(
+                f"mask: shape is {given.shape}; allowed is (n_out, n_in), both at least 1"
+            )
+        held = np.array(given, order="C", copy=True if copy else None)
+        held.flags.writeable = False
+        self._array = held
+        self._row_nnz: np.ndarray | None = None
+        self._col_nnz: np.ndarray | None = None
+        self._nnz: int | None = None
+        self._digest: str | None = None
+        self._patterns: dict[Any, bool] = {}
+        self._prices: weakref.WeakKeyDictionary[Any, dict[Any, Any]] | None = None
+
+    @property
+    def array(self) -> np.ndarray:
+        """The matrix itself, read-only."""
+        return self._array
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._array.shape  # type: ignore[return-value]
+
+    @property
+    def size(self) -> int:
+        return self._array.size
+
+    @property
+    def nnz(self) -> int:
+        """How many weights are active: the integer truth; density is derived from it."""
+        if self._nnz is None:
+            self._nnz = int(self.row_nnz.sum())
+        return self._nnz
+
+    @property
+    def density(self) -> float:
+        return self.nnz / self.size
+
+    @property
+    def row_nnz(self) -> np.ndarray:
+        """Active weights per output, int64, shape (n_out,): the fan-in of each neuron."""
+        if self._row_nnz is None:
+            self._count()
+        return self._row_nnz  # type: ignore[return-value]
+
+    @property
+    def col_nnz(self) -> np.ndarray:
+        """Active weights per input, int64, shape (n_in,)."""
+        if self._col_nnz is None:
+            self._count()
+        return self._col_nnz  # type: ignore[return-value]
+
+    @property
+    def digest(self) -> str:
+        """BLAKE2b of shape and content, 32 hexadecimal digits; the same on every machine."""
+        if self._digest is None:
+            hashed = hashlib.blake2b(np.packbits(self._array).data, digest_size=16)
+            hashed.update(f"{self.shape[0]}x{self.shape[1]}".encode())
+            self._digest = hashed.hexdigest()
+        return self._digest
+
+    def satisfies(self, pattern: Any) -> bool:
+        """Whether the mask is of `pattern` (a member of `hwsim.patterns`); asked once, kept."""
+        if pattern not in self._patterns:
+            self._patterns[pattern] = bool(pattern.holds(self))
+        return self._patterns[pattern]
+
+    def prices(self, device: Any) -> dict[Any, Any]:
+        """What `device` has already said about this mask; lives as long as both do."""
+        if self._prices is None:
+            self._prices = weakref.WeakKeyDictionary()
+        known = self._prices.get(device)
+        if known is None:
+            known = self._prices[device] = {}
+        return known
+
+    def _count(self) -> None:
+        from hwsim._counts import row_and_column_counts
+
+        rows, columns = row_and_column_counts(self._array.view(np.uint8))
+        rows.flags.writeable = False
+        columns.flags.writeable = False
+        self._row_nnz, self._col_nnz = rows, columns
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Mask):
+            return NotImplemented
+        return self.shape == other.shape and self.nnz == other.nnz and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        # Equal masks have equal shape and nnz; the digest, which costs a pass, is left to __eq__.
+        return hash((self.shape, self.nnz))
+
+    def __repr__(self) -> str:
+        return f"Mask({self.shape[0]}×{self.shape[1]}, nnz={self.nnz}, density={self.density:.4f})"

@@ -1,0 +1,299 @@
+"""The operations of one training step, with their masks."""
+
+from __future__ import annotations
+
+import hashlib
+import numbers
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from hwsim.errors import InputError
+from hwsim.mask import Mask
+from hwsim.registry import unknown
+
+KINDS = (
+    "gemm", "conv", "attention", "embedding", "elementwise", "norm", "softmax", "loss",
+    "optimizer", "mask_update", "pack",
+)  # fmt: skip
+PHASES = ("forward", "grad_input", "grad_weight", "update")
+DTYPE_BYTES = {
+    "float64": 8, "float32": 4, "tfloat32": 4, "bfloat16": 2, "float16": 2, "float8": 1, "int8": 1,
+}  # fmt: skip
+PRODUCTS = ("gemm", "conv", "attention")
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operation of a training step.
+
+    Attributes:
+        kind: one of KINDS.
+        phase: one of PHASES; `update` is what happens after the backward pass.
+        name: the layer (or operation) it belongs to; masks are put on by this name.
+        m, n, k: of matrix products: the layer computes y = x·Wᵀ with x (m, k), W (n, k), y (m, n).
+            The three numbers are the layer's in every phase: grad_input is (m, n)·(n, k),
+            grad_weight is (n, m)·(m, k). Zero for what is no product.
+        count: independent products of that size (heads × batch, groups of a convolution).
+        dtype: of the operands.
+        dense_flops: 2 per multiply-add, mask ignored.
+        activation_bytes: compulsory traffic that no mask reduces.
+        weight_bytes: compulsory traffic in proportion to the density: the weight once in a
+            product, weight, gradient and moments in an optimizer's step.
+        weight_shape: (n_out, n_in) of the weight that a mask can act on; None if there is none.
+        mask: acts on the operand W in forward and grad_input, on the output in grad_weight.
+        signature: all of the above but the mask.
+    """
+
+    kind: str
+    phase: str
+    name: str = ""
+    m: int = 0
+    n: int = 0
+    k: int = 0
+    count: int = 1
+    dtype: str = "float32"
+    dense_flops: int = 0
+    activation_bytes: int = 0
+    weight_bytes: int = 0
+    weight_shape: tuple[int, int] | None = None
+    mask: Mask | None = None
+    signature: tuple = field(init=False, repr=False, compare=False, default=())
+
+    def __post_init__(self) -> None:
+        _one_of("kind", self.kind, KINDS)
+        _one_of("phase", self.phase, PHASES)
+        _one_of("dtype", self.dtype, tuple(DTYPE_BYTES))
+        if self.kind in PRODUCTS:
+            for name in ("m", "n", "k", "count"):
+                _positive(name, getattr(self, name))
+        if self.mask is not None:
+            if not isinstance(self.mask, Mask):
+                raise InputError(f"mask: type is {type(self.mask).__name__}; allowed is hwsim.Mask")
+            if self.mask.shape != self.weight_shape:
+                raise InputError(
+                    f"mask of {self.name or self.kind!r}: shape is {self.mask.shape}; "
+                    f"allowed is (n, k) = {self.weight_shape}"
+                )
+        # Everything but the mask: what a device keeps its prices by.
+        signature = (
+            self.kind, self.phase, self.name, self.m, self.n, self.k, self.count, self.dtype,
+            self.dense_flops, self.activation_bytes, self.weight_bytes, self.weight_shape,
+        )  # fmt: skip
+        object.__setattr__(self, "signature", signature)
+
+    @property
+    def itemsize(self) -> int:
+        return DTYPE_BYTES[self.dtype]
+
+    @property
+    def weights(self) -> int:
+        """Elements of the maskable weight, 0 if there is none."""
+        return self.weight_shape[0] * self.weight_shape[1] if self.weight_shape else 0
+
+    @property
+    def nnz(self) -> int:
+        """Active weights: all of them without a mask."""
+        return self.weights if self.mask is None else self.mask.nnz
+
+    @property
+    def density(self) -> float:
+        return 1.0 if self.mask is None else self.mask.density
+
+    @property
+    def flops(self) -> int:
+        """What is left of dense_flops under the mask, exact: each weight has its equal share."""
+        if self.mask is None:
+            return self.dense_flops
+        return self.dense_flops * self.mask.nnz // self.weights
+
+    @property
+    def bytes(self) -> int:
+        """Compulsory traffic under the mask: values only, without the indices a format adds."""
+        if self.mask is None:
+            return self.activation_bytes + self.weight_bytes
+        return self.activation_bytes + self.weight_bytes * self.mask.nnz // self.weights
+
+    def __hash__(self) -> int:
+        # Without the mask: counting a fresh one only to look it up would cost more than it saves.
+        return hash(self.signature)
+
+
+def gemm(
+    m: int,
+    n: int,
+    k: int,
+    mask: Mask | None = None,
+    phase: str = "forward",
+    dtype: str = "float32",
+    *,
+    name: str = "gemm",
+) -> Op:
+    """One product of a linear layer y = x·Wᵀ: x (m, k), W (n, k), y (m, n), mask (n, k).
+
+    phase `grad_input` is dx = dy·W, (m, n)·(n, k); `grad_weight` is dW = dyᵀ·x, (n, m)·(m, k),
+    with the mask on its output. Each phase moves x- and y-sized activations and the weight once.
+
+    Raises:
+        InputError: a size below 1, an unknown phase or dtype, a mask that is not (n, k).
+
+    >>> gemm(8, 4, 2).dense_flops
+    128
+    """
+    for label, value in (("m", m), ("n", n), ("k", k)):
+        _positive(label, value)
+    _one_of("dtype", dtype, tuple(DTYPE_BYTES))
+    _one_of("phase", phase, PHASES[:3])
+    size = DTYPE_BYTES[dtype]
+    return Op(
+        "gemm", phase, name, m, n, k, 1, dtype,
+        dense_flops=2 * m * n * k,
+        activation_bytes=(m * k + m * n) * size,
+        weight_bytes=n * k * size,
+        weight_shape=(n, k),
+        mask=mask,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The ops of one training step, in order."""
+
+    ops: tuple[Op, ...]
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ops", tuple(self.ops))
+        for op in self.ops:
+            if not isinstance(op, Op):
+                raise InputError(f"workload: {type(op).__name__} in ops; allowed is hwsim.Op")
+
+    def __iter__(self) -> Iterator[Op]:
+        return iter(self.ops)
+
+    def __len__(self) -> int:
+        return len(self.ops)
+
+    def __add__(self, other: Workload) -> Workload:
+        return Workload(self.ops + other.ops, self.name or other.name)
+
+    @property
+    def dense_flops(self) -> int:
+        return sum(op.dense_flops for op in self.ops)
+
+    @property
+    def flops(self) -> int:
+        return sum(op.flops for op in self.ops)
+
+    @property
+    def bytes(self) -> int:
+        return sum(op.bytes for op in self.ops)
+
+    @property
+    def layers(self) -> dict[str, tuple[int, int]]:
+        """Name → (n_out, n_in) of every product whose weight a mask can act on."""
+        return {
+            op.name: op.weight_shape
+            for op in self.ops
+            if op.kind in PRODUCTS and op.weight_shape is not None
+        }
+
+    @property
+    def masks(self) -> dict[str, Mask]:
+        """Name → mask, of the layers that have one."""
+        return {op.name: op.mask for op in self.ops if op.kind in PRODUCTS and op.mask is not None}
+
+    def phase(self, phase: str) -> Workload:
+        """Only the ops of one phase."""
+        return Workload(tuple(op for op in self.ops if op.phase == phase), self.name)
+
+    def with_masks(self, masks: Mapping[str, Mask]) -> Workload:
+        """The same step under other masks; layers that are not named become dense.
+
+        The mask goes on every op that holds the layer's weight: its three products, its
+        optimizer step, its packing. A masked layer whose values change every step is packed
+        every step, so a `pack` op is added where there is none.
+
+        Raises:
+            InputError: a name that is no layer here, or a mask of another shape.
+        """
+        layers = self.layers
+        for name in masks:
+            if name not in layers:
+                raise InputError(unknown("layer", name, sorted(layers)))
+        ops = [
+            replace(op, mask=masks.get(op.name)) if op.weight_shape is not None else op
+            for op in self.ops
+            if op.kind not in ("pack", "mask_update")
+        ]
+        ops += [_pack(self._product(name), mask) for name, mask in masks.items()]
+        return Workload(tuple(ops), self.name)
+
+    def growth_step(self, *, dense_gradient: bool) -> Workload:
+        """The step in which masks are updated.
+
+        Every masked layer adds a `mask_update` op: |w| and the growth scores are read, the mask
+        and the values are written. With `dense_gradient` (RigL and its kin) grad_weight of the
+        masked layers loses its mask, since every candidate's gradient is needed.
+        """
+        ops = [
+            replace(op, mask=None)
+            if dense_gradient and op.phase == "grad_weight" and op.kind in PRODUCTS
+            else op
+            for op in self.ops
+        ]
+        for name in self.masks:
+            product = self._product(name)
+            ops.append(
+                Op(
+                    "mask_update",
+                    "update",
+                    name,
+                    dtype=product.dtype,
+                    # Two selections: each looks at a score once, 1 comparison counted as 1 flop.
+                    dense_flops=2 * product.weights,
+                    activation_bytes=(2 if dense_gradient else 1) * product.weight_bytes
+                    + product.weights // 8,
+                    weight_bytes=product.weight_bytes,
+                )
+            )
+        return Workload(tuple(ops), self.name)
+
+    @property
+    def coverage(self) -> float:
+        """Share of the dense FLOPs that lies in products under a mask."""
+        masked = sum(
+            op.dense_flops for op in self.ops if op.kind in PRODUCTS and op.mask is not None
+        )
+        return masked / self.dense_flops if self.dense_flops else 0.0
+
+    @property
+    def digest(self) -> str:
+        """Of every op and every mask's content; equal workloads have equal digests."""
+        hashed = hashlib.blake2b(digest_size=16)
+        for op in self.ops:
+            hashed.update(repr(op.signature).encode())
+            hashed.update(op.mask.digest.encode() if op.mask is not None else b"-")
+        return hashed.hexdigest()
+
+    def _product(self, name: str) -> Op:
+        return next(op for op in self.ops if op.name == name and op.kind in PRODUCTS)
+
+
+def _pack(product: Op, mask: Mask) -> Op:
+    """Writing the values of a masked weight into a kernel's format, once a step."""
+    return Op(
+        "pack", "update", product.name, dtype=product.dtype,
+        weight_bytes=2 * product.weight_bytes,
+        weight_shape=product.weight_shape,
+        mask=mask,
+    )  # fmt: skip
+
+
+def _positive(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise InputError(f"{name}: value is {value!r}; allowed is an integer of at least 1")
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InputError(unknown(name, value, allowed))

@@ -1,0 +1,1 @@
+"""sparse_train: dynamic sparse training of torch modules."""

@@ -1,0 +1,28 @@
+"""What a layer is called: the same name in masks, workloads, records and reports."""
+
+from __future__ import annotations
+
+
+def layer_name(parameter_name: str) -> str:
+    """The layer that owns a weight, from the weight's qualified name in the model.
+
+    `encoder.0.ffn.up.weight` is layer `encoder.0.ffn.up`. Weights that are not called `weight`
+    keep their name, since one module can own several (`attn.in_proj_weight` of
+    nn.MultiheadAttention).
+
+    >>> layer_name("encoder.0.query.weight")
+    'encoder.0.query'
+    """
+    return parameter_name.removesuffix(".weight")
+
+
+def mask_shape(weight_shape: tuple[int, ...]) -> tuple[int, int]:
+    """(n_out, n_in) of the mask of a weight: a convolution's trailing axes are its inputs.
+
+    >>> mask_shape((32, 3, 3, 3))
+    (32, 27)
+    """
+    n_in = 1
+    for size in weight_shape[1:]:
+        n_in *= size
+    return weight_shape[0], n_in
