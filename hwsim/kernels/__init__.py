@@ -1,0 +1,1 @@
+"""Real kernels, by machine: what an estimate is held against."""
