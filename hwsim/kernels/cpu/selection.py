@@ -157,9 +157,8 @@ def _check_mask(name: str, mask: Any, like: str, shape: tuple[int, ...]) -> None
 
 
 def _check_count(name: str, value: Any, most: int, what: str) -> int:
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or not 0 <= value <= most:
-        raise InputError(
-            f"{name}: value is {value!r}; allowed is an integer 0 … {most}, the {what}"
-        )
-    return int(value)
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        number = int(value)
+        if 0 <= number <= most:
+            return number
+    raise InputError(f"{name}: value is {value!r}; allowed is an integer 0 … {most}, the {what}")
