@@ -1,0 +1,103 @@
+"""The contract of an algorithm: a pure function from what a network is to its next masks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from hwsim.errors import InputError
+from hwsim.registry import unknown
+from sparse_train.patterns._base import Projection
+
+State = Mapping[str, Any]
+ROUNDINGS = {"floor": math.floor, "round": round, "ceil": math.ceil}
+
+
+@dataclass(frozen=True)
+class View:
+    """What an update sees. Arrays are (n_out, n_in) and must not be written to.
+
+    Attributes:
+        step: number of the training step, from 1; 0 when masks are made.
+        weights: layer name → float32, zero where inactive.
+        masks: layer name → bool.
+        budgets: layer name → active weights that the layer is to have after the update.
+        gradients: layer name → float32 for every weight, active or not; None if the algorithm
+            does not ask for them.
+        drop_fraction: share of the active weights to drop.
+        pattern: what masks must look like.
+        rng: the only source of chance.
+        learning_rates: layer name → the optimizer's present learning rate.
+    """
+
+    step: int
+    weights: Mapping[str, np.ndarray]
+    masks: Mapping[str, np.ndarray]
+    budgets: Mapping[str, int]
+    gradients: Mapping[str, np.ndarray] | None
+    drop_fraction: float
+    pattern: Projection
+    rng: np.random.Generator
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
+
+
+class Outcome(NamedTuple):
+    """What an update decided.
+
+    Attributes:
+        masks: layer name → bool, for every layer of the view.
+        state: the algorithm's memory, arrays and numbers only.
+        weights: layer name → values that active weights are to take; None leaves kept weights as
+            they are and starts grown ones at 0.
+        reset: layer name → bool; active weights that start anew, at 0 and without moments, though
+            they were active before.
+    """
+
+    masks: Mapping[str, np.ndarray]
+    state: State
+    weights: Mapping[str, np.ndarray] | None = None
+    reset: Mapping[str, np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """Base of all algorithms; its fields are the algorithm's options.
+
+    Attributes:
+        gradient: dense gradients are needed "never", on "update" steps, or "always".
+        first_mask: where masks come from: "random", "magnitude" or "dense".
+        schedule: the density schedule, if the user names none.
+        update_interval: steps between updates, if the user names none; 0 for no updates at all.
+    """
+
+    gradient: ClassVar[str] = "never"
+    first_mask: ClassVar[str] = "random"
+    schedule: ClassVar[str] = "constant"
+    update_interval: ClassVar[int] = 100
+
+    def start(self, view: View) -> State:
+        """The state before the first update."""
+        return {}
+
+    def update(self, view: View, state: State) -> Outcome:
+        """The next masks. Pure: equal inputs give equal outputs, and no input is changed."""
+        raise TypeError(f"{type(self).__name__} must define update(view, state)")
+
+
+def rounded(value: float, rounding: str) -> int:
+    """`value` as an integer; published codes differ only in this.
+
+    >>> rounded(10.5, "floor"), rounded(10.5, "ceil")
+    (10, 11)
+    """
+    # 0.3 · 130 is 39, though floating point gives 38.999…: round off what is no information.
+    return int(ROUNDINGS[rounding](round(value, 9)))
+
+
+def check_rounding(rounding: str) -> None:
+    if rounding not in ROUNDINGS:
+        raise InputError(unknown("rounding", rounding, tuple(ROUNDINGS)))

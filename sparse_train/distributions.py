@@ -1,0 +1,169 @@
+"""How a model's density is shared out among its layers.
+
+A distribution takes {layer name: weight shape} and the density of all these weights together, and
+gives {layer name: density}. Shapes are torch's: (out, in) or (out, in, kernel height, …).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from hwsim.errors import InputError
+from hwsim.registry import unknown
+
+Shapes = Mapping[str, tuple[int, ...]]
+Distribution = Callable[[Shapes, float], dict[str, float]]
+
+
+def uniform(shapes: Shapes, density: float) -> dict[str, float]:
+    """Every layer at the same density.
+
+    >>> uniform({"a": (4, 4), "b": (2, 8)}, 0.25)
+    {'a': 0.25, 'b': 0.25}
+    """
+    _check(shapes, density)
+    return dict.fromkeys(shapes, density)
+
+
+def er(shapes: Shapes, density: float, *, power: float = 1.0) -> dict[str, float]:
+    """Erdős–Rényi: density in proportion to (n_out + n_in) / (n_out · n_in), channels only.
+
+    Source: Mocanu et al. 2018, section 2; Evci et al. 2020, section 3.
+    """
+    return _erdos_renyi(shapes, density, power, kernel=False)
+
+
+def erk(shapes: Shapes, density: float, *, power: float = 1.0) -> dict[str, float]:
+    """Erdős–Rényi-Kernel: density in proportion to Σ dims / Π dims, the kernel's included.
+
+    A layer whose share would exceed 1 becomes dense, with all others of equal share, and what is
+    left goes to the rest. The weighted mean is `density`, to less than one weight a layer.
+
+    Args:
+        shapes: layer name → weight shape.
+        density: of all layers together, 0 to 1.
+        power: exponent of the raw share; 0 is uniform.
+
+    Source: Evci et al. 2020, section 3.
+
+    >>> densities = erk({"fc1": (300, 784), "fc2": (100, 300), "fc3": (10, 100)}, 0.1)
+    >>> [round(d, 4) for d in densities.values()]
+    [0.0796, 0.2302, 1.0]
+    """
+    return _erdos_renyi(shapes, density, power, kernel=True)
+
+
+def _erdos_renyi(shapes: Shapes, density: float, power: float, *, kernel: bool) -> dict[str, float]:
+    _check(shapes, density)
+    if density in (0.0, 1.0):
+        return dict.fromkeys(shapes, density)
+    # The sum below is taken over zeros, rounded down, as the authors do: ε depends on it.
+    sparsity = 1.0 - density
+    zeros = {name: math.floor(sparsity * math.prod(shape)) for name, shape in shapes.items()}
+    raw = {
+        name: (sum(dims) / math.prod(dims)) ** power
+        for name, dims in ((n, s if kernel else s[:2]) for n, s in shapes.items())
+    }
+    dense: set[str] = set()
+    while True:
+        rest = [name for name in shapes if name not in dense]
+        if not rest:
+            return dict.fromkeys(shapes, 1.0)
+        kept = sum(math.prod(shapes[n]) - zeros[n] for n in rest) - sum(zeros[n] for n in dense)
+        scale = kept / sum(raw[n] * math.prod(shapes[n]) for n in rest)
+        largest = max(raw[n] for n in rest)
+        if largest * scale <= 1.0:
+            return {n: 1.0 if n in dense else scale * raw[n] for n in shapes}
+        dense |= {n for n in rest if raw[n] == largest}
+
+
+DISTRIBUTIONS: dict[str, Distribution] = {"er": er, "erk": erk, "uniform": uniform}
+
+
+def distribution(given: str | Distribution | Mapping[str, float]) -> Distribution:
+    """A distribution by name, a callable of the user's, or fixed densities per layer.
+
+    Raises:
+        InputError: a name that is not known.
+    """
+    if isinstance(given, str):
+        if given not in DISTRIBUTIONS:
+            raise InputError(unknown("distribution", given, sorted(DISTRIBUTIONS)))
+        return DISTRIBUTIONS[given]
+    if isinstance(given, Mapping):
+        return _Listed(dict(given))
+    if not callable(given):
+        raise InputError(
+            f"distribution: value is {given!r}; allowed is a name, a mapping layer → density, "
+            "or a function (shapes, density) → mapping"
+        )
+    return given
+
+
+class _Listed:
+    """Densities that the user gave, layer by layer; the overall density is not used."""
+
+    def __init__(self, densities: dict[str, float]) -> None:
+        self.densities = densities
+
+    def __call__(self, shapes: Shapes, density: float) -> dict[str, float]:
+        for name in self.densities:
+            if name not in shapes:
+                raise InputError(unknown("layer in distribution", name, sorted(shapes)))
+        missing = sorted(set(shapes) - set(self.densities))
+        if missing:
+            raise InputError(f"distribution: layer {missing[0]!r} has no density; give one for it")
+        for name, value in self.densities.items():
+            check_density(f"density of {name!r}", value)
+        return dict(self.densities)
+
+
+def budgets(shapes: Shapes, densities: Mapping[str, float]) -> dict[str, int]:
+    """Active weights per layer: integers whose sum is the rounded sum of density · size.
+
+    The fractions that are left go one each to the layers with the largest (the first among
+    equals). A layer with a density above 0 gets at least one weight.
+
+    >>> budgets({"a": (5, 5), "b": (5, 5), "c": (5, 5)}, {"a": 0.1, "b": 0.1, "c": 0.1})
+    {'a': 3, 'b': 3, 'c': 2}
+    """
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    # Rounded at 1e-9: 0.3 · 130 is 39, not 38.999….
+    exact = {name: round(densities[name] * size, 9) for name, size in sizes.items()}
+    counts = {name: math.floor(value) for name, value in exact.items()}
+    total = math.floor(sum(exact.values()) + 0.5)
+    order = sorted(sizes, key=lambda n: counts[n] - exact[n])  # stable: the first among equals
+    for name in order[: max(0, total - sum(counts.values()))]:
+        counts[name] += 1
+    return _no_layer_empty(counts, exact)
+
+
+def _no_layer_empty(counts: dict[str, int], exact: Mapping[str, float]) -> dict[str, int]:
+    """A layer that was to have something gets one weight, taken from the fullest layer."""
+    for name in counts:
+        if exact[name] > 0 and counts[name] == 0:
+            counts[name] = 1
+            fullest = max(counts, key=lambda n: counts[n])
+            if counts[fullest] > 1:
+                counts[fullest] -= 1
+    return counts
+
+
+def check_density(label: str, value: object) -> float:
+    """The value as a float; an InputError unless it is a number from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise InputError(f"{label}: value is {value!r}; allowed is a number from 0 to 1")
+    return float(value)
+
+
+def _check(shapes: Shapes, density: float) -> None:
+    check_density("density", density)
+    if not shapes:
+        raise InputError("shapes: no layer is given; allowed is at least one")
+    for name, shape in shapes.items():
+        if len(shape) < 2 or any(size < 1 for size in shape):
+            raise InputError(
+                f"shape of {name!r}: value is {tuple(shape)}; allowed is two or more sizes, "
+                "each at least 1"
+            )

@@ -1,0 +1,125 @@
+"""How dense each layer is to be in which step, and in which steps masks are updated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hwsim.errors import InputError
+from sparse_train import schedules
+from sparse_train.distributions import Distribution, budgets, check_density
+from sparse_train.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The calendar of a run.
+
+    Attributes:
+        shapes: layer name → weight shape, as torch has it.
+        distribution: shapes, density → density per layer.
+        schedule: progress → density of all layers together, or layer name → density. Progress is
+            1 at the last update, so that the run ends at the schedule's end.
+        update_interval: steps between updates; 0 for no updates.
+        drop_fraction: α, the share dropped at the start.
+        drop_schedule: how it falls: "cosine", "linear" or "constant".
+        end_step: updates happen before this step; None for ever.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    distribution: Distribution
+    schedule: Schedule
+    update_interval: int
+    drop_fraction: float
+    drop_schedule: str
+    end_step: int | None
+
+    def is_update_step(self, step: int) -> bool:
+        """Whether masks are updated in step number `step`, counted from 1."""
+        if self.update_interval == 0:
+            return False
+        return schedules.is_update_step(step, self.update_interval, self.end_step)
+
+    def drop_fraction_at(self, step: int) -> float:
+        return schedules.drop_fraction(
+            self.drop_fraction, step, self.end_step, shape=self.drop_schedule
+        )
+
+    def progress(self, step: int) -> float:
+        """0 at the start, 1 at the last update; always 0 where updates never end."""
+        if self.update_interval == 0 or self.end_step is None:
+            return 0.0
+        last = schedules.last_update_step(self.update_interval, self.end_step)
+        return min(step / last, 1.0) if last > 0 else 1.0
+
+    def densities(self, step: int) -> dict[str, float]:
+        """Layer name → density asked for at `step`."""
+        density = self.schedule(self.progress(step))
+        if isinstance(density, Mapping):
+            if set(density) != set(self.shapes):
+                odd = sorted(set(density) ^ set(self.shapes))[0]
+                raise InputError(
+                    f"schedule: layer {odd!r} is in only one of schedule and model; "
+                    "allowed is one density for every masked layer"
+                )
+            return {n: check_density(f"density of {n!r}", density[n]) for n in self.shapes}
+        return self.distribution(self.shapes, check_density("density", density))
+
+    def budgets(self, step: int) -> dict[str, int]:
+        """Layer name → active weights asked for at `step`."""
+        return budgets(self.shapes, self.densities(step))
+
+
+def make_plan(
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    density: float,
+    distribution: Distribution,
+    schedule: str | Schedule,
+    initial_density: float,
+    update_interval: int,
+    drop_fraction: float,
+    drop_schedule: str,
+    end_step: int | None,
+    total_steps: int | None,
+) -> Plan:
+    """A checked Plan; `end_step` is three quarters of `total_steps` unless given.
+
+    Raises:
+        InputError: a value that is out of range, or a moving schedule without an end.
+    """
+    check_density("density", density)
+    check_density("initial_density", initial_density)
+    _at_least("update_interval", update_interval, 0)
+    if total_steps is not None:
+        _at_least("total_steps", total_steps, 1)
+        if end_step is None:
+            end_step = max(1, math.floor(0.75 * total_steps))
+    if end_step is not None:
+        _at_least("end_step", end_step, 1)
+    good = isinstance(drop_fraction, (int, float)) and not isinstance(drop_fraction, bool)
+    if not good or not 0 <= drop_fraction <= 1:
+        raise InputError(
+            f"drop_fraction: value is {drop_fraction!r}; allowed is a number from 0 to 1"
+        )
+    schedules.drop_fraction(drop_fraction, 0, end_step, shape=drop_schedule)
+    if schedule != "constant" and (end_step is None or update_interval == 0):
+        raise InputError(
+            "schedule: a density that moves needs updates and their end; "
+            "give total_steps or end_step, and an algorithm that updates masks"
+        )
+    return Plan(
+        shapes=dict(shapes),
+        distribution=distribution,
+        schedule=schedules.schedule(schedule, initial_density, density),
+        update_interval=update_interval,
+        drop_fraction=float(drop_fraction),
+        drop_schedule=drop_schedule,
+        end_step=end_step,
+    )
+
+
+def _at_least(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name}: value is {value!r}; allowed is an integer of at least {least}")

@@ -1,0 +1,497 @@
+"""Masks onto any module: gradients, weights and optimizer state follow them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from hwsim.errors import InputError
+from hwsim.mask import Mask
+from sparse_train import _moments
+from sparse_train._build import make_algorithm, make_pattern
+from sparse_train._layers import MaskedLayer, Selection, Selector, select_layers, zero_where_not_
+from sparse_train._sync import average_over_ranks
+from sparse_train.algorithms._base import Algorithm, Outcome, View
+from sparse_train.distributions import Distribution
+from sparse_train.distributions import distribution as as_distribution
+from sparse_train.patterns._base import Projection
+from sparse_train.plan import Plan, make_plan
+from sparse_train.schedules import Schedule
+
+
+def sparsify(
+    model: nn.Module,
+    optimizer: Optimizer | Sequence[Optimizer] | None,
+    algorithm: str | Algorithm = "rigl",
+    density: float = 0.1,
+    pattern: str | Projection = "unstructured",
+    distribution: str | Distribution | Mapping[str, float] = "erk",
+    schedule: str | Schedule | None = None,
+    update_interval: int | None = None,
+    drop_fraction: float = 0.3,
+    end_step: int | None = None,
+    total_steps: int | None = None,
+    layers: Selector | Sequence[Selector] | None = None,
+    seed: int = 0,
+    *,
+    drop_schedule: str = "cosine",
+    initial_density: float = 1.0,
+    initial_masks: Mapping[str, np.ndarray | Mask] | str | None = None,
+    replace_step: bool = False,
+    scaler: Any = None,
+    **options: Any,
+) -> Sparsifier:
+    """Make `model` sparse and keep it so while it trains.
+
+        sparsifier = sparsify(model, optimizer, "rigl", density=0.1, total_steps=10_000)
+        for batch in batches:
+            optimizer.zero_grad()
+            loss(model, batch).backward()
+            optimizer.step()
+            sparsifier.step()
+
+    No forward parametrization: inactive weights are exactly zero, so that forward and backward
+    are the model's own and cost nothing extra. A hook that runs when a gradient has been
+    accumulated zeroes it where the weight is inactive, so that clipping, moments and weight decay
+    see the masked gradient. In the update steps of algorithms that grow by gradient the hook first
+    adds the dense gradient to a buffer at the side; other steps never hold one. Masks are boolean
+    buffers beside their weight (`weight_mask`), part of the model's state_dict. Every state tensor
+    of the optimizer that has the weight's shape is zero where the weight is inactive, and where it
+    was newly grown.
+
+    Args:
+        model: any module. Sparsify before wrapping it in DistributedDataParallel.
+        optimizer: what trains it, or several; None for masks without training.
+        algorithm: a name in `sparse_train.algorithms`, or an instance; `options` go to it.
+        density: share of the masked weights that is active (at the end, if the schedule moves).
+        pattern: a name in `sparse_train.patterns`, or an instance.
+        distribution: "uniform", "er", "erk", {layer: density}, or (shapes, density) → {layer:
+            density}.
+        schedule: "constant", "linear", "quadratic", "cubic", "cosine", "exponential", or progress
+            → density (or → {layer: density}); None takes the algorithm's own.
+        update_interval: steps between mask updates (ΔT); None takes the algorithm's own, mostly
+            100.
+        drop_fraction: share α of the active weights that the first updates drop.
+        end_step: masks are updated in steps t with t % ΔT == 0 and t < end_step; None takes 75 %
+            of total_steps, or no end where that is not given either (the drop fraction then
+            stays at α).
+        total_steps: optimizer steps of the whole run.
+        layers: what is masked: None for every Linear, Conv and MultiheadAttention weight but the
+            output layer's (the last one in the model's order); "all" to include that; or layer
+            names, name patterns, module types, functions (name, module) → bool. Embeddings only
+            by name or type.
+        seed: of the random first mask and of random growth; the same on every rank.
+        drop_schedule: "cosine" α/2·(1 + cos(πt/end_step)), "linear" or "constant".
+        initial_density: where a moving schedule starts.
+        initial_masks: {layer: mask}, or "random", "magnitude", "dense"; None takes the
+            algorithm's own.
+        replace_step: in update steps the gradient is not applied to any parameter, as the RigL
+            paper has it. By default it is: weights move first, then masks, both by the gradient
+            at the weights before.
+        scaler: the torch.amp.GradScaler, if there is one. An overflow of an inactive weight's
+            gradient then counts as an overflow in update steps.
+        options: of the algorithm.
+
+    Raises:
+        InputError: unknown names, values out of range, weights that cannot be masked. The model
+            is then as it was.
+    """
+    optimizers = _moments.as_optimizers(optimizer)
+    rule = make_algorithm(algorithm, options)
+    projection = make_pattern(pattern)
+    selection = select_layers(model, layers, _moments.held(optimizers))
+    plan = make_plan(
+        {layer.name: layer.weight_shape for layer in selection.layers},
+        density=density,
+        distribution=as_distribution(distribution),
+        schedule=rule.schedule if schedule is None else schedule,
+        initial_density=initial_density,
+        update_interval=rule.update_interval if update_interval is None else update_interval,
+        drop_fraction=drop_fraction,
+        drop_schedule=drop_schedule,
+        end_step=end_step,
+        total_steps=total_steps,
+    )
+    return Sparsifier(
+        model, optimizers, selection, rule, projection, plan, seed,
+        first=initial_masks if initial_masks is not None else rule.first_mask,
+        replace_step=replace_step, scaler=scaler,
+    )  # fmt: skip
+
+
+class Sparsifier:
+    """Keeps a model sparse. Made by `sparsify`; call `step()` after each `optimizer.step()`.
+
+    Attributes:
+        steps: optimizer steps so far.
+        version: how often masks have changed.
+        layers: layer name → MaskedLayer.
+        skipped: weights of rank 2 or more that are not masked → why.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Sequence[Optimizer],
+        selection: Selection,
+        algorithm: Algorithm,
+        pattern: Projection,
+        plan: Plan,
+        seed: int,
+        *,
+        first: str | Mapping[str, np.ndarray | Mask],
+        replace_step: bool = False,
+        scaler: Any = None,
+    ) -> None:
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise InputError(f"seed: value is {seed!r}; allowed is an integer of at least 0")
+        self.model = model
+        self.optimizers = tuple(optimizers)
+        self.algorithm = algorithm
+        self.pattern = pattern
+        self.plan = plan
+        self.seed = seed
+        self.layers = {layer.name: layer for layer in selection.layers}
+        self.skipped = dict(selection.skipped)
+        self.steps = 0
+        self.version = 0
+        self._replace_step = replace_step
+        self._scaler = scaler
+        self._stepped = False
+        self._dense: dict[str, Tensor] = {}
+        self._snapshots: dict[str, tuple[Any, Mask]] = {}
+        self._handles: list[Any] = []
+        for layer in self.layers.values():
+            layer.check()
+        masks = self._first_masks(first)
+        for layer in self.layers.values():
+            layer.add_mask()
+        for name, layer in self.layers.items():
+            layer.set_mask(masks[name])
+            layer.zero_inactive()
+            _moments.zero_moments(self.optimizers, layer.parameter, layer.mask)
+        self._state = dict(algorithm.start(self._view(0, None)))
+        self._attach()
+
+    # What a user asks.
+
+    def step(self) -> bool:
+        """Finish a training step: update masks if it is time, and zero inactive weights.
+
+        Call it once after `optimizer.step()`. A step that the optimizer did not make (a
+        GradScaler skipped it) is not counted, so that a mask update due in it comes with the next.
+
+        Returns:
+            Whether a mask changed.
+
+        Raises:
+            InputError: weights or gradients with NaN or infinity; masks are then as they were.
+        """
+        if self.optimizers and not self._stepped:
+            self._dense.clear()
+            return False
+        self._stepped = False
+        step = self.steps + 1
+        for layer in self.layers.values():
+            layer.zero_inactive()
+        try:
+            changed = self._update(step) if self.is_update_step(step) else False
+        finally:
+            self._dense.clear()
+        self.steps = step
+        self.version += changed
+        return changed
+
+    def is_update_step(self, step: int | None = None) -> bool:
+        """Whether masks are updated in step number `step`, counted from 1; None is the next."""
+        return self.plan.is_update_step(self.steps + 1 if step is None else step)
+
+    @property
+    def needs_dense_gradient(self) -> bool:
+        """Whether update steps need the gradient of inactive weights too."""
+        return self.algorithm.gradient != "never"
+
+    def masks(self) -> dict[str, Mask]:
+        """Layer name → mask, a snapshot; the same objects until a mask changes."""
+        for name, layer in self.layers.items():
+            # The buffer may have been changed by load_state_dict too, so ask the tensor itself.
+            stamp = (id(layer.mask), layer.mask._version)
+            known = self._snapshots.get(name)
+            if known is None or known[0] != stamp:
+                self._snapshots[name] = (stamp, layer.snapshot())
+        return {name: self._snapshots[name][1] for name in self.layers}
+
+    def densities(self) -> dict[str, float]:
+        """Layer name → share of its weights that is active."""
+        return {name: mask.density for name, mask in self.masks().items()}
+
+    @property
+    def density(self) -> float:
+        """Share of all masked weights that is active."""
+        masks = self.masks().values()
+        return sum(m.nnz for m in masks) / sum(m.size for m in masks)
+
+    @property
+    def coverage(self) -> float:
+        """Share of the model's parameters that lies under a mask."""
+        total = sum(p.numel() for p in self.model.parameters())
+        return sum(layer.parameter.numel() for layer in self.layers.values()) / total
+
+    def remove(self) -> None:
+        """Take hooks and masks off the model; inactive weights stay zero, and can then train."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        for layer in self.layers.values():
+            layer.remove_mask()
+        self.layers = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs to go on to the bit, with the model's and optimizer's own.
+
+        Tensors, numbers and strings only, so that `torch.load(weights_only=True)` reads it.
+        """
+        return {
+            "format": 1,
+            "algorithm": type(self.algorithm).__name__,
+            "layers": {name: list(layer.weight_shape) for name, layer in self.layers.items()},
+            "seed": self.seed,
+            "steps": self.steps,
+            "version": self.version,
+            "state": _to_torch(self._state),
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from a saved state. Load the model (with its masks) and the optimizer too.
+
+        Raises:
+            InputError: a state of another format, algorithm or model; nothing is changed then.
+        """
+        mine = self.state_dict()
+        if set(saved) != set(mine):
+            odd = sorted(set(saved) ^ set(mine))
+            raise InputError(f"sparsifier state: keys {odd} are missing or not known")
+        for key in ("format", "algorithm", "layers"):
+            if saved[key] != mine[key]:
+                raise InputError(
+                    f"sparsifier state: {key} is {_short(saved[key], mine[key])}; allowed is "
+                    f"{_short(mine[key], saved[key])}"
+                )
+        self.seed = int(saved["seed"])
+        self.steps = int(saved["steps"])
+        self.version = int(saved["version"])
+        self._state = _to_numpy(saved["state"])
+        self._dense.clear()
+        self._stepped = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Sparsifier:
+        """A sparsifier of copies of the model and its optimizers, with hooks of its own."""
+        new = object.__new__(type(self))
+        memo[id(self)] = new
+        apart = ("_handles", "layers", "_snapshots")
+        for key, value in self.__dict__.items():
+            if key not in apart:
+                setattr(new, key, copy.deepcopy(value, memo))
+        new._handles, new._snapshots = [], {}
+        new.layers = {
+            name: MaskedLayer(name, copy.deepcopy(layer.module, memo), layer.attribute)
+            for name, layer in self.layers.items()
+        }
+        new._attach()
+        return new
+
+    # How it works.
+
+    def _attach(self) -> None:
+        for layer in self.layers.values():
+            hook = self._gradient_hook(layer)
+            self._handles.append(layer.parameter.register_post_accumulate_grad_hook(hook))
+        for optimizer in self.optimizers:
+            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
+            self._handles.append(optimizer.register_step_post_hook(self._after_step))
+
+    def _gradient_hook(self, layer: MaskedLayer) -> Callable[[Tensor], None]:
+        def masked(parameter: Tensor) -> None:
+            gradient = parameter.grad
+            if gradient is None:
+                return
+            gradient = gradient.detach()
+            if self._collects():
+                self._collect(layer, gradient)
+            zero_where_not_(gradient, layer.mask)
+
+        return masked
+
+    def _collects(self) -> bool:
+        """Whether dense gradients are wanted in the step now under way."""
+        wanted = self.algorithm.gradient
+        return wanted == "always" or (wanted == "update" and self.is_update_step())
+
+    def _collect(self, layer: MaskedLayer, gradient: Tensor) -> None:
+        """Add one backward pass to the dense gradient of the step.
+
+        Where active, `gradient` holds the sum over all passes so far; where inactive, only this
+        pass, since the hook zeroed the earlier ones.
+        """
+        known = self._dense.get(layer.name)
+        if known is None:
+            self._dense[layer.name] = gradient.clone()
+        else:
+            zero_where_not_(known, ~layer.mask)
+            known.add_(gradient)
+        if self._scaler is not None and not bool(torch.isfinite(gradient).all()):
+            gradient.fill_(float("nan"))  # The scaler skips the step and lowers its scale.
+
+    def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
+        if self._replace_step and self.is_update_step():
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
+
+    def _after_step(self, *_: Any) -> None:
+        self._stepped = True
+
+    def _first_masks(self, first: str | Mapping[str, Any]) -> dict[str, np.ndarray]:
+        if not isinstance(first, str):
+            return self._given_masks(first)
+        rng = self._rng(0)
+        masks = {}
+        for name, budget in self.plan.budgets(0).items():
+            layer = self.layers[name]
+            if first == "dense" and budget == layer.parameter.numel():
+                masks[name] = np.ones(layer.shape, dtype=bool)
+            elif first == "magnitude":
+                scores = np.abs(layer.array(layer.parameter))
+                masks[name] = self.pattern.project(scores, budget)
+            else:
+                scores = rng.random(layer.shape, dtype=np.float32)
+                masks[name] = self.pattern.project(scores, budget)
+        return masks
+
+    def _given_masks(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        if set(given) != set(self.layers):
+            odd = sorted(set(given) ^ set(self.layers))[0]
+            raise InputError(
+                f"initial_masks: layer {odd!r} is in only one of masks and model; "
+                f"allowed is one mask for each of {', '.join(self.layers)}"
+            )
+        masks = {}
+        for name, layer in self.layers.items():
+            mask = given[name] if isinstance(given[name], Mask) else Mask(given[name])
+            if mask.shape != layer.shape:
+                raise InputError(
+                    f"initial_masks: shape of {name!r} is {mask.shape}; allowed is {layer.shape}"
+                )
+            masks[name] = mask.array
+        return masks
+
+    def _rng(self, step: int) -> np.random.Generator:
+        """The stream of one step: from seed and step alone, so that a resumed run has the same."""
+        return np.random.default_rng(np.random.SeedSequence((self.seed, step)))
+
+    def _view(self, step: int, gradients: Mapping[str, np.ndarray] | None) -> View:
+        layers = self.layers.items()
+        return View(
+            step=step,
+            weights={name: _locked(layer.array(layer.parameter)) for name, layer in layers},
+            masks={name: _locked(layer.mask_array()) for name, layer in layers},
+            budgets=self.plan.budgets(step),
+            gradients=gradients,
+            drop_fraction=self.plan.drop_fraction_at(step),
+            pattern=self.pattern,
+            rng=self._rng(step),
+            learning_rates={
+                name: _moments.learning_rate(self.optimizers, layer.parameter)
+                for name, layer in layers
+            },
+        )
+
+    def _update(self, step: int) -> bool:
+        gradients = self._gradients() if self.needs_dense_gradient else None
+        view = self._view(step, gradients)
+        try:
+            outcome = self.algorithm.update(view, self._state)
+        except InputError as error:
+            where = _not_finite(view)
+            raise InputError(f"mask update in step {step}: {where or error}") from None
+        self._state = dict(outcome.state)
+        changes = [self._take_over(layer, view, outcome) for layer in self.layers.values()]
+        return any(changes)
+
+    def _gradients(self) -> dict[str, np.ndarray]:
+        if not self._dense:
+            raise InputError(
+                "mask update: no gradient was seen since the last step; "
+                "call backward() before optimizer.step() and step()"
+            )
+        gradients = {}
+        for name, layer in self.layers.items():
+            dense = self._dense.get(name)
+            dense = torch.zeros_like(layer.parameter) if dense is None else dense
+            gradients[name] = _locked(layer.array(average_over_ranks(dense)))
+        return gradients
+
+    def _take_over(self, layer: MaskedLayer, view: View, outcome: Outcome) -> bool:
+        """Write one layer's new mask; weights and moments follow. Whether the mask changed."""
+        old, new = view.masks[layer.name], outcome.masks[layer.name]
+        reset = None if outcome.reset is None else outcome.reset.get(layer.name)
+        changed = not np.array_equal(old, new)
+        if outcome.weights is not None:
+            values = np.where(new, outcome.weights[layer.name], np.float32(0))
+            layer.parameter.data.copy_(torch.from_numpy(values).view(layer.weight_shape))
+        if changed or reset is not None:
+            keep = old & new if reset is None else old & new & ~reset
+            kept = torch.from_numpy(keep).view(layer.weight_shape).to(layer.mask.device)
+            if outcome.weights is None:
+                zero_where_not_(layer.parameter.data, kept)
+            _moments.zero_moments(self.optimizers, layer.parameter, kept)
+        if changed:
+            layer.set_mask(new)
+        return changed
+
+
+def _not_finite(view: View) -> str:
+    """Which array of a view has NaN or infinity; empty if none has."""
+    for what, arrays in (("weight", view.weights), ("gradient", view.gradients or {})):
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                return f"the {what} of layer {name!r} has NaN or infinity; allowed is finite"
+    return ""
+
+
+def _locked(array: np.ndarray) -> np.ndarray:
+    """A read-only view: an algorithm that writes to its input fails at once."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _to_torch(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, Mapping):
+        return {key: _to_torch(item) for key, item in value.items()}
+    return value
+
+
+def _to_numpy(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().cpu().numpy().copy()
+    if isinstance(value, Mapping):
+        return {key: _to_numpy(item) for key, item in value.items()}
+    return value
+
+
+def _short(value: Any, other: Any) -> str:
+    """A value for an error; of two mappings, the first entry in which they differ."""
+    if isinstance(value, Mapping) and isinstance(other, Mapping):
+        for key in [*value, *other]:
+            if value.get(key) != other.get(key):
+                return f"{{{key!r}: {value.get(key)}}}"
+    return repr(value)
