@@ -1,0 +1,446 @@
+"""The reference machine: tiles move DRAM → buffers → array → output, as processes that contend.
+
+A tile is one turn of the array: its weights and inputs come from DRAM into two buffers, the
+weights are filled into an array, the inputs stream through it, the result drains through the
+output port into the output buffer and is stored to DRAM. Every step waits for what it needs:
+
+- **DRAM channels**: a transfer is cut into chunks that are dealt to the channels in turn (address
+  interleaving). A channel serves one piece at a time, in the order of the DMA program; the data
+  are there `latency_cycles` after the last piece was served.
+- **Buffers** hold whole tiles. A tile's place is free again when the array has finished it, and all
+  tiles before it; so the loads run ahead of the array as far as the buffers allow. With room for
+  two tiles that is double buffering; across ops it is the prefetch of the next op's weights.
+- **Arrays** take tiles in turn. With `shadow` registers the next tile is filled while one computes.
+- **The output port** drains one tile at a time; a tile starts only when the output buffer has room
+  for its result.
+
+The DMA program (what the channels serve, and in which order) is fixed in advance, as a compiler
+would do it. So the machine is a max-plus system: no duration that shrinks can make it slower, and
+more bandwidth never hurts.
+
+Time is in whole cycles. `fastpath` computes the same machine as a recurrence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hwsim.errors import InputError
+
+TILE_FIELDS = (
+    "weight_bytes", "input_bytes", "output_bytes", "fill_cycles", "compute_cycles",
+    "drain_cycles", "after",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What tiles contend for.
+
+    Attributes:
+        channels: DRAM channels.
+        channel_bytes_per_cycle: of one channel; infinite for a machine that never waits for it.
+        latency_cycles: from the end of a transfer's service to its data being there.
+        interleave_bytes: consecutive bytes on one channel.
+        weight_buffer_bytes, input_buffer_bytes, output_buffer_bytes: on chip.
+        arrays: compute arrays; tile i runs on array i mod `arrays`.
+        shadow: whether an array is filled for its next tile while it computes.
+    """
+
+    channels: int = 1
+    channel_bytes_per_cycle: float = math.inf
+    latency_cycles: int = 0
+    interleave_bytes: int = 256
+    weight_buffer_bytes: float = math.inf
+    input_buffer_bytes: float = math.inf
+    output_buffer_bytes: float = math.inf
+    arrays: int = 1
+    shadow: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "interleave_bytes", "arrays"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name}: value is {value!r}; allowed is an integer of at least 1")
+        if not self.channel_bytes_per_cycle > 0:
+            raise InputError(
+                f"channel_bytes_per_cycle: value is {self.channel_bytes_per_cycle!r}; "
+                "allowed is a number above 0"
+            )
+        if not isinstance(self.latency_cycles, int) or self.latency_cycles < 0:
+            raise InputError(
+                f"latency_cycles: value is {self.latency_cycles!r}; "
+                "allowed is an integer of at least 0"
+            )
+        for name in ("weight_buffer_bytes", "input_buffer_bytes", "output_buffer_bytes"):
+            if not getattr(self, name) >= 0:
+                raise InputError(
+                    f"{name}: value is {getattr(self, name)!r}; allowed is a number of at least 0"
+                )
+
+    def service_cycles(self, n_bytes: int) -> int:
+        """Cycles for which one channel is busy with `n_bytes`."""
+        return math.ceil(n_bytes / self.channel_bytes_per_cycle)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The work of one or more ops, tile by tile, in order.
+
+    All arrays are int64 of the same length. `after[i]` is the tile whose stored result the inputs
+    of tile i read (a tile of the op before it), or −1: weights never wait for a result, inputs do.
+    """
+
+    weight_bytes: np.ndarray
+    input_bytes: np.ndarray
+    output_bytes: np.ndarray
+    fill_cycles: np.ndarray
+    compute_cycles: np.ndarray
+    drain_cycles: np.ndarray
+    after: np.ndarray
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        length = None
+        for name in TILE_FIELDS:
+            given = np.asarray(getattr(self, name))
+            if given.ndim != 1 or given.dtype.kind not in "iu":
+                raise InputError(f"{name}: allowed is a one-dimensional array of integers")
+            length = len(given) if length is None else length
+            if len(given) != length:
+                raise InputError(f"{name}: {len(given)} tiles; weight_bytes has {length}")
+            lowest = -1 if name == "after" else 0
+            if len(given) and given.min() < lowest:
+                raise InputError(
+                    f"{name}: smallest value is {given.min()}; allowed is at least {lowest}"
+                )
+            object.__setattr__(self, name, np.ascontiguousarray(given, dtype=np.int64))
+        if not length:
+            raise InputError("tiles: there are none; allowed is at least one")
+        for i in np.flatnonzero(self.after >= np.arange(len(self))):
+            raise InputError(
+                f"after: tile {i} waits for tile {self.after[i]}; allowed is a tile before it"
+            )
+
+    def __len__(self) -> int:
+        return len(self.weight_bytes)
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]], names: Sequence[str] = ()) -> Tiles:
+        """From one row per tile: the fields in the order of TILE_FIELDS (`after` may be left out).
+
+        >>> len(Tiles.of([(4, 4, 4, 1, 10, 1), (4, 4, 4, 1, 10, 1)]))
+        2
+        """
+        full = [tuple(row) + (-1,) * (len(TILE_FIELDS) - len(row)) for row in rows]
+        table = np.array(full, dtype=np.int64).reshape(len(full), len(TILE_FIELDS))
+        return cls(*table.T, names=tuple(names))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Tiles], *, dependent: bool = True) -> Tiles:
+        """The ops one after the other; with `dependent`, inputs wait for the op before."""
+        columns: dict[str, list[np.ndarray]] = {name: [] for name in TILE_FIELDS}
+        names: list[str] = []
+        start = 0
+        for number, part in enumerate(parts):
+            for name in TILE_FIELDS[:-1]:
+                columns[name].append(getattr(part, name))
+            own = np.where(part.after >= 0, part.after + start, -1)
+            if dependent and start:
+                own = np.where(own < 0, start - 1, own)
+            columns["after"].append(own)
+            names += part.names or [f"op {number}"] * len(part)
+            start += len(part)
+        return cls(*(np.concatenate(columns[n]) for n in TILE_FIELDS), names=tuple(names))
+
+
+@dataclass(frozen=True)
+class Event:
+    """A resource was busy with a tile from `start` to `end` (cycles)."""
+
+    resource: str
+    kind: str
+    tile: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a simulation found.
+
+    Attributes:
+        cycles: until the last result is stored.
+        busy: cycles of work per resource: "array", "fill" and "drain" summed over the arrays,
+            "channel i" for each DRAM channel.
+        bytes_moved: through the channels.
+        finish, stored: per tile, when the array was done and when its result was in DRAM.
+        first_start: when the first tile began to compute.
+        events: the trace, in order of start; empty unless asked for.
+    """
+
+    cycles: int
+    busy: dict[str, int]
+    bytes_moved: int
+    finish: np.ndarray
+    stored: np.ndarray
+    first_start: int
+    events: tuple[Event, ...] = field(default=(), repr=False)
+
+    def occupancy(self, machine: Machine) -> dict[str, float]:
+        """Busy share of each resource, 0 to 1."""
+        whole = max(self.cycles, 1)
+        shares = {name: cycles / whole for name, cycles in self.busy.items()}
+        for name in ("array", "fill"):
+            shares[name] /= machine.arrays
+        return shares
+
+
+class _Transfer:
+    """One entry of the DMA program: bytes per channel, when it may start, when it is there."""
+
+    __slots__ = ("done", "kind", "left", "pieces", "ready", "tile")
+
+    def __init__(self, env: Any, kind: str, tile: int, pieces: list[int]) -> None:
+        self.kind, self.tile, self.pieces = kind, tile, pieces
+        self.ready, self.done = env.event(), env.event()
+        self.left = sum(1 for p in pieces if p)
+
+
+def deal(n_bytes: int, first: int, channels: int, interleave: int) -> tuple[list[int], int]:
+    """Bytes of a transfer on each channel, and the channel at which the next one begins.
+
+    >>> deal(700, 1, 2, 256)
+    ([256, 444], 0)
+    """
+    chunks, rest = divmod(n_bytes, interleave)
+    share, more = divmod(chunks, channels)
+    pieces = [share * interleave] * channels
+    for c in range(more):
+        pieces[(first + c) % channels] += interleave
+    pieces[(first + more) % channels] += rest
+    used = chunks + (1 if rest else 0)
+    return pieces, (first + used) % channels
+
+
+def simulate(machine: Machine, tiles: Tiles, *, trace: bool = False) -> Run:
+    """Run the tiles through the machine, event by event.
+
+    Raises:
+        InputError: the machine comes to a halt before the last tile is done; the resource on which
+            it waits is named (a buffer smaller than one tile).
+    """
+    return _Simulation(machine, tiles, trace).run()
+
+
+class _Simulation:
+    """The processes of one run. An event per step of each tile ties them together."""
+
+    def __init__(self, machine: Machine, tiles: Tiles, trace: bool) -> None:
+        import simpy
+
+        self.simpy = simpy
+        self.env = simpy.Environment()
+        self.machine, self.tiles, self.trace = machine, tiles, trace
+        self.count = len(tiles)
+        self.waiting: dict[str, str] = {}
+        self.busy: dict[str, int] = {"array": 0, "fill": 0, "drain": 0}
+        self.busy |= {f"channel {c}": 0 for c in range(machine.channels)}
+        self.events: list[Event] = []
+        self.bytes_moved = 0
+        self.filled, self.started, self.finished, self.drained, self.reclaimed = (
+            [self.env.event() for _ in range(self.count)] for _ in range(5)
+        )
+        self.finish = np.zeros(self.count, np.int64)
+        self.stored = np.zeros(self.count, np.int64)
+        self.first_start = 0
+        self.buffers = {kind: self._buffer(kind) for kind in ("weight", "input", "output")}
+        self.transfers = {kind: self._transfers(kind) for kind in ("weight", "input", "output")}
+
+    def run(self) -> Run:
+        env = self.env
+        for kind in ("weight", "input"):
+            env.process(self._loader(kind))
+        env.process(self._storer())
+        env.process(self._reclaimer())
+        env.process(self._output_reclaimer())
+        env.process(self._drainer())
+        for index in range(self.machine.arrays):
+            env.process(self._filler(index))
+        env.process(self._sequencer())
+        program = self._program()
+        for channel in range(self.machine.channels):
+            env.process(self._channel(channel, program))
+        env.run()
+        if not self.reclaimed[-1].processed:
+            stuck = self.waiting.get("buffer") or "; ".join(sorted(self.waiting.values()))
+            raise InputError(f"pipeline is stuck at cycle {env.now}: {stuck}")
+        self.events.sort(key=lambda e: (e.start, e.end, e.resource, e.tile))
+        return Run(
+            int(self.stored.max()), self.busy, self.bytes_moved, self.finish, self.stored,
+            self.first_start, tuple(self.events),
+        )  # fmt: skip
+
+    def _buffer(self, kind: str) -> Any:
+        # What is never filled is as good as infinite, and SimPy allows no capacity of zero; the
+        # level is what counts, and that never exceeds ours.
+        everything = int(getattr(self.tiles, f"{kind}_bytes").sum())
+        capacity = min(getattr(self.machine, f"{kind}_buffer_bytes"), everything)
+        return self.simpy.Container(self.env, capacity + 1, init=capacity)
+
+    def _transfers(self, kind: str) -> list[_Transfer]:
+        """Loads and stores each have their own running address."""
+        first, transfers = 0, []
+        for tile, n_bytes in enumerate(getattr(self.tiles, f"{kind}_bytes").tolist()):
+            pieces, first = deal(
+                n_bytes, first, self.machine.channels, self.machine.interleave_bytes
+            )
+            transfers.append(_Transfer(self.env, kind, tile, pieces))
+        return transfers
+
+    def _program(self) -> list[_Transfer]:
+        """The order in which the channels serve: by the tile whose end frees what a load needs."""
+        keyed = []
+        for order, kind in enumerate(("weight", "input")):
+            sizes = getattr(self.tiles, f"{kind}_bytes").tolist()
+            capacity = getattr(self.machine, f"{kind}_buffer_bytes")
+            freed, resident, late = -1, 0, -1
+            for tile, n_bytes in enumerate(sizes):
+                resident += n_bytes
+                while resident > capacity and freed + 1 < tile:
+                    freed += 1
+                    resident -= sizes[freed]
+                after = int(self.tiles.after[tile]) if kind == "input" else -1
+                late = max(late, after)
+                slot = 3 if kind == "input" and late >= max(freed, 0) else order
+                keyed.append((max(freed, late), slot, tile, self.transfers[kind][tile]))
+        keyed += [(t.tile, 2, t.tile, t) for t in self.transfers["output"]]
+        keyed.sort(key=lambda entry: entry[:3])
+        return [entry[3] for entry in keyed]
+
+    def _work(self, resource: str, kind: str, tile: int, cycles: int, counter: str) -> Generator:
+        start = self.env.now
+        if cycles:
+            yield self.env.timeout(cycles)
+        self.busy[counter] += cycles
+        if self.trace and cycles:
+            self.events.append(Event(resource, kind, tile, int(start), int(self.env.now)))
+
+    def _channel(self, channel: int, program: list[_Transfer]) -> Generator:
+        """Serves its pieces of the program in order."""
+        name = f"channel {channel}"
+        for transfer in program:
+            n_bytes = transfer.pieces[channel]
+            if not n_bytes:
+                continue
+            self.waiting[name] = f"{name} waits for the {transfer.kind}s of tile {transfer.tile}"
+            yield transfer.ready
+            self.waiting.pop(name)
+            cycles = self.machine.service_cycles(n_bytes)
+            yield from self._work(name, transfer.kind, transfer.tile, cycles, name)
+            self.bytes_moved += n_bytes
+            transfer.left -= 1
+            if not transfer.left:
+                self.env.process(self._arrive(transfer))
+
+    def _arrive(self, transfer: _Transfer) -> Generator:
+        yield self.env.timeout(self.machine.latency_cycles)
+        transfer.done.succeed()
+
+    def _allow(self, transfer: _Transfer) -> None:
+        """The transfer may be served; one of no bytes is there at once."""
+        transfer.ready.succeed()
+        if not transfer.left:
+            transfer.done.succeed()
+
+    def _take(self, kind: str, tile: int, n_bytes: int) -> Generator:
+        if n_bytes:
+            name = f"{kind}_buffer_bytes"
+            capacity = getattr(self.machine, name)
+            reason = f"tile {tile} needs {n_bytes} bytes; {name} is {capacity:g}"
+            key = "buffer" if n_bytes > capacity else f"{kind} space"
+            self.waiting[key] = reason
+            yield self.buffers[kind].get(n_bytes)
+            self.waiting.pop(key)
+
+    def _loader(self, kind: str) -> Generator:
+        """Asks for tile after tile as soon as the buffer has room; inputs also wait for `after`."""
+        for tile, transfer in enumerate(self.transfers[kind]):
+            yield from self._take(kind, tile, sum(transfer.pieces))
+            after = int(self.tiles.after[tile])
+            if kind == "input" and after >= 0:
+                self.env.process(self._allow_later(transfer, after))
+            else:
+                self._allow(transfer)
+
+    def _allow_later(self, transfer: _Transfer, after: int) -> Generator:
+        yield self.transfers["output"][after].done
+        self._allow(transfer)
+
+    def _reclaimer(self) -> Generator:
+        """Gives a tile's place in the input-side buffers back when all up to it are finished."""
+        for tile in range(self.count):
+            yield self.finished[tile]
+            for kind in ("weight", "input"):
+                n_bytes = sum(self.transfers[kind][tile].pieces)
+                if n_bytes:
+                    yield self.buffers[kind].put(n_bytes)
+
+    def _output_reclaimer(self) -> Generator:
+        """Gives back the output buffer in order, when the stores are done."""
+        for tile, transfer in enumerate(self.transfers["output"]):
+            yield transfer.done
+            self.stored[tile] = self.env.now
+            n_bytes = sum(transfer.pieces)
+            if n_bytes:
+                yield self.buffers["output"].put(n_bytes)
+            self.reclaimed[tile].succeed()
+
+    def _filler(self, index: int) -> Generator:
+        """Fills one array's registers with the weights of its tiles."""
+        for tile in range(index, self.count, self.machine.arrays):
+            before = tile - self.machine.arrays
+            yield self.transfers["weight"][tile].done
+            if before >= 0:
+                yield self.started[before] if self.machine.shadow else self.finished[before]
+            cycles = int(self.tiles.fill_cycles[tile])
+            yield from self._work(f"fill {index}", "fill", tile, cycles, "fill")
+            self.filled[tile].succeed()
+
+    def _sequencer(self) -> Generator:
+        """Starts the tiles in order; each then computes on its own array."""
+        for tile in range(self.count):
+            yield from self._take("output", tile, int(self.tiles.output_bytes[tile]))
+            yield self.filled[tile] & self.transfers["input"][tile].done
+            before = tile - self.machine.arrays
+            if before >= 0:
+                yield self.finished[before]
+            if tile == 0:
+                self.first_start = int(self.env.now)
+            self.started[tile].succeed()
+            self.env.process(self._compute(tile))
+
+    def _compute(self, tile: int) -> Generator:
+        index = tile % self.machine.arrays
+        cycles = int(self.tiles.compute_cycles[tile])
+        yield from self._work(f"array {index}", "compute", tile, cycles, "array")
+        self.finish[tile] = self.env.now
+        self.finished[tile].succeed()
+
+    def _drainer(self) -> Generator:
+        """The output port: one tile at a time, in order."""
+        for tile in range(self.count):
+            yield self.finished[tile]
+            cycles = int(self.tiles.drain_cycles[tile])
+            yield from self._work("output port", "drain", tile, cycles, "drain")
+            self.drained[tile].succeed()
+
+    def _storer(self) -> Generator:
+        for tile, transfer in enumerate(self.transfers["output"]):
+            yield self.drained[tile]
+            self._allow(transfer)
