@@ -1,0 +1,1 @@
+"""The commands of `nettime`: one module each, with what it needs imported when it runs."""

@@ -1,0 +1,393 @@
+"""`nettime estimate`: what a training step costs, dense and sparse, device by device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from analysis.commands import options
+from hwsim.errors import InputError
+
+if TYPE_CHECKING:
+    from analysis.breakdown import Breakdown, Row
+    from analysis.subject import Subject
+    from hwsim import Device, Workload
+
+GROUPINGS = ("phase", "kind", "layer")
+# A sweep "low:high" without a count is priced at this many densities, equal ratios apart.
+SWEEP_POINTS = 8
+# Of the layers, the table shows those that cost most; JSON has all.
+TOP_LAYERS = 24
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "estimate",
+        short_help="What a training step costs at a density, and what limits it.",
+        epilog=options.examples(
+            "nettime estimate bert-base --density 0.1 --device ideal --device wafer",
+            "nettime estimate bert-base --sparsity 0.9 --algorithm rigl --by layer",
+            "nettime estimate bert-base --sweep 0.05:0.9 --plot speed_up.svg",
+            "nettime estimate --model my_module:make_model --density 0.2 --json",
+        ),
+    )(estimate)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How masks are made, and how often they change."""
+
+    pattern: str
+    distribution: str
+    seed: int
+    algorithm: str
+    update_interval: int
+
+
+def estimate(
+    name: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="A model by name, like bert-base.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Your own: module:function, a function returning (model, batch)."),
+    ] = None,
+    density: Annotated[
+        float | None, typer.Option(help="Active share of the masked weights; default 0.1.")
+    ] = None,
+    sparsity: Annotated[
+        float | None, typer.Option(help="1 − density; give one of the two.")
+    ] = None,
+    pattern: Annotated[str, typer.Option(help="What masks look like.")] = "unstructured",
+    distribution: Annotated[
+        str, typer.Option(help="How layers share the weights: uniform, er or erk.")
+    ] = "uniform",
+    device: options.Devices = None,
+    batch_size: Annotated[int, typer.Option(help="Sequences or samples per step.")] = 8,
+    sequence_length: Annotated[int, typer.Option(help="Tokens per sequence.")] = 128,
+    algorithm: Annotated[
+        str, typer.Option(help="Its mask updates are counted: static, set, rigl.")
+    ] = "static",
+    update_interval: Annotated[
+        int | None, typer.Option(help="Steps between mask updates; default: the algorithm's.")
+    ] = None,
+    by: Annotated[str, typer.Option(help="Rows: phase, kind or layer.")] = "phase",
+    sweep: Annotated[
+        str | None, typer.Option(help="Densities: low:high, low:high:count, or a,b,c.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Where the sweep's figure goes: .svg, .png or .pdf.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the random masks.")] = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Prices one training step (forward, both gradients, update) under random masks.
+
+    Everything is counted: dense layers, attention, optimizer, packing of changed values, and for
+    an algorithm that moves its masks the share of an update in every step. Beside it stands the
+    dense step, and for our own models a narrower dense one of the same arithmetic.
+    """
+    _exclusive(name, model, density, sparsity, sweep)
+    options.chosen("--by", by, GROUPINGS)
+    devices = options.load_devices(device)
+    setting = _setting(pattern, distribution, algorithm, update_interval, seed)
+    densities = _densities(sweep) if sweep else [_density(density, sparsity)]
+    if plot is not None and sweep is None:
+        raise InputError("--plot: needs --sweep; a single density has no curve")
+    options.at_least("--batch-size", batch_size)
+    options.at_least("--sequence-length", sequence_length)
+    from analysis import subject
+
+    what = (
+        subject.user_made(model)
+        if model is not None
+        else subject.named(str(name), batch_size, sequence_length)
+    )
+    if sweep:
+        return _sweep(what, devices, densities, setting, plot, as_json)
+    return _single(what, devices, densities[0], setting, by, as_json)
+
+
+def _exclusive(
+    name: str | None, model: str | None, density: float | None, sparsity: float | None,
+    sweep: str | None,
+) -> None:  # fmt: skip
+    if (name is None) == (model is None):
+        raise InputError("model: give a name, like bert-base, or --model module:function")
+    given = [
+        option
+        for option, value in (("--density", density), ("--sparsity", sparsity), ("--sweep", sweep))
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)}: both are given; allowed is one of them")
+
+
+def _density(density: float | None, sparsity: float | None) -> float:
+    if sparsity is not None:
+        return 1.0 - options.share("--sparsity", sparsity)
+    return options.share("--density", 0.1 if density is None else density)
+
+
+def _densities(text: str) -> list[float]:
+    """Of `low:high`, `low:high:count` or `a,b,c`."""
+    wrong = InputError(
+        f"--sweep: value is {text!r}; allowed is low:high, low:high:count or a list a,b,c of "
+        "densities in (0, 1]"
+    )
+    try:
+        if ":" in text:
+            low, high, *rest = text.split(":")
+            ends = float(low), float(high)
+            count = int(rest[0]) if rest else SWEEP_POINTS
+            if len(rest) > 1 or count < 2 or not 0 < ends[0] < ends[1] <= 1:
+                raise wrong
+            step = math.log(ends[1] / ends[0]) / (count - 1)
+            return [*(ends[0] * math.exp(i * step) for i in range(count - 1)), ends[1]]
+        values = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        raise wrong from None
+    if not all(0 < value <= 1 for value in values):
+        raise wrong
+    return values
+
+
+def _setting(
+    pattern: str, distribution: str, algorithm: str, update_interval: int | None, seed: int
+) -> Setting:
+    from sparse_train.algorithms import ALGORITHMS
+    from sparse_train.distributions import DISTRIBUTIONS
+    from sparse_train.patterns import PATTERNS
+
+    PATTERNS.get(pattern)
+    options.chosen("distribution", distribution, sorted(DISTRIBUTIONS))
+    rule = ALGORITHMS.get(algorithm)
+    if update_interval is not None:
+        options.at_least("--update-interval", update_interval)
+    options.at_least("--seed", seed, 0)
+    own = rule.update_interval
+    return Setting(
+        pattern, distribution, seed, algorithm,
+        own if update_interval is None or own == 0 else update_interval,
+    )  # fmt: skip
+
+
+def price(
+    what: Subject, devices: Sequence[Device], density: float, setting: Setting, by: str = "phase"
+) -> tuple[list[Breakdown], Workload]:
+    """The step under random masks of one density on each device, and that step."""
+    from analysis.breakdown import breakdown
+    from analysis.subject import random_masks
+    from sparse_train.algorithms import ALGORITHMS
+
+    masks = random_masks(what.shapes, density, setting.pattern, setting.distribution, setting.seed)
+    sparse = what.step.with_masks(masks)
+    growth, grown = 0.0, None
+    if setting.update_interval:
+        dense_gradient = ALGORITHMS.get(setting.algorithm).gradient != "never"
+        growth = 1.0 / setting.update_interval
+        grown = sparse.growth_step(dense_gradient=dense_gradient)
+    return [
+        breakdown(device, what.step, sparse, by, growth=growth, grown=grown) for device in devices
+    ], sparse
+
+
+def _single(
+    what: Subject, devices: Sequence[Device], density: float, setting: Setting, by: str,
+    as_json: bool,
+) -> None:  # fmt: skip
+    from analysis.breakdown import as_json as breakdown_json
+    from analysis.breakdown import coverage, estimate_json, verdict
+    from analysis.console import print_json, progress_bar
+
+    with progress_bar(f"pricing {what.name}", len(devices)) as update:
+        breakdowns = []
+        for done, device in enumerate(devices):
+            parts, sparse = price(what, [device], density, setting, by)
+            breakdowns += parts
+            update(done + 1, device.name)
+    covered = coverage(what.step, sparse.masks, what.weights)
+    narrower = _narrower(what, devices, sparse)
+    sentence = verdict(breakdowns, covered.density)
+    if as_json:
+        return print_json({
+            "command": "estimate",
+            "model": what.name,
+            "setting": _described(setting, by),
+            "density": covered.density,
+            "coverage": {
+                "layers": covered.layers, "weights": covered.weights,
+                "maskable_weights": covered.maskable, "active_weights": covered.active,
+                "share_of_weights": covered.share, "share_of_dense_flops": covered.flops,
+            },
+            "devices": [
+                {**breakdown_json(b),
+                 "narrower_dense": estimate_json(narrower[b.device].sparse) if narrower else None}
+                for b in breakdowns
+            ],
+            "narrower_dense": next(iter(narrower.values())).label if narrower else None,
+            "verdict": sentence,
+        })  # fmt: skip
+    return _print(what, breakdowns, covered, narrower, sentence, setting)
+
+
+def _described(setting: Setting, by: str) -> dict[str, Any]:
+    return {
+        "pattern": setting.pattern, "distribution": setting.distribution,
+        "seed": setting.seed, "algorithm": setting.algorithm,
+        "update_interval": setting.update_interval, "by": by,
+    }  # fmt: skip
+
+
+def _narrower(what: Subject, devices: Sequence[Device], sparse: Workload) -> dict[str, Row]:
+    """Device → the narrower dense model of the same arithmetic, against the dense one."""
+    from analysis.breakdown import Row
+
+    if what.narrowed is None:
+        return {}
+    label, step = what.narrowed(sparse.flops)
+    return {d.name: Row(label, d.estimate(what.step), d.estimate(step)) for d in devices}
+
+
+def _print(
+    what: Subject, breakdowns: Sequence[Breakdown], covered: Any, narrower: dict[str, Row],
+    sentence: str, setting: Setting,
+) -> None:  # fmt: skip
+    from analysis import tables, units
+    from analysis.console import stdout
+
+    console = stdout()
+    console.print(
+        f"{what.name}: {units.quantity(covered.weights)} weights, "
+        f"{units.percent(covered.share)} of them in {covered.layers} maskable layers, which hold "
+        f"{units.percent(covered.flops)} of the FLOPs. Density {units.percent(covered.density)} "
+        f"({setting.pattern}, {setting.distribution}), {_updates(setting)}."
+    )
+    for b in breakdowns:
+        extra = [narrower[b.device]] if narrower else []
+        console.print(tables.breakdown_table(b, top=TOP_LAYERS, extra=extra))
+    if tables.any_unverified(breakdowns):
+        console.print(tables.UNVERIFIED_NOTE)
+    console.print(sentence, style="bold")
+    for b in breakdowns:
+        if b.device in narrower:
+            console.print(_against_narrower(b, narrower[b.device]))
+
+
+def _updates(setting: Setting) -> str:
+    if not setting.update_interval:
+        return "masks that stay as they are"
+    return f"{setting.algorithm} updating its masks every {setting.update_interval} steps"
+
+
+def _against_narrower(b: Breakdown, row: Row) -> str:
+    """What a narrower dense model of the same arithmetic makes of the same device."""
+    from analysis.breakdown import how_much, speed_up
+
+    gain = speed_up(row.sparse.seconds, b.total.sparse.seconds)
+    than = how_much(gain)
+    than = "as fast as" if than == "as fast as dense" else f"{than} than"
+    return f"On {b.device} the sparse step is {than} the narrower dense one of the same FLOPs."
+
+
+def _sweep(
+    what: Subject, devices: Sequence[Device], densities: Sequence[float], setting: Setting,
+    plot: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    from analysis.console import print_json, progress_bar
+
+    points: list[list[Breakdown]] = []
+    with progress_bar(f"sweeping {what.name}", len(densities)) as update:
+        for done, density in enumerate(densities):
+            points.append(price(what, devices, density, setting)[0])
+            update(done + 1, f"density {density:.3g}")
+    drawn = _plot(what, densities, points, plot) if plot is not None else None
+    if as_json:
+        return print_json({
+            "command": "estimate",
+            "model": what.name,
+            "setting": _described(setting, "density"),
+            "plot": drawn,
+            "sweep": [
+                {
+                    "density": density,
+                    "devices": {
+                        b.device: {
+                            "dense_s": b.total.dense.seconds, "sparse_s": b.total.sparse.seconds,
+                            "low_s": b.total.sparse.low_s, "high_s": b.total.sparse.high_s,
+                            "speed_up": b.total.speed_up, "amdahl_speed_up": b.amdahl(density),
+                            "bound": b.total.sparse.bound, "verified": b.total.sparse.verified,
+                        }
+                        for b in parts
+                    },
+                }
+                for density, parts in zip(densities, points, strict=True)
+            ],
+        })  # fmt: skip
+    return _print_sweep(what, devices, densities, points, drawn)
+
+
+def _plot(
+    what: Subject, densities: Sequence[float], points: list[list[Breakdown]], path: Path
+) -> Path:
+    from analysis import plots
+
+    names = [b.device for b in points[0]]
+    gains = {n: [parts[i].total.speed_up for parts in points] for i, n in enumerate(names)}
+    bounds = {
+        n: [parts[i].amdahl(d) for d, parts in zip(densities, points, strict=True)]
+        for i, n in enumerate(names)
+    }
+    with plots.styled():
+        figure = plots.sweep(densities, gains, bounds, f"Training step of {what.name}: speed-up")
+        plots.save(figure, path)
+    return path.absolute()
+
+
+def _print_sweep(
+    what: Subject, devices: Sequence[Device], densities: Sequence[float],
+    points: list[list[Breakdown]], drawn: Path | None,
+) -> None:  # fmt: skip
+    from analysis import tables, units
+    from analysis.console import stdout
+
+    console = stdout()
+    columns = ["density"]
+    for device in devices:
+        columns += [f"{device.name}", "gain", "limit"]
+    rows = []
+    for density, parts in zip(densities, points, strict=True):
+        row = [units.percent(density)]
+        for b in parts:
+            row += [
+                units.seconds(b.total.sparse.seconds), units.ratio(b.total.speed_up),
+                units.ratio(b.amdahl(density)),
+            ]  # fmt: skip
+        rows.append(row)
+    console.print(tables.table(f"{what.name}: one sparse training step", columns, rows))
+    for b in points[0]:
+        console.print(
+            f"Dense on {b.device}: {units.seconds(b.total.dense.seconds)}; "
+            f"{units.percent(1 - b.maskable)} of it is not maskable."
+        )
+    console.print(
+        "gain: dense time over sparse time. limit: the gain if masked ops took exactly their "
+        "density of the dense time (Amdahl)."
+    )
+    if any(tables.any_unverified(parts) for parts in points):
+        console.print(tables.UNVERIFIED_NOTE.removeprefix("* ").capitalize() + ": parts of these.")
+    losing = [
+        f"{units.percent(d)} on {b.device}"
+        for d, parts in zip(densities, points, strict=True)
+        for b in parts
+        if b.total.speed_up < 1
+    ]
+    if losing:
+        console.print("Sparse is slower than dense at " + ", ".join(losing) + ".", style="bold")
+    if drawn is not None:
+        console.print(f"figure: {drawn}", soft_wrap=True)

@@ -1,0 +1,57 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hwsim.errors import InputError
+
+if TYPE_CHECKING:
+    from hwsim import Device
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device", "-d", help="A device by name (see nettime devices) or a .toml file; repeatable."
+    ),
+]
+DEFAULT_DEVICES = ("ideal", "wafer")
+
+
+def load_devices(names: Sequence[str] | None) -> list[Device]:
+    """The devices asked for, each once; those of DEFAULT_DEVICES if none is."""
+    from hwsim import load_device
+
+    return [load_device(name) for name in dict.fromkeys(names or DEFAULT_DEVICES)]
+
+
+def share(option: str, value: float) -> float:
+    """`value` if it lies in [0, 1]; an InputError that names the option if not."""
+    if not 0.0 <= value <= 1.0:
+        raise InputError(f"{option}: value is {value:g}; allowed is a number in [0, 1]")
+    return value
+
+
+def at_least(option: str, value: int, least: int = 1) -> int:
+    """`value` if it is large enough; an InputError that names the option if not."""
+    if value < least:
+        raise InputError(f"{option}: value is {value}; allowed is an integer of at least {least}")
+    return value
+
+
+def chosen(option: str, value: str, allowed: Sequence[str]) -> str:
+    """`value` if it is one of `allowed`; an InputError that lists them if not."""
+    from hwsim.registry import unknown
+
+    if value not in allowed:
+        raise InputError(unknown(option, value, tuple(allowed)))
+    return value
+
+
+def examples(*lines: str) -> str:
+    """Text for the end of a command's help."""
+    return "[bold]Examples[/bold]\n\n" + "\n\n".join(f"[cyan]{line}[/cyan]" for line in lines)

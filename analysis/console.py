@@ -1,0 +1,95 @@
+"""What commands write to: tables on stdout, progress and errors on stderr, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Work shorter than this shows no bar: it would only flicker.
+QUIET_S = 2.0
+
+
+class Interrupted(Exception):
+    """Ctrl-C, with the line that says how to go on."""
+
+
+def stdout() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, emoji=False, markup=False)
+
+
+def stderr() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, emoji=False, markup=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout; what JSON has no number for becomes null."""
+    print(json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def jsonable(value: Any) -> Any:
+    """`value` with numpy scalars, tuples, paths and non-finite numbers made plain."""
+    if isinstance(value, dict):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(item) for item in value]
+    if hasattr(value, "tolist"):
+        return jsonable(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)
+
+
+@contextmanager
+def resumable(how_to_go_on: str) -> Iterator[None]:
+    """Turns Ctrl-C into one line that says how the work can be taken up again."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(how_to_go_on) from None
+
+
+@contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
+    """A bar on stderr, shown once the work has taken over two seconds and a person is watching.
+
+    Yields `update(done, note="")`: units done so far, and a few words to stand behind the bar.
+    """
+    if not sys.stderr.isatty():
+        yield lambda done, note="": None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
+        Remaining(), TextColumn("{task.fields[note]}"), console=stderr(), transient=True,
+    )  # fmt: skip
+    task = bar.add_task(what, total=total, note="")
+    began = time.monotonic()
+    shown = False
+
+    def update(done: int, note: str = "") -> None:
+        nonlocal shown
+        if not shown and time.monotonic() - began > QUIET_S:
+            bar.start()
+            shown = True
+        bar.update(task, completed=done, note=note)
+
+    try:
+        yield update
+    finally:
+        bar.stop()

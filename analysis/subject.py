@@ -1,0 +1,166 @@
+"""What is estimated: a model and a batch, by name or from a function of the user's."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwsim import InputError, Mask, Workload
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A dense training step, and which of its weights masks can act on.
+
+    Attributes:
+        name: for titles.
+        step: one dense training step.
+        shapes: layer → shape of its weight as torch has it, of every maskable layer.
+        weights: parameters of the whole model.
+        narrowed: FLOPs of a step → (label, step) of a narrower dense model that costs as much;
+            None where there is no way to narrow it.
+    """
+
+    name: str
+    step: Workload
+    shapes: dict[str, tuple[int, ...]]
+    weights: int
+    narrowed: Callable[[int], tuple[str, Workload]] | None = None
+
+
+def named(name: str, batch_size: int, sequence_length: int) -> Subject:
+    """A model of sparse_train's by name."""
+    from sparse_train import models
+
+    model, batch = models.build(name, batch_size, sequence_length)
+    return of(name, model, batch)
+
+
+def of(name: str, model: Any, batch: Any) -> Subject:
+    """A torch module and what it is called with."""
+    from sparse_train.workload import workload
+
+    from sparse_train._layers import select_layers
+
+    step = workload(model, batch)
+    layers = select_layers(model, None, None).layers
+    # A layer that the batch never reaches costs nothing, with a mask or without.
+    shapes = {one.name: one.weight_shape for one in layers if one.name in step.layers}
+    return Subject(name, step, shapes, sum(p.numel() for p in model.parameters()))
+
+
+def user_made(reference: str) -> Subject:
+    """The model of `module:function`, imported from the working directory.
+
+    The function takes nothing and returns (model, batch): a torch.nn.Module and what it is called
+    with.
+
+    Raises:
+        InputError: no such module or function, an error in either, or another return value.
+    """
+    from torch import nn
+
+    made = _call(_function(reference), reference)
+    if not isinstance(made, tuple) or len(made) != 2:
+        raise InputError(
+            f"--model {reference}: returned {_described(made)}; allowed is a tuple (model, batch)"
+        )
+    model, batch = made
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"--model {reference}: model is {_described(model)}; allowed is a torch.nn.Module"
+        )
+    return of(reference, model, batch)
+
+
+def random_masks(
+    shapes: Mapping[str, tuple[int, ...]],
+    density: float,
+    pattern: str,
+    distribution: str,
+    seed: int,
+) -> dict[str, Mask]:
+    """A mask of `pattern` for every layer, chosen at random.
+
+    Args:
+        shapes: layer → shape of its weight.
+        density: of all these weights together.
+        pattern, distribution: names in sparse_train.
+        seed: the same seed gives the same masks; each layer has a stream of its own.
+
+    Raises:
+        InputError: an unknown name, or a pattern that does not fit a layer's shape.
+    """
+    from sparse_train import distributions
+    from sparse_train.naming import mask_shape
+    from sparse_train.patterns import PATTERNS
+
+    projection = PATTERNS.get(pattern)()
+    wanted = distributions.distribution(distribution)(shapes, density)
+    masks = {}
+    budgets = distributions.budgets(shapes, wanted)
+    streams = np.random.SeedSequence(seed).spawn(len(shapes))
+    for (name, shape), stream in zip(shapes.items(), streams, strict=True):
+        scores = np.random.default_rng(stream).random(mask_shape(shape), dtype=np.float32)
+        try:
+            masks[name] = Mask(projection.project(scores, budgets[name]), copy=False)
+        except InputError as error:
+            raise InputError(f"layer {name!r}: {error}") from None
+    return masks
+
+
+def _function(reference: str) -> Any:
+    module_name, colon, function_name = reference.partition(":")
+    if not colon or not module_name or not function_name:
+        raise InputError(
+            f"--model: value is {reference!r}; allowed is module:function, "
+            "like my_module:make_model"
+        )
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and module_name.split(".")[0] == error.name.split(".")[0]:
+            raise InputError(f"--model: no module {module_name!r} in {Path(here)}") from None
+        raise InputError(f"--model: {module_name} needs a module {error.name!r}") from None
+    except Exception as error:
+        raise InputError(f"--model: importing {module_name} failed: {_error(error)}") from error
+    function = getattr(module, function_name, None)
+    if function is None:
+        public = sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
+        from hwsim.registry import unknown
+
+        raise InputError(
+            f"--model: in {module_name}: {unknown('function', function_name, public or ['none'])}"
+        )
+    if not callable(function):
+        raise InputError(
+            f"--model {reference}: is {_described(function)}; "
+            "allowed is a function without arguments"
+        )
+    return function
+
+
+def _call(function: Any, reference: str) -> Any:
+    try:
+        return function()
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"--model {reference}: it failed: {_error(error)}") from error
+
+
+def _described(value: Any) -> str:
+    return f"a {type(value).__name__}" if value is not None else "None"
+
+
+def _error(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
