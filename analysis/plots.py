@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,8 +161,8 @@ def steps_by_layer(one: Contender, other: Contender, device: str, most: int = 24
 
 def sweep(
     densities: Sequence[float],
-    speed_ups: dict[str, Sequence[float]],
-    bounds: dict[str, Sequence[float]],
+    speed_ups: Mapping[str, Sequence[float]],
+    bounds: Mapping[str, Sequence[float]],
     title: str,
 ) -> Figure:
     """Speed-up against density: a line per device, and dotted what Amdahl's law allows it."""
@@ -172,12 +172,12 @@ def sweep(
         axes.plot(densities, values, marker="o", markersize=4, color=colour, label=device)
         axes.plot(
             densities, bounds[device], color=colour, linestyle=":", linewidth=1.2,
-            label=f"{device}: limit by its dense part (Amdahl)",
+            label=f"{device}: Amdahl's limit",
         )  # fmt: skip
     axes.axhline(1.0, color=light("ink"), linewidth=0.8)
     axes.annotate(
-        "as fast as dense", (1, 1.0), xycoords=("axes fraction", "data"), fontsize=8,
-        ha="right", va="bottom",
+        "as fast as dense", (0.01, 1.0), xycoords=("axes fraction", "data"), fontsize=8,
+        ha="left", va="bottom",
     )  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")

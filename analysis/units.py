@@ -7,6 +7,9 @@ import math
 _SECONDS = ((3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _THOUSANDS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 
+# Nobody plans with a ratio beyond this: what is left of such a step is not what was priced.
+_CLEARLY_MANY = 10_000
+
 
 def digits(value: float, figures: int = 3) -> str:
     """`value` rounded to `figures` significant digits, without an exponent.
@@ -74,11 +77,13 @@ def quantity(value: float, unit: str = "") -> str:
 
 
 def ratio(value: float) -> str:
-    """How many times: two significant digits, enough to compare with.
+    """How many times: two significant digits, enough to compare with, and an end.
 
     >>> ratio(6.14), ratio(12.4), ratio(0.283)
     ('6.1×', '12×', '0.28×')
     """
+    if value > _CLEARLY_MANY:
+        return f">{_CLEARLY_MANY}×"
     return f"{digits(value, 2)}×" if math.isfinite(value) else "–"
 
 
