@@ -80,7 +80,7 @@ class MaskedLayer:
 
     def set_mask(self, array: np.ndarray) -> None:
         """Take over a mask of shape (n_out, n_in)."""
-        self.mask.copy_(torch.from_numpy(np.ascontiguousarray(array)).view(self.weight_shape))
+        self.mask.copy_(torch.from_numpy(array.copy()).view(self.weight_shape))
 
     def mask_array(self) -> np.ndarray:
         """A copy of the mask, (n_out, n_in)."""

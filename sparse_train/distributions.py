@@ -92,7 +92,7 @@ def distribution(given: str | Distribution | Mapping[str, float]) -> Distributio
             raise InputError(unknown("distribution", given, sorted(DISTRIBUTIONS)))
         return DISTRIBUTIONS[given]
     if isinstance(given, Mapping):
-        return _Listed(dict(given))
+        return Listed(dict(given))
     if not callable(given):
         raise InputError(
             f"distribution: value is {given!r}; allowed is a name, a mapping layer → density, "
@@ -101,7 +101,7 @@ def distribution(given: str | Distribution | Mapping[str, float]) -> Distributio
     return given
 
 
-class _Listed:
+class Listed:
     """Densities that the user gave, layer by layer; the overall density is not used."""
 
     def __init__(self, densities: dict[str, float]) -> None:
@@ -119,11 +119,19 @@ class _Listed:
         return dict(self.densities)
 
 
-def budgets(shapes: Shapes, densities: Mapping[str, float]) -> dict[str, int]:
-    """Active weights per layer: integers whose sum is the rounded sum of density · size.
+def budgets(
+    shapes: Shapes, densities: Mapping[str, float], total: int | None = None
+) -> dict[str, int]:
+    """Active weights per layer, as integers.
 
     The fractions that are left go one each to the layers with the largest (the first among
     equals). A layer with a density above 0 gets at least one weight.
+
+    Args:
+        shapes: layer name → weight shape.
+        densities: layer name → density.
+        total: sum of the counts; None is the rounded sum of density · size. A distribution may
+            miss its density by less than a weight a layer; the total puts that right.
 
     >>> budgets({"a": (5, 5), "b": (5, 5), "c": (5, 5)}, {"a": 0.1, "b": 0.1, "c": 0.1})
     {'a': 3, 'b': 3, 'c': 2}
@@ -131,22 +139,23 @@ def budgets(shapes: Shapes, densities: Mapping[str, float]) -> dict[str, int]:
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     # Rounded at 1e-9: 0.3 · 130 is 39, not 38.999….
     exact = {name: round(densities[name] * size, 9) for name, size in sizes.items()}
-    counts = {name: math.floor(value) for name, value in exact.items()}
-    total = math.floor(sum(exact.values()) + 0.5)
-    order = sorted(sizes, key=lambda n: counts[n] - exact[n])  # stable: the first among equals
-    for name in order[: max(0, total - sum(counts.values()))]:
-        counts[name] += 1
-    return _no_layer_empty(counts, exact)
-
-
-def _no_layer_empty(counts: dict[str, int], exact: Mapping[str, float]) -> dict[str, int]:
-    """A layer that was to have something gets one weight, taken from the fullest layer."""
-    for name in counts:
-        if exact[name] > 0 and counts[name] == 0:
-            counts[name] = 1
-            fullest = max(counts, key=lambda n: counts[n])
-            if counts[fullest] > 1:
-                counts[fullest] -= 1
+    least = {name: int(value > 0) for name, value in exact.items()}
+    counts = {name: max(math.floor(value), least[name]) for name, value in exact.items()}
+    if total is None:
+        total = math.floor(sum(exact.values()) + 0.5)
+    total = min(max(total, sum(least.values())), sum(sizes.values()))
+    while (missing := total - sum(counts.values())) > 0:
+        open_to = sorted(
+            (n for n in sizes if counts[n] < sizes[n]), key=lambda n: counts[n] - exact[n]
+        )
+        for name in open_to[:missing]:
+            counts[name] += 1
+    while (over := sum(counts.values()) - total) > 0:
+        open_to = sorted(
+            (n for n in sizes if counts[n] > least[n]), key=lambda n: exact[n] - counts[n]
+        )
+        for name in open_to[:over]:
+            counts[name] -= 1
     return counts
 
 

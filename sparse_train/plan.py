@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hwsim.errors import InputError
 from sparse_train import schedules
-from sparse_train.distributions import Distribution, budgets, check_density
+from sparse_train.distributions import Distribution, Listed, budgets, check_density
 from sparse_train.schedules import Schedule
 
 
@@ -53,22 +53,26 @@ class Plan:
         last = schedules.last_update_step(self.update_interval, self.end_step)
         return min(step / last, 1.0) if last > 0 else 1.0
 
-    def densities(self, step: int) -> dict[str, float]:
-        """Layer name → density asked for at `step`."""
-        density = self.schedule(self.progress(step))
-        if isinstance(density, Mapping):
-            if set(density) != set(self.shapes):
-                odd = sorted(set(density) ^ set(self.shapes))[0]
-                raise InputError(
-                    f"schedule: layer {odd!r} is in only one of schedule and model; "
-                    "allowed is one density for every masked layer"
-                )
-            return {n: check_density(f"density of {n!r}", density[n]) for n in self.shapes}
-        return self.distribution(self.shapes, check_density("density", density))
-
     def budgets(self, step: int) -> dict[str, int]:
-        """Layer name → active weights asked for at `step`."""
-        return budgets(self.shapes, self.densities(step))
+        """Layer name → active weights asked for at `step`; the total is met to the integer."""
+        asked = self.schedule(self.progress(step))
+        if isinstance(asked, Mapping):
+            return budgets(self.shapes, self._per_layer(asked))
+        density = check_density("density", asked)
+        densities = self.distribution(self.shapes, density)
+        if isinstance(self.distribution, Listed):
+            return budgets(self.shapes, densities)
+        weights = sum(math.prod(shape) for shape in self.shapes.values())
+        return budgets(self.shapes, densities, math.floor(round(density * weights, 9) + 0.5))
+
+    def _per_layer(self, asked: Mapping[str, float]) -> dict[str, float]:
+        if set(asked) != set(self.shapes):
+            odd = sorted(set(asked) ^ set(self.shapes))[0]
+            raise InputError(
+                f"schedule: layer {odd!r} is in only one of schedule and model; "
+                "allowed is one density for every masked layer"
+            )
+        return {n: check_density(f"density of {n!r}", asked[n]) for n in self.shapes}
 
 
 def make_plan(

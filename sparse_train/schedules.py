@@ -190,12 +190,18 @@ def schedule(given: str | Schedule, start: float, end: float) -> Schedule:
 
 
 def drop_fraction(
-    alpha: float, step: int, end_step: int | None, *, shape: str = "cosine", floor: float = 0.0
+    alpha: float,
+    step: int,
+    end_step: int | None,
+    *,
+    shape: str = "cosine",
+    floor: float = 0.0,
+    power: float = 1.0,
 ) -> float:
     """Share of the active weights that an update drops and grows again.
 
     - cosine: floor + (alpha − floor)/2 · (1 + cos(π · step / end_step))
-    - linear: alpha · (1 − step / end_step)
+    - linear: floor + (alpha − floor) · (1 − step / end_step)^power
     - constant: alpha
 
     Without an `end_step` it stays at alpha; from `end_step` on it is `floor`.
@@ -211,7 +217,7 @@ def drop_fraction(
         return alpha
     share = min(step / end_step, 1.0)
     if shape == "linear":
-        return alpha * (1 - share)
+        return floor + (alpha - floor) * (1 - share) ** power
     return floor + (alpha - floor) / 2 * (1 + math.cos(math.pi * share))
 
 
