@@ -83,7 +83,6 @@ def recurrence(
     trigger = -1
     while True:
         # What the end of tile `trigger` lets through: weights, inputs, its store, later inputs.
-        released = np.int64(0) if trigger < 0 else finished_all[trigger]
         while w_next < count:
             freed, resident = w_freed, w_resident + weight[w_next]
             while resident > weight_capacity and freed + 1 < w_next:

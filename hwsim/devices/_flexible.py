@@ -1,0 +1,124 @@
+"""A product on flexible multipliers as tiles of the pipeline, and priced in one call."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from hwsim.devices._adder_tree import pack
+from hwsim.fastpath import recurrence
+
+_TILES = 16  # at least so many a product, where its rows allow it: loads overlap with work
+
+
+@numba.njit(cache=True, nogil=True)
+def _share(whole, done, total):
+    """The first `done` of `total` parts of `whole`, all of it for an empty total."""
+    return whole if total == 0 else np.int64(np.float64(whole) * done / total)
+
+
+@numba.njit(cache=True, nogil=True)
+def tile_table(
+    sizes, streams, multipliers, delay_of, ports, step, lead, units, repeats,
+    held, streamed, result, bits_per_row,
+    weight_capacity, input_capacity, output_capacity, facts,
+):  # fmt: skip
+    """The columns of `pipeline.Tiles`, shape (7, tiles), int64.
+
+    Args:
+        held, streamed, result: bytes of the stationary operand's values, of the streamed operand
+            and of the result.
+        bits_per_row: of the bitmap that says where a row's values are.
+        repeats: how often the waves run (the products of a fused op).
+        facts: as in `pack`, filled.
+
+    A product that fits into half the input buffer is streamed from DRAM once, otherwise once per
+    tile. Tiles whose streams or results would not fit into half a buffer are run in parts.
+    """
+    rows = len(sizes)
+    elements = largest = outputs = np.int64(0)
+    for r in range(rows):
+        outputs += streams[r]
+        if streams[r]:
+            elements += sizes[r]
+            largest = max(largest, sizes[r])
+    levels = 0
+    while (1 << levels) < multipliers:
+        levels += 1
+    bits = rows * bits_per_row
+    row_bytes = (held + bits / 8) / max(elements, 1)
+    room = min(weight_capacity / 2 / max(row_bytes, 1e-9), 9e15)
+    resident = streamed <= input_capacity / 2
+    target = max(1, min(np.int64(room) - largest, elements // _TILES if resident else elements))
+    most = elements // target + 2
+    parts = np.zeros((4, most), np.int64)
+    count = pack(
+        sizes, streams, multipliers, levels, delay_of, ports, step, lead, units, target,
+        parts[0], parts[1], parts[2], parts[3], facts,
+    )  # fmt: skip
+    splits = np.ones(count, np.int64)
+    e = o = np.int64(0)
+    total = 0
+    for t in range(count):
+        o += parts[3, t]
+        out = _share(result, o, outputs) - _share(result, o - parts[3, t], outputs)
+        need = max(1.0, np.ceil(out / (output_capacity / 2)))
+        if not resident:
+            need = max(need, np.ceil(streamed / (input_capacity / 2)))
+        elif t == 0:
+            need = max(need, 4.0)  # the stream may start before all of it is there
+        splits[t] = min(max(np.int64(need), 1), max(parts[1, t], 1))
+        total += splits[t]
+    table = np.zeros((7, total), np.int64)
+    table[6] = -1
+    e = o = r = np.int64(0)
+    at = 0
+    for t in range(count):
+        e0, o0, r0 = e, o, r
+        e, r, o = e + parts[0, t], r + parts[2, t], o + parts[3, t]
+        last = t == count - 1
+        weights = (held if last else _share(held, e, elements)) - _share(held, e0, elements)
+        if elements == 0 and t > 0:
+            weights = np.int64(0)
+        weights += (r * bits_per_row + 7) // 8 - (r0 * bits_per_row + 7) // 8
+        out = (result if last else _share(result, o, outputs)) - (
+            np.int64(0) if t == 0 else _share(result, o0, outputs)
+        )
+        stream = streamed if (t == 0 or not resident) else np.int64(0)
+        cycles = parts[1, t] * repeats
+        pieces = splits[t]
+        for p in range(pieces):
+            table[0, at] = weights if p == 0 else 0
+            table[1, at] = stream * (p + 1) // pieces - stream * p // pieces
+            table[2, at] = out * (p + 1) // pieces - out * p // pieces
+            table[4, at] = cycles * (p + 1) // pieces - cycles * p // pieces
+            at += 1
+    return table
+
+
+@numba.njit(cache=True, nogil=True)
+def priced(
+    sizes, streams, multipliers, delay_of, ports, step, lead, units, repeats,
+    held, streamed, result, bits_per_row,
+    weight_capacity, input_capacity, output_capacity,
+    channels, bytes_per_cycle, latency, interleave,
+):  # fmt: skip
+    """The totals of `fastpath.recurrence` for the product's tiles, then the facts of `pack`."""
+    facts = np.zeros(6, np.int64)
+    table = tile_table(
+        sizes, streams, multipliers, delay_of, ports, step, lead, units, repeats,
+        held, streamed, result, bits_per_row,
+        weight_capacity, input_capacity, output_capacity, facts,
+    )  # fmt: skip
+    count = table.shape[1]
+    scratch = np.zeros((2, count), np.int64)
+    totals = recurrence(
+        table[0], table[1], table[2], table[3], table[4], table[5], table[6],
+        channels, bytes_per_cycle, latency, interleave,
+        weight_capacity, input_capacity, output_capacity, 1, True,
+        scratch[0], scratch[1], np.zeros(channels, np.int64),
+    )  # fmt: skip
+    return (
+        totals[0], totals[1], totals[2], totals[3], totals[4], totals[5], totals[6], totals[7],
+        facts[0], facts[1], facts[2], facts[3], facts[4], facts[5],
+    )  # fmt: skip
