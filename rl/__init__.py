@@ -1,0 +1,1 @@
+"""rl: learning a sparsity schedule against net training time."""

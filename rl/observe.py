@@ -1,0 +1,37 @@
+"""What the agent sees: fixed, scale-free features, the same for every network and device.
+
+No running statistics and no normalisation over the network's own layers: a policy that learned on
+one network must read another one in the same units.
+"""
+
+from __future__ import annotations
+
+import torch
+
+LAYER_FEATURES = (
+    "log_density",
+    "cost_share",
+    "time_saved",
+    "time_added",
+    "progress_lost",
+    "progress_gained",
+    "time_over_progress",
+)
+GLOBAL_FEATURES = ("done", "log_time", "fixed_share", "mean_log_density", "kernel_slope")
+HARDWARE_LAYER_FEATURES = ("cost_share", "time_saved", "time_added", "time_over_progress")
+HARDWARE_GLOBAL_FEATURES = ("log_time", "fixed_share", "kernel_slope")
+FLOOR = 1e-4  # shares below this are all the same to the agent
+
+
+def log_share(value: torch.Tensor) -> torch.Tensor:
+    """log of a share, from FLOOR to 1, onto [−1, 0]."""
+    scale = -torch.log(torch.tensor(FLOOR))
+    return torch.log(value.clamp(min=FLOOR)) / scale
+
+
+def zero_hardware(layers: torch.Tensor, whole: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same observation with all that tells of the device set to zero: an ablation."""
+    layers, whole = layers.clone(), whole.clone()
+    layers[..., [LAYER_FEATURES.index(f) for f in HARDWARE_LAYER_FEATURES]] = 0.0
+    whole[..., [GLOBAL_FEATURES.index(f) for f in HARDWARE_GLOBAL_FEATURES]] = 0.0
+    return layers, whole

@@ -1,0 +1,120 @@
+"""The agent: it learns what is known to be best, resumes to the bit, and says when it cannot."""
+
+import io
+
+import pytest
+import torch
+
+from hwsim import InputError
+from rl.batched import WhiteBoxEnv
+from rl.evaluate import greedy, speed_ups
+from rl.policy import LayerNetwork
+from rl.ppo import PPO, PPOConfig
+from rl.whitebox import WhiteBoxConfig
+
+SMALL = PPOConfig(iterations=4, steps=8, epochs=1, minibatches=2)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def observation(layers, seed=0):
+    env = WhiteBoxEnv(WhiteBoxConfig(layers=(layers, layers)), 2, seed=seed)
+    return env.reset()
+
+
+def test_the_policy_does_not_know_the_order_of_layers():
+    network, seen = LayerNetwork(), observation(5)
+    order = torch.randperm(5)
+    logits, value = network(seen["layers"], seen["whole"], seen["live"])
+    mixed, same = network(seen["layers"][:, order], seen["whole"], seen["live"][:, order])
+    torch.testing.assert_close(mixed, logits[:, order])
+    torch.testing.assert_close(same, value)
+
+
+def test_padding_changes_nothing():
+    network, seen = LayerNetwork(), observation(4)
+    logits, value = network(seen["layers"], seen["whole"], seen["live"])
+    wide = torch.cat([seen["layers"], torch.randn(2, 3, seen["layers"].shape[-1])], 1)
+    live = torch.cat([seen["live"], torch.zeros(2, 3, dtype=torch.bool)], 1)
+    padded, same = network(wide, seen["whole"], live)
+    torch.testing.assert_close(padded[:, :4], logits)
+    torch.testing.assert_close(same, value)
+    assert not padded[:, 4:].any()
+
+
+def weights(agent):
+    return torch.cat([p.detach().flatten() for p in agent.loss.parameters()])
+
+
+def test_killed_between_iterations_and_resumed_is_the_same_policy_to_the_bit():
+    def env():
+        return WhiteBoxEnv(WhiteBoxConfig(), 8, seed=1)
+
+    whole, first = PPO(SMALL), PPO(SMALL)
+    world = env()
+    whole.train(world)
+    half = env()
+    first.train(half, stop_after=2)
+    held = io.BytesIO()
+    torch.save({"agent": first.state_dict(), "world": half.rng.get_state()}, held)
+    held.seek(0)
+    state = torch.load(held, weights_only=True)
+    second, rest = PPO(SMALL), env()
+    second.load_state_dict(state["agent"])
+    rest.rng.set_state(state["world"])
+    second.train(rest)
+    assert torch.equal(weights(whole), weights(second))
+
+
+def test_training_leaves_the_global_random_stream_alone():
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    PPO(SMALL).train(WhiteBoxEnv(WhiteBoxConfig(), 4), stop_after=1)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_reward_that_is_not_finite_does_not_poison_the_policy():
+    env = WhiteBoxEnv(WhiteBoxConfig(), 4)
+    env.reward_function = lambda before, after: torch.full_like(after.spent_s, float("nan"))
+    agent = PPO(SMALL)
+    before = weights(agent)
+    with pytest.raises(InputError, match="not finite"):
+        agent.train(env)
+    assert torch.equal(before, weights(agent))
+
+
+def mean_density_after(reward):
+    """Mean density that a briefly trained agent ends with, over live layers."""
+    config = WhiteBoxConfig(decisions=12, budget=1.5)
+    agent = PPO(PPOConfig(iterations=10, steps=18, epochs=3, minibatches=4, lr=6e-3))
+    agent.train(WhiteBoxEnv(config, 64, reward=reward))
+    env = WhiteBoxEnv(config, 64, seed=9)
+    seen = env.reset()
+    for _ in range(10):
+        seen["action"] = agent.act(seen)
+        seen = env.step(seen)["next"]
+    return env.density[env.networks.live].mean().item()
+
+
+def test_the_literal_reward_drifts_dense_and_log_ratio_does_not():
+    assert mean_density_after("dsrl_literal") > 0.8
+    assert mean_density_after("log_ratio") < 0.6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(5))
+def test_the_agent_finds_97_percent_of_the_known_optimum_on_seen_and_unseen_sizes(seed):
+    agent = PPO(PPOConfig(seed=seed))
+    agent.train(WhiteBoxEnv(WhiteBoxConfig(), 192, seed=seed))
+    for layers in ((3, 6), (10, 14)):
+        config = WhiteBoxConfig(layers=layers)
+        best = speed_ups(WhiteBoxEnv(config, 1024, seed=77), greedy).mean()
+        found = speed_ups(WhiteBoxEnv(config, 1024, seed=77), lambda _, seen: agent.act(seen))
+        assert found.mean() >= 0.97 * best
