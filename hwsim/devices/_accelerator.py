@@ -1,4 +1,4 @@
-"""What accelerators share: memory, buffers, a vector unit, a host; and how a run becomes a price."""
+"""What accelerators share: memory, buffers, a vector unit, a host; from a run to a price."""
 
 from __future__ import annotations
 

@@ -1,0 +1,211 @@
+"""Systolic arrays: weight-, input- or output-stationary, dense or with N:M-compressed weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hwsim.device import parameter
+from hwsim.devices._accelerator import Accelerator
+from hwsim.errors import InputError
+from hwsim.estimate import Estimate
+from hwsim.mask import Mask
+from hwsim.workload import Op
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hwsim.pipeline import Machine, Tiles
+
+SUM_BYTES = 4  # partial sums are kept in float32
+
+
+@dataclass(frozen=True, eq=False)
+class Systolic(Accelerator):
+    """R × C multiply-add cells; operands move from neighbour to neighbour.
+
+    With A (M × K) · B (K × N), B the weight in forward and grad_input and x in grad_weight:
+
+    - ws: B lies on the array, K on its rows, N on its columns; A streams.
+      ⌈K/R⌉·⌈N/C⌉ folds of 2R + C + M − 2 cycles.
+    - is: A lies on the array, K on its rows, M on its columns; B streams.
+      ⌈K/R⌉·⌈M/C⌉ folds of 2R + C + N − 2 cycles.
+    - os: results lie on the array, M on its rows, N on its columns.
+      ⌈M/R⌉·⌈N/C⌉ folds of R + C + K − 2 cycles.
+
+    A dense array multiplies zeros like any other number, whatever the mask. If `sparsity_m` is
+    above 1, cells pick their partners among m, and a weight that is n of m along the contraction
+    is stored and run with K·n/m; a mask that is not keeps the dense kernel. The contraction of
+    forward lies along the mask's rows, that of grad_input along its columns (so both gain only
+    with a transposable mask), and grad_weight stays dense.
+
+    With `chained`, the next fold's weights are shifted in while one computes and folds follow each
+    other without a gap, as in a TPU: M cycles a fold.
+
+    Sources: Samajdar et al. (2018), "SCALE-Sim", arXiv 1811.02883 (folds; equal to version 3.0.0
+    to the cycle); Jouppi et al. (2017), "In-Datacenter Performance Analysis of a TPU", ISCA,
+    section 2 (`chained`).
+    """
+
+    model = "systolic"
+    rows: int = parameter("1", "of the array", at_least=1, at_most=65536, integer=True)
+    cols: int = parameter("1", "of the array", at_least=1, at_most=65536, integer=True)
+    dataflow: str = parameter("1", "what stays", choices=("ws", "is", "os"))
+    arrays: int = parameter(
+        "1", "side by side, on successive folds", at_least=1, at_most=1024, integer=True, default=1
+    )
+    chained: int = parameter(
+        "1", "1: folds follow each other without a gap", at_least=0, at_most=1, integer=True,
+        default=0,
+    )  # fmt: skip
+    sparsity_n: int = parameter(
+        "1", "nonzeros that cells take of sparsity_m", at_least=1, at_most=64, integer=True,
+        default=1,
+    )  # fmt: skip
+    sparsity_m: int = parameter(
+        "1", "1: dense cells only", at_least=1, at_most=64, integer=True, default=1
+    )
+    output_port_bytes: float = parameter(
+        "B/cycle", "from the arrays to the output buffer", above=0.0, default=math.inf
+    )
+
+    def __post_init__(self) -> None:
+        if self.sparsity_n > self.sparsity_m:
+            raise InputError(
+                f"sparsity_n: value is {self.sparsity_n}; "
+                f"allowed is at most sparsity_m = {self.sparsity_m}"
+            )
+
+    @property
+    def macs_per_cycle(self) -> int:
+        return self.rows * self.cols * self.arrays
+
+    def machine(self) -> Machine:
+        import dataclasses
+
+        return dataclasses.replace(super().machine(), arrays=self.arrays, shadow=bool(self.chained))
+
+    def products(self, op: Op) -> tuple[Estimate, ...]:
+        dense = self._price(op, compressed=False)
+        if self.sparsity_m == 1 or op.weight_shape is None:
+            return (dense,)
+        name = f"{self.sparsity_n}:{self.sparsity_m}"
+        reason = self._why_not(op, name)
+        if reason:
+            return dense, Estimate.illegal(name, reason)
+        return dense, self._price(op, compressed=True)
+
+    def array_cycles(self, op: Op) -> int:
+        """Cycles of the folds alone, one after the other, memory left out.
+
+        What SCALE-Sim calls total cycles, plus one (it reports the last index); under the kernel
+        that `estimate` chooses.
+        """
+        table = self._table(op)
+        return int(table[3].sum() + table[4].sum())
+
+    def tiles(self, op: Op) -> Tiles:
+        import numpy as np
+
+        from hwsim.pipeline import Tiles
+
+        table = self._table(op)
+        table[5] = np.ceil(table[2] / self.output_port_bytes).astype(np.int64)
+        return Tiles(*table, names=(op.name or op.kind,) * table.shape[1])
+
+    def _table(self, op: Op) -> np.ndarray:
+        from hwsim.devices import _folds
+
+        compressed = self.estimate(op).kernel != "dense"
+        _, blocked = self._folded(op, compressed)
+        return _folds.fold_table(*self._arguments(op, compressed), blocked)
+
+    def _price(self, op: Op, *, compressed: bool) -> Estimate:
+        totals, _ = self._folded(op, compressed)
+        kernel = f"{self.sparsity_n}:{self.sparsity_m}" if compressed else "dense"
+        return self._price_of_run(op, totals, kernel, "compute")
+
+    def _folded(self, op: Op, compressed: bool) -> tuple[tuple[int, ...], bool]:
+        """Totals of the run and whether it is blocked: run once per shape, whatever the mask."""
+        key = ("run", op.signature, compressed)
+        known = self._known.get(key)
+        if known is None:
+            from hwsim.devices import _folds
+
+            arguments = self._arguments(op, compressed)
+            runs = []
+            for blocked in (False, True):
+                totals = _folds.priced(
+                    *arguments, blocked, self.output_port_bytes, self.dram_channels,
+                    self.channel_bytes_per_cycle, self.latency_cycles, self.interleave_bytes,
+                    self.arrays,
+                )  # fmt: skip
+                runs.append((totals[7] >= 0, totals[0], blocked, totals))
+            *_, blocked, totals = min(runs)
+            known = self._known[key] = (totals, blocked)
+        return known
+
+    def _why_not(self, op: Op, name: str) -> str:
+        if op.mask is None:
+            return "no mask"
+        if op.phase == "grad_weight":
+            return "its operands are dense; the mask is on its output"
+        axis = "row" if op.phase == "forward" else "column"
+        if not op.mask.satisfies(_NOfM(self.sparsity_n, self.sparsity_m, axis)):
+            return f"mask is not {name} along its {axis}s"
+        return ""
+
+    def _arguments(self, op: Op, compressed: bool) -> tuple:
+        from hwsim.devices import _folds
+
+        first, second, result, repeats = self._shape(op)
+        m, n, k = _dimensions(op)
+        if compressed:
+            kept, of = self.sparsity_n, self.sparsity_m
+            k = -(-k // of) * kept
+            values = -(-second * kept // of)
+            index_bits = max(1, (of - 1).bit_length())
+            second = values + values * index_bits // (8 * op.itemsize)
+        kind = _folds.OUTPUT if self.dataflow == "os" else _folds.STATIONARY
+        if self.dataflow == "is":
+            across, stream, held, streamed = m, n, first, second
+        else:
+            across, stream, held, streamed = n, m, second, first
+        return (
+            kind, self.rows, self.cols, k, across, stream, op.count * repeats,
+            held, streamed, result, bool(self.chained), self.weight_buffer_bytes,
+            self.input_buffer_bytes, self.output_buffer_bytes, SUM_BYTES,
+        )  # fmt: skip
+
+    def _serial_fill(self, fill: int) -> int:
+        return 0 if self.chained else fill
+
+
+@dataclass(frozen=True)
+class _NOfM:
+    """At most n ones in every m successive entries along rows or columns of a mask."""
+
+    n: int
+    m: int
+    axis: str
+
+    def holds(self, mask: Mask) -> bool:
+        import numpy as np
+
+        from hwsim.devices import _folds
+
+        check = _folds.n_of_m_rows if self.axis == "row" else _folds.n_of_m_columns
+        return check(mask.array.view(np.uint8), self.n, self.m)
+
+
+def _dimensions(op: Op) -> tuple[int, int, int]:
+    """(M, N, K) of A (M × K) · B (K × N) as the phase runs it, B the weight or x."""
+    if op.phase == "grad_input":
+        return op.m, op.k, op.n
+    if op.phase == "grad_weight":
+        return op.n, op.k, op.m
+    return op.m, op.n, op.k
+
+
+MODEL = Systolic
