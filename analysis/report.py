@@ -13,12 +13,12 @@ from analysis import plots, units
 from analysis.contenders import (
     Contender,
     Reached,
-    common_loss,
     compare,
     devices_of,
     reference,
     verdicts,
 )
+from analysis.summary import target_losses
 from hwsim import InputError
 
 if TYPE_CHECKING:
@@ -87,8 +87,6 @@ def write(page: str, path: Path) -> Path:
 def _sections(contenders: Sequence[Contender], title: str, notes: Sequence[str]) -> Iterable[str]:
     yield f"<h1>{escape(title)}</h1>"
     yield f'<p class="note">{escape(_what_is_compared(contenders))}</p>'
-    loss = common_loss(contenders)
-    base = reference(contenders)
     if len(contenders) > 1:
         yield '<div class="verdict">'
         yield from (f"<p>{escape(line)}</p>" for line in verdict_lines(contenders))
@@ -97,9 +95,8 @@ def _sections(contenders: Sequence[Contender], title: str, notes: Sequence[str])
     yield "<h2>Runs</h2>" + _runs_table(contenders)
     if len(contenders) > 1:
         yield "<h2>Net training time to the same validation loss</h2>"
-        yield _times_table(contenders, loss, "the lowest loss that every run reaches")
-        if base is not None and base.best_loss < loss:
-            yield _times_table(contenders, base.best_loss, "the best loss of the dense run")
+        for loss, which in target_losses(contenders):
+            yield _times_table(contenders, loss, which)
     yield "<h2>Loss</h2>"
     yield _figure(plots.loss_by_steps(contenders), "Validation loss against training steps.")
     yield _figure(
@@ -116,12 +113,7 @@ def _sections(contenders: Sequence[Contender], title: str, notes: Sequence[str])
 
 def verdict_lines(contenders: Sequence[Contender]) -> list[str]:
     """Who is first, per device: at the loss all reach, and at the dense run's best."""
-    loss = common_loss(contenders)
-    base = reference(contenders)
-    lines = verdicts(contenders, loss)
-    if base is not None and base.best_loss < loss:
-        lines += verdicts(contenders, base.best_loss)
-    return lines
+    return [line for loss, _ in target_losses(contenders) for line in verdicts(contenders, loss)]
 
 
 def _costs(contenders: Sequence[Contender]) -> Iterable[str]:
