@@ -1,1 +1,5 @@
-"""Kernels for processors, in numpy, scipy and Numba; one file is one kernel, bound to KERNEL."""
+"""Kernels for processors, in numpy, scipy and Numba: selection, and linear layers by name."""
+
+from hwsim.registry import Registry
+
+LINEAR = Registry("CPU kernel", "hwsim.kernels.cpu.linear", "KERNEL")

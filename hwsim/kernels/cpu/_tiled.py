@@ -1,0 +1,99 @@
+"""Sparse weights in tiles of input columns, and activations packed for them.
+
+Activations: [batch / lanes][features][lanes], so that one weight meets `lanes` samples in
+consecutive memory. Weights: ordered by tile of columns, then row; values float32, columns uint16
+within the tile. While a tile is walked, its slice of the activations stays in the nearest cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hwsim.errors import InputError
+from hwsim.kernels.cpu import _tiled_passes as passes
+from hwsim.kernels.cpu._layer import aligned
+from hwsim.kernels.cpu._threads import ranges, run
+
+TILE = 256
+LANES = (8, 16, 32, 64)
+
+
+def lanes_for(batch: int) -> int:
+    """Samples side by side: 64, or fewer if the batch is small."""
+    return next((lanes for lanes in LANES if batch <= lanes), LANES[-1])
+
+
+class Packed:
+    """Activations of a batch, packed.
+
+    Attributes:
+        data: one-dimensional float32, [batch / lanes][features][lanes]; filled up with zeros.
+    """
+
+    __slots__ = ("batch", "blocks", "data", "features", "lanes")
+
+    def __init__(self, batch: int, features: int) -> None:
+        self.batch, self.features = batch, features
+        self.lanes = lanes_for(batch)
+        self.blocks = -(-batch // self.lanes)
+        self.data = aligned(self.blocks * features * self.lanes)
+
+    @classmethod
+    def of(cls, x: np.ndarray, threads: int = 1) -> Packed:
+        """From row-major (batch, features)."""
+        packed = cls(*x.shape)
+        parts = ranges(packed.blocks, threads)
+        run(passes.pack, [(x, *part, packed.data, packed.lanes) for part in parts])
+        return packed
+
+    def rows(self, threads: int = 1) -> np.ndarray:
+        """Row-major (batch, features)."""
+        x = np.empty((self.batch, self.features), np.float32)
+        parts = ranges(self.blocks, threads)
+        run(passes.unpack, [(self.data, *part, x, self.lanes) for part in parts])
+        return x
+
+
+class TiledMatrix:
+    """A sparse matrix (rows, columns) in tiles; `transposed` takes that of the mask's transpose.
+
+    Attributes:
+        source: where each stored value lies in the flat dense weight.
+        values: float32, in the same order.
+    """
+
+    def __init__(self, mask: np.ndarray, transposed: bool = False, threads: int = 1) -> None:
+        self.rows, self.columns = mask.shape[::-1] if transposed else mask.shape
+        self.threads = threads
+        if mask.size >= 1 << 62:
+            raise InputError(f"mask: size is {mask.size}; allowed is below 2⁶²")
+        self._pointers, self._index, self.source = passes.build(mask, TILE, transposed)
+        self.values = aligned(self.source.size)
+
+    def repack(self, weights: np.ndarray) -> None:
+        """Values from the dense weight that the mask was made for, of any layer shape."""
+        flat = weights.reshape(-1)
+        run(passes.gather, [
+            (flat, self.source[a:b], self.values[a:b])
+            for a, b in ranges(self.source.size, self.threads)
+        ])  # fmt: skip
+
+    def multiply(self, x: Packed) -> Packed:
+        """The matrix times packed activations of `columns` features: packed, `rows` features."""
+        y = Packed(x.batch, self.rows)
+        operands = (self._pointers, self._index, self.values, x.data, y.data)
+        self._run(passes.multiply, operands, x)
+        return y
+
+    def sampled_product(self, dy: Packed, x: Packed) -> np.ndarray:
+        """Σ over the batch of dy[row]·x[column] for each stored value, in stored order."""
+        dw = aligned(self.source.size)
+        self._run(passes.sample, (self._pointers, self._index, dy.data, x.data, dw), x)
+        return dw
+
+    def _run(self, function: Any, operands: tuple, x: Packed) -> None:
+        shape = (self.rows, self.columns, TILE, x.blocks)
+        width = (0,) * x.lanes
+        run(function, [(*operands, shape, *p, width) for p in ranges(self.rows, self.threads)])

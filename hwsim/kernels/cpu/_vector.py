@@ -1,0 +1,177 @@
+"""Vectors of float32 as values in Numba code.
+
+A vector lives in as many registers as the machine needs for it; LLVM picks the instructions. So a
+kernel keeps its accumulators in registers, whichever machine it is compiled for, and still reads
+as a loop. The number of lanes is the length of a tuple, `width`, known when compiling.
+
+Positions are element offsets into a one-dimensional array. Nothing is checked here: callers check
+all sizes and indices first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic as numba_intrinsic
+from numba.extending import models, register_model
+
+# In Numba code an intrinsic is called without its typing context; type checkers do not know.
+intrinsic: Any = numba_intrinsic
+_F32, _I32 = ir.FloatType(), ir.IntType(32)
+
+
+class VectorType(types.Type):
+    """float32 × lanes."""
+
+    def __init__(self, lanes: int) -> None:
+        super().__init__(name=f"float32x{lanes}")
+        self.lanes = lanes
+
+
+@register_model(VectorType)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, kind):
+        super().__init__(manager, kind, ir.VectorType(_F32, kind.lanes))
+
+
+def _pointer(context, builder, array_type, array, start, lanes):
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [start]), ir.VectorType(_F32, lanes).as_pointer())
+
+
+def _load(context, builder, array_type, array, start, lanes):
+    return builder.load(_pointer(context, builder, array_type, array, start, lanes), align=4)
+
+
+def _splat(builder, scalar, lanes):
+    kind = ir.VectorType(_F32, lanes)
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, _I32(0))
+    order = ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes)
+    return builder.shuffle_vector(one, one, order)
+
+
+def _multiply_add(builder, a, b, c):
+    name = f"llvm.fma.v{a.type.count}f32"
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(a.type, [a.type] * 3), name
+    )
+    return builder.call(function, [a, b, c])
+
+
+def _lanes(builder, vector, order):
+    return builder.shuffle_vector(
+        vector, vector, ir.Constant(ir.VectorType(_I32, len(order)), list(order))
+    )
+
+
+@intrinsic
+def zeros(typing_context, width):
+    """A vector of zeros."""
+    kind = VectorType(len(width))
+
+    def codegen(context, builder, signature, arguments):
+        return ir.Constant(ir.VectorType(_F32, kind.lanes), [ir.Constant(_F32, 0.0)] * kind.lanes)
+
+    return kind(width), codegen
+
+
+@intrinsic
+def load(typing_context, array, start, width):
+    """array[start : start + lanes]."""
+    kind = VectorType(len(width))
+
+    def codegen(context, builder, signature, arguments):
+        data, first, _ = arguments
+        return _load(context, builder, signature.args[0], data, first, kind.lanes)
+
+    return kind(array, types.int64, width), codegen
+
+
+@intrinsic
+def store(typing_context, array, start, vector):
+    """Writes the vector to array[start : start + lanes]."""
+
+    def codegen(context, builder, signature, arguments):
+        data, first, value = arguments
+        pointer = _pointer(context, builder, signature.args[0], data, first, vector.lanes)
+        builder.store(value, pointer, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, vector), codegen
+
+
+@intrinsic
+def add_scaled(typing_context, vector, scale, array, start):
+    """vector + scale · array[start : start + lanes], rounded once."""
+
+    def codegen(context, builder, signature, arguments):
+        held, factor, data, first = arguments
+        lanes = vector.lanes
+        read = _load(context, builder, signature.args[2], data, first, lanes)
+        return _multiply_add(builder, _splat(builder, factor, lanes), read, held)
+
+    return vector(vector, types.float32, array, types.int64), codegen
+
+
+@intrinsic
+def partial_dot(typing_context, vector, array, start):
+    """Eight partial sums of vector · array[start : start + lanes], as a vector of eight."""
+    result = VectorType(8)
+
+    def codegen(context, builder, signature, arguments):
+        held, data, first = arguments
+        total = None
+        for part in range(0, vector.lanes, 8):
+            ours = _lanes(builder, held, range(part, part + 8))
+            at = builder.add(first, ir.IntType(64)(part))
+            theirs = _load(context, builder, signature.args[1], data, at, 8)
+            if total is None:
+                total = builder.fmul(ours, theirs)
+            else:
+                total = _multiply_add(builder, ours, theirs, total)
+        return total
+
+    return result(vector, array, types.int64), codegen
+
+
+@intrinsic
+def sums_of_eight(typing_context, a, b, c, d, e, f, g, h):
+    """The sums of eight vectors of eight: lane n is the sum of the n-th."""
+
+    def codegen(context, builder, signature, arguments):
+        def pairs(x, y, step):
+            # Lanes without bit `step` from x and y side by side, plus those with it.
+            low = [n if not n & step else 8 + (n ^ step) for n in range(8)]
+            high = [(n | step) if not n & step else 8 + n for n in range(8)]
+            kind = ir.VectorType(_I32, 8)
+            return builder.fadd(
+                builder.shuffle_vector(x, y, ir.Constant(kind, low)),
+                builder.shuffle_vector(x, y, ir.Constant(kind, high)),
+            )
+
+        level = list(arguments)
+        for step in (4, 2, 1):
+            half = len(level) // 2
+            level = [pairs(level[i], level[i + half], step) for i in range(half)]
+        return level[0]
+
+    return a(a, b, c, d, e, f, g, h), codegen
+
+
+@intrinsic
+def total(typing_context, vector):
+    """The sum of all lanes."""
+
+    def codegen(context, builder, signature, arguments):
+        held = arguments[0]
+        lanes = vector.lanes
+        while lanes > 1:
+            lanes //= 2
+            low = _lanes(builder, held, range(lanes))
+            held = builder.fadd(low, _lanes(builder, held, range(lanes, 2 * lanes)))
+        return builder.extract_element(held, _I32(0))
+
+    return types.float32(vector), codegen
