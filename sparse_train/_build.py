@@ -10,8 +10,7 @@ from hwsim.errors import InputError
 from hwsim.registry import unknown
 from sparse_train.algorithms import ALGORITHMS
 from sparse_train.algorithms._base import Algorithm
-from sparse_train.patterns import PATTERNS
-from sparse_train.patterns._base import Projection
+from sparse_train.patterns import Projection, projection
 
 
 def make_algorithm(given: str | Algorithm, options: Mapping[str, Any]) -> Algorithm:
@@ -39,12 +38,22 @@ def make_algorithm(given: str | Algorithm, options: Mapping[str, Any]) -> Algori
     return kind(**options)
 
 
-def make_pattern(given: str | Projection) -> Projection:
-    """A pattern by name, or the instance that was given."""
-    if isinstance(given, Projection):
-        return given
-    if not isinstance(given, str):
+def make_pattern(given: str | Projection | None, algorithm: Algorithm) -> Projection:
+    """A pattern by name, or the instance that was given; None takes the algorithm's own.
+
+    Raises:
+        InputError: an unknown name, or a pattern that the algorithm does not make.
+    """
+    if given is None:
+        given = algorithm.patterns[0] if algorithm.patterns else "unstructured"
+    if not isinstance(given, (str, Projection)):
         raise InputError(
             f"pattern: type is {type(given).__name__}; allowed is a name or a Projection"
         )
-    return PATTERNS.get(given)()
+    pattern = projection(given)
+    if algorithm.patterns and pattern.name not in algorithm.patterns:
+        raise InputError(
+            f"pattern: {pattern.name} does not go with {type(algorithm).__name__}, "
+            f"{algorithm.patterns_reason} (allowed: {', '.join(algorithm.patterns)})"
+        )
+    return pattern

@@ -25,7 +25,12 @@ def top_k(scores: np.ndarray, k: int, candidates: np.ndarray | None = None) -> n
     >>> top_k(np.array([1, 3, 3, 2], dtype=np.float32), 2).tolist()
     [False, True, True, False]
     """
+    check_finite(scores)
+    return top_k_mask(scores, k, candidates)
+
+
+def check_finite(scores: np.ndarray) -> None:
+    """An InputError if a score is NaN or infinite."""
     # Two reductions are cheaper than an array of flags, and NaN shows in both.
     if not (np.isfinite(scores.max()) and np.isfinite(scores.min())):
         raise InputError("scores: NaN or infinity; allowed are finite numbers")
-    return top_k_mask(scores, k, candidates)

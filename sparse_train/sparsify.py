@@ -20,7 +20,7 @@ from sparse_train._sync import average_over_ranks
 from sparse_train.algorithms._base import Algorithm, Outcome, View
 from sparse_train.distributions import Distribution
 from sparse_train.distributions import distribution as as_distribution
-from sparse_train.patterns._base import Projection
+from sparse_train.patterns import Projection
 from sparse_train.plan import Plan, make_plan
 from sparse_train.schedules import Schedule
 
@@ -30,7 +30,7 @@ def sparsify(
     optimizer: Optimizer | Sequence[Optimizer] | None,
     algorithm: str | Algorithm = "rigl",
     density: float = 0.1,
-    pattern: str | Projection = "unstructured",
+    pattern: str | Projection | None = None,
     distribution: str | Distribution | Mapping[str, float] = "erk",
     schedule: str | Schedule | None = None,
     update_interval: int | None = None,
@@ -70,7 +70,8 @@ def sparsify(
         optimizer: what trains it, or several; None for masks without training.
         algorithm: a name in `sparse_train.algorithms`, or an instance; `options` go to it.
         density: share of the masked weights that is active (at the end, if the schedule moves).
-        pattern: a name in `sparse_train.patterns`, or an instance.
+        pattern: a name in `sparse_train.patterns`, such as "unstructured", "2:4", "fan_in",
+            "block:16,16", or an instance; None takes the algorithm's own, mostly unstructured.
         distribution: "uniform", "er", "erk", {layer: density}, or (shapes, density) → {layer:
             density}.
         schedule: "constant", "linear", "quadratic", "cubic", "cosine", "exponential", or progress
@@ -104,7 +105,7 @@ def sparsify(
     """
     optimizers = _moments.as_optimizers(optimizer)
     rule = make_algorithm(algorithm, options)
-    projection = make_pattern(pattern)
+    projection = make_pattern(pattern, rule)
     selection = select_layers(model, layers, _moments.held(optimizers))
     plan = make_plan(
         {layer.name: layer.weight_shape for layer in selection.layers},

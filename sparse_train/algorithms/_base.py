@@ -72,12 +72,16 @@ class Algorithm:
         first_mask: where masks come from: "random", "magnitude" or "dense".
         schedule: the density schedule, if the user names none.
         update_interval: steps between updates, if the user names none; 0 for no updates at all.
+        patterns: the patterns that the algorithm can make, its own first; empty for all.
+        patterns_reason: why not the others.
     """
 
     gradient: ClassVar[str] = "never"
     first_mask: ClassVar[str] = "random"
     schedule: ClassVar[str] = "constant"
     update_interval: ClassVar[int] = 100
+    patterns: ClassVar[tuple[str, ...]] = ()
+    patterns_reason: ClassVar[str] = ""
 
     def start(self, view: View) -> State:
         """The state before the first update."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
+from hwsim import patterns as definitions
 
 
 @dataclass(frozen=True)
@@ -15,17 +18,28 @@ class Projection:
     A pattern is built from units (a weight, a block, a row). The drop-and-grow algorithms count
     in units: drop the weakest, grow the strongest, and never leave the pattern.
 
-    All arrays have shape (n_out, n_in): scores float32, masks bool. Scores are not negative:
-    magnitudes of weights or gradients, or random numbers. Ties go to the lowest index.
+    All arrays have shape (n_out, n_in): scores float32, masks bool. Scores are finite and not
+    negative: magnitudes of weights or gradients, or random numbers. Ties go to the lowest index.
+
+    A budget counts active weights. The mask has as many units as the budget pays for; a budget
+    above 0 that does not reach one unit gets one.
     """
 
     name: ClassVar[str] = ""
+
+    @property
+    def definition(self) -> definitions.Pattern:
+        """The pattern of `hwsim.patterns` that every mask made here satisfies."""
+        kind = definitions.PATTERNS.get(self.name)
+        shared = {f.name for f in dataclasses.fields(kind)}
+        mine = dataclasses.asdict(self)
+        return kind(**{name: value for name, value in mine.items() if name in shared})
 
     def capacity(self, shape: tuple[int, int], budget: int) -> int:
         """Units that a budget of `budget` active weights pays for.
 
         Raises:
-            InputError: no mask of this shape and pattern has such a budget.
+            InputError: no mask of this pattern and shape has such a budget.
         """
         raise TypeError(f"{type(self).__name__} must define capacity(shape, budget)")
 
@@ -38,7 +52,10 @@ class Projection:
         raise TypeError(f"{type(self).__name__} must define keep(scores, mask, units, budget)")
 
     def fill(self, scores: np.ndarray, kept: np.ndarray, budget: int) -> np.ndarray:
-        """A mask of the pattern that contains `kept`, filled up by score to the budget."""
+        """A mask of the pattern that contains `kept`, filled up by score to the budget.
+
+        `kept` is what `keep` returned for the same budget, or empty.
+        """
         raise TypeError(f"{type(self).__name__} must define fill(scores, kept, budget)")
 
     def project(self, scores: np.ndarray, budget: int) -> np.ndarray:

@@ -1,0 +1,36 @@
+"""Patterns by name and parameters; shared by definitions and projections."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+from hwsim.errors import InputError
+from hwsim.registry import Registry
+
+
+def build(registry: Registry, text: str) -> Any:
+    """A member from "name", "name:1,2" or "N:M"."""
+    if not isinstance(text, str):
+        raise InputError(f"pattern: value is {text!r}; allowed is a name, such as 'unstructured'")
+    name, _, numbers = text.partition(":")
+    if re.fullmatch(r"\d+:\d+", text):
+        name, numbers = "n_m", text.replace(":", ",")
+    kind = registry.get(name)
+    if not numbers:
+        return kind()
+    fields = [f.name for f in dataclasses.fields(kind)]
+    values = re.split(r"[,x]", numbers)
+    if len(values) > len(fields) or not all(re.fullmatch(r"\d+", v) for v in values):
+        takes = ", ".join(fields) or "no parameters"
+        raise InputError(f"pattern {text!r}: parameters are {numbers!r}; {name} takes {takes}")
+    return kind(*map(int, values))
+
+
+def at_least(pattern: str, name: str, value: object, least: int) -> None:
+    """An InputError unless a pattern's parameter is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(
+            f"pattern {pattern}: {name} is {value!r}; allowed is an integer of at least {least}"
+        )

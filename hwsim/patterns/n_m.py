@@ -1,0 +1,63 @@
+"""N:M: at most n active in every m consecutive weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from hwsim.errors import InputError
+from hwsim.mask import Mask
+from hwsim.patterns._base import Packed, Pattern, index_dtype
+from hwsim.patterns._parse import at_least
+
+
+@dataclass(frozen=True)
+class NM(Pattern):
+    """At most n active in each group of m consecutive inputs (axis 1) or outputs (axis 0).
+
+    Where m does not divide the size, the last group is shorter and may hold n all the same: it is
+    padded with zeros when packed. Packed as n values per group and their places in the group.
+
+    Source: Zhou et al. 2021, section 3 (n of m along the inputs, as sparse tensor cores want it).
+    """
+
+    name: ClassVar[str] = "n_m"
+    n: int = 2
+    m: int = 4
+    axis: int = 1
+
+    def __post_init__(self) -> None:
+        at_least(self.name, "n", self.n, 1)
+        at_least(self.name, "m", self.m, 1)
+        if self.n > self.m:
+            raise InputError(f"pattern n_m: n is {self.n}; allowed is at most m = {self.m}")
+        if self.axis not in (0, 1):
+            raise InputError(f"pattern n_m: axis is {self.axis!r}; allowed is 0 or 1")
+
+    def holds(self, mask: Mask) -> bool:
+        return bool((self._groups(mask.array).sum(axis=2) <= self.n).all())
+
+    def unpack(self, packed: Packed) -> np.ndarray:
+        lines, groups, _ = packed.values.shape
+        dense = np.zeros((lines, groups, self.m), dtype=packed.values.dtype)
+        np.put_along_axis(dense, packed.indices["places"].astype(np.intp), packed.values, axis=2)
+        flat = dense.reshape(lines, -1)[:, : packed.shape[self.axis]]
+        return np.ascontiguousarray(flat if self.axis else flat.T)
+
+    def _pack(self, mask: Mask, values: np.ndarray) -> Packed:
+        active, grouped = self._groups(mask.array), self._groups(values)
+        # A stable sort on "inactive" puts the active places first, in order, then free ones.
+        places = np.argsort(~active, axis=2, kind="stable")[:, :, : self.n]
+        chosen = np.take_along_axis(grouped, places, axis=2)
+        return Packed(chosen, {"places": places.astype(index_dtype(self.m - 1))}, mask.shape)
+
+    def _groups(self, array: np.ndarray) -> np.ndarray:
+        """(lines, groups, m), padded with zeros."""
+        lines = array if self.axis else array.T
+        padded = np.pad(lines, ((0, 0), (0, -lines.shape[1] % self.m)))
+        return padded.reshape(lines.shape[0], -1, self.m)
+
+
+PATTERN = NM
