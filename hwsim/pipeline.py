@@ -161,7 +161,11 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Event:
-    """A resource was busy with a tile from `start` to `end` (cycles)."""
+    """A resource was busy with a tile from `start` to `end` (cycles).
+
+    `kind` is weight, input or output on a channel; fill; compute or "waits for …" on an array, the
+    latter with what came last; drain on the output port.
+    """
 
     resource: str
     kind: str
@@ -259,6 +263,11 @@ class _Simulation:
         self.finish = np.zeros(self.count, np.int64)
         self.stored = np.zeros(self.count, np.int64)
         self.first_start = 0
+        # When each thing that a tile waits for was there, to name the last one in the trace.
+        self.there = {
+            cause: np.zeros(self.count, np.int64)
+            for cause in ("weights", "fill", "inputs", "output space")
+        }
         self.buffers = {kind: self._buffer(kind) for kind in ("weight", "input", "output")}
         self.transfers = {kind: self._transfers(kind) for kind in ("weight", "input", "output")}
 
@@ -350,13 +359,18 @@ class _Simulation:
 
     def _arrive(self, transfer: _Transfer) -> Generator:
         yield self.env.timeout(self.machine.latency_cycles)
+        self._complete(transfer)
+
+    def _complete(self, transfer: _Transfer) -> None:
+        if transfer.kind != "output":
+            self.there[f"{transfer.kind}s"][transfer.tile] = self.env.now
         transfer.done.succeed()
 
     def _allow(self, transfer: _Transfer) -> None:
         """The transfer may be served; one of no bytes is there at once."""
         transfer.ready.succeed()
         if not transfer.left:
-            transfer.done.succeed()
+            self._complete(transfer)
 
     def _take(self, kind: str, tile: int, n_bytes: int) -> Generator:
         if n_bytes:
@@ -410,20 +424,37 @@ class _Simulation:
                 yield self.started[before] if self.machine.shadow else self.finished[before]
             cycles = int(self.tiles.fill_cycles[tile])
             yield from self._work(f"fill {index}", "fill", tile, cycles, "fill")
+            self.there["fill"][tile] = self.env.now
             self.filled[tile].succeed()
 
     def _sequencer(self) -> Generator:
         """Starts the tiles in order; each then computes on its own array."""
         for tile in range(self.count):
             yield from self._take("output", tile, int(self.tiles.output_bytes[tile]))
+            self.there["output space"][tile] = self.env.now
             yield self.filled[tile] & self.transfers["input"][tile].done
             before = tile - self.machine.arrays
             if before >= 0:
                 yield self.finished[before]
             if tile == 0:
                 self.first_start = int(self.env.now)
+            if self.trace:
+                self._note_wait(tile, int(self.finish[before]) if before >= 0 else 0)
             self.started[tile].succeed()
             self.env.process(self._compute(tile))
+
+    def _note_wait(self, tile: int, free_at: int) -> None:
+        """Why the array stood still before this tile: the last of what it needed."""
+        if self.env.now <= free_at:
+            return
+        last = {cause: int(times[tile]) for cause, times in self.there.items()}
+        if last["fill"] == last["weights"]:
+            last.pop("fill")
+        cause = max(last, key=last.__getitem__)
+        index = tile % self.machine.arrays
+        self.events.append(
+            Event(f"array {index}", f"waits for {cause}", tile, free_at, int(self.env.now))
+        )
 
     def _compute(self, tile: int) -> Generator:
         index = tile % self.machine.arrays

@@ -13,8 +13,8 @@ _TILES = 16  # at least so many a product, where its rows allow it: loads overla
 
 @numba.njit(cache=True, nogil=True)
 def _share(whole, done, total):
-    """The first `done` of `total` parts of `whole`, all of it for an empty total."""
-    return whole if total == 0 else np.int64(np.float64(whole) * done / total)
+    """The first `done` of `total` parts of `whole`, none of it for an empty total."""
+    return np.int64(0) if total == 0 else np.int64(np.float64(whole) * done / total)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -78,12 +78,8 @@ def tile_table(
         e, r, o = e + parts[0, t], r + parts[2, t], o + parts[3, t]
         last = t == count - 1
         weights = (held if last else _share(held, e, elements)) - _share(held, e0, elements)
-        if elements == 0 and t > 0:
-            weights = np.int64(0)
         weights += (r * bits_per_row + 7) // 8 - (r0 * bits_per_row + 7) // 8
-        out = (result if last else _share(result, o, outputs)) - (
-            np.int64(0) if t == 0 else _share(result, o0, outputs)
-        )
+        out = (result if last else _share(result, o, outputs)) - _share(result, o0, outputs)
         stream = streamed if (t == 0 or not resident) else np.int64(0)
         cycles = parts[1, t] * repeats
         pieces = splits[t]
