@@ -67,8 +67,8 @@ class TiledMatrix:
     def __init__(self, mask: np.ndarray, transposed: bool = False, threads: int = 1) -> None:
         self.rows, self.columns = mask.shape[::-1] if transposed else mask.shape
         self.threads = threads
-        if mask.size >= 1 << 62:
-            raise InputError(f"mask: size is {mask.size}; allowed is below 2⁶²")
+        if mask.size >= 1 << 32:
+            raise InputError(f"mask: size is {mask.size}; allowed is below 2³²")
         self._pointers, self._index, self.source = passes.build(mask, TILE, transposed)
         self.values = aligned(self.source.size)
 

@@ -12,6 +12,7 @@ from hwsim.kernels.cpu._vector import (
     store,
     sums_of_eight,
     total,
+    transpose_eight,
     zeros,
 )
 
@@ -21,7 +22,8 @@ def build(mask, tile, transposed):
     """(pointers, local indices, source positions) of a boolean matrix.
 
     Weights are ordered by tile of columns, then row, then column. `transposed` describes the
-    transposed matrix, from the same array. A source position is the place in the flat matrix.
+    transposed matrix, from the same array. A source position is the place in the flat matrix,
+    which has less than 2³² elements.
     """
     n_out, n_in = mask.shape
     rows, columns = (n_in, n_out) if transposed else (n_out, n_in)
@@ -36,7 +38,7 @@ def build(mask, tile, transposed):
         pointers[n + 1] += pointers[n]
     filled = pointers[:-1].copy()
     index = np.empty(pointers[-1], np.uint16)
-    source = np.empty(pointers[-1], np.int64)
+    source = np.empty(pointers[-1], np.uint32)
     for o in range(n_out):
         for i in range(n_in):
             if mask[o, i]:
@@ -53,7 +55,7 @@ def build(mask, tile, transposed):
 def gather(weights, source, values):
     """values[p] = weights[source[p]]."""
     for p in range(source.size):
-        values[p] = weights[source[p]]
+        values[p] = weights[np.uint64(source[p])]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -119,29 +121,43 @@ def sample(pointers, index, dy, x, dw, shape, first_row, last_row, width):
 def pack(x, first, last, packed, lanes):
     """Rows of the batch (batch, features) → [batch / lanes][features][lanes], zeros as filling.
 
-    Only batch blocks first … last. Sixteen features at a time: both sides stay in the cache.
+    Only batch blocks first … last. Squares of eight by eight are turned in registers.
     """
     batch, features = x.shape
+    flat = x.reshape(-1)
+    whole = features // 8 * 8
     for block in range(first, last):
         rows = min(lanes, batch - block * lanes)
-        for f0 in range(0, features, 16):
-            for lane in range(rows):
-                row = x[block * lanes + lane]
-                for f in range(f0, min(f0 + 16, features)):
-                    packed[(block * features + f) * lanes + lane] = row[f]
+        turned = rows // 8 * 8
+        start = block * features * lanes
+        for lane in range(0, turned, 8):
+            source = (block * lanes + lane) * features
+            for f in range(0, whole, 8):
+                transpose_eight(flat, source + f, features, packed, start + f * lanes + lane, lanes)
+        for lane in range(rows):
+            row = x[block * lanes + lane]
+            for f in range(whole if lane < turned else 0, features):
+                packed[start + f * lanes + lane] = row[f]
+        for f in range(features):
             for lane in range(rows, lanes):
-                for f in range(f0, min(f0 + 16, features)):
-                    packed[(block * features + f) * lanes + lane] = 0.0
+                packed[start + f * lanes + lane] = 0.0
 
 
 @numba.njit(cache=True, nogil=True)
 def unpack(packed, first, last, x, lanes):
     """The reverse of `pack`; the filling is left out."""
     batch, features = x.shape
+    flat = x.reshape(-1)
+    whole = features // 8 * 8
     for block in range(first, last):
         rows = min(lanes, batch - block * lanes)
-        for f0 in range(0, features, 16):
-            for lane in range(rows):
-                row = x[block * lanes + lane]
-                for f in range(f0, min(f0 + 16, features)):
-                    row[f] = packed[(block * features + f) * lanes + lane]
+        turned = rows // 8 * 8
+        start = block * features * lanes
+        for lane in range(0, turned, 8):
+            target = (block * lanes + lane) * features
+            for f in range(0, whole, 8):
+                transpose_eight(packed, start + f * lanes + lane, lanes, flat, target + f, features)
+        for lane in range(rows):
+            row = x[block * lanes + lane]
+            for f in range(whole if lane < turned else 0, features):
+                row[f] = packed[start + f * lanes + lane]

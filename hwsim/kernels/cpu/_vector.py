@@ -175,3 +175,38 @@ def total(typing_context, vector):
         return builder.extract_element(held, _I32(0))
 
     return types.float32(vector), codegen
+
+
+@intrinsic
+def transpose_eight(typing_context, source, start, step, target, to, target_step):
+    """target[to + j·target_step + i] = source[start + i·step + j] for i, j in 0 … 7."""
+
+    def codegen(context, builder, signature, arguments):
+        data, first, stride, other, goal, goal_stride = arguments
+        i64 = ir.IntType(64)
+
+        def place(origin, distance, n):
+            return builder.add(origin, builder.mul(distance, i64(n)))
+
+        rows = [
+            _load(context, builder, signature.args[0], data, place(first, stride, n), 8)
+            for n in range(8)
+        ]
+        # Swap blocks off the diagonal: of four, then two, then one.
+        for size in (4, 2, 1):
+            low = [n if not n & size else 8 + (n ^ size) for n in range(8)]
+            high = [n | size if not n & size else 8 + n for n in range(8)]
+            kind = ir.VectorType(_I32, 8)
+            for n in range(8):
+                if not n & size:
+                    a, b = rows[n], rows[n | size]
+                    rows[n] = builder.shuffle_vector(a, b, ir.Constant(kind, low))
+                    rows[n | size] = builder.shuffle_vector(a, b, ir.Constant(kind, high))
+        for n, row in enumerate(rows):
+            at = place(goal, goal_stride, n)
+            pointer = _pointer(context, builder, signature.args[3], other, at, 8)
+            builder.store(row, pointer, align=4)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(source, i64, i64, target, i64, i64), codegen

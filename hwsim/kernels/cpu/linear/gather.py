@@ -10,7 +10,7 @@ from hwsim.kernels.cpu._layer import Layer, aligned
 from hwsim.kernels.cpu._threads import ranges, run
 from hwsim.mask import Mask
 
-_MOST_INPUTS = 1 << 16
+_MOST = (1 << 16) - 1  # so that the number of weights fits 32 bits too
 
 
 class GatherLayer(Layer):
@@ -21,15 +21,15 @@ class GatherLayer(Layer):
 
     @classmethod
     def unsuitable(cls, mask: Mask) -> str:
-        if max(mask.shape) > _MOST_INPUTS:
-            return f"shape is {mask.shape}; allowed are at most {_MOST_INPUTS} rows and columns"
+        if max(mask.shape) > _MOST:
+            return f"shape is {mask.shape}; allowed are at most {_MOST} rows and columns"
         return ""
 
     def _build(self) -> None:
         # One tile of all columns is a CSR matrix.
         self._sides = []
         for transposed in (False, True):
-            pointers, index, source = _tiled_passes.build(self.mask.array, _MOST_INPUTS, transposed)
+            pointers, index, source = _tiled_passes.build(self.mask.array, _MOST, transposed)
             self._sides.append((pointers, index, aligned(source.size), source))
 
     def _repack(self, weights: np.ndarray) -> None:

@@ -1,0 +1,183 @@
+"""The CPU kernels against the best dense and the best CSR, interleaved in one run.
+
+    python benchmarks/bench_cpu_kernels.py [--density 0.1] [--rounds 15] [--layers 768x3072 …]
+
+Per layer and batch: each kernel's time and its speed-up with quartiles over the fastest of the
+dense variants (numpy and torch) and the fastest of the CSR variants (scipy and torch), with its
+distance to the roof. One thread. Activations of the tiled kernels are packed beforehand, since
+packed activations can stay packed; `+ packing` adds it on both sides.
+
+The roof of a sparse product is the larger of two times: its multiply-adds at the speed of the
+fastest dense product measured here, and its bytes (six a weight, activations once) at the speed
+at which this machine reads an array of that size.
+"""
+
+from __future__ import annotations
+
+import os
+
+for library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ[f"{library}_NUM_THREADS"] = "1"
+
+import argparse  # noqa: E402
+import warnings  # noqa: E402
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from hwsim import Mask  # noqa: E402
+from hwsim.kernels.cpu import LINEAR  # noqa: E402
+from hwsim.kernels.cpu._tiled import Packed  # noqa: E402
+from hwsim.measure import compare, processor  # noqa: E402
+
+torch.set_num_threads(1)
+torch.set_grad_enabled(False)
+warnings.filterwarnings("ignore", message="Sparse CSR")
+
+
+class Case:
+    """One layer and batch: variants of each phase by kind."""
+
+    def __init__(self, rng, n_in, n_out, batch, density):
+        self.n_in, self.n_out, self.batch = n_in, n_out, batch
+        self.mask = Mask(rng.random((n_out, n_in)) < density)
+        weights = rng.standard_normal((n_out, n_in)).astype(np.float32) * self.mask.array
+        self.weights = weights
+        self.x = rng.standard_normal((batch, n_in)).astype(np.float32)
+        self.dy = rng.standard_normal((batch, n_out)).astype(np.float32)
+        self.layers = {
+            name: LINEAR.get(name)(self.mask, weights)
+            for name in ("dense", "csr", "gather", "tiled", "sampled")
+        }
+
+    def forward(self):
+        x, layers = self.x, self.layers
+        weights, tx = torch.from_numpy(self.weights), torch.from_numpy(self.x)
+        csr, xt = weights.to_sparse_csr(), torch.from_numpy(np.ascontiguousarray(x.T))
+        found = {
+            "dense numpy": lambda: layers["dense"].forward(x),
+            "dense torch": lambda: torch.mm(tx, weights.T),
+            "csr scipy": lambda: layers["csr"].forward(x),
+            "csr torch": lambda: torch.mm(csr, xt),
+            "gather": lambda: layers["gather"].forward(x),
+        }
+        if self.batch == 1:
+            found["dense torch mv"] = lambda: torch.mv(weights, tx[0])
+            found["csr torch mv"] = lambda: torch.mv(csr, tx[0])
+        else:
+            packed = Packed.of(x)
+            found["tiled"] = lambda: layers["tiled"].matrix.multiply(packed)
+            found["tiled + packing"] = lambda: layers["tiled"].forward(x)
+            del found["gather"]
+        return found
+
+    def grad_input(self):
+        dy, layers = self.dy, self.layers
+        weights, tdy = torch.from_numpy(self.weights), torch.from_numpy(dy)
+        packed = Packed.of(dy)
+        csr = torch.from_numpy(np.ascontiguousarray(self.weights.T)).to_sparse_csr()
+        dyt = torch.from_numpy(np.ascontiguousarray(dy.T))
+        return {
+            "dense numpy": lambda: layers["dense"].grad_input(dy),
+            "dense torch": lambda: torch.mm(tdy, weights),
+            "csr scipy": lambda: layers["csr"].grad_input(dy),
+            "csr torch": lambda: torch.mm(csr, dyt),
+            "tiled": lambda: layers["tiled"].transposed.multiply(packed),
+            "tiled + packing": lambda: layers["tiled"].grad_input(dy),
+        }
+
+    def grad_weight(self):
+        x, dy = self.x, self.dy
+        tx, tdy = torch.from_numpy(x), torch.from_numpy(dy)
+        px, pdy = Packed.of(x), Packed.of(dy)
+        matrix = self.layers["sampled"].matrix
+        return {
+            "dense numpy": lambda: dy.T @ x,
+            "dense torch": lambda: torch.mm(tdy.T, tx),
+            "sampled": lambda: matrix.sampled_product(pdy, px),
+            "sampled + packing": lambda: self.layers["sampled"].grad_weight(dy, x),
+        }
+
+    def roof_s(self, dense_s: float, bytes_per_s: float) -> float:
+        moved = 6 * self.mask.nnz + 4 * self.batch * (self.n_in + self.n_out)
+        return max(dense_s * self.mask.density if self.batch > 1 else 0.0, moved / bytes_per_s)
+
+
+def best(found, kind):
+    return min((t for t in found.timings if t.name.startswith(kind)), key=lambda t: t.median_s)
+
+
+def show(title, case, found, bytes_per_s):
+    print(f"{title}{'' if found.steady else '   (disturbed: median above 1.3 × minimum)'}")
+    dense = best(found, "dense")
+    csrs = [t for t in found.timings if t.name.startswith("csr")]
+    csr = min(csrs, key=lambda t: t.median_s) if csrs else None
+    roof = case.roof_s(dense.min_s, bytes_per_s)
+    for timing in sorted(found.timings, key=lambda t: t.median_s):
+        low, median, high = found.speed_up(timing.name, over=dense.name)
+        line = f"  {timing.name:<18} {timing.median_s * 1e3:8.3f} ms   {median:5.2f}× dense"
+        line += f" ({low:.2f} … {high:.2f})"
+        if csr is not None:
+            line += f"   {found.speed_up(timing.name, over=csr.name)[1]:5.2f}× csr"
+        if not timing.name.startswith("dense"):
+            line += f"   roof {roof / timing.median_s:4.0%}"
+        print(line)
+    return dense, csr
+
+
+def read_speed(nbytes: int) -> float:
+    """Bytes a second of summing an array of that size."""
+    data = np.ones(max(nbytes // 4, 1024), np.float32)
+    return data.nbytes / compare({"read": data.max}, rounds=7)["read"].min_s
+
+
+def narrower_break_even(rng, n_in, n_out, batch, rounds):
+    """The kept share of a narrower dense layer that takes as long as the sparse one, by density."""
+    widths = {k: max(8, round(k * n_out)) for k in (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)}
+    x = rng.standard_normal((batch, n_in)).astype(np.float32)
+    weights = {
+        kept: rng.standard_normal((width, n_in)).astype(np.float32)
+        for kept, width in widths.items()
+    }
+    dense = {str(kept): lambda w=w: x @ w.T for kept, w in weights.items()}
+    for density in (0.05, 0.1, 0.2):
+        case = Case(rng, n_in, n_out, batch, density)
+        if batch == 1:
+            sparse = case.forward()["gather"]
+        else:
+            sparse = case.forward()["tiled"]
+        found = compare({"sparse": sparse, **dense}, rounds=rounds, attempts=2)
+        times = [found[name].median_s for name in dense]
+        kept = np.interp(found["sparse"].median_s, times, [float(name) for name in dense])
+        print(f"  density {density:.2f}: as fast as a dense layer of {kept:.0%} of the neurons")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--density", type=float, default=0.1)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--layers", nargs="+", default=["768x3072", "3072x768"])
+    options = parser.parse_args()
+    rng = np.random.default_rng(0)
+    print(processor(), "· one thread · density", options.density)
+    for text in options.layers:
+        n_in, n_out = map(int, text.split("x"))
+        for batch in (1, 256):
+            case = Case(rng, n_in, n_out, batch, options.density)
+            speed = read_speed(6 * case.mask.nnz)
+            total = {"dense": 0.0, "sparse": 0.0, "with packing": 0.0}
+            for phase in ("forward", "grad_input", "grad_weight")[: 1 if batch == 1 else 3]:
+                found = compare(getattr(case, phase)(), rounds=options.rounds)
+                title = f"{n_in}→{n_out}, batch {batch}, {phase}"
+                dense, _ = show(title, case, found, speed)
+                total["dense"] += dense.median_s
+                ours = "gather" if batch == 1 else "sampled" if "weight" in phase else "tiled"
+                total["sparse"] += found[ours].median_s
+                total["with packing"] += found[ours if batch == 1 else f"{ours} + packing"].median_s
+            ratio, packing = (total["dense"] / total[k] for k in ("sparse", "with packing"))
+            print(f"  all phases: {ratio:.2f}× dense, {packing:.2f}× with packing")
+            narrower_break_even(rng, n_in, n_out, batch, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
