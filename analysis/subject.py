@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,20 +39,44 @@ def named(name: str, batch_size: int, sequence_length: int) -> Subject:
     from sparse_train import models
 
     model, batch = models.build(name, batch_size, sequence_length)
-    return of(name, model, batch)
+    made = of(name, model, batch)
+    narrow = _narrowing(model, made.step.dense_flops, batch_size, sequence_length)
+    return replace(made, narrowed=narrow)
 
 
 def of(name: str, model: Any, batch: Any) -> Subject:
     """A torch module and what it is called with."""
-    from sparse_train.workload import workload
-
     from sparse_train._layers import select_layers
+    from sparse_train.workload import workload
 
     step = workload(model, batch)
     layers = select_layers(model, None, None).layers
     # A layer that the batch never reaches costs nothing, with a mask or without.
     shapes = {one.name: one.weight_shape for one in layers if one.name in step.layers}
     return Subject(name, step, shapes, sum(p.numel() for p in model.parameters()))
+
+
+def _narrowing(
+    model: Any, dense_flops: int, batch_size: int, sequence_length: int
+) -> Callable[[int], tuple[str, Workload]] | None:
+    """How to make a BERT narrower; None for models of other families."""
+    from sparse_train.models import bert
+    from sparse_train.workload import workload
+
+    if not isinstance(model, bert.Bert):
+        return None
+
+    def narrowed(flops: int) -> tuple[str, Workload]:
+        import torch
+
+        config, _ = bert.narrowed(
+            model.config, min(1.0, flops / dense_flops), batch_size, sequence_length
+        )
+        with torch.device("meta"):
+            batch = bert.example(config, batch_size, sequence_length)
+            return f"width {config.width}, dense", workload(bert.Bert(config), batch)
+
+    return narrowed
 
 
 def user_made(reference: str) -> Subject:

@@ -17,6 +17,7 @@ from analysis.contenders import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 
@@ -129,3 +130,19 @@ def _times_json(contenders: Sequence[Contender], device: str, loss: float) -> di
         }
         for name, reached in comparison.times.items()
     }  # fmt: skip
+
+
+def show(console: Console, contenders: Sequence[Contender]) -> None:
+    """Tables and sentences on a terminal."""
+    from analysis.contenders import verdicts
+    from analysis.tables import UNVERIFIED_NOTE
+
+    targets = target_losses(contenders)
+    for loss, which in targets:
+        console.print(table(contenders, loss, which))
+    if any(not all(c.verified.values()) for c in contenders):
+        console.print(UNVERIFIED_NOTE)
+    if len(contenders) > 1:
+        for loss, _ in targets:
+            for line in verdicts(contenders, loss):
+                console.print(line, style="bold")

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from hwsim import Device
 
 # Of a device's parameters, the list shows the first few that say how fast it is.
-_SHOWN = 3
+_SHOWN = 2
+_MIB = 2**20
 _RATES = ("FLOP/s", "B/s", "bytes/s", "Hz", "PE", "PEs")
 # What a device is asked to price to see which of its kernels have been held against real ones.
 _PROBE = 256
@@ -105,11 +106,19 @@ def _verified(found: Mapping[str, bool]) -> str:
 
 
 def _value(value: Any, unit: str) -> str:
-    from analysis.units import quantity
+    from analysis.units import quantity, seconds
 
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_value(item, unit)}" for key, item in value.items())
-    return quantity(value, unit) if isinstance(value, (int, float)) else str(value)
+    if not isinstance(value, (int, float)):
+        return str(value)
+    if unit == "s":
+        return seconds(value)
+    if unit == "B" and value >= _MIB // 4 and value * 16 % _MIB == 0:
+        return f"{value / _MIB:g} MiB"
+    if unit == "1" or unit.endswith("/cycle"):
+        return f"{value:g} {unit.removeprefix('1')}".strip()
+    return quantity(value, unit)
 
 
 def _print_all(found: list[Device], as_json: bool) -> None:
@@ -136,8 +145,11 @@ def _print_all(found: list[Device], as_json: bool) -> None:
 
 
 def _main_numbers(described: dict[str, Any]) -> str:
-    numbers = [p for p in described["parameters"].values() if p["unit"] in _RATES]
-    return "; ".join(_value(p["value"], p["unit"]) for p in numbers[:_SHOWN])
+    rates = [(k, p) for k, p in described["parameters"].items() if p["unit"] in _RATES]
+    return "; ".join(
+        f"{key.removesuffix('_hz').replace('_', ' ')} {_value(p['value'], p['unit'])}"
+        for key, p in rates[:_SHOWN]
+    )
 
 
 def _print_one(device: Device, as_json: bool) -> None:
@@ -148,7 +160,7 @@ def _print_one(device: Device, as_json: bool) -> None:
     if as_json:
         return print_json({"command": "devices", **described})
     console = stdout()
-    console.print(f"[bold]{device.name}[/bold] (model {device.model}): {device.description}")
+    console.print(f"{device.name} (model {device.model}): {device.description}", style="bold")
     rows = [
         (key, _value(p["value"], p["unit"]), p["meaning"], p["source"])
         for key, p in described["parameters"].items()

@@ -1,6 +1,62 @@
-"""x"""
+"""`nettime report`: one HTML file about training runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from analysis.commands import options
 
-def register(app: typer.Typer) -> None: ...
+DEFAULT_OUT = Path("report.html")
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "report",
+        short_help="Compare runs in one self-contained HTML file.",
+        epilog=options.examples(
+            "nettime report runs/rigl",
+            "nettime report runs/dense runs/rigl --out report.html --device wafer",
+            "nettime report runs/dense runs/rigl --json | jq .targets",
+        ),
+    )(report)
+
+
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN…", help="Run folders of nettime train.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = DEFAULT_OUT,
+    title: Annotated[str, typer.Option(help="Its heading.")] = "Net training time",
+    device: options.Devices = None,
+    as_json: options.Json = False,
+) -> None:
+    """Loss against steps and net time, density by layer, cost by phase, and who is first.
+
+    The page needs no network and no script. A run that is not complete is compared as far as it
+    went.
+    """
+    devices = options.load_devices(device)
+    from analysis import report as page
+    from analysis import summary
+    from analysis.console import print_json, progress_bar, stdout
+    from analysis.runs import contender, distinct_names
+
+    contenders = []
+    with progress_bar("pricing runs", len(runs)) as update:
+        for done, folder in enumerate(runs):
+            contenders.append(contender(folder, devices))
+            update(done + 1, folder.name)
+    contenders = distinct_names(contenders, runs)
+    path = page.write(page.report(contenders, title), out)
+    if as_json:
+        return print_json(
+            {"command": "report", "report": path, **summary.as_json(contenders),
+             "verdicts": page.verdict_lines(contenders)}
+        )  # fmt: skip
+    console = stdout()
+    summary.show(console, contenders)
+    console.print(f"report: {path}", soft_wrap=True)
+    return None

@@ -1,0 +1,200 @@
+"""The demo: dense, narrower dense and sparse contenders on real text, each at its best.
+
+Every number of a budget is here, with its reason; what is printed states them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.contenders import Contender, common_loss
+from analysis.summary import best_of
+
+# Two densities: what a narrower model could still match, and where it should fall behind.
+DENSITIES = (0.2, 0.1)
+ALGORITHMS = ("static", "set", "rigl")
+# Sparse models want larger rates than dense ones; these span both, a factor of two apart.
+RATES = (1e-3, 2e-3, 4e-3)
+# A fifth of the final length ranks rates as the whole does, and costs less than the final runs.
+TUNE_STEPS = 200
+STEPS = 1000
+# A narrower step costs little, so that the narrower model can afford more of them. It gets the
+# best of these, by time to the loss that all contenders reach.
+NARROW_LENGTHS = (1, 2)
+# Of a final run, so that the time to a loss is known to five per cent of the run.
+EVALUATIONS = 20
+# Two processes of one thread each: a small network leaves the second thread of one idle.
+PROCESSES = 2
+SEED = 0
+DEVICES = ("ideal", "wafer")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much training a demo does."""
+
+    steps: int = STEPS
+    tune_steps: int = TUNE_STEPS
+    rates: tuple[float, ...] = RATES
+    densities: tuple[float, ...] = DENSITIES
+    algorithms: tuple[str, ...] = ALGORITHMS
+    narrow_lengths: tuple[int, ...] = NARROW_LENGTHS
+    evaluations: int = EVALUATIONS
+
+
+# Every part of the demo, too short to mean anything.
+QUICK = Budget(
+    steps=40, tune_steps=10, rates=(2e-3, 4e-3), densities=(0.2,), algorithms=("static", "rigl"),
+    narrow_lengths=(1, 2), evaluations=4,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contender before it has run.
+
+    Attributes:
+        name: its label.
+        family: its colour, one of contenders.FAMILIES.
+        algorithm: "dense" for none.
+        density: of the masked weights; for a narrower model, of the sparse one that it matches.
+        narrow: whether it is a dense model as cheap as the sparse one of that density.
+        lengths: multiples of the budget's steps that it is given; the best one counts.
+    """
+
+    name: str
+    family: str
+    algorithm: str
+    density: float
+    narrow: bool = False
+    lengths: tuple[int, ...] = (1,)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run: what the worker needs to know."""
+
+    entry: Entry
+    rate: float
+    steps: int
+    evaluations: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A learning rate and why: rate → validation loss of the short run."""
+
+    rate: float
+    losses: dict[float, float]
+
+    @property
+    def at_an_end(self) -> bool:
+        """Whether the best rate was the smallest or largest tried: a better one may lie beyond."""
+        return self.rate in (min(self.losses), max(self.losses))
+
+
+def entries(budget: Budget) -> list[Entry]:
+    """The contenders: dense, and for each density a narrower dense and the sparse ones."""
+    from analysis.units import percent
+
+    labels = {"static": "static", "set": "SET", "rigl": "RigL"}
+    made = [Entry("dense", "dense", "dense", 1.0)]
+    for density in budget.densities:
+        made.append(
+            Entry(
+                f"narrower {percent(density)}", "narrower dense", "dense", density, True,
+                budget.narrow_lengths,
+            )
+        )  # fmt: skip
+    for name in budget.algorithms:
+        for density in budget.densities:
+            made.append(Entry(f"{labels.get(name, name)} {percent(density)}", name, name, density))
+    return made
+
+
+def tuning_jobs(budget: Budget, folder: Path) -> list[Job]:
+    """The short runs: every contender at every rate, the costly ones first."""
+    return [
+        Job(entry, rate, budget.tune_steps, 1, folder / "tune" / slug(entry.name) / f"{rate:g}")
+        for entry in _costly_first(entries(budget))
+        for rate in budget.rates
+    ]
+
+
+def final_jobs(budget: Budget, choices: dict[str, Choice], folder: Path) -> list[Job]:
+    """The runs that count, the costly ones first, each at its contender's rate."""
+    return [
+        Job(
+            entry, choices[entry.name].rate, budget.steps * length, budget.evaluations * length,
+            folder / "final" / slug(entry.name) / f"{budget.steps * length}-steps",
+        )
+        for entry in _costly_first(entries(budget))
+        for length in sorted(entry.lengths, reverse=True)
+    ]  # fmt: skip
+
+
+def choose(jobs: Sequence[Job], losses: Sequence[float]) -> dict[str, Choice]:
+    """Contender → the rate whose short run had the lowest validation loss; the smaller of equals.
+
+    A run that diverged (NaN) never wins unless all did.
+    """
+    tried: dict[str, dict[float, float]] = {}
+    for job, loss in zip(jobs, losses, strict=True):
+        tried.setdefault(job.entry.name, {})[job.rate] = loss if loss == loss else float("inf")
+    return {
+        name: Choice(min(sorted(rates), key=lambda rate: rates[rate]), rates)
+        for name, rates in tried.items()
+    }
+
+
+def keep_best(runs: Sequence[tuple[Entry, Contender]], device: str) -> list[Contender]:
+    """One run per entry: of several lengths the one that reaches the common loss first.
+
+    The common loss is the lowest that every entry reaches with one of its runs.
+    """
+    grouped: dict[str, list[Contender]] = {}
+    for entry, run in runs:
+        grouped.setdefault(entry.name, []).append(run)
+    loss = common_loss([min(group, key=lambda run: run.best_loss) for group in grouped.values()])
+    return [best_of(group, device, loss) for group in grouped.values()]
+
+
+def notes(budget: Budget, choices: dict[str, Choice]) -> list[str]:
+    """What a reader must know before the numbers."""
+    rates = ", ".join(f"{rate:g}" for rate in budget.rates)
+    lines = [
+        "One seed: differences of a few per cent are chance, not findings.",
+        f"Learning rate: each of the {len(choices)} contenders had {len(budget.rates)} short runs "
+        f"of {budget.tune_steps} steps ({rates}); the lowest validation loss chose.",
+    ]
+    if len(budget.narrow_lengths) > 1:
+        counts = " and ".join(str(budget.steps * length) for length in budget.narrow_lengths)
+        lines.append(
+            f"Each narrower dense model also trained for {counts} steps; shown is the run that "
+            "reaches the common loss first. All others had "
+            f"{budget.steps} steps."
+        )
+    ends = [name for name, choice in choices.items() if choice.at_an_end]
+    if ends:
+        lines.append(
+            f"At the end of the rates tried, so that a better one may lie beyond: "
+            f"{', '.join(ends)}."
+        )
+    return lines
+
+
+def slug(name: str) -> str:
+    """A contender's name as a folder's.
+
+    >>> slug("RigL 10 %")
+    'rigl-10'
+    """
+    return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
+
+
+def _costly_first(made: list[Entry]) -> list[Entry]:
+    """Long runs first, so that no process idles at the end."""
+    return sorted(made, key=lambda entry: entry.narrow)
