@@ -1,0 +1,37 @@
+"""Models: one file is one family, bound to FAMILY; `bert-base` is preset `base` of `bert`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from hwsim.errors import InputError
+from hwsim.registry import Registry, unknown
+
+FAMILIES = Registry("model family", "sparse_train.models", "FAMILY")
+
+
+def names() -> tuple[str, ...]:
+    """Every model that `build` knows."""
+    return tuple(
+        f"{family.replace('_', '-')}-{preset}"
+        for family in FAMILIES.names()
+        for preset in FAMILIES.get(family).presets
+    )
+
+
+def build(name: str, batch_size: int = 8, sequence_length: int = 128) -> tuple[nn.Module, Any]:
+    """A model and a batch on the meta device: enough to see what a step does, without memory.
+
+    Raises:
+        InputError: an unknown name (the valid ones are listed), a size below 1.
+    """
+    for label, value in (("batch_size", batch_size), ("sequence_length", sequence_length)):
+        if value < 1:
+            raise InputError(f"{label}: value is {value}; allowed is at least 1")
+    family, _, preset = name.rpartition("-")
+    family = family.replace("-", "_")
+    if family not in FAMILIES.names() or preset not in FAMILIES.get(family).presets:
+        raise InputError(unknown("model", name, names()))
+    return FAMILIES.get(family).build(preset, batch_size, sequence_length)
