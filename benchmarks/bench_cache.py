@@ -42,7 +42,8 @@ def traces(n: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     return main, extra
 
 
-def pycachesim_counts(addresses: np.ndarray) -> list[tuple[int, int]]:
+def pycachesim_counts(accesses: list) -> list[tuple[int, int]]:
+    """Hits and misses per level; accesses as that tool takes them: (loads, stores) tuples."""
     from cachesim import Cache, CacheSimulator, MainMemory
 
     below, caches = None, []
@@ -54,7 +55,7 @@ def pycachesim_counts(addresses: np.ndarray) -> list[tuple[int, int]]:
     memory.load_to(caches[0])
     memory.store_from(caches[0])
     simulator = CacheSimulator(caches[-1], memory)
-    simulator.loadstore([(address, None) for address in addresses.tolist()], length=1)
+    simulator.loadstore(accesses, length=1)
     return [(s["HIT_count"], s["MISS_count"]) for s in list(simulator.stats())[:3]]
 
 
@@ -88,8 +89,9 @@ def main() -> None:
         if options.pycachesim:
             short = addresses[: 1 << 20]
             ours = [(c.hits, c.misses) for c in simulate(short).levels]
-            assert pycachesim_counts(short) == ours, f"{name}: counts differ"
-            other = short.size / fastest(lambda a=short: pycachesim_counts(a), 2) / 1e6
+            accesses = [((address,), None) for address in short.tolist()]
+            assert pycachesim_counts(accesses) == ours, f"{name}: counts differ"
+            other = short.size / fastest(lambda a=accesses: pycachesim_counts(a), 3) / 1e6
             line += f"   pycachesim {other:6.1f}   ratio {rate / other:5.1f}"
             if name in counted:
                 ratios.append(rate / other)

@@ -80,6 +80,12 @@ class TiledMatrix:
             for a, b in ranges(self.source.size, self.threads)
         ])  # fmt: skip
 
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """Stored values as a flat dense weight, zero where there is none."""
+        flat = np.zeros(self.rows * self.columns, np.float32)
+        passes.scatter(values, self.source, flat)
+        return flat
+
     def multiply(self, x: Packed) -> Packed:
         """The matrix times packed activations of `columns` features: packed, `rows` features."""
         y = Packed(x.batch, self.rows)

@@ -161,3 +161,10 @@ def unpack(packed, first, last, x, lanes):
             row = x[block * lanes + lane]
             for f in range(whole if lane < turned else 0, features):
                 row[f] = packed[start + f * lanes + lane]
+
+
+@numba.njit(cache=True, nogil=True)
+def scatter(values, source, weights):
+    """weights[source[p]] = values[p]."""
+    for p in range(source.size):
+        weights[np.uint64(source[p])] = values[p]

@@ -27,9 +27,7 @@ class SampledLayer(Layer):
         sampled = self.matrix.sampled_product(
             Packed.of(dy, self.threads), Packed.of(x, self.threads)
         )
-        dw = np.zeros(self.mask.size, np.float32)
-        dw[self.matrix.source] = sampled
-        return dw.reshape(self.mask.shape)
+        return self.matrix.spread(sampled).reshape(self.mask.shape)
 
 
 KERNEL = SampledLayer
