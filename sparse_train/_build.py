@@ -45,7 +45,7 @@ def make_pattern(given: str | Projection | None, algorithm: Algorithm) -> Projec
         InputError: an unknown name, or a pattern that the algorithm does not make.
     """
     if given is None:
-        given = algorithm.patterns[0] if algorithm.patterns else "unstructured"
+        given = algorithm.patterns[0] if algorithm.patterns else algorithm.pattern
     if not isinstance(given, (str, Projection)):
         raise InputError(
             f"pattern: type is {type(given).__name__}; allowed is a name or a Projection"

@@ -80,7 +80,11 @@ class MaskedLayer:
 
     def set_mask(self, array: np.ndarray) -> None:
         """Take over a mask of shape (n_out, n_in)."""
-        self.mask.copy_(torch.from_numpy(array.copy()).view(self.weight_shape))
+        self.mask.copy_(self.tensor(array))
+
+    def tensor(self, array: np.ndarray) -> Tensor:
+        """A copy of an array (n_out, n_in), in the weight's shape and on its device."""
+        return torch.from_numpy(array.copy()).view(self.weight_shape).to(self.parameter.device)
 
     def mask_array(self) -> np.ndarray:
         """A copy of the mask, (n_out, n_in)."""
@@ -99,10 +103,11 @@ class MaskedLayer:
 
 @dataclass(frozen=True)
 class Selection:
-    """The chosen layers, and why each other weight of rank 2 or more was left out."""
+    """The chosen layers, why each other weight of rank 2 or more was left out, and the output."""
 
     layers: tuple[MaskedLayer, ...]
     skipped: dict[str, str]
+    output_layer: str | None
 
 
 def select_layers(
@@ -125,13 +130,13 @@ def select_layers(
     """
     weights = list(_weights(model))
     reasons = {layer.name: _unfit(layer, weights, trained) for layer in weights}
+    head = _output_layer(weights)
     if chosen is None or chosen == "all":
         kept, skipped = [], {}
-        head = _output_layer(weights) if chosen is None else None
         for layer in weights:
             if not isinstance(layer.module, MASKABLE):
                 skipped[layer.name] = f"{type(layer.module).__name__} is not masked unless named"
-            elif layer is head:
+            elif layer is head and chosen is None:
                 skipped[layer.name] = "output layer"
             elif reasons[layer.name]:
                 skipped[layer.name] = reasons[layer.name]
@@ -149,7 +154,7 @@ def select_layers(
         raise InputError(
             f"layers: nothing to mask in {type(model).__name__} ({why or 'no weight'})"
         )
-    return Selection(tuple(kept), skipped)
+    return Selection(tuple(kept), skipped, head.name if head in kept and head else None)
 
 
 def _weights(model: nn.Module) -> Iterator[MaskedLayer]:

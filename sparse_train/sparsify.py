@@ -7,21 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hwsim.errors import InputError
 from hwsim.mask import Mask
-from sparse_train import _moments
+from sparse_train import _moments, _state
 from sparse_train._build import make_algorithm, make_pattern
+from sparse_train._dense import DenseGradients
 from sparse_train._layers import MaskedLayer, Selection, Selector, select_layers, zero_where_not_
-from sparse_train._sync import average_over_ranks
+from sparse_train._reserve import Reserve
 from sparse_train.algorithms._base import Algorithm, Outcome, View
 from sparse_train.distributions import Distribution
 from sparse_train.distributions import distribution as as_distribution
 from sparse_train.patterns import Projection
 from sparse_train.plan import Plan, make_plan
+from sparse_train.regularisers import Regulariser
 from sparse_train.schedules import Schedule
 
 
@@ -44,6 +45,7 @@ def sparsify(
     initial_density: float = 1.0,
     initial_masks: Mapping[str, np.ndarray | Mask] | str | None = None,
     replace_step: bool = False,
+    regulariser: Regulariser | None = None,
     scaler: Any = None,
     **options: Any,
 ) -> Sparsifier:
@@ -95,6 +97,8 @@ def sparsify(
         replace_step: in update steps the gradient is not applied to any parameter, as the RigL
             paper has it. By default it is: weights move first, then masks, both by the gradient
             at the weights before.
+        regulariser: what pushes weights to zero; its gradient is added to the masked one just
+            before the optimizer's step (after clipping).
         scaler: the torch.amp.GradScaler, if there is one. An overflow of an inactive weight's
             gradient then counts as an overflow in update steps.
         options: of the algorithm.
@@ -122,7 +126,7 @@ def sparsify(
     return Sparsifier(
         model, optimizers, selection, rule, projection, plan, seed,
         first=initial_masks if initial_masks is not None else rule.first_mask,
-        replace_step=replace_step, scaler=scaler,
+        replace_step=replace_step, regulariser=regulariser, scaler=scaler,
     )  # fmt: skip
 
 
@@ -148,6 +152,7 @@ class Sparsifier:
         *,
         first: str | Mapping[str, np.ndarray | Mask],
         replace_step: bool = False,
+        regulariser: Regulariser | None = None,
         scaler: Any = None,
     ) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
@@ -162,22 +167,26 @@ class Sparsifier:
         self.skipped = dict(selection.skipped)
         self.steps = 0
         self.version = 0
+        self.output_layer = selection.output_layer
         self._replace_step = replace_step
-        self._scaler = scaler
+        self._regulariser = regulariser
         self._stepped = False
-        self._dense: dict[str, Tensor] = {}
+        self._dense = DenseGradients(algorithm, scaler)
+        self._reserve = Reserve()
         self._snapshots: dict[str, tuple[Any, Mask]] = {}
         self._handles: list[Any] = []
         for layer in self.layers.values():
             layer.check()
         masks = self._first_masks(first)
-        for layer in self.layers.values():
-            layer.add_mask()
+        self._state = self._start(masks)
         for name, layer in self.layers.items():
+            layer.add_mask()
             layer.set_mask(masks[name])
-            layer.zero_inactive()
-            _moments.zero_moments(self.optimizers, layer.parameter, layer.mask)
-        self._state = dict(algorithm.start(self._view(0, None)))
+            if algorithm.dense_weights:
+                self._reserve.split(layer)
+            else:
+                layer.zero_inactive()
+            _moments.zero_moments(self.optimizers, layer.parameter, self._gate(layer))
         self._attach()
 
     # What a user asks.
@@ -195,16 +204,17 @@ class Sparsifier:
             InputError: weights or gradients with NaN or infinity; masks are then as they were.
         """
         if self.optimizers and not self._stepped:
-            self._dense.clear()
+            self._dense.forget()
             return False
         self._stepped = False
         step = self.steps + 1
         for layer in self.layers.values():
             layer.zero_inactive()
+        self._dense.close_step()
         try:
             changed = self._update(step) if self.is_update_step(step) else False
         finally:
-            self._dense.clear()
+            self._dense.forget()
         self.steps = step
         self.version += changed
         return changed
@@ -265,7 +275,9 @@ class Sparsifier:
             "seed": self.seed,
             "steps": self.steps,
             "version": self.version,
-            "state": _to_torch(self._state),
+            "state": _state.to_torch(self._state),
+            "averages": _state.copied(self._dense.averages),
+            "reserve": _state.copied(self._reserve.state()),
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -274,21 +286,14 @@ class Sparsifier:
         Raises:
             InputError: a state of another format, algorithm or model; nothing is changed then.
         """
-        mine = self.state_dict()
-        if set(saved) != set(mine):
-            odd = sorted(set(saved) ^ set(mine))
-            raise InputError(f"sparsifier state: keys {odd} are missing or not known")
-        for key in ("format", "algorithm", "layers"):
-            if saved[key] != mine[key]:
-                raise InputError(
-                    f"sparsifier state: {key} is {_short(saved[key], mine[key])}; allowed is "
-                    f"{_short(mine[key], saved[key])}"
-                )
+        _state.check(saved, self.state_dict())
         self.seed = int(saved["seed"])
         self.steps = int(saved["steps"])
         self.version = int(saved["version"])
-        self._state = _to_numpy(saved["state"])
-        self._dense.clear()
+        self._state = _state.to_numpy(saved["state"])
+        self._dense.averages = self._placed(saved["averages"])
+        self._reserve.load(*(self._placed(saved["reserve"][k]) for k in ("values", "trained")))
+        self._dense.forget()
         self._stepped = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Sparsifier:
@@ -317,46 +322,62 @@ class Sparsifier:
             self._handles.append(optimizer.register_step_pre_hook(self._before_step))
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
 
+    def _gate(self, layer: MaskedLayer) -> Tensor:
+        """Where the optimizer trains: where active, unless inactive weights have values too."""
+        return self._reserve.trained.get(layer.name, layer.mask)
+
     def _gradient_hook(self, layer: MaskedLayer) -> Callable[[Tensor], None]:
         def masked(parameter: Tensor) -> None:
-            gradient = parameter.grad
-            if gradient is None:
+            if parameter.grad is None:
                 return
-            gradient = gradient.detach()
-            if self._collects():
-                self._collect(layer, gradient)
-            zero_where_not_(gradient, layer.mask)
+            gradient = parameter.grad.detach()
+            if self._dense.wanted(self.is_update_step()):
+                self._dense.add(layer, gradient)
+            zero_where_not_(gradient, self._gate(layer))
 
         return masked
-
-    def _collects(self) -> bool:
-        """Whether dense gradients are wanted in the step now under way."""
-        wanted = self.algorithm.gradient
-        return wanted == "always" or (wanted == "update" and self.is_update_step())
-
-    def _collect(self, layer: MaskedLayer, gradient: Tensor) -> None:
-        """Add one backward pass to the dense gradient of the step.
-
-        Where active, `gradient` holds the sum over all passes so far; where inactive, only this
-        pass, since the hook zeroed the earlier ones.
-        """
-        known = self._dense.get(layer.name)
-        if known is None:
-            self._dense[layer.name] = gradient.clone()
-        else:
-            zero_where_not_(known, ~layer.mask)
-            known.add_(gradient)
-        if self._scaler is not None and not bool(torch.isfinite(gradient).all()):
-            gradient.fill_(float("nan"))  # The scaler skips the step and lowers its scale.
 
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
         if self._replace_step and self.is_update_step():
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     parameter.grad = None
+        for layer in self.layers.values():
+            self._reserve.merge(layer)
+            gradient = layer.parameter.grad
+            if gradient is None:
+                continue
+            self._reserve.pull(layer, gradient)
+            if self._regulariser is not None:
+                weight = layer.parameter.detach()
+                strength = self._regulariser.strength_at(self.plan.progress(self.steps))
+                push = self._regulariser.gradient(weight.reshape(layer.shape)).view_as(gradient)
+                zero_where_not_(push, self._gate(layer))
+                gradient.add_(push, alpha=strength)
 
     def _after_step(self, *_: Any) -> None:
         self._stepped = True
+        for layer in self.layers.values():
+            self._reserve.split_again(layer)
+
+    def _start(self, masks: dict[str, np.ndarray]) -> dict[str, Any]:
+        """The algorithm's first state; with dense weights its own first masks are taken."""
+        view = self._view(0, None, masks)
+        state = dict(self.algorithm.start(view))
+        if self.algorithm.dense_weights:
+            outcome = self.algorithm.update(view, state)
+            state = dict(outcome.state)
+            for name, layer in self.layers.items():
+                masks[name] = outcome.masks[name]
+                self._train(layer, outcome)
+        return state
+
+    def _train(self, layer: MaskedLayer, outcome: Outcome) -> None:
+        """Take over which weights the optimizer trains, and how they are pulled to zero."""
+        mask = outcome.masks[layer.name]
+        trained = mask if outcome.trained is None else outcome.trained[layer.name]
+        self._reserve.trained[layer.name] = layer.tensor(trained)
+        self._reserve.pulls[layer.name] = self.algorithm.pulls(float(mask.mean()))
 
     def _first_masks(self, first: str | Mapping[str, Any]) -> dict[str, np.ndarray]:
         if not isinstance(first, str):
@@ -365,7 +386,7 @@ class Sparsifier:
         masks = {}
         for name, budget in self.plan.budgets(0).items():
             layer = self.layers[name]
-            if first == "dense" and budget == layer.parameter.numel():
+            if first == "dense":
                 masks[name] = np.ones(layer.shape, dtype=bool)
             elif first == "magnitude":
                 scores = np.abs(layer.array(layer.parameter))
@@ -396,12 +417,22 @@ class Sparsifier:
         """The stream of one step: from seed and step alone, so that a resumed run has the same."""
         return np.random.default_rng(np.random.SeedSequence((self.seed, step)))
 
-    def _view(self, step: int, gradients: Mapping[str, np.ndarray] | None) -> View:
+    def _view(
+        self,
+        step: int,
+        gradients: Mapping[str, np.ndarray] | None,
+        masks: Mapping[str, np.ndarray] | None = None,
+    ) -> View:
         layers = self.layers.items()
+        if masks is None:
+            masks = {name: layer.mask_array() for name, layer in layers}
+        weights = {name: layer.array(self._reserve.whole(layer)) for name, layer in layers}
+        if step == 0 and not self.algorithm.dense_weights:
+            weights = {name: np.where(masks[name], w, np.float32(0)) for name, w in weights.items()}
         return View(
             step=step,
-            weights={name: _locked(layer.array(layer.parameter)) for name, layer in layers},
-            masks={name: _locked(layer.mask_array()) for name, layer in layers},
+            weights={name: _locked(array) for name, array in weights.items()},
+            masks={name: _locked(array) for name, array in masks.items()},
             budgets=self.plan.budgets(step),
             gradients=gradients,
             drop_fraction=self.plan.drop_fraction_at(step),
@@ -411,10 +442,14 @@ class Sparsifier:
                 name: _moments.learning_rate(self.optimizers, layer.parameter)
                 for name, layer in layers
             },
+            output_layer=self.output_layer,
         )
 
     def _update(self, step: int) -> bool:
-        gradients = self._gradients() if self.needs_dense_gradient else None
+        gradients = None
+        if self.needs_dense_gradient:
+            found = self._dense.arrays(self.layers)
+            gradients = {name: _locked(array) for name, array in found.items()}
         view = self._view(step, gradients)
         try:
             outcome = self.algorithm.update(view, self._state)
@@ -425,36 +460,36 @@ class Sparsifier:
         changes = [self._take_over(layer, view, outcome) for layer in self.layers.values()]
         return any(changes)
 
-    def _gradients(self) -> dict[str, np.ndarray]:
-        if not self._dense:
-            raise InputError(
-                "mask update: no gradient was seen since the last step; "
-                "call backward() before optimizer.step() and step()"
-            )
-        gradients = {}
-        for name, layer in self.layers.items():
-            dense = self._dense.get(name)
-            dense = torch.zeros_like(layer.parameter) if dense is None else dense
-            gradients[name] = _locked(layer.array(average_over_ranks(dense)))
-        return gradients
-
     def _take_over(self, layer: MaskedLayer, view: View, outcome: Outcome) -> bool:
         """Write one layer's new mask; weights and moments follow. Whether the mask changed."""
         old, new = view.masks[layer.name], outcome.masks[layer.name]
         reset = None if outcome.reset is None else outcome.reset.get(layer.name)
         changed = not np.array_equal(old, new)
+        if self.algorithm.dense_weights:
+            self._reserve.merge(layer)
+            layer.set_mask(new)
+            self._train(layer, outcome)
+            self._reserve.split(layer)
+            _moments.zero_moments(self.optimizers, layer.parameter, self._gate(layer))
+            return changed
         if outcome.weights is not None:
             values = np.where(new, outcome.weights[layer.name], np.float32(0))
-            layer.parameter.data.copy_(torch.from_numpy(values).view(layer.weight_shape))
+            layer.parameter.data.copy_(layer.tensor(values))
         if changed or reset is not None:
-            keep = old & new if reset is None else old & new & ~reset
-            kept = torch.from_numpy(keep).view(layer.weight_shape).to(layer.mask.device)
+            kept = layer.tensor(old & new if reset is None else old & new & ~reset)
             if outcome.weights is None:
                 zero_where_not_(layer.parameter.data, kept)
             _moments.zero_moments(self.optimizers, layer.parameter, kept)
         if changed:
             layer.set_mask(new)
         return changed
+
+    def _placed(self, saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Saved tensors on the devices of their layers' weights."""
+        return {
+            name: value.to(self.layers[name].parameter.device, copy=True)
+            for name, value in saved.items()
+        }
 
 
 def _not_finite(view: View) -> str:
@@ -471,28 +506,3 @@ def _locked(array: np.ndarray) -> np.ndarray:
     view = array.view()
     view.flags.writeable = False
     return view
-
-
-def _to_torch(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy())
-    if isinstance(value, Mapping):
-        return {key: _to_torch(item) for key, item in value.items()}
-    return value
-
-
-def _to_numpy(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().cpu().numpy().copy()
-    if isinstance(value, Mapping):
-        return {key: _to_numpy(item) for key, item in value.items()}
-    return value
-
-
-def _short(value: Any, other: Any) -> str:
-    """A value for an error; of two mappings, the first entry in which they differ."""
-    if isinstance(value, Mapping) and isinstance(other, Mapping):
-        for key in [*value, *other]:
-            if value.get(key) != other.get(key):
-                return f"{{{key!r}: {value.get(key)}}}"
-    return repr(value)

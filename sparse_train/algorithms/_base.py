@@ -26,12 +26,13 @@ class View:
         weights: layer name → float32, zero where inactive.
         masks: layer name → bool.
         budgets: layer name → active weights that the layer is to have after the update.
-        gradients: layer name → float32 for every weight, active or not; None if the algorithm
-            does not ask for them.
+        gradients: layer name → float32 for every weight, active or not (their running average,
+            if the algorithm asks for that); None if it does not ask for them.
         drop_fraction: share of the active weights to drop.
         pattern: what masks must look like.
         rng: the only source of chance.
         learning_rates: layer name → the optimizer's present learning rate.
+        output_layer: the layer that gives the model's output, if it is masked.
     """
 
     step: int
@@ -43,6 +44,7 @@ class View:
     pattern: Projection
     rng: np.random.Generator
     learning_rates: Mapping[str, float] = field(default_factory=dict)
+    output_layer: str | None = None
 
 
 class Outcome(NamedTuple):
@@ -55,12 +57,15 @@ class Outcome(NamedTuple):
             they are and starts grown ones at 0.
         reset: layer name → bool; active weights that start anew, at 0 and without moments, though
             they were active before.
+        trained: layer name → bool; of algorithms with `dense_weights`, the weights that the
+            optimizer trains, whether active or not.
     """
 
     masks: Mapping[str, np.ndarray]
     state: State
     weights: Mapping[str, np.ndarray] | None = None
     reset: Mapping[str, np.ndarray] | None = None
+    trained: Mapping[str, np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,24 +73,33 @@ class Algorithm:
     """Base of all algorithms; its fields are the algorithm's options.
 
     Attributes:
-        gradient: dense gradients are needed "never", on "update" steps, or "always".
+        gradient: dense gradients are needed "never", on "update" steps, or as an "average" over
+            all steps, v ← momentum · v + g, with the algorithm's field `momentum`.
         first_mask: where masks come from: "random", "magnitude" or "dense".
         schedule: the density schedule, if the user names none.
         update_interval: steps between updates, if the user names none; 0 for no updates at all.
+        pattern: the pattern, if the user names none.
         patterns: the patterns that the algorithm can make, its own first; empty for all.
         patterns_reason: why not the others.
+        dense_weights: inactive weights keep a value, out of the model's sight; views show it.
     """
 
     gradient: ClassVar[str] = "never"
     first_mask: ClassVar[str] = "random"
     schedule: ClassVar[str] = "constant"
     update_interval: ClassVar[int] = 100
+    pattern: ClassVar[str] = "unstructured"
     patterns: ClassVar[tuple[str, ...]] = ()
     patterns_reason: ClassVar[str] = ""
+    dense_weights: ClassVar[bool] = False
 
     def start(self, view: View) -> State:
         """The state before the first update."""
         return {}
+
+    def pulls(self, density: float) -> tuple[float, float]:
+        """With `dense_weights`: (a, b) adds a·w to active and b·w to other trained gradients."""
+        return 0.0, 0.0
 
     def update(self, view: View, state: State) -> Outcome:
         """The next masks. Pure: equal inputs give equal outputs, and no input is changed."""

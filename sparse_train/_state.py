@@ -1,0 +1,59 @@
+"""A sparsifier's state as tensors, numbers and strings, and whether a saved one fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hwsim.errors import InputError
+
+
+def to_torch(value: Any) -> Any:
+    """Arrays become tensors (copies), all the way down."""
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, Mapping):
+        return {key: to_torch(item) for key, item in value.items()}
+    return value
+
+
+def to_numpy(value: Any) -> Any:
+    """Tensors become arrays (copies), all the way down."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu().numpy().copy()
+    if isinstance(value, Mapping):
+        return {key: to_numpy(item) for key, item in value.items()}
+    return value
+
+
+def copied(value: Any) -> Any:
+    """Tensors are cloned, all the way down."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    return {key: copied(item) for key, item in value.items()}
+
+
+def check(saved: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+    """An InputError unless `saved` is of the same format, algorithm and layers as `mine`."""
+    if set(saved) != set(mine):
+        odd = sorted(set(saved) ^ set(mine))
+        raise InputError(f"sparsifier state: keys {odd} are missing or not known")
+    for key in ("format", "algorithm", "layers"):
+        if saved[key] != mine[key]:
+            raise InputError(
+                f"sparsifier state: {key} is {_short(saved[key], mine[key])}; allowed is "
+                f"{_short(mine[key], saved[key])}"
+            )
+
+
+def _short(value: Any, other: Any) -> str:
+    """A value for an error; of two mappings, the first entry in which they differ."""
+    if isinstance(value, Mapping) and isinstance(other, Mapping):
+        for key in [*value, *other]:
+            if value.get(key) != other.get(key):
+                return f"{{{key!r}: {value.get(key)}}}"
+    return repr(value)

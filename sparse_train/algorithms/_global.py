@@ -1,0 +1,46 @@
+"""Selection over all layers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from hwsim.errors import InputError
+from sparse_train.patterns import Projection
+from sparse_train.selection import top_k
+
+
+def count_best(
+    scores: Mapping[str, np.ndarray], k: int, candidates: Mapping[str, np.ndarray]
+) -> dict[str, int]:
+    """How many of the k best candidates of all layers lie in each."""
+    names = list(scores)
+    flat = np.concatenate([scores[name].reshape(-1) for name in names])
+    allowed = np.concatenate([candidates[name].reshape(-1) for name in names])
+    chosen = top_k(flat, min(k, int(np.count_nonzero(allowed))), allowed)
+    ends = np.cumsum([scores[name].size for name in names])
+    return {n: int(c.sum()) for n, c in zip(names, np.split(chosen, ends[:-1]), strict=True)}
+
+
+def prune(
+    scores: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray], total: int
+) -> dict[str, int]:
+    """Weights left per layer when only the best `total` active ones stay; no layer is emptied."""
+    counts = count_best(scores, total, masks)
+    for name, count in counts.items():
+        if count == 0 and total > 0 and masks[name].any():
+            fullest = max(counts, key=lambda n: counts[n])
+            counts[name] += 1
+            if counts[fullest] > 1:
+                counts[fullest] -= 1
+    return counts
+
+
+def unstructured_only(pattern: Projection, algorithm: str) -> None:
+    """An InputError for a pattern whose density is fixed: a global count cannot meet it."""
+    if pattern.name in ("n_m", "transposable_n_m"):
+        raise InputError(
+            f"pattern: {pattern.name} fixes every layer's density, but {algorithm} moves weights "
+            "between layers; allowed is a pattern of any density"
+        )

@@ -1,0 +1,100 @@
+"""DeepR: weights walk at random, and leave where they would change sign."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from hwsim.errors import InputError
+from sparse_train.algorithms._base import Algorithm, Outcome, State, View
+from sparse_train.algorithms._global import count_best
+from sparse_train.selection import top_k
+
+
+@dataclass(frozen=True)
+class DeepR(Algorithm):
+    """Deep rewiring: each connection has a fixed sign s and a strength θ = s·w.
+
+    After every optimizer step (which did θ ← θ − η·g), active θ ← θ − η·α + √(2ηT)·ν. A connection
+    with θ < 0 goes dormant. As many as are then missing from the sum of all budgets are
+    reactivated at θ = 0, chosen uniformly among all dormant ones of all layers. Where the schedule
+    lowers the density, the smallest θ go dormant too.
+
+    Args:
+        l1: α, the strength of the L1 prior.
+        temperature: T of the random walk.
+
+    Source: Bellec et al. 2018, algorithm 1.
+    """
+
+    update_interval: ClassVar[int] = 1
+    patterns: ClassVar[tuple[str, ...]] = ("unstructured",)
+    patterns_reason: ClassVar[str] = "in which single weights change sign at any time"
+    l1: float = 1e-5
+    temperature: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("l1", "temperature"):
+            value = getattr(self, name)
+            good = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not good or not 0 <= value < math.inf:
+                raise InputError(f"{name}: value is {value!r}; allowed is a number of at least 0")
+
+    def start(self, view: View) -> State:
+        """Signs: an active weight's own, a dormant one's by chance."""
+        signs = {}
+        for name, weight in view.weights.items():
+            chance = view.rng.integers(0, 2, weight.shape, dtype=np.int8) * 2 - 1
+            signs[name] = np.where(weight != 0, np.sign(weight), chance).astype(np.int8)
+        return {"signs": signs}
+
+    def update(self, view: View, state: State) -> Outcome:
+        strengths = {name: self._walk(view, name, state) for name in view.masks}
+        alive = {name: view.masks[name] & (theta >= 0) for name, theta in strengths.items()}
+        missing = sum(view.budgets.values()) - sum(int(m.sum()) for m in alive.values())
+        masks = _shrunk(strengths, alive, -missing) if missing < 0 else alive
+        if missing > 0:
+            masks = _reactivated(alive, missing, view.rng)
+        weights = {
+            name: np.where(masks[name] & alive[name], theta, np.float32(0)) * state["signs"][name]
+            for name, theta in strengths.items()
+        }
+        # A connection that went dormant and came back in one step starts anew.
+        reset = {name: masks[name] & ~alive[name] for name in masks}
+        return Outcome(masks, state, weights=weights, reset=reset)
+
+    def _walk(self, view: View, name: str, state: State) -> np.ndarray:
+        rate = view.learning_rates.get(name, 0.0)
+        theta = view.weights[name] * state["signs"][name] - np.float32(rate * self.l1)
+        if self.temperature > 0:
+            noise = view.rng.standard_normal(theta.shape, dtype=np.float32)
+            theta += np.float32(math.sqrt(2 * rate * self.temperature)) * noise
+        if not np.isfinite(theta[view.masks[name]]).all():
+            raise InputError(f"weight of {name!r}: NaN or infinity; allowed is finite")
+        return theta.astype(np.float32)
+
+
+def _reactivated(
+    alive: dict[str, np.ndarray], missing: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    sizes = [mask.size for mask in alive.values()]
+    dormant = np.flatnonzero(~np.concatenate([m.reshape(-1) for m in alive.values()]))
+    flat = np.concatenate([m.reshape(-1) for m in alive.values()])
+    flat[rng.choice(dormant, min(missing, dormant.size), replace=False)] = True
+    parts = np.split(flat, np.cumsum(sizes)[:-1])
+    return {name: p.reshape(m.shape) for (name, m), p in zip(alive.items(), parts, strict=True)}
+
+
+def _shrunk(
+    strengths: dict[str, np.ndarray], alive: dict[str, np.ndarray], surplus: int
+) -> dict[str, np.ndarray]:
+    scores = {name: np.where(alive[name], theta, 0) for name, theta in strengths.items()}
+    total = sum(int(mask.sum()) for mask in alive.values()) - surplus
+    counts = count_best(scores, total, alive)
+    return {name: top_k(scores[name], counts[name], alive[name]) for name in scores}
+
+
+ALGORITHM = DeepR

@@ -1,0 +1,42 @@
+"""Iterative magnitude pruning: the same share of what is left goes at each update."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hwsim.errors import InputError
+from sparse_train.algorithms._base import View, rounded
+from sparse_train.algorithms.gmp import GMP
+
+
+@dataclass(frozen=True)
+class Iterative(GMP):
+    """Starts dense; each update prunes `share` of a layer's active weights, down to its budget.
+
+    Args:
+        scope: as in GMP.
+        share: of the active weights, pruned at each update; above 0, at most 1.
+
+    Source: Han et al. 2015, section 3; Frankle & Carbin 2019, section 1 (share 0.2).
+    """
+
+    schedule: ClassVar[str] = "constant"
+    share: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        good = isinstance(self.share, (int, float)) and not math.isnan(self.share)
+        if not good or not 0 < self.share <= 1:
+            raise InputError(f"share: value is {self.share!r}; allowed is above 0, at most 1")
+
+    def targets(self, view: View) -> dict[str, int]:
+        left = {}
+        for name, budget in view.budgets.items():
+            active = int(view.masks[name].sum())
+            left[name] = min(active, max(budget, active - rounded(active * self.share, "ceil")))
+        return left
+
+
+ALGORITHM = Iterative

@@ -1,0 +1,24 @@
+"""RP-RR: random pruning, random regrowth, a density that moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparse_train.algorithms._base import View
+from sparse_train.algorithms.magnitude_random import MagnitudeRandom
+
+
+@dataclass(frozen=True)
+class RandomRandom(MagnitudeRandom):
+    """MP-RR that drops at random.
+
+    Source: Tessera et al. 2022, section 3.
+    """
+
+    def drop_scores(self, view: View, layer: str) -> np.ndarray:
+        return view.rng.random(view.masks[layer].shape, dtype=np.float32)
+
+
+ALGORITHM = RandomRandom

@@ -1,0 +1,48 @@
+"""SR-STE: N:M from scratch, all weights trained through the mask."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from hwsim.errors import InputError
+from sparse_train.algorithms._base import Algorithm, Outcome, State, View
+
+
+@dataclass(frozen=True)
+class SRSTE(Algorithm):
+    """Each step the largest |w| of each group are active; all weights get the gradient.
+
+    The gradient with respect to the masked weight is taken for that of the weight itself
+    (straight-through), plus decay · (1 − mask) · w, which draws inactive weights to 0. Any pattern
+    can be asked for; 2:4 is the algorithm's own, with density=0.5 and distribution="uniform".
+
+    Source: Zhou et al. 2021, section 4 (decay 2e-4).
+    """
+
+    pattern: ClassVar[str] = "2:4"
+    first_mask: ClassVar[str] = "magnitude"
+    update_interval: ClassVar[int] = 1
+    dense_weights: ClassVar[bool] = True
+    decay: float = 2e-4
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < math.inf:
+            raise InputError(f"decay: value is {self.decay!r}; allowed is at least 0")
+
+    def pulls(self, density: float) -> tuple[float, float]:
+        return 0.0, self.decay
+
+    def update(self, view: View, state: State) -> Outcome:
+        masks = {
+            name: view.pattern.project(np.abs(weight), view.budgets[name])
+            for name, weight in view.weights.items()
+        }
+        everything = {name: np.ones_like(mask) for name, mask in masks.items()}
+        return Outcome(masks, state, trained=everything)
+
+
+ALGORITHM = SRSTE

@@ -1,0 +1,58 @@
+"""Top-KAST: the forward pass uses the largest weights, the backward pass updates a few more."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from hwsim.errors import InputError
+from sparse_train.algorithms._base import Algorithm, Outcome, State, View
+from sparse_train.selection import top_k
+
+
+@dataclass(frozen=True)
+class TopKast(Algorithm):
+    """Forward set A: the largest |w| of a layer, its budget. Backward set B ⊇ A: D + M of them.
+
+    Inactive weights keep their values: those in B are trained without being used, those outside B
+    stand still. Both sets are chosen anew at each update, so a weight of B that grew joins A.
+
+    Args:
+        exploration: M, the density of B beyond A.
+        penalty: λ of the L2 penalty: λ·w in A, λ/D·w in B outside A, D the layer's density.
+
+    Source: Jayakumar et al. 2020, sections 2.1 and 2.3.
+    """
+
+    gradient: ClassVar[str] = "never"
+    first_mask: ClassVar[str] = "magnitude"
+    dense_weights: ClassVar[bool] = True
+    exploration: float = 0.1
+    penalty: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.exploration <= 1:
+            raise InputError(f"exploration: value is {self.exploration!r}; allowed is 0 to 1")
+        if not 0 <= self.penalty < math.inf:
+            raise InputError(f"penalty: value is {self.penalty!r}; allowed is at least 0")
+
+    def pulls(self, density: float) -> tuple[float, float]:
+        return self.penalty, self.penalty / density if density > 0 else 0.0
+
+    def update(self, view: View, state: State) -> Outcome:
+        masks, trained = {}, {}
+        for name, weight in view.weights.items():
+            scores, budget = np.abs(weight), view.budgets[name]
+            masks[name] = view.pattern.project(scores, budget)
+            trained[name] = self._backward(scores, masks[name], budget)
+        return Outcome(masks, state, trained=trained)
+
+    def _backward(self, scores: np.ndarray, mask: np.ndarray, budget: int) -> np.ndarray:
+        more = min(budget + math.floor(self.exploration * scores.size), scores.size)
+        return mask | top_k(scores, max(0, more - int(mask.sum())), ~mask)
+
+
+ALGORITHM = TopKast

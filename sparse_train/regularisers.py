@@ -1,0 +1,92 @@
+"""What pushes weights to zero: an option of every algorithm.
+
+A regulariser gives the gradient of its penalty with respect to a weight (n_out, n_in); it is added
+to the masked gradient just before the optimizer's step, times a strength that can change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hwsim.errors import InputError
+
+
+@dataclass(frozen=True)
+class Regulariser:
+    """Base of all regularisers.
+
+    Args:
+        strength: a number, or a function of progress (0 at the start, 1 at the last update).
+    """
+
+    strength: float | Callable[[float], float] = 1e-4
+
+    def __post_init__(self) -> None:
+        if not callable(self.strength):
+            _check(self.strength)
+
+    def strength_at(self, progress: float) -> float:
+        return _check(self.strength(progress) if callable(self.strength) else self.strength)
+
+    def penalty(self, weight: Tensor) -> Tensor:
+        """A scalar, 0 for a weight of zeros."""
+        raise TypeError(f"{type(self).__name__} must define penalty(weight)")
+
+    def gradient(self, weight: Tensor) -> Tensor:
+        """Of the penalty; 0 where a group of weights is all zero."""
+        with torch.enable_grad():
+            leaf = weight.detach().clone().requires_grad_(True)
+            (gradient,) = torch.autograd.grad(self.penalty(leaf), leaf)
+        return gradient
+
+
+@dataclass(frozen=True)
+class L1(Regulariser):
+    """Σ |w|."""
+
+    def penalty(self, weight: Tensor) -> Tensor:
+        return weight.abs().sum()
+
+
+@dataclass(frozen=True)
+class GroupLasso(Regulariser):
+    """Σ over groups of √size · ‖group‖₂; a group is a row (axis 0) or a column (axis 1).
+
+    Source: Yuan & Lin 2006; Wen et al. 2016, section 3.
+    """
+
+    axis: int = 0
+
+    def penalty(self, weight: Tensor) -> Tensor:
+        across = 1 - self.axis
+        squares = weight.square().sum(dim=across)
+        # √0 has no gradient: groups of zeros are left out.
+        norms = torch.where(squares > 0, squares, torch.ones_like(squares)).sqrt()
+        norms = torch.where(squares > 0, norms, torch.zeros_like(norms))
+        return math.sqrt(weight.shape[across]) * norms.sum()
+
+
+@dataclass(frozen=True)
+class Hoyer(Regulariser):
+    """(Σ |w|)² / Σ w²: between 1 and the number of weights, and the same at every scale.
+
+    Source: Yang et al. 2020 (DeepHoyer), section 3.
+    """
+
+    def penalty(self, weight: Tensor) -> Tensor:
+        squares = weight.square().sum()
+        if not bool(squares > 0):
+            return weight.sum() * 0
+        return weight.abs().sum().square() / squares
+
+
+def _check(strength: object) -> float:
+    good = isinstance(strength, (int, float)) and not isinstance(strength, bool)
+    if not good or not 0 <= strength < math.inf:  # type: ignore[operator]
+        raise InputError(f"strength: value is {strength!r}; allowed is a number of at least 0")
+    return float(strength)  # type: ignore[arg-type]
