@@ -154,12 +154,12 @@ def how_much(value: float) -> str:
     """A speed-up in words.
 
     >>> how_much(6.14), how_much(0.5), how_much(1.004)
-    ('6.1× faster', '2.0× slower', 'as fast as dense')
+    ('6.1× faster', '2.0× slower', 'as fast')
     """
     from analysis.units import ratio
 
-    if abs(value - 1) < 0.005:
-        return "as fast as dense"
+    if 0.95 < value < 1.05:
+        return "as fast"
     return f"{ratio(value)} faster" if value > 1 else f"{ratio(1 / value)} slower"
 
 
@@ -172,7 +172,7 @@ def verdict(breakdowns: Iterable[Breakdown], density: float) -> str:
     rest = _listed([f"{percent(1 - b.maskable)} on {b.device}" for b in parts])
     caps = _listed([ratio(b.ceiling) if b.maskable < 1 else "nothing" for b in parts])
     return (
-        f"At {percent(density)} of the weights a training step is {speeds}. "
+        f"At density {percent(density)} a training step is {speeds}, against dense. "
         f"Of the dense time, {rest} is not maskable, which caps the gain of any mask at {caps}."
     )
 

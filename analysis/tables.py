@@ -40,10 +40,13 @@ def table(
     return made
 
 
-def breakdown_table(b: Breakdown, *, top: int = 0, extra: Sequence[Row] = ()) -> Table:
-    """A step on one device. `top` keeps the rows with most sparse time and sums up the rest.
+def breakdown_table(
+    b: Breakdown, *, top: int = 0, extra: Sequence[Row] = (), intervals: bool = True
+) -> Table:
+    """A step on one device. `top` keeps the rows with most time and sums up the rest.
 
-    `extra` rows stand under the total: what the sparse step is compared with.
+    `extra` rows stand under the total: what the sparse step is compared with. Without `intervals`
+    there is room for long names.
     """
     rows = list(b.rows)
     if top and len(rows) > top:
@@ -55,17 +58,17 @@ def breakdown_table(b: Breakdown, *, top: int = 0, extra: Sequence[Row] = ()) ->
             Estimate.total(r.sparse for r in rest),
         )
         rows = [*ranked[:top], others]
-    cells = [_cells(row) for row in rows]
+    columns = ["", "dense", "sparse", "gain", "limited by", "kernel", "interval"]
+    if not intervals or all(row.sparse.low_s == row.sparse.high_s for row in [*rows, *extra]):
+        columns.pop()
+    cells = [_cells(row)[: len(columns)] for row in [*rows, b.total, *extra]]
     made = table(
-        f"{b.device}: one training step",
-        ("", "dense", "sparse", "gain", "limited by", "kernel", "interval"),
-        cells,
-        text=("limited by", "kernel"),
+        f"{b.device}: one training step", columns, cells[: len(rows)], text=("limited by", "kernel")
     )
     made.add_section()
-    made.add_row(*_cells(b.total), style="bold")
-    for row in extra:
-        made.add_row(*_cells(row))
+    made.add_row(*cells[len(rows)], style="bold")
+    for row in cells[len(rows) + 1 :]:
+        made.add_row(*row)
     return made
 
 

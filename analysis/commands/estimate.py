@@ -233,7 +233,7 @@ def _single(
             "narrower_dense": next(iter(narrower.values())).label if narrower else None,
             "verdict": sentence,
         })  # fmt: skip
-    return _print(what, breakdowns, covered, narrower, sentence, setting)
+    return _print(what, breakdowns, covered, narrower, sentence, setting, by != "layer")
 
 
 def _described(setting: Setting, by: str) -> dict[str, Any]:
@@ -256,7 +256,7 @@ def _narrower(what: Subject, devices: Sequence[Device], sparse: Workload) -> dic
 
 def _print(
     what: Subject, breakdowns: Sequence[Breakdown], covered: Any, narrower: dict[str, Row],
-    sentence: str, setting: Setting,
+    sentence: str, setting: Setting, wide: bool,
 ) -> None:  # fmt: skip
     from analysis import tables, units
     from analysis.console import stdout
@@ -270,7 +270,7 @@ def _print(
     )
     for b in breakdowns:
         extra = [narrower[b.device]] if narrower else []
-        console.print(tables.breakdown_table(b, top=TOP_LAYERS, extra=extra))
+        console.print(tables.breakdown_table(b, top=TOP_LAYERS, extra=extra, intervals=wide))
     if tables.any_unverified(breakdowns):
         console.print(tables.UNVERIFIED_NOTE)
     console.print(sentence, style="bold")
@@ -290,9 +290,9 @@ def _against_narrower(b: Breakdown, row: Row) -> str:
     from analysis.breakdown import how_much, speed_up
 
     gain = speed_up(row.sparse.seconds, b.total.sparse.seconds)
-    than = how_much(gain)
-    than = "as fast as" if than == "as fast as dense" else f"{than} than"
-    return f"On {b.device} the sparse step is {than} the narrower dense one of the same FLOPs."
+    words = how_much(gain)
+    than = f"{words} as" if words == "as fast" else f"{words} than"
+    return f"On {b.device} the sparse step is {than} the narrower dense one of equal FLOPs."
 
 
 def _sweep(
