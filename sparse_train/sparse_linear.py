@@ -124,7 +124,6 @@ class _Engine:
         self.threads = threads
         self._densest = densest
         self._mask_stamp: tuple[int, int] | None = None
-        self._weight_stamp: tuple[int, int] | None = None
         self._sparse_enough = False
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -138,7 +137,10 @@ class _Engine:
         return y.view(*x.shape[:-1], -1)
 
     def _renew(self) -> bool:
-        """Packs what has changed; False if the layer is too dense to be worth it."""
+        """Packs values and, if the mask has changed, structure; False if it is too dense for it.
+
+        Values are packed every time: fused optimizers change them without a new version.
+        """
         mask, weight = self.layer.mask, self.layer.parameter
         stamp = (id(mask), mask._version)
         if stamp != self._mask_stamp:
@@ -147,13 +149,9 @@ class _Engine:
             if self._sparse_enough:
                 self.matrix = TiledMatrix(array, False, self.threads)
                 self.transposed = TiledMatrix(array, True, self.threads)
-            self._mask_stamp, self._weight_stamp = stamp, None
-        stamp = (id(weight), weight._version)
-        if self._sparse_enough and stamp != self._weight_stamp:
-            values = weight.detach().contiguous().numpy()
-            self.matrix.repack(values)
-            self.transposed.repack(values)
-            self._weight_stamp = stamp
+            self._mask_stamp = stamp
+        if self._sparse_enough:
+            self.matrix.repack(weight.detach().contiguous().numpy())
         return self._sparse_enough
 
 
@@ -169,18 +167,14 @@ class _SparseLinear(torch.autograd.Function):
         # The packed input is kept instead of the input: grad_weight needs it so.
         ctx.packed, ctx.engine = packed, engine
         ctx.matrix, ctx.transposed = engine.matrix, engine.transposed
-        ctx.weight_version, ctx.weight = weight._version, weight
+        ctx.save_for_backward(weight)
         ctx.x_rows = x if engine.compute.dense_gradient_wanted() else None
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor):  # pyrefly: ignore[bad-override]
-        if ctx.weight._version != ctx.weight_version:
-            raise InputError(
-                f"layer {ctx.engine.layer.name!r}: its weight was changed between forward and "
-                "backward"
-            )
+        (weight,) = ctx.saved_tensors
         threads = ctx.engine.threads
         dy = dy.contiguous()
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
@@ -188,10 +182,11 @@ class _SparseLinear(torch.autograd.Function):
         sampled = needs_weight and ctx.x_rows is None
         packed = Packed.of(dy.numpy(), threads) if needs_x or sampled else None
         if needs_x:
+            ctx.transposed.repack(weight.detach().contiguous().numpy())
             dx = torch.from_numpy(ctx.transposed.multiply(packed).rows(threads))
         if sampled:
             values = ctx.matrix.sampled_product(packed, ctx.packed)
-            dw = torch.from_numpy(ctx.matrix.spread(values)).view_as(ctx.weight)
+            dw = torch.from_numpy(ctx.matrix.spread(values)).view_as(weight)
         elif needs_weight:
             dw = dy.t() @ ctx.x_rows
         if needs_bias:
