@@ -104,8 +104,8 @@ class Accelerator(Device):
         return fastpath.simulate(self.machine(), self.tiles(op), trace=trace)
 
     def roofline(self, op: Op) -> float:
-        peak = max(2 * self.macs_per_cycle, self.vector_lanes) * self.clock_hz
-        return roofline(op, peak, self.dram_bandwidth)
+        per_cycle = 2 * self.macs_per_cycle if op.kind in PRODUCTS else self.vector_lanes
+        return roofline(op, per_cycle * self.clock_hz, self.dram_bandwidth)
 
     def price(self, op: Op) -> tuple[Estimate, ...]:
         if op.kind in PRODUCTS:
@@ -163,28 +163,43 @@ class Accelerator(Device):
             "memory" if busy == link else "compute", verified=False,
         )  # fmt: skip
 
-    def _price_of_run(self, op: Op, totals: Sequence[int], kernel: str, bound: str) -> Estimate:
-        """An Estimate from the totals of `fastpath.recurrence`; keeps what prefetch can save."""
-        from hwsim import fastpath
+    def _ranked(self, op: Op) -> tuple[Estimate, ...]:
+        # As in Device, but without a copy of the only kernel: most products have one.
+        priced = self.price(op)
+        if len(priced) == 1 and priced[0].legal:
+            return priced
+        return super()._ranked(op)
 
+    def _price_of_run(
+        self, op: Op, totals: Sequence[int], kernel: str, bound: str,
+        rejected: tuple[Estimate, ...] = (),
+    ) -> Estimate:  # fmt: skip
+        """An Estimate from the totals of `fastpath.recurrence`; keeps what prefetch can save."""
         cycles, array, fill, _, moved, first, channel, stuck = totals
         if stuck >= 0:
+            from hwsim import fastpath
+
             raise InputError(f"device {self.name!r}: op {op.name!r}: {fastpath.too_small(stuck)}")
         hz = self.clock_hz
-        floor = self.roofline(op)
-        seconds = max(cycles / hz, floor) + self.overhead_s
+        mask, flops, moves = op.mask, op.dense_flops, op.activation_bytes
+        if mask is None:
+            moves += op.weight_bytes
+            known = self._leads
+        else:
+            flops = flops * mask.nnz // mask.size
+            moves += op.weight_bytes * mask.nnz // mask.size
+            known = mask.prices(self)
+        floor = max(flops / (2 * self.macs_per_cycle * hz), moves / self.dram_bandwidth)
+        seconds = max(cycles / hz, floor)
+        if self.prefetch:
+            known["lead", op.signature] = min(first / hz, seconds - floor), (cycles - channel) / hz
+        seconds += self.overhead_s
         work = array + self._serial_fill(fill)
         low = max(work, channel) / hz
         high = (work + channel + 3 * self.latency_cycles) / hz + self.overhead_s
-        known = self._leads if op.mask is None else op.mask.prices(self)
-        known["lead", op.signature] = (
-            min(first / hz, seconds - floor), max(cycles - channel, 0) / hz
-        )  # fmt: skip
-        if channel > work:
-            bound = "memory"
         return Estimate(
             seconds, min(max(low, floor), seconds), max(high, seconds), seconds * hz,
-            moved, op.flops, kernel, bound, verified=False,
+            moved, flops, kernel, "memory" if channel > work else bound, True, "", False, rejected,
         )  # fmt: skip
 
     def _shape(self, op: Op) -> tuple[int, int, int, int]:

@@ -161,6 +161,23 @@ def wave_cycles(delays, lines, clusters, vectors, step, lead, load, first, used)
     return used[ports - 1] + _drained(backlog) + 1
 
 
+@numba.njit(inline="always")
+def _emit(again, took, units, cycles, in_round, round_cycles):
+    """`again` waves of `took` cycles to the next units; a full round adds its longest wave."""
+    round_cycles = max(round_cycles, took)
+    in_round += again
+    if in_round >= units:
+        cycles += round_cycles
+        in_round -= units
+        round_cycles = np.int64(0)
+        if in_round >= units:
+            cycles += in_round // units * took
+            in_round %= units
+        if in_round:
+            round_cycles = np.int64(took)
+    return cycles, in_round, round_cycles
+
+
 @numba.njit(cache=True, nogil=True)
 def pack(
     sizes, streams, multipliers, levels, delay_of, ports, step, lead, units, target,
@@ -186,6 +203,7 @@ def pack(
     )  # fmt: skip
     delays, lines = np.zeros(multipliers, np.int64), np.zeros(multipliers, np.int64)
     ends = np.zeros(multipliers, np.int64)
+    per_fold = 1.0 / max(multipliers - 1, 1)
     clusters = filled = 0
     vectors = np.int64(0)
     in_round, round_cycles = 0, np.int64(0)
@@ -216,11 +234,7 @@ def pack(
             all_clusters += clusters
             all_cycles += took
             longest = max(longest, took)
-            round_cycles = max(round_cycles, took)
-            in_round += 1
-            if in_round == units:
-                cycles += round_cycles
-                in_round, round_cycles = 0, np.int64(0)
+            cycles, in_round, round_cycles = _emit(1, took, units, cycles, in_round, round_cycles)
             clusters = filled = 0
             vectors = np.int64(0)
         if r == count:
@@ -229,32 +243,27 @@ def pack(
             folded += 1
             # The first fold is full; each further one has a multiplier less for the elements.
             left = size - multipliers
-            whole, rest = left // (multipliers - 1), left % (multipliers - 1)
+            whole = np.int64(left * per_fold)  # a division, at the price of a multiplication
+            rest = left - whole * (multipliers - 1)
+            if rest < 0:
+                whole, rest = whole - 1, rest + multipliers - 1
+            elif rest >= multipliers - 1:
+                whole, rest = whole + 1, rest - multipliers + 1
             took = lead + delay_of[multipliers] + step * (stream - 1) + 1
             longest = max(longest, took)
             waves += 1 + whole + (1 if rest else 0)
             all_clusters += 1 + whole + (1 if rest else 0)
-            for part in range(2):
-                again = 1 + whole
-                if part == 1:
-                    if not rest:
-                        break
-                    again = 1
-                    narrow = min(step, rest + 1)
-                    took = lead - 2 * (step - narrow) + delay_of[rest + 1]
-                    took += narrow * (stream - 1) + 1
-                all_cycles += again * took
-                if in_round:
-                    joins = min(again, units - in_round)
-                    round_cycles = max(round_cycles, took)
-                    in_round += joins
-                    again -= joins
-                    if in_round == units:
-                        cycles += round_cycles
-                        in_round, round_cycles = 0, np.int64(0)
-                cycles += again // units * took
-                if again % units:
-                    in_round, round_cycles = again % units, took
+            all_cycles += (1 + whole) * took
+            cycles, in_round, round_cycles = _emit(
+                1 + whole, took, units, cycles, in_round, round_cycles
+            )
+            if rest:
+                narrow = min(step, rest + 1)
+                took = lead - 2 * (step - narrow) + delay_of[rest + 1] + narrow * (stream - 1) + 1
+                all_cycles += took
+                cycles, in_round, round_cycles = _emit(
+                    1, took, units, cycles, in_round, round_cycles
+                )
         elif size:
             filled += size
             ends[clusters] = filled

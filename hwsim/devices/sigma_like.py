@@ -91,11 +91,11 @@ class SigmaLike(Accelerator):
         """
         mask = op.mask
         if op.phase == "grad_weight":
-            met = np.full(op.n * op.count, op.k) if mask is None else mask.row_nnz
-            return np.full(len(met), op.m), met
+            met = self._filled(op.n * op.count, op.k) if mask is None else mask.row_nnz
+            return self._filled(len(met), op.m), met
         if mask is None:
             length, width = (op.k, op.n) if op.phase == "grad_input" else (op.n, op.k)
-            sizes = np.full(length * op.count, width)
+            sizes = self._filled(length * op.count, width)
         elif op.phase == "grad_input":
             sizes = mask.col_nnz
             if op.count > 1:  # a group's columns meet only the group's rows
@@ -103,7 +103,7 @@ class SigmaLike(Accelerator):
                 sizes = np.count_nonzero(groups, axis=1).ravel()
         else:
             sizes = mask.row_nnz
-        return sizes, np.full(len(sizes), op.m)
+        return sizes, self._filled(len(sizes), op.m)
 
     def facts(self, op: Op) -> dict[str, int]:
         """Waves, folded rows, longest wave, clusters, cycles lost to output ports."""
@@ -118,9 +118,12 @@ class SigmaLike(Accelerator):
         return Tiles(*table, names=(op.name or op.kind,) * table.shape[1])
 
     def _priced(self, op: Op) -> tuple[int, ...]:
-        from hwsim.devices import _flexible
+        priced = self._known.get("priced")
+        if priced is None:
+            from hwsim.devices import _flexible
 
-        return _flexible.priced(
+            priced = self._known["priced"] = _flexible.priced
+        return priced(
             *self._arguments(op), self.dram_channels, self.channel_bytes_per_cycle,
             self.latency_cycles, self.interleave_bytes,
         )  # fmt: skip
@@ -144,6 +147,14 @@ class SigmaLike(Accelerator):
             held, streamed, result, bits_per_row,
             self.weight_buffer_bytes, self.input_buffer_bytes, self.output_buffer_bytes,
         )  # fmt: skip
+
+    def _filled(self, count: int, value: int) -> np.ndarray:
+        """`count` times `value`; kept, since every layer of a size asks again."""
+        known = self._known.get((count, value))
+        if known is None:
+            known = self._known[count, value] = np.full(count, value, dtype=np.int64)
+            known.flags.writeable = False
+        return known
 
     def _delays(self) -> np.ndarray:
         known = self._known.get("delays")

@@ -87,14 +87,19 @@ class Systolic(Accelerator):
         return dataclasses.replace(super().machine(), arrays=self.arrays, shadow=bool(self.chained))
 
     def products(self, op: Op) -> tuple[Estimate, ...]:
-        dense = self._price(op, compressed=False)
         if self.sparsity_m == 1 or op.weight_shape is None:
-            return (dense,)
-        name = f"{self.sparsity_n}:{self.sparsity_m}"
-        reason = self._why_not(op, name)
-        if reason:
-            return dense, Estimate.illegal(name, reason)
-        return dense, self._price(op, compressed=True)
+            return (self._price(op, compressed=False),)
+        reason = self._why_not(op)
+        if not reason:
+            return self._price(op, compressed=False), self._price(op, compressed=True)
+        rejected = Estimate.illegal(f"{self.sparsity_n}:{self.sparsity_m}", reason)
+        return self._price(op, compressed=False, rejected=(rejected,)), rejected
+
+    def _ranked(self, op: Op) -> tuple[Estimate, ...]:
+        priced = self.price(op)
+        if priced[0].rejected:  # already in order
+            return priced
+        return super()._ranked(op)
 
     def array_cycles(self, op: Op) -> int:
         """Cycles of the folds alone, one after the other, memory left out.
@@ -121,10 +126,10 @@ class Systolic(Accelerator):
         _, blocked = self._folded(op, compressed)
         return _folds.fold_table(*self._arguments(op, compressed), blocked)
 
-    def _price(self, op: Op, *, compressed: bool) -> Estimate:
+    def _price(self, op: Op, *, compressed: bool, rejected: tuple[Estimate, ...] = ()) -> Estimate:
         totals, _ = self._folded(op, compressed)
         kernel = f"{self.sparsity_n}:{self.sparsity_m}" if compressed else "dense"
-        return self._price_of_run(op, totals, kernel, "compute")
+        return self._price_of_run(op, totals, kernel, "compute", rejected)
 
     def _folded(self, op: Op, compressed: bool) -> tuple[tuple[int, ...], bool]:
         """Totals of the run and whether it is blocked: run once per shape, whatever the mask."""
@@ -146,14 +151,15 @@ class Systolic(Accelerator):
             known = self._known[key] = (totals, blocked)
         return known
 
-    def _why_not(self, op: Op, name: str) -> str:
+    def _why_not(self, op: Op) -> str:
+        """Why the compressed kernel cannot run the product; empty if it can."""
         if op.mask is None:
             return "no mask"
         if op.phase == "grad_weight":
             return "its operands are dense; the mask is on its output"
         axis = "row" if op.phase == "forward" else "column"
         if not op.mask.satisfies(_NOfM(self.sparsity_n, self.sparsity_m, axis)):
-            return f"mask is not {name} along its {axis}s"
+            return f"mask is not {self.sparsity_n}:{self.sparsity_m} along its {axis}s"
         return ""
 
     def _arguments(self, op: Op, compressed: bool) -> tuple:
