@@ -182,3 +182,14 @@ def test_a_buffer_smaller_than_one_tile_is_a_clear_error():
 def test_dimensions_of_one_work(shape, phase, dataflow):
     estimate = load_device("systolic", dataflow=dataflow).estimate(gemm(*shape, phase=phase))
     assert 0 < estimate.seconds < 1
+
+
+def test_the_device_of_the_documentation_loads_and_has_the_published_peak(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "devices.md").read_text()
+    path = tmp_path / "tpu-v1.toml"
+    path.write_text(text.split("```toml\n")[1].split("```")[0])
+    device = load_device(path)
+    assert 2 * device.macs_per_cycle * device.clock_hz == pytest.approx(92e12, rel=0.01)
+    few, many = (gemm(m, 4096, 4096, dtype="int8") for m in (128, 2048))
+    assert {device.estimate(op).bound for op in (few, many)} == {"memory"}
+    assert load_device(path, dram_bandwidth=180e9).estimate(many).bound == "compute"
