@@ -1,168 +1,392 @@
-"""A torch model and a batch → the Workload of one training step."""
+"""The training step of any torch model as a Workload."""
 
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-    UnsupportedOperatorException,
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
 )
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map_only
 
 from hwsim.errors import InputError
 from hwsim.mask import Mask
 from hwsim.registry import unknown
 from hwsim.workload import Op, Workload
-from sparse_train._recorder import Recorder, dtype_name
+from sparse_train._dispatch import Observer
+from sparse_train._operators import dtype_name, tensors_in
+from sparse_train._weights import Weights
 from sparse_train.naming import layer_name, mask_shape
 
-# Name → (times that a weight-sized array is moved, FLOPs a weight). AdamW reads weight, gradient
-# and two moments and writes weight and moments. FLOPs are counted off the update's formula
-# (torch's documentation of each optimizer), one per operation.
-OPTIMIZERS = {"sgd": (3, 2), "sgd_momentum": (5, 4), "adam": (7, 12), "adamw": (7, 13)}
+_KEPT_INTEGERS = 1 << 20  # integer buffers up to this size keep their values when observed
+
+
+@dataclass(frozen=True)
+class _Optimizer:
+    """Per weight: state tensors that are read and written, and arithmetic operations.
+
+    Operations are counted off the update's formula in torch's documentation, one for each sign.
+
+    With s states a step moves 3 + 2s times the weight: weight, gradient and states in, weight and
+    states out.
+    """
+
+    states: int
+    flops: int
+    scalar_bytes: int = 0  # the step counter that torch keeps with each parameter
+
+    @property
+    def streams(self) -> int:
+        return 3 + 2 * self.states
+
+
+OPTIMIZERS: Mapping[str, _Optimizer] = {
+    "sgd": _Optimizer(0, 2),
+    "sgd_momentum": _Optimizer(1, 4),
+    "adam": _Optimizer(2, 12, scalar_bytes=4),
+    "adamw": _Optimizer(2, 13, scalar_bytes=4),
+}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What training a model keeps, apart from activations."""
+
+    parameter_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
 
 
 def workload(
     model: nn.Module,
     batch: Any,
     masks: Mapping[str, Mask] | None = None,
-    *,
     optimizer: str | None = "adamw",
     loss: Callable[[Any], Tensor] | None = None,
+    dtype: torch.dtype | str | None = None,
     train: bool = True,
+    *,
+    real: bool = False,
 ) -> Workload:
-    """The training step of any torch model: forward, backward, optimizer.
+    """One training step of `model` on `batch`: forward, backward and the optimizer's update.
 
-    The model is run once on tensors without content, and every operation that reaches torch's
-    dispatcher is noted with the layer it belongs to. What the model does is seen, not guessed, so
-    reused modules, functional calls, tied weights and recomputation under checkpointing count as
-    often as they happen. A model whose shapes depend on its values is run on real tensors.
+    The step is run once under a dispatch mode on tensors without data (a model of any size, also
+    on the "meta" device, takes no memory); if the model looks at values of floating tensors, it
+    is run on real ones. The model, its gradients, buffers, training flags and the random streams
+    are left as they were.
+
+    Products have the FLOPs that torch counts; attention's fused backward pass counts the scores
+    that it computes again. Other operators count a constant per element and the traffic of each
+    operator run by itself. A layer is called by its parameter (`sparse_train.naming`); a product
+    with a block of rows of a parameter is layer `name[start:stop]`. In every phase (n, k) is the
+    parameter as it is stored, so that masks fit, also for transposed convolutions.
 
     Args:
-        model: not changed: its gradients, buffers, mode and random streams are as before.
-        batch: a tensor, a tuple (the positional arguments) or a dict (the named ones).
-        masks: layer → Mask; see `hwsim.Workload.with_masks`.
-        optimizer: "adamw", "adam", "sgd", "sgd_momentum", or None for no update.
-        loss: what the model returns → scalar. None takes the output itself if it is a scalar, its
-            `loss`, or else the sum of its floating-point tensors.
-        train: False gives the forward pass alone.
+        model: any module.
+        batch: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
+        masks: layer → Mask; layers that are not named are dense. A mask of a whole parameter is
+            cut up where the model uses blocks of its rows.
+        optimizer: "sgd", "sgd_momentum", "adam", "adamw", or None for no update.
+        loss: from the model's output to a scalar. Without it: `output.loss`, `output["loss"]`, a
+            scalar output, else the sum of all outputs.
+        dtype: observe the model and its floating inputs in this type (torch.dtype or its name).
+        train: False for the forward pass alone, in evaluation mode.
+        real: True runs on real tensors at once.
 
     Raises:
-        InputError: unknown optimizer, no loss with a gradient, masks that do not fit.
+        InputError: a model, batch, mask, optimizer, dtype or loss that cannot be used.
     """
-    if optimizer is not None and optimizer not in OPTIMIZERS:
-        raise InputError(unknown("optimizer", optimizer, tuple(OPTIMIZERS)))
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model: type is {type(model).__name__}; allowed is torch.nn.Module")
+    _check(model, optimizer)
+    kind = _torch_dtype(dtype)
+    on_meta = any(t.is_meta for t in (*model.parameters(), *model.buffers()))
+    if real and on_meta:
+        raise InputError("real: value is True, model is on 'meta'; allowed is a model with values")
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            ops = _observe(model, batch, loss, train, _hollow)
-    except (
-        DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException
-    ):  # fmt: skip
-        ops = _observe(model, batch, loss, train, lambda t: t.detach().clone())
+        ops = _observe(model, batch, loss, kind, train, fake=not real)
+    except InputError:
+        raise
+    except Exception as error:
+        if real:
+            raise
+        if on_meta:
+            line = str(error).strip().splitlines() or [type(error).__name__]
+            raise InputError(
+                f"model: {type(model).__name__} on 'meta' cannot be observed ({line[0]}); "
+                "allowed is a model with values"
+            ) from error
+        ops = _observe(model, batch, loss, kind, train, fake=False)
     if train and optimizer is not None:
-        ops += _updates(model, optimizer)
+        ops += _updates(model, OPTIMIZERS[optimizer], kind, ops)
     step = Workload(tuple(ops), type(model).__name__)
-    return step.with_masks(masks) if masks else step
+    return step if masks is None else step.with_masks(_by_block(masks, step))
+
+
+def training_memory(model: nn.Module, optimizer: str | None = "adamw") -> Memory:
+    """Bytes of parameters, of the gradients of those trained, and of the optimizer's state."""
+    _check(model, optimizer)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    gradients = sum(p.numel() * p.element_size() for p in trained)
+    rule = OPTIMIZERS[optimizer] if optimizer is not None else _Optimizer(0, 0)
+    return Memory(
+        sum(p.numel() * p.element_size() for p in model.parameters()),
+        gradients,
+        rule.states * gradients + rule.scalar_bytes * len(trained),
+    )
 
 
 def _observe(
-    model: nn.Module,
-    batch: Any,
-    loss: Callable[[Any], Tensor] | None,
-    train: bool,
-    copy: Callable[[Tensor], Tensor],
+    model: nn.Module, batch: Any, loss: Any, dtype: torch.dtype | None, train: bool, *, fake: bool
 ) -> list[Op]:
-    """Runs the step on copies of parameters, buffers and batch, and returns what was seen."""
-    names: dict[str, str] = {}
-    copies: dict[str, Tensor] = {}
-    known: dict[int, Tensor] = {}  # tied tensors stay tied
-    recorder = Recorder(model)
-    for name, tensor in (
-        *model.named_parameters(remove_duplicate=False),
-        *model.named_buffers(remove_duplicate=False),
-    ):
-        if id(tensor) not in known:
-            made = copy(tensor)
-            if isinstance(tensor, nn.Parameter):
-                made.requires_grad_(tensor.requires_grad and train)
-                recorder.parameter(layer_name(name), made)
-            known[id(tensor)] = made
-            names[name] = name
-        copies[name] = known[id(tensor)]
-    inputs = tree_map(lambda x: copy(x) if isinstance(x, Tensor) else x, batch)
-    args, kwargs = ((), inputs) if isinstance(inputs, Mapping) else (_as_tuple(inputs), {})
-    with _untouched(model, train), torch.set_grad_enabled(train), recorder:
-        output = torch.func.functional_call(model, copies, args, dict(kwargs), tie_weights=True)
-        if train:
-            scalar = _loss(output, loss)
-            recorder.begin_backward()
-            scalar.backward()
-    return recorder.ops
+    mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
+    weights = Weights()
+    state: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.UninitializedParameter):
+            raise InputError(f"model: {name} has no shape yet; run one batch through it first")
+        stand_in = _stand_in(parameter, mode, dtype)
+        state[name] = stand_in
+        weights.add(name, stand_in)
+        if not parameter.is_meta and fake:
+            # Modules that keep their weights elsewhere too (nn.LSTM) may use the original.
+            weights.add(name, parameter)
+    for name, buffer in model.named_buffers():
+        state[name] = _stand_in(buffer, mode, dtype, buffer=True)
+    args, kwargs = _arguments(tree_map_only(Tensor, lambda t: _stand_in(t, mode, dtype), batch))
+    observer = Observer(weights, mode)
+    with _left_as_it_was(model), _paths(model, observer), _not_on_meta():
+        model.train(train)
+        with torch.set_grad_enabled(train), observer:
+            output = functional_call(model, state, args, kwargs)
+            if train:
+                scalar = _scalar(output, loss)
+                if not scalar.requires_grad:
+                    raise InputError(
+                        "loss: depends on no parameter that is trained; allowed is one that does"
+                    )
+                scalar.backward()
+    return observer.ops
 
 
-def _hollow(tensor: Tensor) -> Tensor:
-    """A tensor of the same shape on the CPU: without memory, under a FakeTensorMode."""
-    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="cpu")
+def _stand_in(
+    tensor: Tensor, mode: FakeTensorMode | None, dtype: torch.dtype | None, buffer: bool = False
+) -> Tensor:
+    """A leaf of the same shape: without data, or with it for integers and real observation."""
+    floating = tensor.is_floating_point() or tensor.is_complex()
+    kind = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+    small = not tensor.is_meta and (not buffer or tensor.numel() <= _KEPT_INTEGERS)
+    if mode is None or (not floating and small):
+        held = tensor.detach().to(kind)
+        held = held.clone() if buffer or not floating else held
+    else:
+        device = "cpu" if tensor.is_meta else tensor.device
+        with mode:
+            held = torch.empty_strided(tensor.shape, tensor.stride(), dtype=kind, device=device)
+    return held.requires_grad_(tensor.requires_grad) if floating else held
+
+
+def _arguments(batch: Any) -> tuple[tuple, dict]:
+    if isinstance(batch, Mapping):
+        return (), dict(batch)
+    if isinstance(batch, (tuple, list)):
+        return tuple(batch), {}
+    if isinstance(batch, Tensor):
+        return (batch,), {}
+    raise InputError(
+        f"batch: type is {type(batch).__name__}; allowed is a tensor, a tuple or a dict"
+    )
+
+
+def _scalar(output: Any, loss: Callable[[Any], Tensor] | None) -> Tensor:
+    if loss is not None:
+        found = loss(output)
+    else:
+        found = output.get("loss") if isinstance(output, Mapping) else None
+        found = getattr(output, "loss", None) if found is None else found
+    if found is None:
+        parts = [output] if isinstance(output, Tensor) else _outputs(output)
+        parts = [t for t in parts if t.requires_grad]
+        if not parts:
+            raise InputError(
+                f"model: output of type {type(output).__name__} has no tensor with a gradient; "
+                "give loss"
+            )
+        if len(parts) == 1 and parts[0].numel() == 1:
+            return parts[0]
+        found = torch.stack([t.sum() for t in parts]).sum() if len(parts) > 1 else parts[0].sum()
+    if not isinstance(found, Tensor) or found.numel() != 1:
+        given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise InputError(f"loss: is {given}; allowed is a tensor of one element")
+    return found
+
+
+def _outputs(output: Any) -> list[Tensor]:
+    return tensors_in(vars(output) if hasattr(output, "__dict__") else output)
+
+
+def _updates(
+    model: nn.Module, rule: _Optimizer, dtype: torch.dtype | None, ops: list[Op]
+) -> list[Op]:
+    """One op per trained parameter, or per block of its rows where the model uses blocks."""
+    shapes = {op.name: op.weight_shape for op in ops if op.weight_shape is not None}
+    found: list[Op] = []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad or parameter.numel() == 0:
+            continue
+        kind = dtype if dtype is not None and parameter.is_floating_point() else parameter.dtype
+        layer = layer_name(name)
+        matrix = mask_shape(tuple(parameter.shape)) if parameter.ndim >= 2 else (1, 0)
+        blocks = _blocks(layer, matrix, shapes)
+        for label, shape in blocks or ((layer, None),):
+            numel = shape[0] * shape[1] if shape else parameter.numel()
+            moved = rule.streams * numel * kind.itemsize
+            found.append(
+                Op(
+                    "optimizer", "update", label, dtype=dtype_name(kind),
+                    dense_flops=rule.flops * numel,
+                    activation_bytes=0 if shape else moved,
+                    weight_bytes=moved if shape else 0,
+                    weight_shape=shape,
+                )
+            )  # fmt: skip
+    return found
+
+
+def _blocks(
+    layer: str, matrix: tuple[int, int], shapes: Mapping[str, tuple[int, int]]
+) -> list[tuple[str, tuple[int, int]]]:
+    """The layers that make up a parameter: itself, or disjoint blocks that cover it; else none."""
+    if shapes.get(layer) == matrix:
+        return [(layer, matrix)]
+    parts = sorted((_rows(name)[1], name) for name in shapes if _rows(name)[0] == layer)
+    ends = [stop for (_, stop), _ in parts]
+    starts = [start for (start, _), _ in parts]
+    if parts and starts == [0, *ends[:-1]] and ends[-1] == matrix[0]:
+        return [(name, shapes[name]) for _, name in parts]
+    return []
+
+
+def _rows(name: str) -> tuple[str, tuple[int, int]]:
+    """("attn.in_proj_weight", (0, 64)) of "attn.in_proj_weight[0:64]"."""
+    layer, bracket, rest = name.partition("[")
+    if not bracket or not rest.endswith("]"):
+        return "", (0, 0)
+    start, _, stop = rest[:-1].partition(":")
+    return layer, (int(start), int(stop))
+
+
+def _by_block(masks: Mapping[str, Mask], step: Workload) -> dict[str, Mask]:
+    """Masks by the layers of the step: one of a whole parameter is cut into the blocks used."""
+    layers = step.layers
+    found: dict[str, Mask] = {}
+    for name, mask in masks.items():
+        if not isinstance(mask, Mask):
+            raise InputError(
+                f"mask of {name!r}: type is {type(mask).__name__}; allowed is hwsim.Mask"
+            )
+        blocks = [label for label in layers if _rows(label)[0] == name]
+        if name in layers or not blocks:
+            found[name] = mask
+            continue
+        n_out, n_in = max(_rows(b)[1][1] for b in blocks), layers[blocks[0]][1]
+        if mask.shape != (n_out, n_in):
+            raise InputError(
+                f"mask of {name!r}: shape is {mask.shape}; allowed is (n, k) = {(n_out, n_in)}"
+            )
+        for block in blocks:
+            start, stop = _rows(block)[1]
+            found[block] = Mask(mask.array[start:stop])
+    return found
+
+
+def _check(model: Any, optimizer: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: type is {type(model).__name__}; allowed is torch.nn.Module")
+    if optimizer is not None and optimizer not in OPTIMIZERS:
+        raise InputError(unknown("optimizer", optimizer, tuple(OPTIMIZERS)))
+
+
+def _torch_dtype(given: torch.dtype | str | None) -> torch.dtype | None:
+    names = ("float64", "float32", "bfloat16", "float16")
+    if given is None:
+        return None
+    name = str(given).removeprefix("torch.")
+    if name not in names:
+        raise InputError(unknown("dtype", name, names))
+    return getattr(torch, name)
+
+
+def _not_on_meta() -> contextlib.AbstractContextManager:
+    """Under `with torch.device("meta")`, tensors that the model makes itself go to the CPU."""
+    on_meta = torch.get_default_device().type == "meta"
+    return torch.device("cpu") if on_meta else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
-def _untouched(model: nn.Module, train: bool) -> Iterator[None]:
-    """The model in the wanted mode; its modes and the random streams as before afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    with torch.random.fork_rng(devices=[]):
-        try:
-            for module, _ in modes:
-                module.training = train
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
+def _paths(model: nn.Module, observer: Observer) -> Iterator[None]:
+    """Keeps observer.path at the modules that are being computed, outermost first."""
+    names = {id(m): name or type(m).__name__ for name, m in model.named_modules()}
+
+    def enter(module: nn.Module, *_: Any) -> None:
+        if id(module) in names:
+            observer.path.append(names[id(module)])
+
+    def leave(module: nn.Module, *_: Any) -> None:
+        if id(module) in names and observer.path:
+            observer.path.pop()
+
+    handles = (
+        register_module_forward_pre_hook(enter),
+        register_module_forward_hook(leave, always_call=True),
+    )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
-def _as_tuple(batch: Any) -> tuple[Any, ...]:
-    return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+@contextlib.contextmanager
+def _left_as_it_was(model: nn.Module) -> Iterator[None]:
+    """Restores gradients, training flags, random streams and torch's switches.
 
-
-def _loss(output: Any, loss: Callable[[Any], Tensor] | None) -> Tensor:
-    if loss is not None:
-        scalar = loss(output)
-    elif isinstance(output, Tensor):
-        scalar = output if output.ndim == 0 else output.sum()
-    elif isinstance(getattr(output, "loss", None), Tensor):
-        scalar = output.loss
-    else:
-        values = output.values() if isinstance(output, Mapping) else output
-        tensors = [t for t in tree_flatten(values)[0] if isinstance(t, Tensor)]
-        floating = [t.sum() for t in tensors if t.is_floating_point() and t.requires_grad]
-        if not floating:
-            raise InputError("loss: the model's output has no tensor with a gradient; give loss=")
-        scalar = torch.stack(floating).sum()
-    if not isinstance(scalar, Tensor) or scalar.ndim or not scalar.requires_grad:
-        raise InputError(
-            f"loss: {scalar!r:.60}; allowed is a scalar tensor that depends on a parameter"
-        )
-    return scalar
-
-
-def _updates(model: nn.Module, optimizer: str) -> list[Op]:
-    """One optimizer op per parameter that is trained."""
-    passes, flops = OPTIMIZERS[optimizer]
-    return [
-        Op(
-            "optimizer", "update", layer_name(name), dtype=dtype_name(p),
-            dense_flops=flops * p.numel(),
-            weight_bytes=passes * p.numel() * p.element_size(),
-            weight_shape=mask_shape(tuple(p.shape)) if p.ndim >= 2 else (1, max(1, p.numel())),
-        )
-        for name, p in model.named_parameters()
-        if p.requires_grad and p.numel()
-    ]  # fmt: skip
+    Fused paths that hide their products (oneDNN and cuDNN recurrent layers, the encoder's fast
+    path) are switched off meanwhile.
+    """
+    parameters = list(model.parameters())
+    gradients = [p.grad for p in parameters]
+    flags = [(m, m.training) for m in model.modules()]
+    streams = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    switches = (
+        (torch._C._set_mkldnn_enabled, torch._C._get_mkldnn_enabled()),
+        (torch._C._set_cudnn_enabled, torch._C._get_cudnn_enabled()),
+        (torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled()),
+    )
+    try:
+        for parameter in parameters:
+            parameter.grad = None
+        for switch, _ in switches:
+            switch(False)
+        yield
+    finally:
+        for switch, setting in switches:
+            switch(setting)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        for module, training in flags:
+            module.training = training
+        random.setstate(streams[0])
+        np.random.set_state(streams[1])  # noqa: NPY002
+        torch.set_rng_state(streams[2])
+        if on_gpu is not None:
+            torch.cuda.set_rng_state_all(on_gpu)
