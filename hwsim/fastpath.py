@@ -31,22 +31,30 @@ def _serve(
     rest = n_bytes - chunks * interleave
     share = chunks // channels
     more = chunks - share * channels
+    # Only three sizes occur: a share, one chunk more, or the rest more.
+    even = share * interleave
+    even_cycles = np.int64(np.ceil(even / bytes_per_cycle))
+    more_cycles = np.int64(np.ceil((even + interleave) / bytes_per_cycle)) if more else even_cycles
+    rest_cycles = np.int64(np.ceil((even + rest) / bytes_per_cycle)) if rest else even_cycles
     last = ready
     for c in range(channels):
         place = c - first
         if place < 0:
             place += channels
-        piece = share * interleave
         if place < more:
-            piece += interleave
+            cycles = more_cycles
         elif place == more:
-            piece += rest
-        if piece:
-            cycles = np.int64(np.ceil(piece / bytes_per_cycle))
-            end = max(ready, free[c]) + cycles
-            free[c] = end
-            busy[c] += cycles
-            last = max(last, end)
+            if even + rest == 0:
+                continue
+            cycles = rest_cycles
+        else:
+            if even == 0:
+                continue
+            cycles = even_cycles
+        end = max(ready, free[c]) + cycles
+        free[c] = end
+        busy[c] += cycles
+        last = max(last, end)
     used = chunks + (1 if rest else 0)
     return last + latency, (first + used) % channels
 

@@ -118,15 +118,17 @@ class SigmaLike(Accelerator):
         return Tiles(*table, names=(op.name or op.kind,) * table.shape[1])
 
     def _priced(self, op: Op) -> tuple[int, ...]:
-        priced = self._known.get("priced")
-        if priced is None:
+        known = self._known.get("priced")
+        if known is None:
             from hwsim.devices import _flexible
 
-            priced = self._known["priced"] = _flexible.priced
-        return priced(
-            *self._arguments(op), self.dram_channels, self.channel_bytes_per_cycle,
-            self.latency_cycles, self.interleave_bytes,
-        )  # fmt: skip
+            memory = (
+                self.dram_channels, self.channel_bytes_per_cycle, self.latency_cycles,
+                self.interleave_bytes,
+            )  # fmt: skip
+            known = self._known["priced"] = (_flexible.priced, memory)
+        priced, memory = known
+        return priced(*self._arguments(op), *memory)
 
     def _arguments(self, op: Op) -> tuple:
         sizes, streams = self.rows(op)
