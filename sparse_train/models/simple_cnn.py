@@ -1,0 +1,45 @@
+"""A five-layer convolutional network for images of 32 × 32."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hwsim.errors import InputError
+from sparse_train.models._family import Family
+
+# Channels of the convolutions; the fifth layer is the classifier.
+PRESETS = {"small": (16, 32, 64, 64), "medium": (32, 64, 128, 128)}
+
+
+class SimpleCnn(nn.Module):
+    """Four 3 × 3 convolutions with BatchNorm and ReLU, the last three of stride 2, and a linear
+    layer on the mean over positions: (batch, 3, 32, 32) → (batch, classes)."""
+
+    def __init__(self, channels: tuple[int, int, int, int], classes: int = 10) -> None:
+        super().__init__()
+        if len(channels) != 4 or min(*channels, classes) < 1:
+            raise InputError(
+                f"channels: value is {channels}, classes: {classes}; allowed are four, at least 1"
+            )
+        widths = (3, *channels)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(widths[i], widths[i + 1], 3, stride=2 if i else 1, padding=1, bias=False)
+            for i in range(4)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in channels)
+        self.head = nn.Linear(channels[-1], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = F.relu(norm(convolution(x)))
+        return self.head(x.mean((2, 3)))
+
+
+def _build(preset: str, batch_size: int, length: int) -> tuple[SimpleCnn, Tensor]:
+    with torch.device("meta"):
+        return SimpleCnn(PRESETS[preset]), torch.empty(batch_size, 3, 32, 32)
+
+
+FAMILY = Family(presets=tuple(PRESETS), build=_build)

@@ -1,0 +1,71 @@
+"""A vision transformer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sparse_train.models._family import Family
+from sparse_train.models.bert import BertConfig, EncoderLayer
+
+
+@dataclass(frozen=True)
+class VitConfig:
+    """Sizes: encoder layers, width, heads and inner width as in BERT; image and patch in pixels."""
+
+    layers: int
+    width: int
+    heads: int
+    ffn: int
+    image: int = 224
+    patch: int = 16
+    classes: int = 1000
+
+
+# small: Touvron et al. (2021), DeiT, table 1; base, large: Dosovitskiy et al. (2021), table 1.
+PRESETS = {
+    "small": VitConfig(12, 384, 6, 1536),
+    "base": VitConfig(12, 768, 12, 3072),
+    "large": VitConfig(24, 1024, 16, 4096),
+}
+
+
+class Vit(nn.Module):
+    """(batch, 3, image, image) → (batch, classes).
+
+    Patches through one convolution, a class token, learnt positions, pre-LN encoder layers, a
+    linear layer on the class token.
+
+    Source: Dosovitskiy et al. (2021), "An image is worth 16 × 16 words", section 3.1.
+    """
+
+    def __init__(self, config: VitConfig) -> None:
+        super().__init__()
+        encoder = BertConfig(
+            layers=config.layers, width=config.width, heads=config.heads, ffn=config.ffn
+        )
+        patches = (config.image // config.patch) ** 2
+        self.patches = nn.Conv2d(3, config.width, config.patch, config.patch)
+        self.token = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.positions = nn.Parameter(torch.randn(1, patches + 1, config.width) * 0.02)
+        self.encoder = nn.ModuleList(EncoderLayer(encoder) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+        self.head = nn.Linear(config.width, config.classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)  # (batch, patches, width)
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), tokens], 1) + self.positions
+        for layer in self.encoder:
+            tokens = layer(tokens, None)
+        return self.head(self.norm(tokens[:, 0]))
+
+
+def _build(preset: str, batch_size: int, length: int) -> tuple[Vit, Tensor]:
+    config = PRESETS[preset]
+    with torch.device("meta"):
+        return Vit(config), torch.empty(batch_size, 3, config.image, config.image)
+
+
+FAMILY = Family(presets=tuple(PRESETS), build=_build)
