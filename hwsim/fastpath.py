@@ -11,8 +11,8 @@ import numba
 import numpy as np
 
 from hwsim.errors import InputError
-from hwsim.pipeline import Machine, Run, Tiles
 from hwsim.pipeline import simulate as simulate_events
+from hwsim.tiles import Machine, Run, Tiles
 
 # Times are exact in int64 and in the float64 that bandwidths are divided in.
 _LARGEST = 2**52

@@ -75,7 +75,8 @@ def step_timeline(device: Device, workload: Workload, *, most_tiles: int = 4000)
     Raises:
         InputError: a device that has no pipeline, or a workload without products.
     """
-    from hwsim.pipeline import Tiles, simulate
+    from hwsim.pipeline import simulate
+    from hwsim.tiles import Tiles
 
     if not has_timeline(device):
         raise InputError(f"device {device.name!r}: model {device.model!r} has no pipeline to draw")

@@ -15,7 +15,7 @@ from hwsim.roofline import roofline
 from hwsim.workload import PRODUCTS, Op, Workload
 
 if TYPE_CHECKING:
-    from hwsim.pipeline import Machine, Run, Tiles
+    from hwsim.tiles import Machine, Run, Tiles
 
 SELECT_PASSES = 4  # a radix select over 32-bit scores looks at each of them once per byte
 
@@ -75,7 +75,7 @@ class Accelerator(Device):
 
     def machine(self) -> Machine:
         """What the tiles contend for."""
-        from hwsim.pipeline import Machine
+        from hwsim.tiles import Machine
 
         return Machine(
             channels=self.dram_channels,

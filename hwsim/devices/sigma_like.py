@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from hwsim.estimate import Estimate
 from hwsim.workload import Op
 
 if TYPE_CHECKING:
-    from hwsim.pipeline import Tiles
+    from hwsim.tiles import Tiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,9 +112,10 @@ class SigmaLike(Accelerator):
 
     def tiles(self, op: Op) -> Tiles:
         from hwsim.devices import _flexible
-        from hwsim.pipeline import Tiles
+        from hwsim.tiles import Tiles
 
-        table = _flexible.tile_table(*self._arguments(op), np.zeros(6, np.int64))
+        arguments = (*self._arguments(op), np.zeros(6, np.int64))
+        table = _flexible.tile_table(*arguments)
         return Tiles(*table, names=(op.name or op.kind,) * table.shape[1])
 
     def _priced(self, op: Op) -> tuple[int, ...]:
@@ -130,7 +131,7 @@ class SigmaLike(Accelerator):
         priced, memory = known
         return priced(*self._arguments(op), *memory)
 
-    def _arguments(self, op: Op) -> tuple:
+    def _arguments(self, op: Op) -> tuple[Any, ...]:
         sizes, streams = self.rows(op)
         first, second, result, repeats = self._shape(op)
         bits_per_row = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hwsim.device import parameter
 from hwsim.devices._accelerator import Accelerator
@@ -16,7 +16,7 @@ from hwsim.workload import Op
 if TYPE_CHECKING:
     import numpy as np
 
-    from hwsim.pipeline import Machine, Tiles
+    from hwsim.tiles import Machine, Tiles
 
 SUM_BYTES = 4  # partial sums are kept in float32
 
@@ -113,7 +113,7 @@ class Systolic(Accelerator):
     def tiles(self, op: Op) -> Tiles:
         import numpy as np
 
-        from hwsim.pipeline import Tiles
+        from hwsim.tiles import Tiles
 
         table = self._table(op)
         table[5] = np.ceil(table[2] / self.output_port_bytes).astype(np.int64)
@@ -124,7 +124,8 @@ class Systolic(Accelerator):
 
         compressed = self.estimate(op).kernel != "dense"
         _, blocked = self._folded(op, compressed)
-        return _folds.fold_table(*self._arguments(op, compressed), blocked)
+        arguments = (*self._arguments(op, compressed), blocked)
+        return _folds.fold_table(*arguments)
 
     def _price(self, op: Op, *, compressed: bool, rejected: tuple[Estimate, ...] = ()) -> Estimate:
         totals, _ = self._folded(op, compressed)
@@ -138,14 +139,15 @@ class Systolic(Accelerator):
         if known is None:
             from hwsim.devices import _folds
 
-            arguments = self._arguments(op, compressed)
+            shape = self._arguments(op, compressed)
+            memory = (
+                self.output_port_bytes, self.dram_channels, self.channel_bytes_per_cycle,
+                self.latency_cycles, self.interleave_bytes, self.arrays,
+            )  # fmt: skip
             runs = []
             for blocked in (False, True):
-                totals = _folds.priced(
-                    *arguments, blocked, self.output_port_bytes, self.dram_channels,
-                    self.channel_bytes_per_cycle, self.latency_cycles, self.interleave_bytes,
-                    self.arrays,
-                )  # fmt: skip
+                arguments = (*shape, blocked, *memory)
+                totals = _folds.priced(*arguments)
                 runs.append((totals[7] >= 0, totals[0], blocked, totals))
             *_, blocked, totals = min(runs)
             known = self._known[key] = (totals, blocked)
@@ -162,7 +164,7 @@ class Systolic(Accelerator):
             return f"mask is not {self.sparsity_n}:{self.sparsity_m} along its {axis}s"
         return ""
 
-    def _arguments(self, op: Op, compressed: bool) -> tuple:
+    def _arguments(self, op: Op, compressed: bool) -> tuple[Any, ...]:
         from hwsim.devices import _folds
 
         first, second, result, repeats = self._shape(op)
