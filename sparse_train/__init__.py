@@ -1,5 +1,6 @@
 """sparse_train: dynamic sparse training of torch modules."""
 
+# Functions with the names of their modules: bound here, after the modules have been.
 from sparse_train.sparsify import Sparsifier, sparsify
 from sparse_train.workload import workload
 

@@ -98,6 +98,15 @@ class SRigL(Algorithm):
         return alive
 
 
+def fan_in_after_ablation(budget: int, neurons: int, n_in: int) -> int:
+    """The fan-in that spends the budget on the active neurons: at least 1, at most n_in.
+
+    >>> fan_in_after_ablation(128, 12, 32)
+    10
+    """
+    return min(max(budget // neurons, 1), n_in)
+
+
 def _regrown(
     magnitude: np.ndarray,
     growth: np.ndarray,
@@ -111,7 +120,7 @@ def _regrown(
     neurons = int(alive.sum())
     if neurons == 0:
         return np.zeros_like(mask)
-    fan_in = min(max(budget // neurons, 1), n_in)
+    fan_in = fan_in_after_ablation(budget, neurons, n_in)
     edges = np.array([0, n_in], dtype=np.int64)
     quotas = np.where(alive, fan_in, 0).astype(np.int64).reshape(n_out, 1)
     candidates = mask & alive[:, None]
