@@ -29,8 +29,8 @@ ATTENTION_BACKWARD = {
     "_scaled_dot_product_fused_attention_overrideable_backward",
 }
 ATTENTION = {name.removesuffix("_backward") for name in ATTENTION_BACKWARD}
-# A copy of a parameter is still that parameter: casts (autocast), layouts, masking by a product.
-WEIGHT_COPIES = ("_to_copy", "clone", "contiguous", "mul")
+# A copy of a parameter is still that parameter: casts (autocast), layouts, masked, normalised.
+WEIGHT_COPIES = ("_to_copy", "clone", "contiguous", "mul", "_weight_norm_interface")
 _GATHERS = ("embedding", "index", "index_select", "gather", "take", "_unsafe_index")
 _NORMS = ("layer_norm", "batch_norm", "group_norm", "rms_norm", "instance_norm", "linalg_vector")
 _LOSSES = ("loss", "binary_cross_entropy", "kl_div", "cosine_embedding")

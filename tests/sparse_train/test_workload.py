@@ -424,3 +424,20 @@ def test_bad_input_is_one_clear_line(call, message):
     with pytest.raises(hwsim.InputError, match=message) as caught:
         call(nn.Linear(4, 2), torch.randn(3, 4))
     assert "\n" not in str(caught.value)
+
+
+def test_a_weight_that_is_masked_or_normalised_on_the_way_is_still_the_layers():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+            self.register_buffer("keep", torch.ones(3, 4, dtype=torch.bool))
+
+        def forward(self, x):
+            return F.linear(x, self.layer.weight * self.keep, self.layer.bias)
+
+    assert workload(Masked(), torch.randn(2, 4)).layers == {"layer": (3, 4)}
+    normalised = nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))
+    step = workload(normalised, torch.randn(2, 4))
+    assert set(step.layers.values()) == {(3, 4)}
+    assert [op.phase for op in step if op.m] == ["forward", "grad_weight"]
