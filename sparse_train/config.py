@@ -1,0 +1,178 @@
+"""Everything that decides a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hwsim.errors import InputError
+from hwsim.registry import unknown
+from sparse_train import schedules
+from sparse_train.algorithms import ALGORITHMS
+from sparse_train.tasks import TASKS
+from sparse_train.tasks._base import check_integer
+
+DENSE = "dense"
+OPTIMIZERS = ("adamw", "sgd")
+DECAYS = ("cosine", "linear", "none")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of one run; two runs with equal settings and threads end with equal bits.
+
+    Attributes:
+        task, task_options: a name in `sparse_train.tasks` and its settings.
+        model, preset, model_options: what is trained; options override the preset.
+        algorithm, algorithm_options: "dense" for no masks, or a name in
+            `sparse_train.algorithms` and its settings.
+        density, pattern, distribution, schedule, initial_density, update_interval, drop_fraction,
+            end_step, layers: as in `sparsify`; without effect where the algorithm is "dense".
+        steps, batch_size: how long, and on how many windows (images, …) a step.
+        optimizer: "adamw" or "sgd". `beta2` is AdamW's; `beta1` is also SGD's momentum.
+        learning_rate: the peak, reached after `warmup_steps`; then falls along `decay` to
+            `final_share` of it in the last step.
+        weight_decay: of weights of rank 2 and more; biases and norms have none.
+        clip_norm: gradients are scaled down to this norm; None for no limit.
+        eval_interval: steps between validations; also before the first and after the last step.
+        checkpoint_interval: steps between checkpoints: what a kill can cost.
+        seed: of initial weights, batches, masks and dropout.
+        threads: of torch; None for what torch has. The number used is recorded.
+        tensorboard: whether event files are written too.
+    """
+
+    task: str = "mlm"
+    task_options: Mapping[str, Any] = field(default_factory=dict)
+    model: str = "bert"
+    preset: str = "tiny"
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    algorithm: str = DENSE
+    algorithm_options: Mapping[str, Any] = field(default_factory=dict)
+    density: float = 1.0
+    pattern: str | None = None
+    distribution: str = "erk"
+    schedule: str | None = None
+    initial_density: float = 1.0
+    update_interval: int | None = None
+    drop_fraction: float = 0.3
+    end_step: int | None = None
+    layers: str | tuple[str, ...] | None = None
+    steps: int = 1000
+    batch_size: int = 16
+    optimizer: str = "adamw"
+    learning_rate: float = 2e-3
+    warmup_steps: int = 100
+    decay: str = "cosine"
+    final_share: float = 0.0
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.98
+    clip_norm: float | None = 1.0
+    eval_interval: int = 100
+    checkpoint_interval: int = 500
+    seed: int = 0
+    threads: int | None = None
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "eval_interval", "checkpoint_interval"):
+            check_integer(name, getattr(self, name), 1)
+        for name in ("warmup_steps", "seed"):
+            check_integer(name, getattr(self, name), 0)
+        if self.threads is not None:
+            check_integer("threads", self.threads, 1)
+        _number("learning_rate", self.learning_rate, above=0)
+        _number("weight_decay", self.weight_decay, least=0)
+        _number("final_share", self.final_share, least=0, most=1)
+        _number("density", self.density, least=0, most=1)
+        _number("beta1", self.beta1, least=0, below=1)
+        _number("beta2", self.beta2, least=0, below=1)
+        if self.clip_norm is not None:
+            _number("clip_norm", self.clip_norm, above=0)
+        _one_of("task", self.task, TASKS.names())
+        _one_of("algorithm", self.algorithm, (DENSE, *ALGORITHMS.names()))
+        _one_of("optimizer", self.optimizer, OPTIMIZERS)
+        _one_of("decay", self.decay, DECAYS)
+        if self.schedule is not None:
+            _one_of("schedule", self.schedule, ("constant", *sorted(schedules.NAMED)))
+        if self.algorithm == DENSE and self.density != 1:
+            raise InputError(
+                f"density: value is {self.density}; allowed with algorithm 'dense' is 1"
+            )
+        for name in ("task_options", "model_options", "algorithm_options"):
+            _options(name, getattr(self, name))
+        if isinstance(self.layers, list):
+            object.__setattr__(self, "layers", tuple(self.layers))
+
+    def learning_rate_at(self, step: int) -> float:
+        """The rate of step number `step`, counted from 1."""
+        if step <= self.warmup_steps:
+            return self.learning_rate * step / self.warmup_steps
+        left = self.steps - self.warmup_steps
+        progress = min((step - self.warmup_steps) / left, 1.0) if left > 0 else 1.0
+        if self.decay == "cosine":
+            share = (1 + math.cos(math.pi * progress)) / 2
+        else:
+            share = 1 - progress if self.decay == "linear" else 1.0
+        return self.learning_rate * (self.final_share + (1 - self.final_share) * share)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON has it; `from_json` gives an equal config back."""
+        content = dataclasses.asdict(self)
+        if isinstance(self.layers, tuple):
+            content["layers"] = list(self.layers)
+        return content
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> TrainConfig:
+        """The config of a dictionary; missing keys have their defaults.
+
+        Raises:
+            InputError: a key that is not known, or a value that is not allowed.
+        """
+        valid = tuple(f.name for f in dataclasses.fields(cls))
+        for key in content:
+            if key not in valid:
+                raise InputError(unknown("key of the configuration", key, valid))
+        return cls(**content)
+
+    def first_difference(self, other: TrainConfig) -> str | None:
+        """The first key, in order of the fields, in which two configs differ."""
+        mine, theirs = self.to_json(), other.to_json()
+        return next((key for key in mine if mine[key] != theirs[key]), None)
+
+
+def _options(name: str, value: object) -> None:
+    good = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+    plain = (str, int, float, bool, type(None))
+    if not good or not all(isinstance(item, plain) for item in value.values()):
+        raise InputError(
+            f"{name}: value is {value!r}; allowed is names with numbers, strings or None"
+        )
+
+
+def _one_of(name: str, value: object, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise InputError(unknown(name, value, valid))
+
+
+def _number(
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> None:
+    good = isinstance(value, (int, float)) and not isinstance(value, bool)
+    good = good and math.isfinite(value)
+    good = good and (above is None or value > above) and (least is None or value >= least)
+    good = good and (most is None or value <= most) and (below is None or value < below)
+    if not good:
+        limits = (("above", above), ("at least", least), ("at most", most), ("below", below))
+        words = " and ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
+        raise InputError(f"{name}: value is {value!r}; allowed is a number {words}")

@@ -1,0 +1,210 @@
+"""What a training run left behind, and what it would have cost on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from hwsim.device import Device
+from hwsim.errors import InputError
+from hwsim.mask import Mask
+from hwsim.workload import Workload
+from sparse_train import run_folder
+from sparse_train.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive training steps that do the same work.
+
+    Attributes:
+        first_step: counted from 1.
+        steps: how many.
+        workload: of each of them.
+    """
+
+    first_step: int
+    steps: int
+    workload: Workload
+
+
+@dataclass(frozen=True)
+class NetTime:
+    """Net training time up to each validation; arrays of shape (evaluations,).
+
+    Attributes:
+        steps: training steps done by then.
+        seconds, low_s, high_s: expected time of that many steps, and its interval.
+    """
+
+    steps: np.ndarray
+    seconds: np.ndarray
+    low_s: np.ndarray
+    high_s: np.ndarray
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """A run's folder, read. Also of a run that is under way, was killed or diverged.
+
+    Attributes:
+        folder: the run's.
+        config: its settings.
+        environment: Python, torch, threads, package version, machine.
+        task: what the task said of its data: sizes and digests.
+        metrics: one row per training step (split "train") and per validation; columns `step`,
+            `split`, `loss`, `accuracy`, `learning_rate`, `gradient_norm`, `mask_update`,
+            `elapsed_s`. A training row's loss is that of the batch, before the step's update; a
+            validation row's is after it. Step 0 is before training.
+        densities: one row per mask version and layer: `version`, `first_step`, `layer`, `nnz`,
+            `size`, `density`.
+    """
+
+    folder: Path
+    config: TrainConfig
+    environment: dict[str, Any]
+    task: dict[str, Any]
+    metrics: pl.DataFrame
+    densities: pl.DataFrame
+    dense_gradient: bool
+
+    @classmethod
+    def load(cls, folder: str | Path) -> TrainingRecord:
+        """Reads a run's folder.
+
+        Raises:
+            InputError: no run there, or a file of it that is broken.
+        """
+        folder = Path(folder)
+        content = run_folder.read_config(folder)
+        if content is None:
+            raise InputError(f"run folder {folder}: no {run_folder.CONFIG} in it; not a run")
+        try:
+            return cls(
+                folder=folder,
+                config=TrainConfig.from_json(content["config"]),
+                environment=content["environment"],
+                task=content["task"],
+                metrics=run_folder.read_table(
+                    folder / run_folder.METRICS, run_folder.METRICS_SCHEMA
+                ),
+                densities=run_folder.read_table(
+                    folder / run_folder.DENSITIES, run_folder.DENSITIES_SCHEMA
+                ),
+                dense_gradient=content["dense_gradient"],
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{folder / run_folder.CONFIG}: {error} is missing") from None
+
+    @cached_property
+    def training(self) -> pl.DataFrame:
+        """The metrics' training rows."""
+        return self.metrics.filter(pl.col("split") == "train")
+
+    @cached_property
+    def evaluations(self) -> pl.DataFrame:
+        """The metrics' validation rows."""
+        return self.metrics.filter(pl.col("split") == "validation")
+
+    @property
+    def steps(self) -> int:
+        """Training steps recorded so far."""
+        return len(self.training)
+
+    @property
+    def complete(self) -> bool:
+        return (self.folder / run_folder.WEIGHTS).is_file()
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds this machine trained for, validations and interruptions not counted."""
+        return float(self.metrics["elapsed_s"].max() or 0.0)
+
+    @cached_property
+    def mask_versions(self) -> tuple[tuple[int, Path], ...]:
+        """(first step that used it, file) of each mask version; empty for a dense run."""
+        firsts = self.densities.group_by("version").agg(pl.col("first_step").first())
+        return tuple(
+            (first, run_folder.mask_path(self.folder, version))
+            for version, first in sorted(firsts.iter_rows())
+        )
+
+    def masks(self, version: int) -> dict[str, Mask]:
+        """Layer → mask of one version; 0 is the first, −1 the last."""
+        if not -len(self.mask_versions) <= version < len(self.mask_versions):
+            raise InputError(
+                f"version: value is {version}; the run has {len(self.mask_versions)} mask versions"
+            )
+        return run_folder.read_masks(self.mask_versions[version][1])[1]
+
+    @cached_property
+    def base_workload(self) -> Workload:
+        """One dense training step."""
+        return run_folder.read_workload(self.folder)
+
+    def iter_segments(self) -> Iterator[Segment]:
+        """The whole run in order, one mask version in memory at a time.
+
+        A mask update in step s acts on the masks before it: step s is priced as a growth step of
+        the old version, the new one serves from s + 1. A layer whose mask did not change keeps its
+        Mask object, so that its price is looked up, not computed.
+        """
+        base = self.base_workload
+        priced = base.layers  # a layer that the model never uses does no work
+        updates = self.training.filter(pl.col("mask_update"))["step"].to_list()
+        firsts = [first for first, _ in self.mask_versions] or [1]
+        masks: dict[str, Mask] = {}
+        for version, first in enumerate(firsts):
+            last = firsts[version + 1] - 1 if version + 1 < len(firsts) else self.steps
+            last = min(last, self.steps)
+            if self.mask_versions:
+                fresh = self.masks(version)
+                masks = {
+                    n: masks[n] if masks.get(n) == m else m for n, m in fresh.items() if n in priced
+                }
+            ordinary = base.with_masks(masks)
+            at = first
+            for update in [u for u in updates if first <= u <= last]:
+                if update > at:
+                    yield Segment(at, update - at, ordinary)
+                growth = ordinary.growth_step(dense_gradient=self.dense_gradient)
+                yield Segment(update, 1, growth)
+                at = update + 1
+            if at <= last:
+                yield Segment(at, last - at + 1, ordinary)
+
+    def segments(self) -> list[Segment]:
+        """`iter_segments` as a list: all mask versions in memory."""
+        return list(self.iter_segments())
+
+    def pairs(self) -> Iterator[tuple[Workload, int]]:
+        """(workload, steps) of the whole run in order: what net time is summed from."""
+        for segment in self.iter_segments():
+            yield segment.workload, segment.steps
+
+    def net_time(self, device: Device) -> NetTime:
+        """Net training time up to each validation. The validations themselves cost nothing."""
+        ends = [0]
+        totals = [(0.0, 0.0, 0.0)]
+        for segment in self.iter_segments():
+            price = device.estimate(segment.workload).scaled(segment.steps)
+            seconds, low_s, high_s = totals[-1]
+            ends.append(segment.first_step + segment.steps - 1)
+            totals.append((seconds + price.seconds, low_s + price.low_s, high_s + price.high_s))
+        steps = self.evaluations["step"].to_numpy()
+        # All steps of a segment cost the same, so time is a straight line between the ends.
+        expected, low, high = (
+            np.interp(steps, ends, column) for column in zip(*totals, strict=True)
+        )
+        return NetTime(steps, expected, low, high)
+
+    def seconds_at(self, device: Device) -> tuple[np.ndarray, np.ndarray]:
+        """(steps, seconds), both (evaluations,): expected net time up to each validation."""
+        time = self.net_time(device)
+        return time.steps, time.seconds

@@ -1,0 +1,99 @@
+"""What every task gives: batches, a loss, an evaluation, and the model that fits its data."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from hwsim.errors import InputError
+from hwsim.registry import Registry, unknown
+
+TASKS = Registry("task", "sparse_train.tasks", "TASK")
+Batch = dict[str, Tensor]
+
+
+class Prepared(ABC):
+    """A task with its data at hand.
+
+    Nothing here keeps a position: what a step trains on depends on its arguments alone. So a
+    resumed run goes on exactly, and all runs with one seed see the same batches.
+
+    Attributes:
+        metric: the entry of `evaluate` that decides which of two models is better.
+        lower_is_better: its direction.
+        digest: of everything that decides the batches; equal digests give equal batches.
+    """
+
+    metric: ClassVar[str] = "loss"
+    lower_is_better: ClassVar[bool] = True
+    digest: str
+
+    @abstractmethod
+    def build_model(self, model: str, preset: str, options: Mapping[str, Any]) -> nn.Module:
+        """A new model for this data; initial weights from torch's present random state."""
+
+    @abstractmethod
+    def batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        """The training batch of step number `step`, counted from 1: a pure function.
+
+        Its tensors have the same shapes in every step, so that one step stands for all when it is
+        priced. It is given to the model as keyword arguments.
+        """
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """What training minimises, a scalar with gradient."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module, split: str = "validation") -> dict[str, float]:
+        """Metrics on the fixed batches of "validation" or "test", the same for all models.
+
+        The model is in evaluation mode meanwhile, no random number is drawn, and its mode is as
+        before afterwards. Test data is read only when "test" is asked for.
+        """
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Sizes and digests for the record, as JSON has them."""
+
+
+class Task(ABC):
+    """The settings of a task: a frozen dataclass of numbers and strings, checked when made."""
+
+    @abstractmethod
+    def prepare(self) -> Prepared:
+        """Reads (and keeps, in the cache folder) the data.
+
+        Raises:
+            InputError: the data is not there or not usable.
+        """
+
+
+def make_task(name: str, options: Mapping[str, Any]) -> Task:
+    """A task by name with its options.
+
+    Raises:
+        InputError: an unknown name or option (the valid ones are listed), or a wrong value.
+    """
+    kind = TASKS.get(name)
+    valid = tuple(field.name for field in dataclasses.fields(kind))
+    for option in options:
+        if option not in valid:
+            raise InputError(unknown(f"option of task {name}", option, valid))
+    return kind(**options)
+
+
+def stream(*key: int) -> np.random.Generator:
+    """A random stream that depends on `key` alone, for example (seed, purpose, step)."""
+    return np.random.default_rng(np.random.SeedSequence(key))
+
+
+def check_integer(name: str, value: object, least: int) -> None:
+    """An InputError unless `value` is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name}: value is {value!r}; allowed is an integer of at least {least}")

@@ -1,0 +1,191 @@
+"""Masked language modelling: guess the tokens that were hidden in a window of real text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hwsim.errors import InputError
+from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, stream
+from sparse_train.text import STDLIB, Corpus, load_corpus
+from sparse_train.vocabulary import MASK, SPECIAL_TOKENS, TokenizedCorpus, tokenize
+
+_HIDDEN_AS_MASK = 0.8
+_HIDDEN_AS_RANDOM = 0.1
+# First numbers of the keys of random streams, so that no two purposes share one.
+_TRAINING, _EVALUATION = 1, 2
+_EVALUATION_SPLITS = ("validation", "test")
+_EVALUATION_BATCH = 32
+
+
+@dataclass(frozen=True)
+class MaskedLanguageModelling(Task):
+    """Settings of the MLM task.
+
+    Attributes:
+        text: "stdlib" (the running Python's sources and documentation) or a path.
+        vocabulary_size: sub-word tokens, special ones included.
+        tokens: length of a window.
+        hidden_share: share of a window's tokens that are to be guessed.
+        evaluation_windows: how many windows validation and test use at most.
+        budget_bytes: text used at most; None for 4 MB of "stdlib", everything of a path.
+
+    Source: Devlin et al. 2019, section 3.1. Of the hidden tokens 80 % become [MASK], 10 % another
+    token, 10 % stay. Deviation: each window hides exactly round(hidden_share · tokens) of them, so
+    that all steps cost the same, and windows are cut anywhere, without next-sentence prediction.
+    """
+
+    text: str = STDLIB
+    vocabulary_size: int = 2048
+    tokens: int = 64
+    hidden_share: float = 0.15
+    evaluation_windows: int = 256
+    budget_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str) or not self.text:
+            raise InputError(f"text: value is {self.text!r}; allowed is 'stdlib' or a path")
+        check_integer("vocabulary_size", self.vocabulary_size, 1)
+        check_integer("tokens", self.tokens, 2)
+        check_integer("evaluation_windows", self.evaluation_windows, 1)
+        share = self.hidden_share
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
+            raise InputError(
+                f"hidden_share: value is {share!r}; allowed is a number above 0 and below 1"
+            )
+
+    def prepare(self) -> PreparedText:
+        corpus = load_corpus(self.text, budget_bytes=self.budget_bytes)
+        return PreparedText(self, corpus, tokenize(corpus, self.vocabulary_size))
+
+
+class PreparedText(Prepared):
+    """Windows of a tokenized corpus."""
+
+    def __init__(
+        self, settings: MaskedLanguageModelling, corpus: Corpus, tokenized: TokenizedCorpus
+    ) -> None:
+        self.settings = settings
+        self.tokenized = tokenized
+        self._corpus = corpus.describe()
+        self._training = self._stream("train")
+        self._evaluation: dict[str, list[Batch]] = {}
+
+    @property
+    def hidden(self) -> int:
+        """Tokens to guess in each window."""
+        return max(1, round(self.settings.hidden_share * self.settings.tokens))
+
+    @cached_property
+    def digest(self) -> str:
+        content = [asdict(self.settings), self._corpus["digest"], self.tokenized.vocabulary_digest]
+        # A path may differ between machines; the text behind it is in the corpus digest.
+        del content[0]["text"]
+        text = json.dumps(content, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "digest": self.digest,
+            "corpus": self._corpus,
+            "vocabulary": {
+                "size": self.tokenized.vocabulary_size,
+                "digest": self.tokenized.vocabulary_digest,
+            },
+            "training_tokens": len(self._training),
+            "hidden_tokens_per_window": self.hidden,
+        }
+
+    def build_model(self, model: str, preset: str, options: Mapping[str, Any]) -> nn.Module:
+        from sparse_train.models.bert import Bert, BertConfig
+
+        if model != "bert":
+            raise InputError(f"model: value is {model!r}; allowed for task mlm is 'bert'")
+        sizes = {"vocabulary": self.tokenized.vocabulary_size, "max_length": self.settings.tokens}
+        for name, size in sizes.items():
+            if name in options:
+                raise InputError(
+                    f"model_options: {name} is {options[name]!r}; task mlm sets it, here to {size}"
+                )
+        return Bert(BertConfig.preset(preset, **sizes, **options))
+
+    def batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        """input_ids (batch, tokens), positions and labels (batch, hidden), all int64."""
+        rng = stream(_TRAINING, seed, step)
+        starts = rng.integers(0, len(self._training) - self.settings.tokens + 1, batch_size)
+        return self._hide(self._windows(self._training, starts), rng)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return model(**batch).loss
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: str = "validation") -> dict[str, float]:
+        """Mean loss over all hidden tokens, in nats, and the share guessed right."""
+        if split not in _EVALUATION_SPLITS:
+            raise InputError(f"split: value is {split!r}; allowed: {', '.join(_EVALUATION_SPLITS)}")
+        if split not in self._evaluation:
+            self._evaluation[split] = self._fixed_batches(split)
+        was_training = model.training
+        model.eval()
+        loss = right = n_hidden = 0.0
+        try:
+            for batch in self._evaluation[split]:
+                outcome = model(**batch)
+                n = batch["labels"].numel()
+                loss += float(outcome.loss) * n
+                right += int((outcome.logits.argmax(-1) == batch["labels"]).sum())
+                n_hidden += n
+        finally:
+            model.train(was_training)
+        return {"loss": loss / n_hidden, "accuracy": right / n_hidden}
+
+    def _stream(self, split: str) -> np.ndarray:
+        tokens = self.tokenized.stream(split)
+        if len(tokens) < self.settings.tokens:
+            raise InputError(
+                f"tokens: value is {self.settings.tokens}; the {split} text of "
+                f"{self.settings.text} has {len(tokens)} tokens; allowed is at most that many"
+            )
+        return tokens
+
+    def _fixed_batches(self, split: str) -> list[Batch]:
+        """Windows spread evenly over a split that do not overlap, hidden once and for all."""
+        tokens = self._stream(split)
+        fit = len(tokens) // self.settings.tokens
+        n = min(fit, self.settings.evaluation_windows)
+        starts = (np.arange(n) * fit // n) * self.settings.tokens
+        rng = stream(_EVALUATION, _EVALUATION_SPLITS.index(split))
+        whole = self._hide(self._windows(tokens, starts), rng)
+        pieces = {name: torch.split(t, _EVALUATION_BATCH) for name, t in whole.items()}
+        return [
+            dict(zip(pieces, parts, strict=True)) for parts in zip(*pieces.values(), strict=True)
+        ]
+
+    def _windows(self, tokens: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        return tokens[starts[:, None] + np.arange(self.settings.tokens)].astype(np.int64)
+
+    def _hide(self, windows: np.ndarray, rng: np.random.Generator) -> Batch:
+        """Hides some tokens of each window (batch, tokens)."""
+        order = np.argsort(rng.random(windows.shape), axis=1)
+        chosen = np.sort(order[:, : self.hidden], axis=1)  # (batch, hidden)
+        answers = np.take_along_axis(windows, chosen, axis=1)
+        fate = rng.random(chosen.shape)
+        n_vocabulary = self.tokenized.vocabulary_size
+        random = rng.integers(len(SPECIAL_TOKENS), n_vocabulary, chosen.shape)
+        shown = np.where(fate < _HIDDEN_AS_MASK + _HIDDEN_AS_RANDOM, random, answers)
+        shown = np.where(fate < _HIDDEN_AS_MASK, MASK, shown)
+        inputs = windows.copy()
+        np.put_along_axis(inputs, chosen, shown, axis=1)
+        arrays = {"input_ids": inputs, "positions": chosen, "labels": answers}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+TASK = MaskedLanguageModelling

@@ -1,0 +1,430 @@
+"""One training run, resumable to the bit."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from hwsim.errors import InputError
+from sparse_train import run_folder
+from sparse_train.config import DENSE, TrainConfig
+from sparse_train.record import TrainingRecord
+from sparse_train.sparsify import Sparsifier, sparsify
+from sparse_train.tasks import Prepared, make_task
+
+
+class Diverged(InputError):
+    """The loss became NaN or infinite. The record up to that step is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a progress callback is told after each step.
+
+    Attributes:
+        step, steps: done, and of the whole run.
+        loss: of the step's batch.
+        validation: metrics, in steps that were followed by one; else None.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    validation: dict[str, float] | None
+
+
+class Run:
+    """A run in memory: model, optimizer, masks, and the rows recorded so far.
+
+    Everything random comes from the config's seed; torch's own random state is used only inside
+    `private_randomness`, which gives it back as it was.
+    """
+
+    def __init__(self, config: TrainConfig, task: Prepared) -> None:
+        self.config = config
+        self.task = task
+        self.model = task.build_model(config.model, config.preset, config.model_options)
+        self.optimizer = make_optimizer(config, self.model)
+        self.sparsifier = _make_sparsifier(config, self.model, self.optimizer)
+        self._parameters = list(self.model.parameters())
+        self.model.train()
+        self.step = 0
+        self.elapsed_s = 0.0
+        self.metrics: list[dict[str, Any]] = []
+        self.densities: list[dict[str, Any]] = []
+
+    @property
+    def mask_version(self) -> int:
+        return 0 if self.sparsifier is None else self.sparsifier.version
+
+    def advance(self) -> tuple[float, bool]:
+        """One training step.
+
+        Returns:
+            the batch's loss, and whether a mask changed.
+
+        Raises:
+            Diverged: the loss is not finite; nothing was updated.
+        """
+        started = time.perf_counter()
+        config = self.config
+        step = self.step + 1
+        rate = config.learning_rate_at(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        batch = self.task.batch(step, config.batch_size, config.seed)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.task.loss(self.model, batch)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise Diverged(
+                f"loss: value is {value} in step {step} at learning rate {rate:g}; allowed is "
+                "finite; try a lower learning_rate, a longer warm-up or clip_norm"
+            )
+        loss.backward()
+        limit = math.inf if config.clip_norm is None else config.clip_norm
+        norm = nn.utils.clip_grad_norm_(self._parameters, limit, foreach=True).item()
+        self.optimizer.step()
+        updates = self.sparsifier is not None and self.sparsifier.is_update_step(step)
+        changed = self.sparsifier.step() if self.sparsifier is not None else False
+        self.step = step
+        self.elapsed_s += time.perf_counter() - started
+        self._note("train", loss=value, learning_rate=rate, gradient_norm=norm, mask_update=updates)
+        return value, changed
+
+    def evaluate(self) -> dict[str, float]:
+        """Validation metrics, recorded."""
+        found = self.task.evaluate(self.model, "validation")
+        self._note("validation", loss=found["loss"], accuracy=found.get("accuracy"))
+        return found
+
+    def note_masks(self) -> None:
+        """Records the densities of the present mask version, which serves from the next step."""
+        if self.sparsifier is None:
+            return
+        head = {"version": self.mask_version, "first_step": self.step + 1}
+        self.densities += [
+            {**head, "layer": n, "nnz": m.nnz, "size": m.size, "density": m.density}
+            for n, m in self.sparsifier.masks().items()
+        ]
+
+    def _note(self, split: str, **values: Any) -> None:
+        row = dict.fromkeys(run_folder.METRICS_SCHEMA)
+        row.update(step=self.step, split=split, elapsed_s=self.elapsed_s, mask_update=False)
+        row.update(values)
+        self.metrics.append(row)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers and strings only, for `torch.load(weights_only=True)`."""
+        return {
+            "step": self.step,
+            "elapsed_s": self.elapsed_s,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "sparsifier": None if self.sparsifier is None else self.sparsifier.state_dict(),
+            "torch_random": torch.get_rng_state(),
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Goes on from `saved`; metrics and densities are the caller's to restore."""
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.sparsifier is not None:
+            self.sparsifier.load_state_dict(saved["sparsifier"])
+        torch.set_rng_state(saved["torch_random"])
+        self.step = saved["step"]
+        self.elapsed_s = saved["elapsed_s"]
+
+
+def train(
+    config: TrainConfig,
+    folder: str | Path,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    stop_after: int | None = None,
+) -> TrainingRecord:
+    """Trains, or goes on training, in a run folder.
+
+    A run that was killed at any moment goes on from its last checkpoint when it is called again
+    with the same config and folder, and ends with the same losses and masks, to the bit, as one
+    that was never interrupted. A complete run is only read. Ctrl-C ends the step under way, writes
+    a checkpoint and raises KeyboardInterrupt; a second Ctrl-C does not wait for either.
+
+    Args:
+        config: all settings.
+        folder: made if it is not there. See `sparse_train.run_folder` for what lies in it.
+        progress: called after each step.
+        stop_after: return after this step, with a checkpoint; None trains to the end.
+
+    Raises:
+        InputError: settings or data that are not usable; a folder that cannot be written, is not
+            a run's, is another config's (the key is named), or was begun with another torch or
+            other data; a broken file in it.
+        Diverged: the loss is no longer finite.
+    """
+    if stop_after is not None and stop_after < 0:
+        raise InputError(f"stop_after: value is {stop_after}; allowed is at least 0")
+    folder = Path(folder)
+    with run_folder.claimed(folder):
+        known = run_folder.read_config(folder)
+        if known is not None:
+            _check_same(folder, config, known)
+        task = make_task(config.task, config.task_options).prepare()
+        threads = config.threads or (known or {}).get("environment", {}).get("threads")
+        with _threads(threads), private_randomness(config.seed):
+            run = Run(config, task)
+            _open(folder, run, known)
+            with _tensorboard(folder, run) as board:
+                _loop(folder, run, progress, stop_after, board)
+    return TrainingRecord.load(folder)
+
+
+def make_optimizer(config: TrainConfig, model: nn.Module) -> Optimizer:
+    """AdamW or SGD with momentum, fused; weight decay only for weights of rank 2 and more."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.beta1, fused=True)
+    betas = (config.beta1, config.beta2)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
+
+
+@contextlib.contextmanager
+def private_randomness(seed: int) -> Iterator[None]:
+    """torch's random state set from `seed`; at the end it is again what it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _make_sparsifier(
+    config: TrainConfig, model: nn.Module, optimizer: Optimizer
+) -> Sparsifier | None:
+    if config.algorithm == DENSE:
+        return None
+    return sparsify(
+        model,
+        optimizer,
+        config.algorithm,
+        density=config.density,
+        pattern=config.pattern,
+        distribution=config.distribution,
+        schedule=config.schedule,
+        initial_density=config.initial_density,
+        update_interval=config.update_interval,
+        drop_fraction=config.drop_fraction,
+        end_step=config.end_step,
+        total_steps=config.steps,
+        layers=config.layers,
+        seed=config.seed,
+        **config.algorithm_options,
+    )
+
+
+def _check_same(folder: Path, config: TrainConfig, known: dict[str, Any]) -> None:
+    theirs = TrainConfig.from_json(known.get("config", {}))
+    key = config.first_difference(theirs)
+    if key is not None:
+        raise InputError(
+            f"{key}: value is {getattr(config, key)!r}; the run in {folder} was begun with "
+            f"{getattr(theirs, key)!r}; use that, or another folder"
+        )
+    version = known.get("environment", {}).get("torch")
+    if version != torch.__version__:
+        raise InputError(
+            f"run folder {folder}: begun with torch {version}; this is {torch.__version__}, "
+            "which need not give the same bits; use that version, or another folder"
+        )
+
+
+def _open(folder: Path, run: Run, known: dict[str, Any] | None) -> None:
+    """Writes what a new run's folder starts with, or restores the run's last checkpoint."""
+    if known is None:
+        run_folder.write_config(folder, _facts(run))
+    elif known["task"]["digest"] != run.task.digest:
+        raise InputError(
+            f"run folder {folder}: begun on data with digest {known['task']['digest']}; it is now "
+            f"{run.task.digest}; restore the data, or use another folder"
+        )
+    if not (folder / run_folder.WORKLOAD).is_file():
+        from sparse_train.workload import workload
+
+        optimizer = run.config.optimizer
+        if optimizer == "sgd" and run.config.beta1:
+            optimizer = "sgd_momentum"
+        batch = run.task.batch(1, run.config.batch_size, run.config.seed)
+        run_folder.write_workload(folder, workload(run.model, batch, optimizer=optimizer))
+    saved = run_folder.read_checkpoint(folder)
+    if saved is None:
+        run_folder.drop_masks_after(folder, -1)
+        _write_masks(folder, run)
+        run.evaluate()
+        return
+    run.load_state_dict(saved)
+    metrics = run_folder.read_table(folder / run_folder.METRICS, run_folder.METRICS_SCHEMA)
+    densities = run_folder.read_table(folder / run_folder.DENSITIES, run_folder.DENSITIES_SCHEMA)
+    run.metrics = [row for row in metrics.iter_rows(named=True) if row["step"] <= run.step]
+    run.densities = [
+        row for row in densities.iter_rows(named=True) if row["version"] <= run.mask_version
+    ]
+    run_folder.drop_masks_after(folder, run.mask_version if run.sparsifier else -1)
+
+
+def _loop(
+    folder: Path,
+    run: Run,
+    progress: Callable[[Progress], None] | None,
+    stop_after: int | None,
+    board: Any,
+) -> None:
+    config = run.config
+    last = config.steps if stop_after is None else min(stop_after, config.steps)
+    whole = True  # Whether memory holds a step's end with all that belongs to it.
+    try:
+        with _interrupt_deferred() as interrupted:
+            while run.step < last:
+                whole = False
+                loss, changed = run.advance()
+                if changed:
+                    _write_masks(folder, run)
+                due = run.step % config.eval_interval == 0 or run.step == config.steps
+                validation = run.evaluate() if due else None
+                if board is not None:
+                    _show(board, run, loss, validation)
+                if run.step % config.checkpoint_interval == 0 and run.step < last:
+                    _save(folder, run)
+                whole = True
+                if progress is not None:
+                    progress(Progress(run.step, config.steps, loss, validation))
+                if interrupted():
+                    raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        if whole:
+            _save(folder, run)
+        raise
+    except InputError:
+        # Diverged, or weights that are no longer finite: what was recorded stays readable.
+        _write_tables(folder, run)
+        raise
+    _save(folder, run)
+
+
+def _save(folder: Path, run: Run) -> None:
+    """A checkpoint, after everything that it relies on."""
+    _write_tables(folder, run)
+    if run.step == run.config.steps:
+        run_folder.write_weights(folder, run.model.state_dict())
+    run_folder.write_checkpoint(folder, run.state_dict())
+
+
+def _write_tables(folder: Path, run: Run) -> None:
+    run_folder.write_table(folder / run_folder.METRICS, run.metrics, run_folder.METRICS_SCHEMA)
+    run_folder.write_table(
+        folder / run_folder.DENSITIES, run.densities, run_folder.DENSITIES_SCHEMA
+    )
+
+
+def _write_masks(folder: Path, run: Run) -> None:
+    if run.sparsifier is not None:
+        run.note_masks()
+        masks = run.sparsifier.masks()
+        run_folder.write_masks(folder, run.mask_version, run.step + 1, masks)
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    try:
+        version = metadata.version("nettime")
+    except metadata.PackageNotFoundError:
+        version = "not installed"
+    return {
+        "config": run.config.to_json(),
+        "environment": {
+            "nettime": version,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "machine": platform.machine(),
+            "system": platform.system(),
+        },
+        "task": run.task.describe(),
+        "model": {"parameters": sum(p.numel() for p in run.model.parameters())},
+        "dense_gradient": run.sparsifier is not None and run.sparsifier.needs_dense_gradient,
+    }
+
+
+@contextlib.contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if number is not None:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _interrupt_deferred() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C only sets a flag, so that no step is cut in half; the second one cuts.
+
+    Where Ctrl-C cannot come (another thread) or has a meaning of the caller's, nothing is changed.
+    """
+    flag = threading.Event()
+
+    def note(*_: Any) -> None:
+        if flag.is_set():
+            raise KeyboardInterrupt
+        flag.set()
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield flag.is_set
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield flag.is_set
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def _tensorboard(folder: Path, run: Run) -> Iterator[Any]:
+    """A SummaryWriter if the config asks for one; events after the checkpoint are replaced."""
+    if not run.config.tensorboard:
+        yield None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError(
+            "tensorboard: not installed; install it with: pip install 'nettime[tensorboard]'"
+        ) from None
+    with SummaryWriter(str(folder / "tensorboard"), purge_step=run.step + 1) as board:
+        yield board
+
+
+def _show(board: Any, run: Run, loss: float, validation: dict[str, float] | None) -> None:
+    board.add_scalar("train/loss", loss, run.step)
+    if validation is not None:
+        for name, value in validation.items():
+            board.add_scalar(f"validation/{name}", value, run.step)
+        if run.sparsifier is not None:
+            board.add_scalar("density", run.sparsifier.density, run.step)
