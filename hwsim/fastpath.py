@@ -59,6 +59,16 @@ def _serve(
     return last + latency, (first + used) % channels
 
 
+@numba.njit(inline="always")
+def _room(sizes, tile, freed, resident, capacity):
+    """The last tile that must leave a buffer for `tile` to come in, and the bytes then held."""
+    resident += sizes[tile]
+    while resident > capacity and freed + 1 < tile:
+        freed += 1
+        resident -= sizes[freed]
+    return freed, resident
+
+
 @numba.njit(cache=True, nogil=True)
 def recurrence(
     weight, inputs, output, fill, compute, drain, after,
@@ -92,10 +102,7 @@ def recurrence(
     while True:
         # What the end of tile `trigger` lets through: weights, inputs, its store, later inputs.
         while w_next < count:
-            freed, resident = w_freed, w_resident + weight[w_next]
-            while resident > weight_capacity and freed + 1 < w_next:
-                freed += 1
-                resident -= weight[freed]
+            freed, resident = _room(weight, w_next, w_freed, w_resident, weight_capacity)
             if freed > trigger:
                 break
             if weight[w_next] > weight_capacity:
@@ -121,10 +128,7 @@ def recurrence(
                 store_done[trigger] = ready
                 stored[trigger] = ready if trigger == 0 else max(ready, stored[trigger - 1])
             while i_next < count:
-                freed, resident = i_freed, i_resident + inputs[i_next]
-                while resident > input_capacity and freed + 1 < i_next:
-                    freed += 1
-                    resident -= inputs[freed]
+                freed, resident = _room(inputs, i_next, i_freed, i_resident, input_capacity)
                 waits = max(late, after[i_next])
                 behind_store = waits >= max(freed, 0)
                 if max(freed, waits) > trigger or (
@@ -164,10 +168,7 @@ def recurrence(
             if output[t] > output_capacity:
                 totals[STUCK] = 3 * t + 2
                 return totals
-            o_resident += output[t]
-            while o_resident > output_capacity:
-                o_freed += 1
-                o_resident -= output[o_freed]
+            o_freed, o_resident = _room(output, t, o_freed, o_resident, output_capacity)
             if o_freed >= 0:
                 begin = max(begin, stored[o_freed])
         start[t] = begin

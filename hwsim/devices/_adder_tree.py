@@ -161,109 +161,113 @@ def wave_cycles(delays, lines, clusters, vectors, step, lead, load, first, used)
     return used[ports - 1] + _drained(backlog) + 1
 
 
+# What `pack` counts, by position in `facts`.
+WAVES, FOLDED, LONGEST, CLUSTERS, PORT_CYCLES, WAVE_CYCLES = range(6)
+
+
 @numba.njit(inline="always")
-def _emit(again, took, units, cycles, in_round, round_cycles):
-    """`again` waves of `took` cycles to the next units; a full round adds its longest wave."""
-    round_cycles = max(round_cycles, took)
+def _emit(again, took, units, cycles, in_round, longest):
+    """`again` waves of `took` cycles to the next units; a full round adds its longest wave.
+
+    The cycles so far, the waves in the open round and the longest of them go in and come out.
+    """
+    longest = max(longest, took)
     in_round += again
     if in_round >= units:
-        cycles += round_cycles
+        cycles += longest
         in_round -= units
-        round_cycles = np.int64(0)
         if in_round >= units:
             cycles += in_round // units * took
             in_round %= units
-        if in_round:
-            round_cycles = np.int64(took)
-    return cycles, in_round, round_cycles
+        longest = took if in_round else np.int64(0)
+    return cycles, in_round, longest
+
+
+@numba.njit(cache=True, nogil=True)
+def _shared_wave(ends, clusters, vectors, levels, ports, step, lead, scratch, facts):
+    """Cycles of a wave of several clusters, which end at the multipliers `ends`."""
+    delays, lines, load, first, used = scratch
+    begin = slowest = 0
+    for i in range(clusters):
+        level, node, delays[i] = sum_node(levels, begin, ends[i])
+        lines[i] = output_port(levels, level, node, ports)
+        slowest = max(slowest, delays[i])
+        begin = ends[i]
+    took = wave_cycles(delays, lines, clusters, vectors, step, lead, load, first, used)
+    facts[PORT_CYCLES] += took - (lead + slowest + step * (vectors - 1) + 1)
+    return took
+
+
+@numba.njit(inline="always")
+def _folds(size, multipliers, per_fold):
+    """Full folds after the first, each with one multiplier less, and elements of the last one."""
+    left = size - multipliers
+    whole = np.int64(left * per_fold)  # a division, at the price of a multiplication
+    rest = left - whole * (multipliers - 1)
+    if rest < 0:
+        return whole - 1, rest + multipliers - 1
+    if rest >= multipliers - 1:
+        return whole + 1, rest - multipliers + 1
+    return whole, rest
 
 
 @numba.njit(cache=True, nogil=True)
 def pack(
-    sizes, streams, multipliers, levels, delay_of, ports, step, lead, units, target,
-    tile_elements, tile_cycles, tile_rows, tile_outputs, facts,
+    sizes, streams, multipliers, levels, delay_of, ports, step, lead, units, target, tiles, facts
 ):  # fmt: skip
-    """Packs rows into waves, waves onto units, rows into tiles; fills the four tile arrays.
+    """Packs rows into waves, waves onto units, rows into tiles; returns the number of tiles.
 
     Args:
         sizes: multipliers that each row needs (its nonzeros); an empty row costs nothing.
-        delay_of: cycles of `sum_node` for a cluster of each size that starts at multiplier 0.
         streams: vectors that each row meets. A wave streams as many as its longest row asks for.
+        delay_of: cycles of `sum_node` for a cluster of each size that starts at multiplier 0.
         units: multiplier rows that work side by side on consecutive waves, in step: a round takes
             as long as its longest wave.
         target: elements after which a tile is closed (at the end of a row).
+        tiles: filled, one column per tile: elements, cycles, rows, outputs.
         facts: filled with waves, folded rows, cycles of the longest wave, clusters, cycles in which
             waves waited for output ports, cycles of all waves.
-
-    Returns:
-        How many tiles there are.
     """
-    load, first, used = (
-        np.zeros(ports, np.int64), np.zeros(ports, np.int64), np.zeros(ports, np.int64),
-    )  # fmt: skip
-    delays, lines = np.zeros(multipliers, np.int64), np.zeros(multipliers, np.int64)
+    scratch = np.zeros((5, max(ports, multipliers)), np.int64)
+    parts = (scratch[0], scratch[1], scratch[2], scratch[3], scratch[4])
     ends = np.zeros(multipliers, np.int64)
+    cycles = in_round = longest = np.int64(0)  # so far; waves in the open round; the longest
     per_fold = 1.0 / max(multipliers - 1, 1)
-    clusters = filled = 0
-    vectors = np.int64(0)
-    in_round, round_cycles = 0, np.int64(0)
-    elements, cycles, outputs, rows, tile = np.int64(0), np.int64(0), np.int64(0), 0, 0
-    waves = folded = all_clusters = 0
-    longest = lost = all_cycles = np.int64(0)
+    clusters = filled = tile = rows = 0
+    vectors, elements, outputs, begun = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     count = len(sizes)
     for r in range(count + 1):
-        size = sizes[r] if r < count else 0
         stream = streams[r] if r < count else np.int64(0)
-        if stream == 0:
-            size = 0
-        closes = r == count or filled + size > multipliers
-        if closes and clusters:
+        size = sizes[r] if stream else np.int64(0)
+        if clusters and (r == count or filled + size > multipliers):
             took = lead + delay_of[ends[0]] + step * (vectors - 1) + 1
             if clusters > 1:
-                begin = 0
-                slowest = 0
-                for i in range(clusters):
-                    level, node, delays[i] = sum_node(levels, begin, ends[i])
-                    lines[i] = output_port(levels, level, node, ports)
-                    slowest = max(slowest, delays[i])
-                    begin = ends[i]
-                free = lead + slowest + step * (vectors - 1) + 1
-                took = wave_cycles(delays, lines, clusters, vectors, step, lead, load, first, used)
-                lost += took - free
-            waves += 1
-            all_clusters += clusters
-            all_cycles += took
-            longest = max(longest, took)
-            cycles, in_round, round_cycles = _emit(1, took, units, cycles, in_round, round_cycles)
+                took = _shared_wave(
+                    ends, clusters, vectors, levels, ports, step, lead, parts, facts
+                )
+            facts[CLUSTERS] += clusters
+            facts[WAVES] += 1
+            facts[WAVE_CYCLES] += took
+            facts[LONGEST] = max(facts[LONGEST], took)
+            cycles, in_round, longest = _emit(1, took, units, cycles, in_round, longest)
             clusters = filled = 0
             vectors = np.int64(0)
         if r == count:
             break
         if size > multipliers:
-            folded += 1
-            # The first fold is full; each further one has a multiplier less for the elements.
-            left = size - multipliers
-            whole = np.int64(left * per_fold)  # a division, at the price of a multiplication
-            rest = left - whole * (multipliers - 1)
-            if rest < 0:
-                whole, rest = whole - 1, rest + multipliers - 1
-            elif rest >= multipliers - 1:
-                whole, rest = whole + 1, rest - multipliers + 1
+            whole, rest = _folds(size, multipliers, per_fold)
             took = lead + delay_of[multipliers] + step * (stream - 1) + 1
-            longest = max(longest, took)
-            waves += 1 + whole + (1 if rest else 0)
-            all_clusters += 1 + whole + (1 if rest else 0)
-            all_cycles += (1 + whole) * took
-            cycles, in_round, round_cycles = _emit(
-                1 + whole, took, units, cycles, in_round, round_cycles
-            )
+            cycles, in_round, longest = _emit(1 + whole, took, units, cycles, in_round, longest)
+            facts[FOLDED] += 1
+            facts[CLUSTERS] += 1 + whole + (rest > 0)
+            facts[WAVES] += 1 + whole + (rest > 0)
+            facts[WAVE_CYCLES] += (1 + whole) * took
+            facts[LONGEST] = max(facts[LONGEST], took)
             if rest:
                 narrow = min(step, rest + 1)
                 took = lead - 2 * (step - narrow) + delay_of[rest + 1] + narrow * (stream - 1) + 1
-                all_cycles += took
-                cycles, in_round, round_cycles = _emit(
-                    1, took, units, cycles, in_round, round_cycles
-                )
+                cycles, in_round, longest = _emit(1, took, units, cycles, in_round, longest)
+                facts[WAVE_CYCLES] += took
         elif size:
             filled += size
             ends[clusters] = filled
@@ -273,12 +277,10 @@ def pack(
         outputs += stream
         rows += 1
         if elements >= target and r + 1 < count:
-            tile_elements[tile], tile_cycles[tile] = elements, cycles
-            tile_rows[tile], tile_outputs[tile] = rows, outputs
+            tiles[0, tile], tiles[1, tile] = elements, cycles - begun
+            tiles[2, tile], tiles[3, tile] = rows, outputs
+            elements, outputs, begun, rows = np.int64(0), np.int64(0), cycles, 0
             tile += 1
-            elements, cycles, outputs, rows = np.int64(0), np.int64(0), np.int64(0), 0
-    tile_elements[tile], tile_cycles[tile] = elements, cycles + round_cycles
-    tile_rows[tile], tile_outputs[tile] = rows, outputs
-    facts[0], facts[1], facts[2] = waves, folded, longest
-    facts[3], facts[4], facts[5] = all_clusters, lost, all_cycles
+    tiles[0, tile], tiles[1, tile] = elements, cycles + longest - begun
+    tiles[2, tile], tiles[3, tile] = rows, outputs
     return tile + 1

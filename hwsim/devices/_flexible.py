@@ -53,8 +53,8 @@ def tile_table(
     most = elements // target + 2
     parts = np.zeros((4, most), np.int64)
     count = pack(
-        sizes, streams, multipliers, levels, delay_of, ports, step, lead, units, target,
-        parts[0], parts[1], parts[2], parts[3], facts,
+        sizes, streams, multipliers, levels, delay_of, ports, step, lead, units, target, parts,
+        facts,
     )  # fmt: skip
     splits = np.ones(count, np.int64)
     e = o = np.int64(0)
