@@ -1,6 +1,5 @@
-import pytest
-
 import _tiny_run
+import pytest
 
 
 @pytest.fixture(scope="session")

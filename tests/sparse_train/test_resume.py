@@ -96,7 +96,7 @@ def test_a_run_killed_anywhere_and_resumed_equals_one_never_interrupted(
     for folder, point in jobs:
         resumed = train(tiny(text_folder), folder)
         assert exact(resumed) == uninterrupted, f"killed at {point}"
-        assert not [p for p in resumed.folder.rglob("*.part")]
+        assert not list(resumed.folder.rglob("*.part"))
 
 
 def test_what_was_recorded_before_the_checkpoint_is_there_after_a_kill(text_folder, tmp_path):

@@ -1,0 +1,101 @@
+"""What a run left behind, priced afterwards."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from _tiny_run import tiny
+
+import hwsim
+from hwsim.errors import InputError
+from sparse_train import run_folder
+from sparse_train.record import TrainingRecord
+from sparse_train.trainer import train
+
+
+@pytest.fixture(scope="module")
+def record(text_folder, tmp_path_factory):
+    return train(tiny(text_folder), tmp_path_factory.mktemp("record") / "run")
+
+
+def test_segments_cover_every_step_once_in_order(record):
+    at = 1
+    for segment in record.segments():
+        assert segment.first_step == at
+        at += segment.steps
+    assert at == record.config.steps + 1
+
+
+def test_growth_steps_stand_alone_and_carry_a_mask_update(record):
+    growth = [s for s in record.segments() if any(op.kind == "mask_update" for op in s.workload)]
+    assert [(s.first_step, s.steps) for s in growth] == [(3, 1), (6, 1), (9, 1)]
+
+
+def test_a_growth_step_has_the_masks_from_before_the_update(record):
+    segments = {s.first_step: s.workload for s in record.segments()}
+    masks = [record.masks(v) for v in range(len(record.mask_versions))]
+    assert segments[3].masks.keys() == masks[0].keys()
+    forward = {op.name: op.mask for op in segments[3].phase("forward") if op.mask is not None}
+    assert forward == masks[0]
+    assert segments[4].masks == masks[1]
+    assert masks[0] != masks[1]
+
+
+def test_pairs_are_the_segments(record):
+    pairs = list(record.pairs())
+    assert [steps for _, steps in pairs] == [s.steps for s in record.segments()]
+    assert [w.digest for w, _ in pairs] == [s.workload.digest for s in record.segments()]
+
+
+def test_seconds_are_the_sum_over_all_steps_so_far(record):
+    device = hwsim.load_device("ideal")
+    each = np.concatenate(
+        [np.full(s.steps, device.estimate(s.workload).seconds) for s in record.segments()]
+    )
+    steps, seconds = record.seconds_at(device)
+    assert steps.tolist() == [0, 5, 10, 15, 16]
+    assert seconds == pytest.approx([each[:n].sum() for n in steps], rel=1e-12)
+    time = record.net_time(device)
+    assert (time.low_s <= time.seconds).all()
+    assert (time.seconds <= time.high_s).all()
+
+
+def test_densities_are_those_of_the_masks(record):
+    for version in range(len(record.mask_versions)):
+        rows = record.densities.filter(version=version).iter_rows(named=True)
+        assert {r["layer"]: r["nnz"] for r in rows} == {
+            name: mask.nnz for name, mask in record.masks(version).items()
+        }
+
+
+def test_a_dense_run_is_one_segment_of_its_dense_step(text_folder, tmp_path):
+    record = train(tiny(text_folder, algorithm="dense", density=1.0, steps=4), tmp_path / "run")
+    (segment,) = record.segments()
+    assert (segment.first_step, segment.steps) == (1, 4)
+    assert segment.workload.digest == record.base_workload.digest
+    assert record.mask_versions == ()
+
+
+def test_a_stored_workload_comes_back_equal(record, tmp_path):
+    run_folder.write_workload(tmp_path, record.base_workload)
+    assert run_folder.read_workload(tmp_path).digest == record.base_workload.digest
+
+
+@pytest.mark.parametrize("file", ["config.json", "metrics.parquet", "densities.parquet"])
+def test_a_half_written_file_is_named(record, tmp_path, file):
+    for name in ("config.json", "metrics.parquet", "densities.parquet"):
+        content = (record.folder / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: len(content) // 2] if name == file else content)
+    with pytest.raises(InputError, match=file):
+        TrainingRecord.load(tmp_path)
+
+
+def test_a_half_written_mask_file_is_named(tmp_path):
+    (tmp_path / "v0000.safetensors").write_bytes(b"\x10\0\0")
+    with pytest.raises(InputError, match=r"v0000\.safetensors: not a mask version"):
+        run_folder.read_masks(tmp_path / "v0000.safetensors")
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match="not a run"):
+        TrainingRecord.load(tmp_path)
