@@ -14,15 +14,8 @@ import numpy as np
 from hwsim.errors import InputError
 from hwsim.kernels.cpu import _tiled_passes as passes
 from hwsim.kernels.cpu._layer import aligned
+from hwsim.kernels.cpu._layout import TILE, lanes_for
 from hwsim.kernels.cpu._threads import ranges, run
-
-TILE = 256
-LANES = (8, 16, 32, 64)
-
-
-def lanes_for(batch: int) -> int:
-    """Samples side by side: 64, or fewer if the batch is small."""
-    return next((lanes for lanes in LANES if batch <= lanes), LANES[-1])
 
 
 class Packed:

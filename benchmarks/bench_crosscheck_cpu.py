@@ -1,0 +1,94 @@
+"""Calibrates the CPU model on this machine, then holds it against sizes it has not seen.
+
+    python benchmarks/bench_crosscheck_cpu.py [--threads 1] [--write zen3.toml]
+
+Prints, for unseen shapes × batches × densities: the error of the time per kernel, of the speed-up
+over dense, Kendall's τ of the speed-up, and how often the kernel predicted fastest is the fastest
+or within 5 % of it. Times are the fastest samples: a busy machine disturbs medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--write", type=Path, help="where the specification goes")
+    parser.add_argument("--records", type=Path, help="where the records go, JSON Lines")
+    options = parser.parse_args()
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        os.environ[f"{library}_NUM_THREADS"] = str(options.threads)
+    run(options)
+
+
+def run(options: argparse.Namespace) -> None:
+    import tempfile
+
+    import numpy as np
+
+    from hwsim import calibrate_cpu as calibration
+    from hwsim import load_device
+    from hwsim.measurement import write_measurements
+
+    rng = np.random.default_rng(0)
+    start = time.perf_counter()
+    text, seen = calibration.calibrate_machine(threads=options.threads, rng=rng)
+    print(f"calibrated in {time.perf_counter() - start:.0f} s from {len(seen)} records")
+    unseen = calibration.measure_cpu(
+        calibration.UNSEEN_SHAPES, calibration.UNSEEN_BATCHES, calibration.UNSEEN_DENSITIES,
+        threads=options.threads, rng=rng,
+    )  # fmt: skip
+    path = options.write or Path(tempfile.mkdtemp()) / "cpu.toml"
+    path.write_text(text, encoding="utf-8")
+    if options.records:
+        write_measurements(options.records, seen + unseen)
+    device = load_device(path)
+    for title, records in (("fitted", seen), ("unseen", unseen)):
+        show(title, records, device, calibration)
+
+
+def show(title, records, device, calibration) -> None:
+    import numpy as np
+    from scipy.stats import kendalltau
+
+    from hwsim.measure import UNSTEADY
+
+    def estimate(record):
+        return calibration.estimated_s(device, record)
+
+    steady = [r for r in records if r.median_s <= UNSTEADY * r.min_s]
+    print(f"{title}: {len(records)} records; the {len(steady)} steady ones count")
+    records = steady
+    for kernel, errors in calibration.relative_errors(records, estimate).items():
+        size = np.abs(errors)
+        print(
+            f"  {kernel:<15} n={len(size):<4} time MAPE {size.mean():6.1%}   "
+            f"90 % within {np.percentile(size, 90):6.1%}   bias {np.median(errors):+6.1%}"
+        )
+    groups: dict[tuple, dict[str, tuple[float, float]]] = {}
+    for r in records:
+        if r.phase != "update":
+            group = groups.setdefault((r.phase, r.m, r.n, r.k, r.mask_digest), {})
+            group[r.kernel] = (r.min_s, estimate(r))
+    measured, predicted, right = [], [], 0
+    groups = {key: group for key, group in groups.items() if len(group) > 1 and "dense" in group}
+    for group in groups.values():
+        for kernel, (truth, guess) in group.items():
+            if kernel != "dense":
+                measured.append(group["dense"][0] / truth)
+                predicted.append(group["dense"][1] / guess)
+        chosen = min(group, key=lambda name: group[name][1])
+        right += group[chosen][0] <= 1.05 * min(t for t, _ in group.values())
+    error = np.abs(np.array(predicted) / np.array(measured) - 1.0).mean()
+    tau = kendalltau(measured, predicted).statistic
+    print(f"  speed-up over dense: MAPE {error:.1%}, τ {tau:.3f}; fastest kernel chosen, or one ")
+    print(f"  within 5 % of it, in {right} of {len(groups)} cases ({right / len(groups):.1%})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What the CPU kernels do, counted: the terms whose cost a calibration finds.
+
+The time of a kernel is a sum of counts, each times the seconds that one takes on the machine at
+hand. The counts follow the loops of `hwsim.kernels.cpu`; the seconds are fitted to timed kernels
+by `hwsim.calibrate_cpu`.
+"""
+
+from __future__ import annotations
+
+from hwsim.errors import InputError
+from hwsim.kernels.cpu._layout import TILE, lanes_for
+from hwsim.registry import unknown
+
+# Term → the bound that it stands for.
+TERMS = {
+    "call": "launch",  # one call
+    "multiply": "compute",  # dense multiply-add
+    "weight": "memory",  # position of the dense weight that is read or written
+    "spilled": "memory",  # position of it beyond the last-level cache
+    "activation": "memory",  # input or output element
+    "sample": "compute",  # active weight × sample, in vector lanes
+    "visit": "gather",  # active weight × block of samples
+    "segment": "gather",  # row × tile × block of samples
+    "gathered": "gather",  # active weight × sample, one at a time
+    "row": "gather",  # output row × sample
+    "byte": "memory",  # byte that is streamed
+}
+KERNEL_TERMS = {
+    "dense": ("call", "multiply", "weight", "activation"),
+    "dense_vector": ("call", "weight", "spilled"),
+    "dense_gradient": ("call", "multiply", "weight", "activation"),
+    "csr": ("call", "gathered", "visit", "row", "activation"),
+    "gather": ("call", "gathered", "row"),
+    "tiled": ("call", "sample", "visit", "segment", "activation"),
+    "sampled": ("call", "sample", "visit", "segment", "activation", "weight"),
+    "repack": ("call", "visit", "weight"),
+    "select": ("call", "weight"),
+    "stream": ("call", "byte"),
+}
+
+
+def terms(
+    kernel: str, phase: str, m: int, n: int, k: int, nnz: int, cached_weights: int = 1 << 62
+) -> dict[str, float]:
+    """Term → how often, for one call of a kernel on a layer y = x·Wᵀ; sizes as in `hwsim.gemm`.
+
+    `cached_weights` is how many float32 weights the last-level cache holds.
+
+    >>> terms("gather", "forward", 1, 4, 8, 10)
+    {'call': 1.0, 'gathered': 10.0, 'row': 4.0}
+    """
+    if kernel not in KERNEL_TERMS:
+        raise InputError(unknown("CPU kernel", kernel, tuple(KERNEL_TERMS)))
+    rows, columns = (k, n) if phase == "grad_input" else (n, k)
+    lanes = lanes_for(m)
+    blocks = -(-m // lanes)
+    counts = {
+        "call": 1,
+        "multiply": m * n * k,
+        "weight": n * k,
+        "spilled": max(0, n * k - cached_weights),
+        "activation": m * (n + k),
+        "sample": nnz * blocks * lanes,
+        "visit": nnz * blocks,
+        "segment": rows * -(-columns // TILE) * blocks,
+        "gathered": nnz * m,
+        "row": rows * m,
+        "byte": 4 * m * n * k,
+    }
+    if kernel in ("csr", "repack"):
+        counts["visit"] = nnz  # indices and values are read once, whatever the batch
+    if kernel in ("tiled", "sampled"):
+        counts["activation"] = blocks * lanes * (n + k)
+    return {term: float(counts[term]) for term in KERNEL_TERMS[kernel]}
+
+
+def dense_kernel(phase: str, m: int) -> str:
+    """Which dense kernel runs a product: they are bound by different things."""
+    if phase == "grad_weight":
+        return "dense_gradient"
+    return "dense_vector" if m == 1 else "dense"

@@ -1,0 +1,145 @@
+"""A processor that runs the kernels of `hwsim.kernels.cpu`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwsim.cpu_costs import TERMS, dense_kernel, terms
+from hwsim.device import Device, parameter
+from hwsim.estimate import Estimate
+from hwsim.mask import Mask
+from hwsim.roofline import roofline
+from hwsim.workload import Op
+
+_SPARSE = {
+    "forward": ("tiled", "gather", "csr"),
+    "grad_input": ("tiled", "gather", "csr"),
+    "grad_weight": ("sampled",),
+}
+_MOST_GATHER = (1 << 16) - 1
+
+
+def _table(doc: str, **options):
+    return parameter("s", f"seconds per {doc}", at_least=0.0, by_dtype=True, **options)
+
+
+@dataclass(frozen=True, eq=False)
+class Cpu(Device):
+    """Each kernel's time is its counted terms (`hwsim.cpu_costs`) times fitted seconds.
+
+    A masked product has the kernels that exist: dense BLAS on the masked weight, tiled, gather,
+    CSR, the sampled gradient, and a narrower dense product where whole neurons are gone. Values
+    are packed once a step by the workload's `pack` op; activations are packed and unpacked within
+    the tiled kernels' times. Convolutions have dense kernels only. Optimizer steps are dense,
+    because the kernels keep dense parameters. All constants hold for `threads` threads.
+    """
+
+    model = "cpu"
+    clock_hz: float = parameter("Hz", "core clock", above=0.0)
+    threads: int = parameter("1", "threads the constants hold for", at_least=1, integer=True)
+    peak_flops: float = parameter("FLOP/s", "float32 vector units, all threads", above=0.0)
+    cache_bytes_per_s: float = parameter("B/s", "nearest cache, all threads", above=0.0)
+    last_level_bytes: float = parameter("B", "last-level cache", above=0.0)
+    dense: Mapping[str, float] = _table("term of a dense product")
+    dense_vector: Mapping[str, float] = _table("term of a dense product with a batch of one")
+    dense_gradient: Mapping[str, float] = _table("term of a dense grad_weight and its masking")
+    csr: Mapping[str, float] = _table("term of scipy's CSR product")
+    gather: Mapping[str, float] = _table("term of the row-by-row kernel")
+    tiled: Mapping[str, float] = _table("term of the tiled kernel, activations packed")
+    sampled: Mapping[str, float] = _table("term of the sampled gradient")
+    repack: Mapping[str, float] = _table("term of packing values for forward and grad_input")
+    select: Mapping[str, float] = _table("term of one exact drop and grow")
+    stream: Mapping[str, float] = _table("term of an operation that reads and writes memory")
+    spread: Mapping[str, float] = parameter(
+        "1", "relative error of a kernel's estimate, 90 % of cases", at_least=0.0, by_dtype=True
+    )
+
+    def price(self, op: Op) -> tuple[Estimate, ...]:
+        if op.dtype != "float32":
+            reason = f"dtype is {op.dtype}; the kernels are float32"
+            return (Estimate.illegal("dense", reason),)
+        if op.kind in ("gemm", "conv", "attention"):
+            return self._price_product(op)
+        if op.kind == "pack":
+            n, k = op.weight_shape or (1, 1)
+            return (self._priced(op, "repack", terms("repack", "update", 1, n, k, op.nnz)),)
+        if op.kind == "mask_update":
+            count = terms("select", "update", 1, 1, max(1, op.dense_flops // 2), 0)
+            return (self._priced(op, "select", count),)
+        moved = op.activation_bytes + op.weight_bytes
+        return (self._priced(op, "stream", {"call": 1.0, "byte": float(moved)}),)
+
+    def roofline(self, op: Op) -> float:
+        """Active arithmetic at the vector units' peak, bytes at the nearest cache's speed.
+
+        Caches hold what the operation before wrote, so main memory bounds nothing by itself.
+        """
+        return roofline(op, self.peak_flops, self.cache_bytes_per_s)
+
+    def _price_product(self, op: Op) -> tuple[Estimate, ...]:
+        found = [self._dense(op, op.m, op.n, op.k, op.count)]
+        if op.mask is None:
+            return tuple(found)
+        if op.kind != "gemm" or op.count != 1:
+            reason = f"is for linear layers, this is a {op.kind} of {op.count} products"
+            return (*found, *(Estimate.illegal(name, reason) for name in _SPARSE[op.phase]))
+        for name in _SPARSE[op.phase]:
+            if name == "gather" and max(op.mask.shape) > _MOST_GATHER:
+                reason = f"shape is {op.mask.shape}; allowed are {_MOST_GATHER} rows and columns"
+                found.append(Estimate.illegal(name, reason))
+            else:
+                counts = terms(name, op.phase, op.m, op.n, op.k, op.mask.nnz)
+                found.append(self._priced(op, name, counts))
+        found.append(self._narrower(op, op.mask))
+        return tuple(found)
+
+    def _dense(self, op: Op, m: int, n: int, k: int, count: int) -> Estimate:
+        kernel = dense_kernel(op.phase, m)
+        cached = int(self.last_level_bytes) // 4
+        counts = terms(kernel, op.phase, m, n, k, n * k, cached)
+        scaled = {term: value * count for term, value in counts.items()}
+        return self._priced(op, kernel, scaled, shown="dense")
+
+    def _narrower(self, op: Op, mask: Mask) -> Estimate:
+        rows, columns = int(np.count_nonzero(mask.row_nnz)), int(np.count_nonzero(mask.col_nnz))
+        if mask.nnz != rows * columns or rows * columns in (0, mask.size):
+            reason = f"{mask.nnz} weights in {rows} rows and {columns} columns: no narrower block"
+            return Estimate.illegal("narrower", reason)
+        counts = terms("dense", op.phase, op.m, rows, columns, mask.nnz)
+        counts["activation"] += op.m * (op.n + op.k)  # gathered on one side, spread on the other
+        return self._priced(op, "dense", counts, shown="narrower", verified=False)
+
+    def _priced(
+        self,
+        op: Op,
+        kernel: str,
+        counts: Mapping[str, float],
+        *,
+        shown: str = "",
+        verified: bool = True,
+    ) -> Estimate:
+        costs = getattr(self, kernel)
+        parts = {term: count * costs.get(term, 0.0) for term, count in counts.items()}
+        seconds = max(sum(parts.values()), self.roofline(op))
+        by_bound: dict[str, float] = {}
+        for term, part in parts.items():
+            by_bound[TERMS[term]] = by_bound.get(TERMS[term], 0.0) + part
+        bound = max(by_bound, key=lambda name: by_bound[name])
+        spread = self.spread.get(kernel, 0.0)
+        return Estimate(
+            seconds,
+            max(seconds / (1.0 + spread), self.roofline(op)),
+            seconds * (1.0 + spread),
+            self.cycles(seconds),
+            op.bytes,
+            op.flops,
+            shown or kernel,
+            bound,
+            verified=verified,
+        )
+
+
+MODEL = Cpu

@@ -1,0 +1,192 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwsim import InputError, Mask, Op, gemm, load_device
+from hwsim.calibrate_cpu import (
+    estimated_s,
+    fit_cpu,
+    kernel_of,
+    measure_cpu,
+    relative_errors,
+    specification,
+)
+from hwsim.cpu_costs import KERNEL_TERMS, TERMS, terms
+from hwsim.kernels.cpu import LINEAR
+from hwsim.measurement import Measurement
+
+DEVICES = ("zen3", "zen4")
+
+
+def mask_of(density, shape=(64, 96), seed=0):
+    return Mask(np.random.default_rng(seed).random(shape) < density)
+
+
+@pytest.mark.parametrize("name", DEVICES)
+@settings(deadline=None, max_examples=60)
+@given(
+    m=st.sampled_from([1, 3, 8, 64, 300]),
+    density=st.sampled_from([0.0, 0.02, 0.1, 0.5, 1.0]),
+    phase=st.sampled_from(["forward", "grad_input", "grad_weight"]),
+)
+def test_no_estimate_beats_the_roofline_or_leaves_its_interval(name, m, density, phase):
+    device = load_device(name)
+    op = gemm(m, 64, 96, mask_of(density), phase)
+    for estimate in device.kernels(op):
+        if estimate.legal:
+            assert estimate.seconds >= device.roofline(op)
+            assert estimate.low_s <= estimate.seconds <= estimate.high_s
+        else:
+            assert estimate.reason
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_fewer_weights_never_take_longer(name):
+    device = load_device(name)
+    shape = (768, 768)
+    order = np.random.default_rng(0).random(shape)
+    for phase in ("forward", "grad_input", "grad_weight"):
+        seconds = [
+            device.estimate(gemm(256, *shape, Mask(order < density), phase)).seconds
+            for density in (0.01, 0.05, 0.1, 0.3, 1.0)
+        ]
+        assert seconds == sorted(seconds)
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_the_sparse_kernel_wins_at_ninety_percent_and_dense_at_none(name):
+    device = load_device(name)
+    sparse = device.estimate(gemm(256, 768, 768, mask_of(0.1, (768, 768))))
+    assert sparse.kernel == "tiled"
+    assert {e.kernel for e in sparse.rejected} == {"dense", "gather", "csr", "narrower"}
+    assert device.estimate(gemm(256, 768, 768, mask_of(1.0, (768, 768)))).kernel == "dense"
+    assert device.estimate(gemm(1, 768, 768, mask_of(0.1, (768, 768)))).kernel == "gather"
+
+
+def test_every_modelled_kernel_exists():
+    device = load_device("zen3")
+    found = set()
+    for phase in ("forward", "grad_input", "grad_weight"):
+        found |= {e.kernel for e in device.kernels(gemm(64, 64, 96, mask_of(0.1), phase))}
+    assert found <= set(LINEAR.names())
+    assert {term for used in KERNEL_TERMS.values() for term in used} <= set(TERMS)
+
+
+def test_a_narrower_layer_is_priced_as_one():
+    kept = np.zeros((512, 512), bool)
+    kept[:256, :256] = True
+    op = gemm(256, 512, 512, Mask(kept))
+    device = load_device("zen3")
+    best = device.estimate(op)
+    assert best.kernel == "narrower"
+    dense = next(e for e in best.rejected if e.kernel == "dense")
+    assert 2 < dense.seconds / best.seconds < 5
+
+
+def test_other_dtypes_and_kinds_say_why():
+    device = load_device("zen3")
+    with pytest.raises(InputError, match="dtype is bfloat16"):
+        device.estimate(gemm(8, 8, 8, dtype="bfloat16"))
+    conv = Op("conv", "forward", "c", 8, 64, 96, 1, "float32", 8 * 64 * 96 * 2, 1000, 64 * 96 * 4,
+              (64, 96), mask_of(0.1))  # fmt: skip
+    best = device.estimate(conv)
+    assert best.kernel == "dense"
+    assert all("linear layers" in e.reason for e in best.rejected)
+
+
+def test_a_whole_step_is_priced():
+    device = load_device("zen3")
+    ops = [
+        Op("norm", "forward", "n", activation_bytes=1 << 20),
+        Op("optimizer", "update", "l", activation_bytes=0, weight_bytes=1 << 22),
+        Op("mask_update", "update", "l", dense_flops=2 * 64 * 96),
+        Op("pack", "update", "l", weight_bytes=64 * 96 * 8, weight_shape=(64, 96),
+           mask=mask_of(0.1)),
+    ]  # fmt: skip
+    kernels = [device.estimate(op).kernel for op in ops]
+    assert kernels == ["stream", "stream", "select", "repack"]
+    assert all(device.estimate(op).seconds > 0 for op in ops)
+
+
+def test_terms_of_one_layer_by_hand():
+    # 70 samples are two blocks of 64; 300 inputs are two tiles of 256.
+    assert terms("tiled", "forward", 70, 4, 300, 10) == {
+        "call": 1, "sample": 10 * 128, "visit": 20, "segment": 4 * 2 * 2, "activation": 128 * 304,
+    }  # fmt: skip
+    assert terms("tiled", "grad_input", 8, 4, 300, 10)["segment"] == 300
+    assert terms("dense_vector", "forward", 1, 4, 4, 16, cached_weights=10)["spilled"] == 6
+    with pytest.raises(InputError, match="valid: dense"):
+        terms("bcsr", "forward", 1, 1, 1, 1)
+
+
+def synthetic(costs, rng):
+    """Records of a machine that takes exactly these seconds."""
+    records = []
+    for name, table in costs.items():
+        for _ in range(20):
+            m, n, k = (int(v) for v in rng.integers(2, 400, 3))
+            phase = "grad_weight" if name in ("sampled", "dense_gradient") else "forward"
+            phase = "update" if name in ("repack", "select", "stream") else phase
+            kernel = "dense" if name.startswith("dense") else name
+            m = 1 if name == "dense_vector" else m
+            density = float(rng.random())
+            counts = terms(name, phase, m, n, k, round(density * n * k))
+            seconds = sum(counts[t] * s for t, s in table.items())
+            records.append(
+                Measurement.of_median(
+                    seconds, machine="made up", toolchain="none", kernel=kernel, phase=phase,
+                    m=m, n=n, k=k, dtype="float32", rounds=1, density=density,
+                )
+            )  # fmt: skip
+    return records
+
+
+def test_a_fit_finds_the_seconds_that_records_were_made_with(tmp_path):
+    rng = np.random.default_rng(1)
+    costs = {
+        name: {term: float(rng.uniform(1e-9, 2e-9)) for term in used if term != "spilled"}
+        for name, used in KERNEL_TERMS.items()
+    }
+    records = synthetic(costs, rng)
+    fit = fit_cpu(records)
+    assert max(fit.spread.values()) < 1e-6
+    path = tmp_path / "made_up.toml"
+    path.write_text(specification(fit, records, clock_hz=2e9), encoding="utf-8")
+    device = load_device(path)
+    errors = relative_errors(records, lambda record: estimated_s(device, record))
+    assert max(np.abs(e).max() for e in errors.values()) < 1e-3  # four digits are written
+
+
+def test_disturbed_records_are_left_out_where_enough_is_left():
+    rng = np.random.default_rng(2)
+    costs = {name: dict.fromkeys(used, 1e-9) for name, used in KERNEL_TERMS.items()}
+    for table in costs.values():
+        table.pop("spilled", None)
+    good = synthetic(costs, rng)
+    bad = [
+        dataclasses.replace(
+            r, min_s=3 * r.min_s, low_quartile_s=3 * r.min_s, median_s=9 * r.min_s,
+            high_quartile_s=9 * r.min_s,
+        )
+        for r in good[::3]
+    ]  # fmt: skip
+    assert max(fit_cpu([*good, *bad]).spread.values()) < 1e-6
+
+
+def test_too_few_records_are_named():
+    with pytest.raises(InputError, match="records: 0 of kernel 'dense'"):
+        fit_cpu([])
+
+
+def test_measuring_gives_a_record_for_every_kernel(tmp_path):
+    records = measure_cpu([(16, 24)], [1, 8], [0.3], rng=np.random.default_rng(0))
+    found = {kernel_of(r) for r in records}
+    assert found == set(KERNEL_TERMS)
+    assert all(json.dumps(dataclasses.asdict(r)) for r in records)
+    for record in records:
+        if record.kernel in ("tiled", "sampled"):
+            assert record.packing
