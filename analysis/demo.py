@@ -5,18 +5,23 @@ Every number of a budget is here, with its reason; what is printed states them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from analysis.contenders import Contender, common_loss
 from analysis.summary import best_of
+
+if TYPE_CHECKING:
+    from hwsim import Workload
+    from sparse_train.config import TrainConfig
 
 # Two densities: what a narrower model could still match, and where it should fall behind.
 DENSITIES = (0.2, 0.1)
 ALGORITHMS = ("static", "set", "rigl")
 # Sparse models want larger rates than dense ones; these span both, a factor of two apart.
-RATES = (1e-3, 2e-3, 4e-3)
+RATES = (5e-4, 1e-3, 2e-3)
 # A fifth of the final length ranks rates as the whole does, and costs less than the final runs.
 TUNE_STEPS = 200
 STEPS = 1000
@@ -28,7 +33,15 @@ EVALUATIONS = 20
 # Two processes of one thread each: a small network leaves the second thread of one idle.
 PROCESSES = 2
 SEED = 0
-DEVICES = ("ideal", "wafer")
+PRESET = "tiny"
+# Short windows and few, byte-like tokens: a small model learns from them within minutes. Of each
+# window 30 % are guessed, not BERT's 15 %: twice the signal for the same time.
+TASK = {"vocabulary_size": 300, "tokens": 32, "hidden_share": 0.3, "evaluation_windows": 128}
+BATCH_SIZE = 8
+UPDATE_INTERVAL = 25
+WARMUP_SHARE = 0.06
+# What a kill can cost, in steps: seconds.
+CHECKPOINT_INTERVAL = 200
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,7 @@ class Entry:
         density: of the masked weights; for a narrower model, of the sparse one that it matches.
         narrow: whether it is a dense model as cheap as the sparse one of that density.
         lengths: multiples of the budget's steps that it is given; the best one counts.
+        sizes: of the model, where they are not the preset's.
     """
 
     name: str
@@ -70,6 +84,7 @@ class Entry:
     density: float
     narrow: bool = False
     lengths: tuple[int, ...] = (1,)
+    sizes: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +121,7 @@ def entries(budget: Budget) -> list[Entry]:
         made.append(
             Entry(
                 f"narrower {percent(density)}", "narrower dense", "dense", density, True,
-                budget.narrow_lengths,
+                budget.narrow_lengths, tuple(narrower_sizes(density).items()),
             )
         )  # fmt: skip
     for name in budget.algorithms:
@@ -115,23 +130,25 @@ def entries(budget: Budget) -> list[Entry]:
     return made
 
 
-def tuning_jobs(budget: Budget, folder: Path) -> list[Job]:
+def tuning_jobs(budget: Budget, made: Sequence[Entry], folder: Path) -> list[Job]:
     """The short runs: every contender at every rate, the costly ones first."""
     return [
         Job(entry, rate, budget.tune_steps, 1, folder / "tune" / slug(entry.name) / f"{rate:g}")
-        for entry in _costly_first(entries(budget))
+        for entry in _costly_first(made)
         for rate in budget.rates
     ]
 
 
-def final_jobs(budget: Budget, choices: dict[str, Choice], folder: Path) -> list[Job]:
+def final_jobs(
+    budget: Budget, made: Sequence[Entry], choices: dict[str, Choice], folder: Path
+) -> list[Job]:
     """The runs that count, the costly ones first, each at its contender's rate."""
     return [
         Job(
             entry, choices[entry.name].rate, budget.steps * length, budget.evaluations * length,
             folder / "final" / slug(entry.name) / f"{budget.steps * length}-steps",
         )
-        for entry in _costly_first(entries(budget))
+        for entry in _costly_first(made)
         for length in sorted(entry.lengths, reverse=True)
     ]  # fmt: skip
 
@@ -162,10 +179,11 @@ def keep_best(runs: Sequence[tuple[Entry, Contender]], device: str) -> list[Cont
     return [best_of(group, device, loss) for group in grouped.values()]
 
 
-def notes(budget: Budget, choices: dict[str, Choice]) -> list[str]:
+def notes(budget: Budget, choices: dict[str, Choice], *, quick: bool = False) -> list[str]:
     """What a reader must know before the numbers."""
     rates = ", ".join(f"{rate:g}" for rate in budget.rates)
-    lines = [
+    lines = ["Quick: too short for any number here to mean anything."] if quick else []
+    lines += [
         "One seed: differences of a few per cent are chance, not findings.",
         f"Learning rate: each of the {len(choices)} contenders had {len(budget.rates)} short runs "
         f"of {budget.tune_steps} steps ({rates}); the lowest validation loss chose.",
@@ -186,6 +204,71 @@ def notes(budget: Budget, choices: dict[str, Choice]) -> list[str]:
     return lines
 
 
+def work(job: Job, tell: Callable[[int, str], None]) -> float:
+    """Trains one job, or goes on with it; its best validation loss. Runs in a worker process."""
+    from sparse_train.trainer import Diverged, train
+
+    try:
+        record = train(
+            config(job), job.folder, progress=lambda p: tell(p.step, f"{job.entry.name}")
+        )
+    except Diverged:
+        return float("nan")
+    tell(job.steps, job.entry.name)
+    return float(record.evaluations.filter(record.evaluations["step"] > 0)["loss"].min())
+
+
+def config(job: Job) -> TrainConfig:
+    """The settings of a job's run."""
+    from sparse_train.config import TrainConfig
+
+    sparse: dict[str, Any] = {}
+    if job.entry.algorithm != "dense":
+        sparse = {"density": job.entry.density, "update_interval": UPDATE_INTERVAL}
+        if job.entry.algorithm == "static":
+            sparse.pop("update_interval")
+    return TrainConfig(
+        preset=PRESET, task_options=TASK, model_options=dict(job.entry.sizes),
+        algorithm=job.entry.algorithm, distribution="erk", steps=job.steps,
+        batch_size=BATCH_SIZE, learning_rate=job.rate,
+        warmup_steps=max(1, round(WARMUP_SHARE * job.steps)),
+        eval_interval=max(1, job.steps // job.evaluations),
+        checkpoint_interval=CHECKPOINT_INTERVAL, seed=SEED, threads=1, **sparse,
+    )  # fmt: skip
+
+
+def narrower_sizes(density: float) -> dict[str, int]:
+    """Sizes of the dense model whose step costs nearest to the sparse one's, in FLOPs.
+
+    Widths are multiples of 8. Of the sparse step, what is not maskable is dense.
+    """
+    from sparse_train.models import bert
+
+    full = bert.BertConfig.preset(PRESET, vocabulary=TASK["vocabulary_size"])
+    step = _step(full)
+    maskable = sum(
+        op.dense_flops for op in step if op.kind == "gemm" and op.name.startswith("encoder.")
+    )
+    target = step.dense_flops - (1 - density) * maskable
+    widths = range(8, full.width + 1, 8)
+    flops = {width: _step(full.scaled(width)).dense_flops for width in widths}
+    best = full.scaled(min(widths, key=lambda width: abs(flops[width] - target)))
+    return {"width": best.width, "ffn": best.ffn, "heads": best.heads}
+
+
+def _step(sizes: Any) -> Workload:
+    """A training step of a model of these sizes on the demo's batches."""
+    import torch
+
+    from sparse_train.models import bert
+    from sparse_train.workload import workload
+
+    with torch.device("meta"):
+        shape = (BATCH_SIZE, int(TASK["tokens"]))
+        tokens = torch.zeros(shape, dtype=torch.long)
+        return workload(bert.Bert(sizes), {"input_ids": tokens, "labels": tokens})
+
+
 def slug(name: str) -> str:
     """A contender's name as a folder's.
 
@@ -195,6 +278,6 @@ def slug(name: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
 
 
-def _costly_first(made: list[Entry]) -> list[Entry]:
+def _costly_first(made: Sequence[Entry]) -> list[Entry]:
     """Long runs first, so that no process idles at the end."""
     return sorted(made, key=lambda entry: entry.narrow)

@@ -6,10 +6,12 @@ from hand_made import contender
 
 from analysis import demo
 
+ENTRIES = demo.entries(demo.Budget())
+
 
 def test_every_contender_has_the_same_number_of_tuning_runs_and_steps():
-    jobs = demo.tuning_jobs(demo.Budget(), Path("runs"))
-    names = [entry.name for entry in demo.entries(demo.Budget())]
+    jobs = demo.tuning_jobs(demo.Budget(), ENTRIES, Path("runs"))
+    names = [entry.name for entry in ENTRIES]
     for name in names:
         own = [job for job in jobs if job.entry.name == name]
         assert sorted(job.rate for job in own) == sorted(demo.RATES)
@@ -17,7 +19,7 @@ def test_every_contender_has_the_same_number_of_tuning_runs_and_steps():
 
 
 def test_the_contenders_are_dense_narrower_dense_and_each_algorithm_at_each_density():
-    families = [entry.family for entry in demo.entries(demo.Budget())]
+    families = [entry.family for entry in ENTRIES]
     assert families.count("dense") == 1
     for family in ("narrower dense", "static", "set", "rigl"):
         assert families.count(family) == len(demo.DENSITIES)
@@ -25,16 +27,18 @@ def test_the_contenders_are_dense_narrower_dense_and_each_algorithm_at_each_dens
 
 def test_no_two_jobs_share_a_folder():
     budget = demo.Budget()
-    choices = {e.name: demo.Choice(1e-3, {1e-3: 1.0}) for e in demo.entries(budget)}
-    jobs = demo.tuning_jobs(budget, Path("r")) + demo.final_jobs(budget, choices, Path("r"))
+    choices = {e.name: demo.Choice(1e-3, {1e-3: 1.0}) for e in ENTRIES}
+    jobs = demo.tuning_jobs(budget, ENTRIES, Path("r")) + demo.final_jobs(
+        budget, ENTRIES, choices, Path("r")
+    )
     assert len({job.folder for job in jobs}) == len(jobs)
 
 
 def test_the_narrower_model_gets_several_lengths_and_the_others_one():
     budget = demo.Budget()
-    choices = {e.name: demo.Choice(1e-3, {1e-3: 1.0}) for e in demo.entries(budget)}
-    for job in demo.final_jobs(budget, choices, Path("r")):
-        assert job.steps in ([1000, 2000] if job.entry.narrow else [1000])
+    choices = {e.name: demo.Choice(1e-3, {1e-3: 1.0}) for e in ENTRIES}
+    for job in demo.final_jobs(budget, ENTRIES, choices, Path("r")):
+        assert job.steps in ([demo.STEPS, 2 * demo.STEPS] if job.entry.narrow else [demo.STEPS])
 
 
 def jobs_of(name, rates):
@@ -78,7 +82,7 @@ def test_the_notes_say_one_seed_and_how_rates_were_chosen():
     choices = {"a": demo.Choice(2e-3, {1e-3: 2.0, 2e-3: 1.0, 4e-3: 3.0})}
     text = " ".join(demo.notes(demo.Budget(), choices))
     assert "One seed" in text
-    assert "3 short runs of 200 steps" in text
+    assert f"3 short runs of {demo.TUNE_STEPS} steps" in text
     assert "may lie beyond" not in text
     choices["b"] = demo.Choice(4e-3, {1e-3: 3.0, 2e-3: 2.0, 4e-3: 1.0})
     assert "may lie beyond: b" in " ".join(demo.notes(demo.Budget(), choices))
