@@ -146,9 +146,11 @@ class TrainConfig:
 
 
 def _options(name: str, value: object) -> None:
-    good = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
     plain = (str, int, float, bool, type(None))
-    if not good or not all(isinstance(item, plain) for item in value.values()):
+    good = isinstance(value, Mapping) and all(
+        isinstance(key, str) and isinstance(item, plain) for key, item in value.items()
+    )
+    if not good:
         raise InputError(
             f"{name}: value is {value!r}; allowed is names with numbers, strings or None"
         )
@@ -168,10 +170,10 @@ def _number(
     most: float | None = None,
     below: float | None = None,
 ) -> None:
-    good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    good = good and math.isfinite(value)
-    good = good and (above is None or value > above) and (least is None or value >= least)
-    good = good and (most is None or value <= most) and (below is None or value < below)
+    good = False
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        good = (above is None or value > above) and (least is None or value >= least)
+        good = good and (most is None or value <= most) and (below is None or value < below)
     if not good:
         limits = (("above", above), ("at least", least), ("at most", most), ("below", below))
         words = " and ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)

@@ -124,7 +124,7 @@ class TrainingRecord:
     @property
     def wall_s(self) -> float:
         """Seconds this machine trained for, validations and interruptions not counted."""
-        return float(self.metrics["elapsed_s"].max() or 0.0)
+        return max(self.metrics["elapsed_s"].to_list(), default=0.0)
 
     @cached_property
     def mask_versions(self) -> tuple[tuple[int, Path], ...]:

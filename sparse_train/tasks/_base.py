@@ -26,12 +26,15 @@ class Prepared(ABC):
     Attributes:
         metric: the entry of `evaluate` that decides which of two models is better.
         lower_is_better: its direction.
-        digest: of everything that decides the batches; equal digests give equal batches.
     """
 
     metric: ClassVar[str] = "loss"
     lower_is_better: ClassVar[bool] = True
-    digest: str
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """Of everything that decides the batches; equal digests give equal batches."""
 
     @abstractmethod
     def build_model(self, model: str, preset: str, options: Mapping[str, Any]) -> nn.Module:

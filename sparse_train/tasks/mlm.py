@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -84,11 +83,11 @@ class PreparedText(Prepared):
         """Tokens to guess in each window."""
         return max(1, round(self.settings.hidden_share * self.settings.tokens))
 
-    @cached_property
+    @property
     def digest(self) -> str:
-        content = [asdict(self.settings), self._corpus["digest"], self.tokenized.vocabulary_digest]
         # A path may differ between machines; the text behind it is in the corpus digest.
-        del content[0]["text"]
+        settings = {name: v for name, v in asdict(self.settings).items() if name != "text"}
+        content = [settings, self._corpus["digest"], self.tokenized.vocabulary_digest]
         text = json.dumps(content, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
