@@ -23,16 +23,17 @@ def parameter(
     integer: bool = False,
     choices: tuple[str, ...] | None = None,
     by_dtype: bool = False,
+    vectors: bool = False,
     default: Any = dataclasses.MISSING,
 ) -> Any:
     """A field of a device model that its specification gives: unit, meaning, allowed values.
 
-    `by_dtype` makes it a mapping from dtype name to number. A parameter without default must be
-    in every specification of the model.
+    `by_dtype` makes it a mapping from dtype name to number, `vectors` one from a name to a list of
+    numbers. A parameter without default must be in every specification of the model.
     """
     metadata = {
         "unit": unit, "doc": doc, "above": above, "at_least": at_least, "at_most": at_most,
-        "integer": integer, "choices": choices, "by_dtype": by_dtype,
+        "integer": integer, "choices": choices, "by_dtype": by_dtype, "vectors": vectors,
     }  # fmt: skip
     return field(default=default, metadata={"parameter": metadata}, kw_only=True)
 
@@ -127,6 +128,11 @@ def check_parameter(name: str, value: Any, limits: Mapping[str, Any]) -> Any:
         if value not in limits["choices"]:
             raise InputError(f"{name}: value is {value!r}; allowed: {', '.join(limits['choices'])}")
         return value
+    if limits["vectors"]:
+        if not isinstance(value, Mapping) or not all(isinstance(v, list) for v in value.values()):
+            raise InputError(f"{name}: value is {value!r}; allowed is a table name → [numbers]")
+        single = {**limits, "vectors": False}
+        return {k: [check_parameter(f"{name}.{k}", x, single) for x in v] for k, v in value.items()}
     if limits["by_dtype"]:
         if not isinstance(value, Mapping) or not value:
             raise InputError(f"{name}: value is {value!r}; allowed is a table dtype → number")

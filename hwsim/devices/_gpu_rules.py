@@ -1,0 +1,130 @@
+"""Which GPU kernel may run which product, and why not."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hwsim.mask import Mask
+from hwsim.patterns.block import Block
+from hwsim.patterns.n_m import NM
+from hwsim.workload import Op
+
+ALONG_INPUTS, ALONG_OUTPUTS = NM(2, 4, 1), NM(2, 4, 0)
+BLOCKS = tuple(Block(size, size) for size in (128, 64, 32, 16))
+
+
+class Product(NamedTuple):
+    """One phase of a layer as the library sees it: out[rows, outputs] over depth inputs."""
+
+    rows: int
+    outputs: int
+    depth: int
+
+
+class Alignment(NamedTuple):
+    """Sizes that a 2:4 kernel takes: the sparse weight's two, and the dense operand's rows."""
+
+    weight_rows: int
+    weight_columns: int
+    dense_rows: int
+    library: str
+
+
+# Source: torch 2.13, torch/sparse/semi_structured.py, the constraints of both backends. fp32 runs
+# as tf32 through CUTLASS alone; the other types are held to cuSPARSELt's limits.
+ALIGNMENTS = {
+    "bfloat16": Alignment(16, 16, 8, "cuSPARSELt"),
+    "float16": Alignment(16, 16, 8, "cuSPARSELt"),
+    "int8": Alignment(32, 32, 16, "cuSPARSELt"),
+    "float8": Alignment(32, 32, 16, "cuSPARSELt"),
+    "float32": Alignment(32, 32, 4, "CUTLASS"),
+    "tfloat32": Alignment(32, 32, 4, "CUTLASS"),
+}
+
+
+def product(op: Op) -> Product:
+    """The product of an op's phase; independent ones (`count`) lie side by side along rows."""
+    if op.phase == "grad_input":
+        return Product(op.m * op.count, op.k, op.n)
+    if op.phase == "grad_weight":
+        return Product(op.n * op.count, op.k, op.m)
+    return Product(op.m * op.count, op.n, op.k)
+
+
+def why_not_two_four(op: Op) -> str:
+    """Why no 2:4 kernel can run this op; empty if one can."""
+    if op.mask is None:
+        return "no mask"
+    if op.kind != "gemm":
+        return f"no 2:4 kernel for {op.kind}"
+    if op.phase == "grad_weight":
+        return "grad_weight has two dense operands: the mask is on its output"
+    limits = ALIGNMENTS.get(op.dtype)
+    if limits is None:
+        return f"no 2:4 kernel for {op.dtype} (allowed: {', '.join(ALIGNMENTS)})"
+    _, rows, columns = product(op)
+    if rows % limits.weight_rows or columns % limits.weight_columns:
+        return (
+            f"weight is {rows}×{columns}; {limits.library} takes multiples of "
+            f"{limits.weight_rows}×{limits.weight_columns} in {op.dtype}"
+        )
+    if op.phase == "forward" and not op.mask.satisfies(ALONG_INPUTS):
+        return "mask is not 2:4 along the inputs"
+    if op.phase == "grad_input" and not op.mask.satisfies(ALONG_OUTPUTS):
+        return "mask is not 2:4 along the outputs (not transposable)"
+    return ""
+
+
+def padded(op: Op) -> Product:
+    """The product a 2:4 kernel really runs: dense rows filled up to its alignment."""
+    whole = product(op)
+    step = ALIGNMENTS[op.dtype].dense_rows
+    return whole._replace(rows=-(-whole.rows // step) * step)
+
+
+def why_not_gather(op: Op) -> str:
+    """Why the constant fan-in kernel cannot run this op; empty if it can."""
+    if op.mask is None:
+        return "no mask"
+    if op.kind != "gemm":
+        return f"no gather kernel for {op.kind}"
+    along = "columns" if op.phase == "grad_input" else "rows"
+    counts = op.mask.col_nnz if along == "columns" else op.mask.row_nnz
+    active = counts[counts > 0]
+    if not active.size:
+        return "no active weight"
+    if (active != active[0]).any():
+        return f"active {along} do not all have the same number of weights"
+    return ""
+
+
+def why_not_csr(op: Op) -> str:
+    """Why the CSR kernel cannot run this op; empty if it can."""
+    if op.mask is None:
+        return "no mask"
+    return "" if op.kind == "gemm" else f"no csr kernel for {op.kind}"
+
+
+def block_of(op: Op) -> int:
+    """Side of the largest square blocks that the mask consists of; 0 if there are none."""
+    if op.mask is None or op.kind != "gemm":
+        return 0
+    for block in BLOCKS:
+        whole = not (op.mask.shape[0] % block.rows or op.mask.shape[1] % block.columns)
+        if whole and op.mask.satisfies(block):
+            return block.rows
+    return 0
+
+
+def imbalance(mask: Mask, phase: str, group: int = 32) -> float:
+    """How much longer `group` neighbouring rows take than their mean: the slowest of each group.
+
+    Rows are columns of the weight in grad_input. 1 where nothing is active.
+    """
+    counts = mask.col_nnz if phase == "grad_input" else mask.row_nnz
+    if not counts.any():
+        return 1.0
+    filled = np.pad(counts, (0, -len(counts) % group)).reshape(-1, group)
+    return float(filled.max(axis=1).sum() * group / filled.sum())

@@ -1,0 +1,283 @@
+"""A GPU: tensor cores for dense and 2:4, CUDA cores for what is gathered, bytes for the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hwsim.device import Device, parameter
+from hwsim.devices import _gpu_rules as rules
+from hwsim.errors import InputError
+from hwsim.estimate import Estimate
+from hwsim.gpu_matmul import (
+    DENSE,
+    ELEMENT_BYTES,
+    FAMILIES,
+    SPARSE,
+    Card,
+    ProductFit,
+    packed_share,
+    parse_fit,
+    typical,
+)
+from hwsim.workload import Op
+
+_DERIVED_WIDENING = 1.5
+_UNMEASURED_SPREAD = (-0.5, 0.7)
+_MEASURED_DTYPES = ("bfloat16", "float16", "float8", "int8")
+
+
+@dataclass(frozen=True, eq=False)
+class Gpu(Device):
+    """One NVIDIA-like GPU.
+
+    Dense and 2:4 products are priced by `gpu_matmul`; whatever the data sheet alone supports is
+    taken from it and from published figures. A 2:4 product pays for pruning and packing its
+    weight each time, since values change every step, and for its descriptors unless they are
+    kept. CSR, gather (constant fan-in) and block kernels are roofs with an efficiency: they are
+    unverified. The `pack` op is the multiplication of the weight by its mask; packing into a
+    format belongs to the product, so that a kernel is chosen by all that it costs.
+
+    Source: Castro et al. and the torch sparsity documentation for the order of packing costs;
+    each number's own source is in the specification.
+    """
+
+    model = "gpu"
+    clock_hz: float = parameter("Hz", "boost clock; turns seconds into cycles", above=0.0)
+    sms: int = parameter("SMs", "streaming multiprocessors", at_least=1, integer=True)
+    l2_bytes: float = parameter("B", "second-level cache", above=0.0)
+    dram_bytes_per_s: float = parameter("B/s", "main memory bandwidth", above=0.0)
+    peak_flops: Mapping[str, float] = parameter(
+        "FLOP/s", "dense tensor-core peak by dtype; 2:4 has twice that", above=0.0, by_dtype=True
+    )
+    vector_flops: float = parameter("FLOP/s", "CUDA-core peak in float32", above=0.0)
+    boost: float = parameter(
+        "1", "highest clock seen over the data sheet's boost clock", at_least=1.0, default=1.0
+    )
+    fit: str = parameter(
+        "1", "whose fit is used: this card's, another's scaled by data sheet, or none",
+        choices=("own", "derived", "none"), default="none",
+    )  # fmt: skip
+    dense_fit: Mapping[str, list[float]] | None = parameter(
+        "mixed", "fitted parameters of dense products, see hwsim/gpu_matmul.py", vectors=True,
+        default=None,
+    )  # fmt: skip
+    sparse_fit: Mapping[str, list[float]] | None = parameter(
+        "mixed", "fitted parameters of 2:4 products, see hwsim/gpu_matmul.py", vectors=True,
+        default=None,
+    )  # fmt: skip
+    launch: str = parameter(
+        "1", "captured graphs, or one call by the host per kernel", choices=("graph", "eager"),
+        default="graph",
+    )  # fmt: skip
+    eager_s: float = parameter("s", "least time between two eager calls", at_least=0.0)
+    packing: str = parameter(
+        "1", "2:4 packing: fused prune and compress, the library's compress, or values that rest",
+        choices=("fused", "library", "never"), default="fused",
+    )  # fmt: skip
+    fused_pack_share: float = parameter("1", "of the bandwidth, fused packing", above=0.0)
+    library_pack_share: float = parameter("1", "of the bandwidth, the library's", above=0.0)
+    descriptors: str = parameter(
+        "1", "plan of a 2:4 product: kept per shape, or made in every call",
+        choices=("cached", "per_call"), default="cached",
+    )  # fmt: skip
+    descriptor_s: float = parameter("s", "making one plan", at_least=0.0)
+    stream_share: float = parameter("1", "of the bandwidth, by elementwise kernels", above=0.0)
+    attention_share: float = parameter("1", "of the peak, by fused attention", above=0.0)
+    csr_share: float = parameter("1", "of the CUDA-core peak, by CSR products", above=0.0)
+    gather_share: float = parameter("1", "of the CUDA-core peak, by constant fan-in", above=0.0)
+    block_share: float = parameter("1", "of the peak, by 128×128 block-sparse tiles", above=0.0)
+    _fits: dict[tuple[str, str], ProductFit] = field(default_factory=dict, init=False, repr=False)
+    _products: dict[tuple, float] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.fit == "none":
+            return
+        for kind, table in ((DENSE, self.dense_fit), (SPARSE, self.sparse_fit)):
+            for family, found in parse_fit(kind, table or {}).items():
+                self._fits[kind, family] = found
+        if not self._fits:
+            raise InputError(f"device {self.name!r}: fit is {self.fit!r} but no fit is given")
+
+    @property
+    def card(self) -> Card:
+        return Card(self.sms, self.l2_bytes, self.dram_bytes_per_s)
+
+    def price(self, op: Op) -> tuple[Estimate, ...]:
+        if op.kind in ("gemm", "conv"):
+            return self._price_product(op)
+        if op.kind == "attention":
+            compute = op.dense_flops / (self.peak(op.dtype) * self.attention_share)
+            return (self._simple(op, "attention", op.bytes, op.flops, compute),)
+        return (self._price_stream(op),)
+
+    def roofline(self, op: Op) -> float:
+        """Active weights' arithmetic at the tensor-core peak, and what cannot fit L2 from DRAM.
+
+        A product may find its operands in L2, so only bytes beyond its capacity are certain.
+        """
+        memory = max(0.0, op.bytes - self.l2_bytes) / self.dram_bytes_per_s
+        peak = self.peak(op.dtype)
+        if op.dtype == "float32":
+            # 2:4 float32 runs on tensor cores, as tf32.
+            peak = max(peak, self.peak_flops.get("tfloat32", 0.0))
+        return max(op.flops / (peak * self.boost), memory)
+
+    def peak(self, dtype: str) -> float:
+        """Dense FLOP/s: tensor cores where the card has them for `dtype`, else CUDA cores."""
+        if dtype in self.peak_flops:
+            return self.peak_flops[dtype]
+        if dtype == "float64":
+            return self.vector_flops / 2.0
+        if dtype == "float32":
+            return self.vector_flops
+        raise InputError(
+            f"device {self.name!r}: dtype is {dtype!r}; allowed: "
+            f"{', '.join(sorted({*self.peak_flops, 'float32', 'float64'}))}"
+        )
+
+    def product_seconds(self, kind: str, dtype: str, shape: rules.Product) -> float:
+        """Seconds of one product by a library's kernel, launch included, packing not."""
+        key = (kind, dtype, shape)
+        known = self._products.get(key)
+        if known is None:
+            found = self._fit_of(kind, dtype).log_seconds(
+                kind, np.array([shape], float), self.card, self._kernel_peak(kind, dtype), dtype
+            )
+            known = self._products[key] = math.exp(found[0])
+        return known
+
+    def _kernel_peak(self, kind: str, dtype: str) -> float:
+        """Dense peak of the units that run it: 2:4 float32 runs as tf32."""
+        if kind == SPARSE and dtype == "float32":
+            return self.peak("tfloat32")
+        return self.peak(dtype)
+
+    def _fit_of(self, kind: str, dtype: str) -> ProductFit:
+        found = self._fits.get((kind, FAMILIES[dtype]))
+        return found if found is not None else typical(kind)
+
+    def _price_product(self, op: Op) -> tuple[Estimate, ...]:
+        return (
+            self._dense(op), self._two_four(op), self._gathered(op, "csr", rules.why_not_csr(op)),
+            self._gathered(op, "gather", rules.why_not_gather(op)), self._block(op),
+        )  # fmt: skip
+
+    def _dense(self, op: Op) -> Estimate:
+        seconds = self.product_seconds(DENSE, op.dtype, rules.product(op))
+        moved = op.activation_bytes + op.weight_bytes
+        return self._library(op, DENSE, self._called(seconds), moved, op.dense_flops)
+
+    def _two_four(self, op: Op) -> Estimate:
+        reason = rules.why_not_two_four(op)
+        if reason:
+            return Estimate.illegal(SPARSE, reason)
+        seconds = self.product_seconds(SPARSE, op.dtype, rules.padded(op))
+        pack_s, pack_bytes = self._pack(op)
+        if self.descriptors == "per_call":
+            seconds += self.descriptor_s
+        moved = op.activation_bytes + op.weight_bytes * packed_share(op.dtype) + pack_bytes
+        seconds = self._called(seconds) + pack_s
+        return self._library(op, SPARSE, seconds, moved, op.dense_flops / 2)
+
+    def _pack(self, op: Op) -> tuple[float, float]:
+        """Seconds and bytes of pruning and packing this product's weight once."""
+        if self.packing == "never":
+            return 0.0, 0.0
+        share = self.fused_pack_share if self.packing == "fused" else self.library_pack_share
+        moved = op.weight_bytes * (1.0 + packed_share(op.dtype))
+        return self._called(moved / (self.dram_bytes_per_s * share)), moved
+
+    def _called(self, seconds: float) -> float:
+        """With the host's part: eager calls follow each other no faster than it can make them."""
+        return seconds if self.launch == "graph" else max(seconds, self.eager_s)
+
+    def _library(self, op: Op, kind: str, seconds: float, moved: float, flops: float) -> Estimate:
+        """An Estimate of a library's product, with the interval of its fit."""
+        found = self._fit_of(kind, op.dtype)
+        own = self.fit == "own" and op.kind == "gemm" and op.dtype in _MEASURED_DTYPES
+        own = own and (kind, FAMILIES[op.dtype]) in self._fits
+        low, high = found.spread
+        if not own and self.fit != "none":
+            low, high = low * _DERIVED_WIDENING, high * _DERIVED_WIDENING
+        launch_s = float(np.exp(np.log(found.members[:, 0]).mean()))
+        peak = self._kernel_peak(kind, op.dtype) * (2.0 if kind == SPARSE else 1.0)
+        # 2:4 does the dense product in half the operations: `flops` are those left.
+        arithmetic_s = flops * (2.0 if kind == SPARSE else 1.0) / peak
+        memory_s = max(0.0, moved - self.l2_bytes) / self.dram_bytes_per_s
+        if max(arithmetic_s, memory_s) < launch_s:
+            bound = "launch"
+        else:
+            bound = "compute" if arithmetic_s >= memory_s else "memory"
+        return self._estimate(op, kind, seconds, (low, high), moved, flops, bound, own)
+
+    def _gathered(self, op: Op, kernel: str, reason: str) -> Estimate:
+        """CSR or constant fan-in on CUDA cores: one fused multiply-add per active weight and row.
+
+        Source: Gale et al. 2020 (Sputnik) for the shape of the cost; the efficiency is published.
+        """
+        if reason:
+            return Estimate.illegal(kernel, reason)
+        assert op.mask is not None
+        element = ELEMENT_BYTES[op.dtype]
+        index_bytes = 4.0 if kernel == "csr" else 2.0
+        uneven = rules.imbalance(op.mask, op.phase) if kernel == "csr" else 1.0
+        share = self.csr_share if kernel == "csr" else self.gather_share
+        compute = op.flops * uneven / (self.vector_flops * share)
+        moved = op.activation_bytes + op.nnz * op.count * (element + index_bytes)
+        bound = "imbalance" if uneven > 1.5 else "gather"
+        return self._simple(op, kernel, moved, op.flops, compute, bound)
+
+    def _block(self, op: Op) -> Estimate:
+        """Tensor cores over active blocks alone; small blocks fill them badly.
+
+        Source: Gray et al. 2017 (block-sparse kernels); the efficiency is assumed.
+        """
+        side = rules.block_of(op)
+        if not side:
+            reason = "no mask" if op.mask is None else "mask is not made of aligned square blocks"
+            return Estimate.illegal("block", reason)
+        rate = self.peak(op.dtype) * self.block_share * 2 * side / (side + 128.0)
+        return self._simple(op, "block", op.bytes, op.flops, op.flops / rate)
+
+    def _price_stream(self, op: Op) -> Estimate:
+        """What moves bytes: optimizer, norms, activations, embeddings, mask updates, masking."""
+        moved = float(op.bytes)
+        if op.kind == "pack":
+            # Weight read and written, one byte of mask per weight.
+            moved = op.weight_bytes + op.weights
+        return self._simple(op, "mask multiply" if op.kind == "pack" else "stream", moved,
+                            op.flops, op.flops / self.vector_flops)  # fmt: skip
+
+    def _simple(
+        self, op: Op, kernel: str, moved: float, flops: float, compute: float,
+        bound: str = "compute",
+    ) -> Estimate:  # fmt: skip
+        """Launch plus the larger of arithmetic and bytes; no real kernel was held against it."""
+        launch_s = float(np.exp(np.log(self._fit_of(DENSE, op.dtype).members[:, 0]).mean()))
+        memory = moved / (self.dram_bytes_per_s * self.stream_share)
+        work = max(compute, memory)
+        if memory > compute:
+            bound = "memory"
+        if launch_s > work:
+            bound = "launch"
+        seconds = self._called(launch_s + work)
+        return self._estimate(op, kernel, seconds, _UNMEASURED_SPREAD, moved, flops, bound, False)
+
+    def _estimate(
+        self, op: Op, kernel: str, seconds: float, spread: tuple[float, float], moved: float,
+        flops: float, bound: str, verified: bool,
+    ) -> Estimate:  # fmt: skip
+        floor = self.roofline(op)
+        seconds = max(seconds, floor)
+        low = max(seconds * math.exp(spread[0]), floor)
+        return Estimate(
+            seconds, low, seconds * math.exp(spread[1]), self.cycles(seconds), moved, flops,
+            kernel, bound, verified=verified,
+        )  # fmt: skip
+
+
+MODEL = Gpu

@@ -1,0 +1,220 @@
+"""Fits the parameters of `gpu_matmul` to timed products.
+
+All families and kinds of a card are fitted at once. Each parameter is a typical value plus a
+deviation of the card, plus one of the kind (dense, 2:4), plus one of the family of operands; all
+deviations are held near zero, so that a few measurements move what they know about and no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hwsim.gpu_matmul import (
+    DENSE,
+    FAMILIES,
+    MEMBER,
+    PARAMETERS,
+    TILES,
+    UNFITTED_SPREAD,
+    Card,
+    ProductFit,
+    features,
+    log_seconds,
+    typical,
+)
+
+_PARAMETERS = len(PARAMETERS)
+_PRIOR = 0.4  # weight of a deviation of one scale against a residual of one _NOISE
+_NOISE = 0.05
+_TILE_SCALE = 0.1
+_SCALE = np.concatenate([[p.scale for p in PARAMETERS], np.full(len(TILES), _TILE_SCALE)])
+_CARD = np.concatenate([np.ones(_PARAMETERS), np.full(len(TILES), 3.0)])
+_KIND = np.concatenate([[p.kind_stiffness for p in PARAMETERS], np.ones(len(TILES))])
+_FAMILY = np.concatenate([[p.dtype_stiffness for p in PARAMETERS], np.full(len(TILES), 1.5)])
+_RIDGE = 2.0
+_OTHER_FAMILY = 0.3  # weight of another family's residual in the correction
+_CLIP = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Timed:
+    """Products of one kind and dtype: shapes (products, 3) as rows, outputs, inputs; ln seconds."""
+
+    kind: str
+    dtype: str
+    shapes: np.ndarray
+    log_s: np.ndarray
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.kind, FAMILIES[self.dtype]
+
+    def only(self, keep: set[tuple[int, int, int]]) -> Timed:
+        chosen = np.array([tuple(s) in keep for s in self.shapes], bool)
+        return replace(self, shapes=self.shapes[chosen], log_s=self.log_s[chosen])
+
+
+def fit_products(
+    timed: Iterable[Timed],
+    card: Card,
+    peaks: Mapping[str, float],
+    *,
+    members: int = 3,
+    rng: np.random.Generator,
+) -> dict[tuple[str, str], ProductFit]:
+    """(kind, family) → its fit; spreads are those of an unfitted card until `held_out` gives them.
+
+    The first member starts from the typical values, the others from random ones near them.
+    """
+    sets = [t for t in timed if len(t.log_s)]
+    keys = sorted({t.key for t in sets})
+    found = [_fit_member(sets, keys, card, peaks, None)]
+    found += [_fit_member(sets, keys, card, peaks, rng) for _ in range(members - 1)]
+    fits = {
+        key: ProductFit(np.stack([member[key] for member in found]), None, UNFITTED_SPREAD[key[0]])
+        for key in keys
+    }
+    return {key: _corrected(key, fits, sets, card, peaks) for key in keys}
+
+
+def held_out(
+    timed: Iterable[Timed],
+    card: Card,
+    peaks: Mapping[str, float],
+    *,
+    halves: int = 2,
+    rng: np.random.Generator,
+) -> dict[tuple[str, str], np.ndarray]:
+    """(kind, family) → ln(measured / estimated) of shapes that the fit has not seen.
+
+    Shapes are cut in two at random; each part is priced by a fit to the other. A shape is on one
+    side in every dtype and kind. Two halves are one cut, four are two cuts, and so on.
+    """
+    sets = [t for t in timed if len(t.log_s)]
+    shapes = sorted({tuple(s) for t in sets for s in t.shapes})
+    errors: dict[tuple[str, str], list[np.ndarray]] = {}
+    for _ in range((halves + 1) // 2):
+        order = rng.permutation(len(shapes))
+        first = {shapes[i] for i in order[: len(shapes) // 2]}
+        for train in (first, set(shapes) - first):
+            test = set(shapes) - train
+            fits = fit_products([t.only(train) for t in sets], card, peaks, rng=rng)
+            for t in (t.only(test) for t in sets):
+                if t.key in fits and len(t.log_s):
+                    errors.setdefault(t.key, []).append(_residual(fits[t.key], t, card, peaks))
+    return {key: np.concatenate(parts) for key, parts in errors.items()}
+
+
+def _fit_member(
+    sets: list[Timed],
+    keys: list[tuple[str, str]],
+    card: Card,
+    peaks: Mapping[str, float],
+    rng: np.random.Generator | None,
+) -> dict[tuple[str, str], np.ndarray]:
+    """One robust least-squares fit of all keys at once: key → member vector."""
+    from scipy.optimize import least_squares
+
+    kinds = sorted({kind for kind, _ in keys})
+    levels = 1 + len(kinds) + len(keys)
+    weight = _PRIOR * np.concatenate([_CARD, *([_KIND] * len(kinds)), *([_FAMILY] * len(keys))])
+
+    def places(i: int) -> tuple[int, int, int]:
+        """Where key i's three deviations start."""
+        return 0, MEMBER * (1 + kinds.index(keys[i][0])), MEMBER * (1 + len(kinds) + i)
+
+    def deviation(x: np.ndarray, i: int) -> np.ndarray:
+        return sum(x[p : p + MEMBER] for p in places(i))  # type: ignore[return-value]
+
+    def residual(z: np.ndarray, i: int) -> np.ndarray:
+        member = _member(keys[i][0], z)
+        parts = [
+            log_seconds(member, t.kind, t.shapes, card, peaks[t.dtype], t.dtype) - t.log_s
+            for t in sets
+            if t.key == keys[i]
+        ]
+        return np.concatenate(parts) / _NOISE
+
+    def all_residuals(x: np.ndarray) -> np.ndarray:
+        return np.concatenate(
+            [residual(deviation(x, i), i) for i in range(len(keys))] + [weight * x]
+        )
+
+    def jacobian(x: np.ndarray) -> np.ndarray:
+        blocks = []
+        for i in range(len(keys)):
+            z = deviation(x, i)
+            at = residual(z, i)
+            step = 1e-4
+            slope = np.stack(
+                [(residual(z + step * unit, i) - at) / step for unit in np.eye(MEMBER)], axis=1
+            )
+            block = np.zeros((len(at), MEMBER * levels))
+            for place in places(i):
+                block[:, place : place + MEMBER] += slope
+            blocks.append(block)
+        return np.concatenate([*blocks, np.diag(weight)])
+
+    start = np.zeros(MEMBER * levels)
+    if rng is not None:
+        start = rng.normal(size=start.size) * np.where(np.arange(start.size) < MEMBER, 0.5, 0.3)
+    # Robust (soft L1): a library's odd choice for one shape shall not bend all others.
+    found = least_squares(
+        all_residuals, start, jac=jacobian, loss="soft_l1", max_nfev=30, tr_solver="lsmr"
+    )  # fmt: skip
+    return {key: _member(key[0], deviation(found.x, i)) for i, key in enumerate(keys)}
+
+
+def _member(kind: str, z: np.ndarray) -> np.ndarray:
+    """Deviations in scales → parameters in their units."""
+    member = typical(kind).members[0].copy()
+    moved = _SCALE * z
+    member[:_PARAMETERS] *= np.exp(moved[:_PARAMETERS])
+    at = [p.name for p in PARAMETERS].index("quantised")
+    # The last parameter is a share: its odds are what moves.
+    share = typical(kind).members[0][at]
+    odds = share / (1.0 - share) * np.exp(moved[at])
+    member[at] = odds / (1.0 + odds)
+    member[_PARAMETERS:] += moved[_PARAMETERS:]
+    return member
+
+
+def _corrected(
+    key: tuple[str, str],
+    fits: Mapping[tuple[str, str], ProductFit],
+    sets: list[Timed],
+    card: Card,
+    peaks: Mapping[str, float],
+) -> ProductFit:
+    """The fit with a ridge regression of its residuals; other families of the kind count less."""
+    basis, target = [], []
+    for t in sets:
+        if t.kind == key[0]:
+            weight = 1.0 if t.key == key else _OTHER_FAMILY
+            left = np.clip(_residual(fits[t.key], t, card, peaks), -_CLIP, _CLIP)
+            basis.append(weight * features(t.shapes))
+            target.append(weight * left)
+    x, y = np.concatenate(basis), np.concatenate(target)
+    coefficients = np.linalg.solve(x.T @ x + _RIDGE * np.eye(x.shape[1]), x.T @ y)
+    return replace(fits[key], correction=coefficients)
+
+
+def _residual(fit: ProductFit, t: Timed, card: Card, peaks: Mapping[str, float]) -> np.ndarray:
+    return t.log_s - fit.log_seconds(t.kind, t.shapes, card, peaks[t.dtype], t.dtype)
+
+
+def spread_of(kind: str, errors: np.ndarray) -> tuple[float, float]:
+    """10 % and 90 % quantiles of held-out errors; of few errors, drawn to the unfitted spread."""
+    low, high = UNFITTED_SPREAD[kind]
+    share = min(1.0, len(errors) / 20.0)
+    found = np.quantile(errors, [0.1, 0.9]) if len(errors) else np.zeros(2)
+    return (
+        min(float(share * found[0] + (1.0 - share) * low), 0.0),
+        max(float(share * found[1] + (1.0 - share) * high), 0.0),
+    )
+
+
+__all__ = ["DENSE", "Timed", "fit_products", "held_out", "spread_of"]
