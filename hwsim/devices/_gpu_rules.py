@@ -61,6 +61,18 @@ def why_not_two_four(op: Op) -> str:
         return f"no 2:4 kernel for {op.kind}"
     if op.phase == "grad_weight":
         return "grad_weight has two dense operands: the mask is on its output"
+    unaligned = why_not_aligned(op)
+    if unaligned:
+        return unaligned
+    if op.phase == "forward" and not op.mask.satisfies(ALONG_INPUTS):
+        return "mask is not 2:4 along the inputs"
+    if op.phase == "grad_input" and not op.mask.satisfies(ALONG_OUTPUTS):
+        return "mask is not 2:4 along the outputs (not transposable)"
+    return ""
+
+
+def why_not_aligned(op: Op) -> str:
+    """Why no 2:4 kernel takes an op of this dtype and size; empty if one does."""
     limits = ALIGNMENTS.get(op.dtype)
     if limits is None:
         return f"no 2:4 kernel for {op.dtype} (allowed: {', '.join(ALIGNMENTS)})"
@@ -70,10 +82,6 @@ def why_not_two_four(op: Op) -> str:
             f"weight is {rows}×{columns}; {limits.library} takes multiples of "
             f"{limits.weight_rows}×{limits.weight_columns} in {op.dtype}"
         )
-    if op.phase == "forward" and not op.mask.satisfies(ALONG_INPUTS):
-        return "mask is not 2:4 along the inputs"
-    if op.phase == "grad_input" and not op.mask.satisfies(ALONG_OUTPUTS):
-        return "mask is not 2:4 along the outputs (not transposable)"
     return ""
 
 

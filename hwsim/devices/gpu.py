@@ -23,7 +23,8 @@ from hwsim.gpu_matmul import (
     parse_fit,
     typical,
 )
-from hwsim.workload import Op
+from hwsim.measurement import Measurement
+from hwsim.workload import Op, gemm
 
 _DERIVED_WIDENING = 1.5
 _UNMEASURED_SPREAD = (-0.5, 0.7)
@@ -119,12 +120,32 @@ class Gpu(Device):
 
         A product may find its operands in L2, so only bytes beyond its capacity are certain.
         """
-        memory = max(0.0, op.bytes - self.l2_bytes) / self.dram_bytes_per_s
-        peak = self.peak(op.dtype)
-        if op.dtype == "float32":
+        return self._floor(op.dtype, op.flops, op.bytes)
+
+    def _floor(self, dtype: str, flops: float, moved: float) -> float:
+        """Seconds below which neither the arithmetic nor the bytes can be done."""
+        peak = self.peak(dtype)
+        if dtype == "float32":
             # 2:4 float32 runs on tensor cores, as tf32.
             peak = max(peak, self.peak_flops.get("tfloat32", 0.0))
-        return max(op.flops / (peak * self.boost), memory)
+        memory = max(0.0, moved - self.l2_bytes) / self.dram_bytes_per_s
+        return max(flops / (peak * self.boost), memory)
+
+    def price_record(self, record: Measurement) -> Estimate:
+        """The price of exactly what a record timed: dense or 2:4, packed or not, no mask needed.
+
+        Raises:
+            InputError: another kernel, or a size that 2:4 cannot take.
+        """
+        if record.kernel not in (DENSE, SPARSE):
+            raise InputError(f"kernel {record.kernel!r} cannot be priced without its mask")
+        op = gemm(record.m, record.n, record.k, None, record.phase, record.dtype)
+        if record.kernel == DENSE:
+            return self._dense(op)
+        reason = rules.why_not_aligned(op)
+        if reason:
+            raise InputError(f"2:4: {reason}")
+        return self._two_four(op, packed=record.packing)
 
     def peak(self, dtype: str) -> float:
         """Dense FLOP/s: tensor cores where the card has them for `dtype`, else CUDA cores."""
@@ -162,21 +183,26 @@ class Gpu(Device):
 
     def _price_product(self, op: Op) -> tuple[Estimate, ...]:
         return (
-            self._dense(op), self._two_four(op), self._gathered(op, "csr", rules.why_not_csr(op)),
-            self._gathered(op, "gather", rules.why_not_gather(op)), self._block(op),
-        )  # fmt: skip
+            self._dense(op),
+            self._masked_two_four(op),
+            self._gathered(op, "csr", rules.why_not_csr(op)),
+            self._gathered(op, "gather", rules.why_not_gather(op)),
+            self._block(op),
+        )
 
     def _dense(self, op: Op) -> Estimate:
         seconds = self.product_seconds(DENSE, op.dtype, rules.product(op))
         moved = op.activation_bytes + op.weight_bytes
         return self._library(op, DENSE, self._called(seconds), moved, op.dense_flops)
 
-    def _two_four(self, op: Op) -> Estimate:
+    def _masked_two_four(self, op: Op) -> Estimate:
         reason = rules.why_not_two_four(op)
-        if reason:
-            return Estimate.illegal(SPARSE, reason)
+        return Estimate.illegal(SPARSE, reason) if reason else self._two_four(op)
+
+    def _two_four(self, op: Op, *, packed: bool = True) -> Estimate:
+        """A 2:4 product; `packed` says whether packing the weight belongs to it."""
         seconds = self.product_seconds(SPARSE, op.dtype, rules.padded(op))
-        pack_s, pack_bytes = self._pack(op)
+        pack_s, pack_bytes = self._pack(op) if packed else (0.0, 0.0)
         if self.descriptors == "per_call":
             seconds += self.descriptor_s
         moved = op.activation_bytes + op.weight_bytes * packed_share(op.dtype) + pack_bytes
@@ -271,7 +297,7 @@ class Gpu(Device):
         self, op: Op, kernel: str, seconds: float, spread: tuple[float, float], moved: float,
         flops: float, bound: str, verified: bool,
     ) -> Estimate:  # fmt: skip
-        floor = self.roofline(op)
+        floor = self._floor(op.dtype, flops, moved)
         seconds = max(seconds, floor)
         low = max(seconds * math.exp(spread[0]), floor)
         return Estimate(
