@@ -18,7 +18,7 @@ from hwsim.tiles import Machine, Run, Tiles
 _LARGEST = 2**52
 
 # What `recurrence` returns about the whole run, by position.
-CYCLES, ARRAY, FILL, DRAIN, BYTES, FIRST_START, CHANNEL_MAX, STUCK = range(8)
+CYCLES, ARRAY, FILL, DRAIN, BYTES, FIRST_START, CHANNEL_MAX, STUCK, FIRST_WEIGHTS = range(9)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -73,16 +73,17 @@ def _room(sizes, tile, freed, resident, capacity):
 def recurrence(
     weight, inputs, output, fill, compute, drain, after,
     channels, bytes_per_cycle, latency, interleave,
-    weight_capacity, input_capacity, output_capacity, arrays, shadow,
+    weight_capacity, input_capacity, output_capacity, lookahead, arrays, shadow,
     finish, stored, busy,
 ):  # fmt: skip
     """Fills `finish`, `stored` (per tile) and `busy` (per channel); returns the totals.
 
-    The first seven arguments are the columns of `Tiles`, the next nine describe the `Machine`.
-    `STUCK` of the totals is −1, or 3 · tile + (0 weight, 1 input, 2 output buffer too small).
+    The first seven arguments are the columns of `Tiles`, the next ten describe the `Machine`.
+    `FIRST_WEIGHTS` is how long the channels serve the first tile's weights. `STUCK` is −1, or
+    3 · tile + (0 weight, 1 input, 2 output buffer too small).
     """
     count = len(weight)
-    totals = np.zeros(8, np.int64)
+    totals = np.zeros(9, np.int64)
     totals[STUCK] = -1
     free = np.zeros(channels, np.int64)
     busy[:] = 0
@@ -100,22 +101,7 @@ def recurrence(
     drained = np.int64(0)
     trigger = -1
     while True:
-        # What the end of tile `trigger` lets through: weights, inputs, its store, later inputs.
-        while w_next < count:
-            freed, resident = _room(weight, w_next, w_freed, w_resident, weight_capacity)
-            if freed > trigger:
-                break
-            if weight[w_next] > weight_capacity:
-                totals[STUCK] = 3 * w_next
-                return totals
-            w_freed, w_resident = freed, resident
-            ready = np.int64(0) if freed < 0 else finished_all[freed]
-            if weight[w_next]:
-                ready, w_first = _serve(
-                    ready, weight[w_next], w_first, free, busy, bytes_per_cycle, interleave, latency
-                )
-            weight_done[w_next] = ready
-            w_next += 1
+        # What the end of tile `trigger` lets through: loads by tile, its store, later inputs.
         for store_passed in range(2):
             if store_passed and trigger >= 0:
                 drained = max(drained, finish[trigger]) + drain[trigger]
@@ -127,28 +113,52 @@ def recurrence(
                     )  # fmt: skip
                 store_done[trigger] = ready
                 stored[trigger] = ready if trigger == 0 else max(ready, stored[trigger - 1])
-            while i_next < count:
-                freed, resident = _room(inputs, i_next, i_freed, i_resident, input_capacity)
-                waits = max(late, after[i_next])
-                behind_store = waits >= max(freed, 0)
-                if max(freed, waits) > trigger or (
-                    behind_store and waits == trigger and not store_passed
-                ):
+            while True:
+                loads_weight = loads_input = False
+                w_begun = i_begun = -1
+                if w_next < count:
+                    w_left, w_held = _room(weight, w_next, w_freed, w_resident, weight_capacity)
+                    w_begun = max(w_left, w_next - 1 - lookahead)
+                    loads_weight = w_begun <= trigger
+                if i_next < count:
+                    i_left, i_held = _room(inputs, i_next, i_freed, i_resident, input_capacity)
+                    i_begun = max(i_left, i_next - 1 - lookahead)
+                    waits = max(late, after[i_next])
+                    loads_input = max(i_begun, waits) <= trigger
+                    if waits == trigger and waits >= max(i_begun, 0) and not store_passed:
+                        loads_input = False
+                if loads_weight and (not loads_input or w_next <= i_next):
+                    if weight[w_next] > weight_capacity:
+                        totals[STUCK] = 3 * w_next
+                        return totals
+                    w_freed, w_resident = w_left, w_held
+                    ready = finished_all[w_begun] if w_begun >= 0 else np.int64(0)
+                    if weight[w_next]:
+                        ready, w_first = _serve(
+                            ready, weight[w_next], w_first, free, busy,
+                            bytes_per_cycle, interleave, latency,
+                        )  # fmt: skip
+                    if w_next == 0:
+                        totals[FIRST_WEIGHTS] = busy.max()
+                    weight_done[w_next] = ready
+                    w_next += 1
+                elif loads_input:
+                    if inputs[i_next] > input_capacity:
+                        totals[STUCK] = 3 * i_next + 1
+                        return totals
+                    i_freed, i_resident, late = i_left, i_held, waits
+                    ready = finished_all[i_begun] if i_begun >= 0 else np.int64(0)
+                    if after[i_next] >= 0:
+                        ready = max(ready, store_done[after[i_next]])
+                    if inputs[i_next]:
+                        ready, i_first = _serve(
+                            ready, inputs[i_next], i_first, free, busy,
+                            bytes_per_cycle, interleave, latency,
+                        )  # fmt: skip
+                    input_done[i_next] = ready
+                    i_next += 1
+                else:
                     break
-                if inputs[i_next] > input_capacity:
-                    totals[STUCK] = 3 * i_next + 1
-                    return totals
-                i_freed, i_resident, late = freed, resident, waits
-                ready = np.int64(0) if freed < 0 else finished_all[freed]
-                if after[i_next] >= 0:
-                    ready = max(ready, store_done[after[i_next]])
-                if inputs[i_next]:
-                    ready, i_first = _serve(
-                        ready, inputs[i_next], i_first, free, busy,
-                        bytes_per_cycle, interleave, latency,
-                    )  # fmt: skip
-                input_done[i_next] = ready
-                i_next += 1
         t = trigger + 1
         if t == count:
             break
@@ -215,7 +225,7 @@ def simulate(machine: Machine, tiles: Tiles, *, trace: bool = False) -> Run:
         tiles.fill_cycles, tiles.compute_cycles, tiles.drain_cycles, tiles.after,
         machine.channels, machine.channel_bytes_per_cycle, machine.latency_cycles,
         machine.interleave_bytes, machine.weight_buffer_bytes, machine.input_buffer_bytes,
-        machine.output_buffer_bytes, machine.arrays, machine.shadow,
+        machine.output_buffer_bytes, machine.lookahead, machine.arrays, machine.shadow,
         finish, stored, busy,
     )  # fmt: skip
     if totals[STUCK] >= 0:

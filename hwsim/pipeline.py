@@ -8,8 +8,9 @@ output port into the output buffer and is stored to DRAM. Every step waits for w
   interleaving). A channel serves one piece at a time, in the order of the DMA program; the data
   are there `latency_cycles` after the last piece was served.
 - **Buffers** hold whole tiles. A tile's place is free again when the array has finished it, and all
-  tiles before it; so the loads run ahead of the array as far as the buffers allow. With room for
-  two tiles that is double buffering; across ops it is the prefetch of the next op's weights.
+  tiles before it; so the loads run ahead of the array, as far as the buffers and the lookahead
+  allow. With room for two tiles that is double buffering; across ops it is the prefetch of the next
+  op's weights.
 - **Arrays** take tiles in turn. With `shadow` registers the next tile is filled while one computes.
 - **The output port** drains one tile at a time; a tile starts only when the output buffer has room
   for its result.
@@ -70,8 +71,8 @@ class _Simulation:
         self.busy |= {f"channel {c}": 0 for c in range(machine.channels)}
         self.events: list[Event] = []
         self.bytes_moved = 0
-        self.filled, self.started, self.finished, self.drained, self.reclaimed = (
-            [self.env.event() for _ in range(self.count)] for _ in range(5)
+        self.filled, self.started, self.finished, self.retired, self.drained, self.reclaimed = (
+            [self.env.event() for _ in range(self.count)] for _ in range(6)
         )
         self.finish = np.zeros(self.count, np.int64)
         self.stored = np.zeros(self.count, np.int64)
@@ -126,7 +127,7 @@ class _Simulation:
         return transfers
 
     def _program(self) -> list[_Transfer]:
-        """The order in which the channels serve: by the tile whose end frees what a load needs."""
+        """The order in which the channels serve: by the tile whose end lets a transfer begin."""
         keyed = []
         for order, kind in enumerate(("weight", "input")):
             sizes = getattr(self.tiles, f"{kind}_bytes").tolist()
@@ -137,13 +138,13 @@ class _Simulation:
                 while resident > capacity and freed + 1 < tile:
                     freed += 1
                     resident -= sizes[freed]
-                after = int(self.tiles.after[tile]) if kind == "input" else -1
-                late = max(late, after)
-                slot = 3 if kind == "input" and late >= max(freed, 0) else order
-                keyed.append((max(freed, late), slot, tile, self.transfers[kind][tile]))
-        keyed += [(t.tile, 2, t.tile, t) for t in self.transfers["output"]]
-        keyed.sort(key=lambda entry: entry[:3])
-        return [entry[3] for entry in keyed]
+                begun = max(freed, tile - 1 - self.machine.lookahead, -1)
+                late = max(late, int(self.tiles.after[tile]) if kind == "input" else -1)
+                slot = 3 if late >= max(begun, 0) else 0
+                keyed.append((max(begun, late), slot, tile, order, self.transfers[kind][tile]))
+        keyed += [(t.tile, 2, t.tile, 0, t) for t in self.transfers["output"]]
+        keyed.sort(key=lambda entry: entry[:4])
+        return [entry[4] for entry in keyed]
 
     def _work(self, resource: str, kind: str, tile: int, cycles: int, counter: str) -> Generator:
         start = self.env.now
@@ -199,6 +200,9 @@ class _Simulation:
         """Asks for tile after tile as soon as the buffer has room; inputs also wait for `after`."""
         for tile, transfer in enumerate(self.transfers[kind]):
             yield from self._take(kind, tile, sum(transfer.pieces))
+            begun = tile - 1 - self.machine.lookahead
+            if begun >= 0:
+                yield self.retired[begun]
             after = int(self.tiles.after[tile])
             if kind == "input" and after >= 0:
                 self.env.process(self._allow_later(transfer, after))
@@ -217,6 +221,7 @@ class _Simulation:
                 n_bytes = sum(self.transfers[kind][tile].pieces)
                 if n_bytes:
                     yield self.buffers[kind].put(n_bytes)
+            self.retired[tile].succeed()
 
     def _output_reclaimer(self) -> Generator:
         """Gives back the output buffer in order, when the stores are done."""

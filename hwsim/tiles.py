@@ -26,6 +26,8 @@ class Machine:
         latency_cycles: from the end of a transfer's service to its data being there.
         interleave_bytes: consecutive bytes on one channel.
         weight_buffer_bytes, input_buffer_bytes, output_buffer_bytes: on chip.
+        lookahead: tiles whose loads may be under way beyond the one that is to compute next; with 0
+            a tile is loaded when the one before is finished.
         arrays: compute arrays; tile i runs on array i mod `arrays`.
         shadow: whether an array is filled for its next tile while it computes.
     """
@@ -37,6 +39,7 @@ class Machine:
     weight_buffer_bytes: float = math.inf
     input_buffer_bytes: float = math.inf
     output_buffer_bytes: float = math.inf
+    lookahead: int = 2
     arrays: int = 1
     shadow: bool = True
 
@@ -50,11 +53,10 @@ class Machine:
                 f"channel_bytes_per_cycle: value is {self.channel_bytes_per_cycle!r}; "
                 "allowed is a number above 0"
             )
-        if not isinstance(self.latency_cycles, int) or self.latency_cycles < 0:
-            raise InputError(
-                f"latency_cycles: value is {self.latency_cycles!r}; "
-                "allowed is an integer of at least 0"
-            )
+        for name in ("latency_cycles", "lookahead"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise InputError(f"{name}: value is {value!r}; allowed is an integer of at least 0")
         for name in ("weight_buffer_bytes", "input_buffer_bytes", "output_buffer_bytes"):
             if not getattr(self, name) >= 0:
                 raise InputError(

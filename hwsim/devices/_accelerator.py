@@ -29,9 +29,9 @@ class Accelerator(Device):
     updated by the vector unit or by the host, whichever is faster.
 
     With `prefetch`, a workload costs less than the sum of its ops: while the array still works on
-    one op, the first weights of the next are loaded. What is saved is the smaller of the time that
-    op waits for its first weights and the time in which DRAM was idle during the op before; never
-    so much that an op falls under its roofline.
+    one op, the weights of the next one's first tile are loaded (its inputs must wait for results).
+    What is saved is the smaller of the time that this load takes and the time in which DRAM was
+    idle during the op before; never so much that an op falls under its roofline.
     """
 
     clock_hz: float = parameter("Hz", "of array and buffers", above=0.0, at_most=1e15)
@@ -175,7 +175,7 @@ class Accelerator(Device):
         rejected: tuple[Estimate, ...] = (),
     ) -> Estimate:  # fmt: skip
         """An Estimate from the totals of `fastpath.recurrence`; keeps what prefetch can save."""
-        cycles, array, fill, _, moved, first, channel, stuck = totals
+        cycles, array, fill, _, moved, _, channel, stuck, first = totals
         if stuck >= 0:
             from hwsim import fastpath
 

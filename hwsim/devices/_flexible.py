@@ -111,10 +111,11 @@ def priced(
     totals = recurrence(
         table[0], table[1], table[2], table[3], table[4], table[5], table[6],
         channels, bytes_per_cycle, latency, interleave,
-        weight_capacity, input_capacity, output_capacity, 1, True,
+        weight_capacity, input_capacity, output_capacity, 2, 1, True,
         scratch[0], scratch[1], np.zeros(channels, np.int64),
     )  # fmt: skip
     return (
         totals[0], totals[1], totals[2], totals[3], totals[4], totals[5], totals[6], totals[7],
+        totals[8],
         facts[0], facts[1], facts[2], facts[3], facts[4], facts[5],
     )  # fmt: skip

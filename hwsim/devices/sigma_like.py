@@ -73,7 +73,7 @@ class SigmaLike(Accelerator):
 
     def products(self, op: Op) -> tuple[Estimate, ...]:
         found = self._priced(op)
-        totals, (*_, waiting, waves) = found[:8], found[8:]
+        totals, (*_, waiting, waves) = found[:9], found[9:]
         offered = totals[1] * self.macs_per_cycle
         bound = "compute"
         if waiting > 0.5 * waves:
@@ -108,7 +108,7 @@ class SigmaLike(Accelerator):
     def facts(self, op: Op) -> dict[str, int]:
         """Waves, folded rows, longest wave, clusters, cycles lost to output ports."""
         names = ("waves", "folded_rows", "longest_wave", "clusters", "port_cycles", "wave_cycles")
-        return dict(zip(names, self._priced(op)[8:], strict=True))
+        return dict(zip(names, self._priced(op)[9:], strict=True))
 
     def tiles(self, op: Op) -> Tiles:
         from hwsim.devices import _flexible

@@ -84,7 +84,10 @@ class Systolic(Accelerator):
     def machine(self) -> Machine:
         import dataclasses
 
-        return dataclasses.replace(super().machine(), arrays=self.arrays, shadow=bool(self.chained))
+        return dataclasses.replace(
+            super().machine(), arrays=self.arrays, lookahead=self.arrays + 1,
+            shadow=bool(self.chained),
+        )  # fmt: skip
 
     def products(self, op: Op) -> tuple[Estimate, ...]:
         if self.sparsity_m == 1 or op.weight_shape is None:

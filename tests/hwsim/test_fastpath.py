@@ -31,7 +31,7 @@ def random_case(rng: np.random.Generator) -> tuple[Machine, Tiles]:
         int(rng.integers(1, 5)), float(rng.choice([0.3, 1, 7.5, 64, math.inf])),
         int(rng.integers(0, 50)), int(rng.choice([1, 16, 256])),
         room(weights), room(inputs), room(outputs),
-        int(rng.integers(1, 4)), bool(rng.integers(0, 2)),
+        int(rng.integers(0, 5)), int(rng.integers(1, 4)), bool(rng.integers(0, 2)),
     )  # fmt: skip
     return machine, tiles
 
@@ -59,16 +59,18 @@ def test_recurrence_equals_events_to_the_cycle_on_250_random_cases(block):
 @given(
     st.lists(st.tuples(*[st.integers(0, 90)] * 6), min_size=1, max_size=9),
     st.integers(1, 4), st.sampled_from([0.25, 1.0, 3.0, math.inf]), st.integers(0, 9),
-    st.sampled_from([1, 8, 64]), st.tuples(*[st.integers(0, 100)] * 3), st.integers(1, 3),
-    st.booleans(),
+    st.sampled_from([1, 8, 64]), st.tuples(*[st.integers(0, 100)] * 3), st.integers(0, 3),
+    st.integers(1, 3), st.booleans(),
 )  # fmt: skip
 def test_both_engines_agree_also_on_what_is_stuck(
-    rows, channels, bandwidth, latency, interleave, spare, arrays, shadow
+    rows, channels, bandwidth, latency, interleave, spare, lookahead, arrays, shadow
 ):
     tiles = Tiles.of(rows)
     largest = [max(row[i] for row in rows) for i in range(3)]
     caps = [float(max(0, a - 5 + s)) for a, s in zip(largest, spare, strict=True)]
-    machine = Machine(channels, bandwidth, latency, interleave, *caps, arrays, shadow)
+    machine = Machine(
+        channels, bandwidth, latency, interleave, *caps, lookahead, arrays, shadow
+    )  # fmt: skip
     if all(c >= a for a, c in zip(largest, caps, strict=True)):
         assert same(simulate(machine, tiles), fastpath.simulate(machine, tiles))
     else:

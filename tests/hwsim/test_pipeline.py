@@ -30,6 +30,17 @@ def test_a_single_buffer_makes_the_array_wait_for_each_load():
     assert simulate(machine, tiles).cycles == 4 * (10 + 10)
 
 
+def test_without_lookahead_a_tile_is_loaded_when_the_one_before_is_done():
+    machine = Machine(channel_bytes_per_cycle=1.0, lookahead=0)
+    assert simulate(machine, Tiles.of([(5, 5, 0, 0, 10, 0)] * 3)).cycles == 3 * (5 + 5 + 10)
+
+
+def test_loads_are_served_by_tile_so_that_the_first_one_starts_early():
+    machine = Machine(channel_bytes_per_cycle=1.0, lookahead=5)
+    run = simulate(machine, Tiles.of([(10, 10, 0, 0, 1, 0)] * 5))
+    assert run.first_start == 20
+
+
 def test_shadow_registers_hide_the_fill():
     tiles = Tiles.of([(0, 0, 0, 4, 10, 0)] * 3)
     assert simulate(Machine(shadow=True), tiles).cycles == 4 + 3 * 10
@@ -79,7 +90,7 @@ def test_a_buffer_smaller_than_a_tile_is_named(buffer):
 def test_the_trace_accounts_for_every_busy_cycle_and_never_overlaps():
     rng = np.random.default_rng(3)
     tiles = Tiles.of(rng.integers(1, 60, (20, 6)).tolist())
-    machine = Machine(2, 1.5, 7, 16, 120, 120, 120, 2, False)
+    machine = Machine(2, 1.5, 7, 16, 120, 120, 120, 3, 2, False)
     run = simulate(machine, tiles, trace=True)
     for name in {e.resource for e in run.events}:
         spans = sorted((e.start, e.end) for e in run.events if e.resource == name)
@@ -102,7 +113,7 @@ def test_a_tile_that_waits_for_a_later_one_is_refused():
 @pytest.mark.parametrize(
     ("field", "value"),
     [("channels", 0), ("arrays", 0), ("interleave_bytes", 0), ("latency_cycles", -1),
-     ("channel_bytes_per_cycle", 0.0), ("channel_bytes_per_cycle", math.nan),
+     ("lookahead", -1),     ("channel_bytes_per_cycle", 0.0), ("channel_bytes_per_cycle", math.nan),
      ("weight_buffer_bytes", -1.0)],
 )  # fmt: skip
 def test_impossible_machines_are_refused_by_name(field, value):

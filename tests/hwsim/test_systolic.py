@@ -142,6 +142,26 @@ def test_prefetch_saves_time_but_never_beats_the_sum_of_rooflines():
 
 
 @pytest.mark.parametrize("name", ["systolic", "tpu-like", "sigma-like"])
+@pytest.mark.parametrize("density", [1.0, 0.3, 0.05])
+def test_the_rule_of_prefetch_is_what_the_pipeline_does_with_the_whole_step(name, density):
+    from hwsim import fastpath
+    from hwsim.tiles import Tiles
+
+    rng = np.random.default_rng(5)
+    device = load_device(name, overhead_s=0.0)
+    shapes = [(768, 768), (3072, 768), (768, 3072)]
+    work = Workload(
+        tuple(
+            gemm(512, *shape, Mask(rng.random(shape) < density), name=str(shape))
+            for shape in shapes
+        )
+    )
+    tiles = Tiles.joined([device.tiles(op) for op in work])
+    joined = fastpath.simulate(device.machine(), tiles).cycles / device.clock_hz
+    assert device.estimate(work).seconds == pytest.approx(joined, rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["systolic", "tpu-like", "sigma-like"])
 @pytest.mark.parametrize("kind", ["norm", "optimizer", "loss", "mask_update", "embedding", "pack"])
 def test_what_is_no_product_runs_on_the_vector_unit_or_the_host(name, kind):
     device = load_device(name)
