@@ -1,0 +1,251 @@
+"""The memory accesses of the CPU kernels on one layer, made piece by piece.
+
+A trace is never held whole: pieces of some ten thousand accesses are made in reused memory and
+go straight into `hwsim.cache`. An access stands for one cache line that a kernel touches next;
+what it touches in the same line right after is a sure hit and left out, so misses are exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hwsim.cache import ZEN4_LEVELS, CacheCounts, CacheHierarchy, simulate_trace
+from hwsim.errors import InputError
+from hwsim.kernels.cpu._layout import TILE, lanes_for
+from hwsim.mask import Mask
+from hwsim.registry import unknown
+
+KERNELS = ("csr", "dense", "gather", "sampled", "tiled")
+_PIECE = 1 << 16
+_WHOLE = (1 << 16) - 1  # one tile of all columns
+# Arrays start far apart, on different lines of a page: nothing is aligned to anything else.
+_BASES = tuple((number << 36) + number * 0x1240 for number in range(5))
+
+Piece = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class KernelTrace:
+    """The accesses of one kernel's forward product (grad_weight for "sampled") on a layer.
+
+    Iterate it for (addresses, is_store) pieces, once or again; each overwrites the one before.
+
+    Args:
+        kernel: one of KERNELS, as in `hwsim.kernels.cpu.linear`. "dense" is a product in blocks
+            of 64 × 64 × 256.
+        mask: of the layer; "dense" takes its shape only.
+        batch: samples.
+
+    Raises:
+        InputError: an unknown kernel, a batch below 1, or a layer too large for 16-bit indices.
+    """
+
+    kernel: str
+    mask: Mask
+    batch: int
+
+    def __post_init__(self) -> None:
+        if self.kernel not in KERNELS:
+            raise InputError(unknown("kernel", self.kernel, KERNELS))
+        if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
+            raise InputError(f"batch: value is {self.batch!r}; allowed is an integer from 1")
+        if max(self.mask.shape) > _WHOLE:
+            raise InputError(f"mask: shape is {self.mask.shape}; allowed is up to {_WHOLE} a side")
+
+    @property
+    def rows(self) -> int:
+        return self.mask.shape[0]
+
+    def __iter__(self) -> Iterator[Piece]:
+        if self.kernel == "dense":
+            yield from self._dense()
+        else:
+            for _, piece in self.of_rows([(0, self.rows, True)]):
+                yield piece
+
+    def of_rows(self, ranges: Sequence[tuple[int, int, bool]]) -> Iterator[tuple[int, Piece]]:
+        """The accesses of ranges of rows (start, stop, whole), as (number of the range, piece).
+
+        A range that is not whole gives its streams only: weights and outputs, not the inputs.
+        The order is the kernel's: one that walks tiles outside and rows inside gives each range
+        once per tile and batch block.
+        """
+        from hwsim import _trace_kernels as emitters
+        from hwsim.kernels.cpu._tiled_passes import build
+
+        tile, passes, sizes = self._plan()
+        pointers, index, _ = build(self.mask.array, tile, False)
+        tiles = -(-self.mask.shape[1] // tile)
+        column_size, row_size = sizes[2], max(sizes[3:6])
+        most = self._most_per_row(pointers, sizes)
+        step = max(1, _PIECE // most)
+        addresses, is_store = np.empty(step * most, np.int64), np.empty(step * most, np.int8)
+        for block in range(passes):
+            for t in range(tiles):
+                bases = list(_BASES)
+                bases[2] += (block * self.mask.shape[1] + t * tile) * column_size
+                bases[3] += block * self.rows * row_size
+                loaded = list(sizes)
+                if t == 0 and self.kernel == "tiled":
+                    loaded[3] = 0  # accumulators start from zero
+                own = pointers[t * self.rows : (t + 1) * self.rows + 1]
+                for number, (start, stop, whole) in enumerate(ranges):
+                    for first in range(start, stop, step):
+                        last = min(first + step, stop)
+                        where = (tuple(bases), tuple(loaded), addresses, is_store)
+                        if whole:
+                            count = emitters.emit_rows(own, index, first, last, *where)
+                        else:
+                            count = emitters.emit_streams(own, first, last, *where)
+                        yield number, (addresses[:count], is_store[:count])
+
+    def _plan(self) -> tuple[int, int, tuple[int, ...]]:
+        """(columns per tile, passes over the matrix, sizes for `emit_rows`)."""
+        lanes = lanes_for(self.batch)
+        blocks, vector = -(-self.batch // lanes), 4 * lanes
+        if self.kernel == "tiled":
+            return TILE, blocks, (2, 4, vector, vector, 0, vector, 0)
+        if self.kernel == "sampled":
+            return TILE, blocks, (2, 0, vector, vector, 0, 0, 4)
+        if self.kernel == "gather":
+            return _WHOLE, self.batch, (2, 4, 4, 0, 0, 4, 0)
+        return _WHOLE, 1, (4, 4, 4 * self.batch, 0, 4 * self.batch, 0, 0)
+
+    @staticmethod
+    def _most_per_row(pointers: np.ndarray, sizes: tuple[int, ...]) -> int:
+        """The most accesses that one row of one tile can make."""
+        lines = [-(-size // 64) for size in sizes]
+        weights = int(np.diff(pointers).max(initial=0))
+        each = lines[0] + lines[1] + lines[2] + 2 * lines[4] + 2 * lines[6]
+        return weights * each + lines[3] + lines[4] + lines[5] + 4
+
+    def _dense(self) -> Iterator[Piece]:
+        from hwsim import _trace_kernels as emitters
+
+        n, k = self.mask.shape
+        m = self.batch
+        addresses, is_store = np.empty(_PIECE, np.int64), np.empty(_PIECE, np.int8)
+        for j in range(0, n, 64):
+            for p in range(0, k, 256):
+                for i in range(0, m, 64):
+                    count = emitters.emit_dense(
+                        i, min(i + 64, m), j, min(j + 64, n), p, min(p + 256, k), n, k,
+                        _BASES[:3], addresses, is_store,
+                    )  # fmt: skip
+                    yield addresses[:count], is_store[:count]
+
+
+@dataclass(frozen=True, slots=True)
+class SampledTraffic:
+    """Misses of a whole layer, estimated from some of its rows.
+
+    Attributes:
+        misses: level → estimated misses.
+        bound: level → how far off the estimate may be, in misses: 95 % confidence from the spread
+            between the sampled groups of rows, with Student's t and without replacement. An error
+            that all groups share does not show in it: inputs that so few rows do not warm.
+        share: of the rows that were simulated.
+    """
+
+    misses: dict[str, float]
+    bound: dict[str, float]
+    share: float
+
+
+def layer_counts(
+    kernel: str, mask: Mask, batch: int, levels: Any = ZEN4_LEVELS, policy: str = "lru"
+) -> CacheCounts:
+    """What every access of a kernel does to empty caches; see `KernelTrace`."""
+    return simulate_trace(KernelTrace(kernel, mask, batch), levels, policy=policy)
+
+
+def sampled_counts(
+    kernel: str,
+    mask: Mask,
+    batch: int,
+    levels: Any = ZEN4_LEVELS,
+    policy: str = "lru",
+    *,
+    groups: int = 8,
+    rows_per_group: int = 32,
+    rng: np.random.Generator,
+) -> SampledTraffic:
+    """`layer_counts` from groups of rows, for large layers.
+
+    The first rows count as they are, with all that is cold. Of the rest, `groups` groups of
+    consecutive rows are drawn, one from each of as many equal parts; each is preceded by twice as
+    many rows that warm the caches and are not counted. Their mean, times the number of groups that
+    would fit, stands for the rest. Of rows in between, weights and outputs are still streamed
+    through the caches, uncounted, so that they take the place that is theirs. A layer with hardly
+    more rows is simulated whole.
+
+    Source: Cochran (1977), Sampling Techniques, chapter 5 (stratified, one unit a stratum, with
+    the spread between strata as a bound of that within).
+
+    Raises:
+        InputError: kernel "dense" (it has no rows to leave out), or numbers below 2 and 1.
+    """
+    if kernel == "dense":
+        raise InputError("kernel: 'dense' cannot be sampled; allowed: csr, gather, sampled, tiled")
+    for name, value, least in (("groups", groups, 2), ("rows_per_group", rows_per_group, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InputError(f"{name}: value is {value!r}; allowed is an integer from {least}")
+    trace = KernelTrace(kernel, mask, batch)
+    ranges = _row_ranges(trace.rows, groups, rows_per_group, rng)
+    if ranges is None:
+        counts = simulate_trace(trace, levels, policy=policy)
+        exact = {level.name: float(level.misses) for level in counts.levels}
+        return SampledTraffic(exact, dict.fromkeys(exact, 0.0), 1.0)
+    caches = CacheHierarchy(levels, policy=policy)
+    per_range = np.zeros((len(ranges), len(caches.counts().levels)))
+    before = caches.misses()
+    for number, (addresses, is_store) in trace.of_rows(ranges):
+        caches.access(addresses, is_store)
+        after = caches.misses()
+        per_range[number] += after - before
+        before = after
+    return _estimate(caches, per_range, trace.rows, rows_per_group, ranges)
+
+
+def _row_ranges(
+    rows: int, groups: int, size: int, rng: np.random.Generator
+) -> list[tuple[int, int, bool]] | None:
+    """First rows, then (in between, warming, counted) in turn; None if there are too few rows."""
+    first = 2 * size
+    stratum = (rows - first) / groups
+    if stratum < 4 * size:
+        return None
+    ranges = [(0, first, True)]
+    for g in range(groups):
+        low, high = first + g * stratum, first + (g + 1) * stratum
+        start = int(rng.integers(math.ceil(low) + 2 * size, int(high) - size + 1))
+        ranges.append((ranges[-1][1], start - 2 * size, False))
+        ranges += [(start - 2 * size, start, True), (start, start + size, True)]
+    ranges.append((ranges[-1][1], rows, False))
+    return ranges
+
+
+def _estimate(
+    caches: CacheHierarchy, per_range: np.ndarray, rows: int, size: int, ranges: list
+) -> SampledTraffic:
+    from scipy.stats import t as student
+
+    counted = per_range[3::3]
+    groups = len(counted)
+    rest = rows - ranges[0][1]
+    scale = rest / size
+    total = per_range[0] + counted.mean(axis=0) * scale
+    deviation = counted.std(axis=0, ddof=1) * math.sqrt((1 - groups * size / rest) / groups)
+    bound = student.ppf(0.975, groups - 1) * deviation * scale
+    names = [level.name for level in caches.counts().levels]
+    simulated = sum(stop - start for start, stop, whole in ranges if whole)
+    return SampledTraffic(
+        dict(zip(names, total.tolist(), strict=True)),
+        dict(zip(names, bound.tolist(), strict=True)),
+        simulated / rows,
+    )
