@@ -180,27 +180,36 @@ class Accelerator(Device):
             from hwsim import fastpath
 
             raise InputError(f"device {self.name!r}: op {op.name!r}: {fastpath.too_small(stuck)}")
-        hz = self.clock_hz
+        hz, peak, bandwidth, overhead, latency = self._known.get("constants") or self._constants()
         mask, flops, moves = op.mask, op.dense_flops, op.activation_bytes
         if mask is None:
             moves += op.weight_bytes
             known = self._leads
         else:
-            flops = flops * mask.nnz // mask.size
-            moves += op.weight_bytes * mask.nnz // mask.size
+            nnz, size = mask.nnz, op.weights
+            flops = flops * nnz // size
+            moves += op.weight_bytes * nnz // size
             known = mask.prices(self)
-        floor = max(flops / (2 * self.macs_per_cycle * hz), moves / self.dram_bandwidth)
+        floor = max(flops / peak, moves / bandwidth)
         seconds = max(cycles / hz, floor)
         if self.prefetch:
             known["lead", op.signature] = min(first / hz, seconds - floor), (cycles - channel) / hz
-        seconds += self.overhead_s
+        seconds += overhead
         work = array + self._serial_fill(fill)
-        low = max(work, channel) / hz
-        high = (work + channel + 3 * self.latency_cycles) / hz + self.overhead_s
+        busy = channel if channel > work else work
         return Estimate(
-            seconds, min(max(low, floor), seconds), max(high, seconds), seconds * hz,
+            seconds, min(max(busy / hz, floor), seconds),
+            max((work + channel + latency) / hz + overhead, seconds), seconds * hz,
             moved, flops, kernel, "memory" if channel > work else bound, True, "", False, rejected,
         )  # fmt: skip
+
+    def _constants(self) -> tuple[float, ...]:
+        """Clock, peak FLOP/s, bandwidth, overhead and three latencies (load, store, load)."""
+        known = self._known["constants"] = (
+            self.clock_hz, 2 * self.macs_per_cycle * self.clock_hz, self.dram_bandwidth,
+            self.overhead_s, 3 * self.latency_cycles,
+        )  # fmt: skip
+        return known
 
     def _shape(self, op: Op) -> tuple[int, int, int, int]:
         """Operand bytes and passes, which no mask changes: worked out once."""
