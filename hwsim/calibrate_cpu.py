@@ -73,6 +73,7 @@ def measure_cpu(
                     records += _records(found, phase, m, mask, threads)
             found = compare(_updates(mask, weights, threads, rng), rounds=_ROUNDS, attempts=2)
             records += _records(found, "update", 1, mask, threads)
+    records += _balanced(shapes, batches, densities, threads, rng)
     for size in _STREAM_BYTES:
         source, target = np.ones(size // 8, np.float32), np.ones(size // 8, np.float32)
         found = compare({"stream": lambda a=source, b=target: np.add(a, 1, b)}, rounds=_ROUNDS)
@@ -97,6 +98,24 @@ def _products(mask, weights, m, threads, rng) -> dict[str, dict[str, Callable[[]
         for phase, given in operands.items()
         if phase != "grad_weight" or m > 1
     }
+
+
+def _balanced(shapes, batches, densities, threads, rng) -> list[Measurement]:
+    """Records of the one kernel that needs masks of its own."""
+    records = []
+    for n, k in shapes:
+        for density in densities:
+            if k % 32:
+                continue
+            order = rng.random((n, k // 32, 32)).argsort(axis=2)
+            mask = Mask((order < max(1, round(32 * density))).reshape(n, k))
+            layer = LINEAR.get("balanced")(mask, np.ones((n, k), np.float32), threads)
+            for m in (m for m in batches if m <= 8):
+                x = rng.standard_normal((m, k)).astype(np.float32)
+                variants = {"balanced": partial(layer.forward, x)}
+                found = compare(variants, rounds=_ROUNDS, attempts=2)
+                records += _records(found, "forward", m, mask, threads)
+    return records
 
 
 def _updates(mask, weights, threads, rng) -> dict[str, Callable[[], Any]]:

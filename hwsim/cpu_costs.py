@@ -31,6 +31,7 @@ KERNEL_TERMS = {
     "dense_gradient": ("call", "multiply", "weight", "activation"),
     "csr": ("call", "gathered", "visit", "row", "activation"),
     "gather": ("call", "gathered", "row"),
+    "balanced": ("call", "gathered", "row"),
     "tiled": ("call", "sample", "visit", "segment", "activation"),
     "sampled": ("call", "sample", "visit", "segment", "activation", "weight"),
     "repack": ("call", "visit", "weight"),

@@ -11,14 +11,16 @@ from hwsim.cpu_costs import TERMS, dense_kernel, terms
 from hwsim.device import Device, parameter
 from hwsim.estimate import Estimate
 from hwsim.mask import Mask
+from hwsim.patterns.balanced import Balanced
 from hwsim.roofline import roofline
 from hwsim.workload import Op
 
 _SPARSE = {
-    "forward": ("tiled", "gather", "csr"),
+    "forward": ("tiled", "gather", "csr", "balanced"),
     "grad_input": ("tiled", "gather", "csr"),
     "grad_weight": ("sampled",),
 }
+_BALANCED = Balanced(32)
 _MOST_GATHER = (1 << 16) - 1
 
 
@@ -31,9 +33,10 @@ class Cpu(Device):
     """Each kernel's time is its counted terms (`hwsim.cpu_costs`) times fitted seconds.
 
     A masked product has the kernels that exist: dense BLAS on the masked weight, tiled, gather,
-    CSR, the sampled gradient, and a narrower dense product where whole neurons are gone. Values
-    are packed once a step by the workload's `pack` op; activations are packed and unpacked within
-    the tiled kernels' times. Convolutions have dense kernels only. Optimizer steps are dense,
+    CSR, in-register look-up of balanced masks, the sampled gradient, and a narrower dense product
+    where whole neurons are gone. Values are packed once a step by the workload's `pack` op;
+    activations are packed and unpacked within the tiled kernels' times. Convolutions have dense
+    kernels only. Optimizer steps are dense,
     because the kernels keep dense parameters. All constants hold for `threads` threads.
     """
 
@@ -48,6 +51,7 @@ class Cpu(Device):
     dense_gradient: Mapping[str, float] = _table("term of a dense grad_weight and its masking")
     csr: Mapping[str, float] = _table("term of scipy's CSR product")
     gather: Mapping[str, float] = _table("term of the row-by-row kernel")
+    balanced: Mapping[str, float] = _table("term of the kernel with in-register look-up")
     tiled: Mapping[str, float] = _table("term of the tiled kernel, activations packed")
     sampled: Mapping[str, float] = _table("term of the sampled gradient")
     repack: Mapping[str, float] = _table("term of packing values for forward and grad_input")
@@ -87,8 +91,7 @@ class Cpu(Device):
             reason = f"is for linear layers, this is a {op.kind} of {op.count} products"
             return (*found, *(Estimate.illegal(name, reason) for name in _SPARSE[op.phase]))
         for name in _SPARSE[op.phase]:
-            if name == "gather" and max(op.mask.shape) > _MOST_GATHER:
-                reason = f"shape is {op.mask.shape}; allowed are {_MOST_GATHER} rows and columns"
+            if reason := _unsuitable(name, op.mask):
                 found.append(Estimate.illegal(name, reason))
             else:
                 counts = terms(name, op.phase, op.m, op.n, op.k, op.mask.nnz)
@@ -140,6 +143,20 @@ class Cpu(Device):
             bound,
             verified=verified,
         )
+
+
+def _unsuitable(kernel: str, mask: Mask) -> str:
+    """Why a kernel cannot run a mask, as the kernel itself would say; empty if it can."""
+    if kernel == "gather" and max(mask.shape) > _MOST_GATHER:
+        return f"shape is {mask.shape}; allowed are {_MOST_GATHER} rows and columns"
+    if kernel == "balanced":
+        if mask.shape[1] % _BALANCED.block:
+            return f"n_in is {mask.shape[1]}; allowed is a multiple of {_BALANCED.block}"
+        counts = mask.row_nnz[mask.row_nnz > 0]
+        # Equal rows first: that is known already, and most masks fail it.
+        if (counts.size and (counts != counts[0]).any()) or not mask.satisfies(_BALANCED):
+            return f"rows differ in their weights per {_BALANCED.block} inputs"
+    return ""
 
 
 MODEL = Cpu

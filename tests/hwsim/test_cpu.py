@@ -62,7 +62,9 @@ def test_the_sparse_kernel_wins_at_ninety_percent_and_dense_at_none(name):
     device = load_device(name)
     sparse = device.estimate(gemm(256, 768, 768, mask_of(0.1, (768, 768))))
     assert sparse.kernel == "tiled"
-    assert {e.kernel for e in sparse.rejected} == {"dense", "gather", "csr", "narrower"}
+    assert {e.kernel for e in sparse.rejected} == {
+        "dense", "gather", "csr", "balanced", "narrower",
+    }  # fmt: skip
     assert device.estimate(gemm(256, 768, 768, mask_of(1.0, (768, 768)))).kernel == "dense"
     assert device.estimate(gemm(1, 768, 768, mask_of(0.1, (768, 768)))).kernel == "gather"
 
@@ -74,6 +76,16 @@ def test_every_modelled_kernel_exists():
         found |= {e.kernel for e in device.kernels(gemm(64, 64, 96, mask_of(0.1), phase))}
     assert found <= set(LINEAR.names())
     assert {term for used in KERNEL_TERMS.values() for term in used} <= set(TERMS)
+
+
+def test_a_balanced_mask_has_its_kernel():
+    order = np.random.default_rng(0).random((768, 24, 32)).argsort(axis=2)
+    op = gemm(1, 768, 768, Mask((order < 3).reshape(768, 768)))
+    for name in DEVICES:
+        assert load_device(name).estimate(op).kernel == "balanced"
+    other = gemm(1, 768, 768, mask_of(0.1, (768, 768)))
+    rejected = load_device("zen3").estimate(other).rejected
+    assert "rows differ" in next(e for e in rejected if e.kernel == "balanced").reason
 
 
 def test_a_narrower_layer_is_priced_as_one():
@@ -183,7 +195,7 @@ def test_too_few_records_are_named():
 
 
 def test_measuring_gives_a_record_for_every_kernel(tmp_path):
-    records = measure_cpu([(16, 24)], [1, 8], [0.3], rng=np.random.default_rng(0))
+    records = measure_cpu([(16, 32)], [1, 8], [0.3], rng=np.random.default_rng(0))
     found = {kernel_of(r) for r in records}
     assert found == set(KERNEL_TERMS)
     assert all(json.dumps(dataclasses.asdict(r)) for r in records)

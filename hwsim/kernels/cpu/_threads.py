@@ -46,8 +46,8 @@ def run(function: Callable[..., Any], calls: list[tuple]) -> list[Any]:
     Plain threads instead of `numba.prange`: they survive a fork and need no threading layer. The
     first call runs on the calling thread.
     """
-    if len(calls) == 1:
-        return [function(*calls[0])]
+    if len(calls) <= 1:
+        return [function(*arguments) for arguments in calls]
     futures = [_pool(os.getpid()).submit(function, *arguments) for arguments in calls[1:]]
     first = function(*calls[0])
     return [first, *(future.result() for future in futures)]

@@ -3,16 +3,17 @@ import importlib
 import mmap
 import sys
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim import InputError, Mask
-from hwsim.kernels.cpu import LINEAR
+from hwsim.kernels.cpu import LINEAR, _vector
 
 NAMES = LINEAR.names()
-ANY_MASK = tuple(n for n in NAMES if n not in ("grouped", "narrower"))
+ANY_MASK = tuple(n for n in NAMES if n not in ("balanced", "grouped", "narrower"))
 
 
 def suitable_mask(name, rng, n_out, n_in, density):
@@ -20,6 +21,11 @@ def suitable_mask(name, rng, n_out, n_in, density):
     mask = rng.random((n_out, n_in)) < density
     if n_out > 1:
         mask[rng.integers(n_out)] = False
+    if name == "balanced":
+        order = rng.random((n_out, -(-n_in // 32), 32)).argsort(axis=2)
+        mask = (order < round(32 * density)).reshape(n_out, -1)
+        if n_out > 1:
+            mask[rng.integers(n_out)] = False
     if name == "narrower":
         mask = np.outer(rng.random(n_out) < 0.5, rng.random(n_in) < 0.5)
     if name == "grouped":
@@ -104,7 +110,7 @@ def test_unaligned_inputs(name):
     rng = np.random.default_rng(5)
     mask = suitable_mask(name, rng, 24, 40, 0.3)
     layer = LINEAR.get(name)(mask, np.ones(mask.shape, np.float32))
-    for phase, features in (("forward", 40), ("grad_input", mask.shape[0])):
+    for phase, features in (("forward", mask.shape[1]), ("grad_input", mask.shape[0])):
         if phase in layer.phases:
             room = rng.standard_normal(9 * features + 1).astype(np.float32)
             shifted = room[1:].reshape(9, features)
@@ -117,7 +123,7 @@ def test_unaligned_inputs(name):
 def test_nothing_is_written_outside(name):
     rng = np.random.default_rng(6)
     mask = suitable_mask(name, rng, 40, 24, 0.3)
-    weights, x = np.ones(mask.shape, np.float32), np.ones((9, 24), np.float32)
+    weights, x = np.ones(mask.shape, np.float32), np.ones((9, mask.shape[1]), np.float32)
     dy = np.ones((9, mask.shape[0]), np.float32)
     layer = LINEAR.get(name)(mask, weights)
     for phase, operands in (
@@ -147,7 +153,7 @@ def guarded(size, dtype=np.float32):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("batch", [1, 8, 13, 64, 70])
 def test_kernels_stay_within_their_memory(name, batch, monkeypatch):
-    for module in ("_tiled", "linear.gather"):
+    for module in ("_tiled", "linear.balanced", "linear.gather"):
         monkeypatch.setattr(
             importlib.import_module(f"hwsim.kernels.cpu.{module}"), "aligned", guarded
         )
@@ -160,7 +166,7 @@ def test_kernels_stay_within_their_memory(name, batch, monkeypatch):
         return array
 
     layer = LINEAR.get(name)(mask, at_the_edge(*mask.shape))
-    x, dy = at_the_edge(batch, 290), at_the_edge(batch, mask.shape[0])
+    x, dy = at_the_edge(batch, mask.shape[1]), at_the_edge(batch, mask.shape[0])
     if "forward" in layer.phases:
         np.testing.assert_array_equal(layer.forward(x)[0], mask.row_nnz)
     if "grad_input" in layer.phases:
@@ -169,18 +175,18 @@ def test_kernels_stay_within_their_memory(name, batch, monkeypatch):
         np.testing.assert_array_equal(layer.grad_weight(dy, x), batch * mask.array)
 
 
-MASK = Mask(np.ones((8, 6), bool))
-WEIGHTS = np.ones((8, 6), np.float32)
+MASK = Mask(np.ones((8, 32), bool))
+WEIGHTS = np.ones((8, 32), np.float32)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((np.ones((8, 6), bool), WEIGHTS), "mask: type is ndarray"),
+        ((np.ones((8, 32), bool), WEIGHTS), "mask: type is ndarray"),
         ((MASK, WEIGHTS.astype(np.float64)), "weights: type is float64"),
         ((MASK, WEIGHTS.T), "weights: shape"),
-        ((MASK, np.ones((6, 8), np.float32).T), "C-contiguous"),
+        ((MASK, np.ones((32, 8), np.float32).T), "C-contiguous"),
         ((MASK, WEIGHTS, 0), "threads: value is 0"),
     ],
 )
@@ -192,7 +198,7 @@ def test_a_bad_layer_is_named(name, arguments, words):
 @pytest.mark.parametrize("name", NAMES)
 def test_bad_activations_are_named(name):
     layer = LINEAR.get(name)(MASK, WEIGHTS)
-    phases = {"forward": 6, "grad_input": 8}
+    phases = {"forward": 32, "grad_input": 8}
     for phase, features in phases.items():
         if phase not in layer.phases:
             with pytest.raises(InputError, match=f"'{phase}' is not in kernel '{name}'"):
@@ -209,7 +215,7 @@ def test_bad_activations_are_named(name):
                 getattr(layer, phase)(bad)
     if "grad_weight" in layer.phases:
         with pytest.raises(InputError, match="x: batch is 3; allowed is that of dy, 2"):
-            layer.grad_weight(np.ones((2, 8), np.float32), np.ones((3, 6), np.float32))
+            layer.grad_weight(np.ones((2, 8), np.float32), np.ones((3, 32), np.float32))
 
 
 def test_masks_that_a_kernel_cannot_run_say_why():
@@ -223,6 +229,31 @@ def test_masks_that_a_kernel_cannot_run_say_why():
         LINEAR.get("gather")(wide, np.ones((1, 65536), np.float32))
 
 
+def test_masks_that_are_not_balanced_say_why():
+    kernel = LINEAR.get("balanced")
+    assert "n_in is 40; allowed is a multiple of 32" in kernel.unsuitable(
+        Mask(np.ones((4, 40), bool))
+    )
+    assert "allowed is the same number" in kernel.unsuitable(Mask(np.eye(64, dtype=bool)))
+
+
+@pytest.mark.parametrize("avx2", [True, False])
+def test_a_lookup_finds_its_values_with_and_without_permutes(avx2, monkeypatch):
+    if avx2 and not _vector.has_avx2():
+        pytest.skip("this machine has no AVX2")
+    monkeypatch.setattr(_vector, "has_avx2", lambda: avx2)
+
+    @numba.njit
+    def looked_up(table, index, out):
+        _vector.store(out, 0, _vector.lookup(table, 3, index, 1))
+
+    rng = np.random.default_rng(9)
+    table, index = rng.random(35, np.float32), rng.integers(0, 32, 9).astype(np.uint8)
+    out = np.zeros(8, np.float32)
+    looked_up(table, index, out)
+    np.testing.assert_array_equal(out, table[3 + index[1:].astype(int)])
+
+
 def test_an_unknown_kernel_lists_the_valid_ones():
-    with pytest.raises(InputError, match="valid: csr, dense"):
+    with pytest.raises(InputError, match="valid: balanced, csr"):
         LINEAR.get("cusparse")
