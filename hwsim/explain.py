@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hwsim.device import Device
+from hwsim.device import Device, parameters_of
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
 from hwsim.mask import Mask
@@ -54,6 +54,8 @@ class Explanation:
         rows, columns: balance of the mask over outputs and inputs.
         occupancy: busy share of each resource; empty for devices without a pipeline.
         changes: masks that would cost less or more, the best first.
+        settings: the same mask on the device with another choice for a parameter that has named
+            ones (dataflow, placement), the best first.
     """
 
     op: Op
@@ -63,6 +65,7 @@ class Explanation:
     columns: Balance
     occupancy: dict[str, float]
     changes: tuple[Change, ...]
+    settings: tuple[Change, ...]
 
     @property
     def best_change(self) -> Change | None:
@@ -98,8 +101,21 @@ def explain(device: Device, op: Op, rng: np.random.Generator | None = None) -> E
     changes.sort(key=lambda c: (c.seconds, c.what))
     return Explanation(
         op, estimate, device.roofline(op), _balance(mask.row_nnz), _balance(mask.col_nnz),
-        occupancy, tuple(changes),
+        occupancy, tuple(changes), _settings(device, op, estimate.seconds),
     )  # fmt: skip
+
+
+def _settings(device: Device, op: Op, seconds: float) -> tuple[Change, ...]:
+    """The op on the device with each other choice of its named settings."""
+    found = []
+    for name, limits in parameters_of(type(device)).items():
+        for choice in limits["choices"] or ():
+            if choice == getattr(device, name):
+                continue
+            other = replace(device, **{name: choice}).estimate(op).seconds
+            gain = seconds / other if other else 1.0
+            found.append(Change(f"{name} {choice}", op.nnz, other, gain))
+    return tuple(sorted(found, key=lambda c: (c.seconds, c.what)))
 
 
 def explain_layer(

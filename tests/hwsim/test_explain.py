@@ -67,6 +67,16 @@ def test_a_layer_is_explained_in_its_three_phases_and_unknown_ones_are_named():
         explain(load_device("sigma-like"), work.ops[-1])
 
 
+def test_other_settings_of_the_device_are_priced():
+    op = gemm(64, 256, 256)
+    found = explain(load_device("systolic"), op)
+    assert {c.what for c in found.settings} == {"dataflow is", "dataflow os"}
+    for change in found.settings:
+        other = load_device("systolic", dataflow=change.what.split()[1])
+        assert change.seconds == other.estimate(op).seconds
+    assert explain(load_device("ideal"), op).settings == ()
+
+
 def test_a_dense_layer_is_explained_too():
     found = explain(load_device("systolic"), gemm(64, 128, 128))
     assert found.rows.balance == found.columns.balance == 1.0
