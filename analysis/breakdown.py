@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,9 +129,8 @@ def breakdown(
         Row(label, Estimate.total(plain.get(label, [])), Estimate.total(masked.get(label, [])))
         for label in _ordered([*plain, *masked], by)
     )
-    total = Row(
-        "total", Estimate.total(r.dense for r in rows), Estimate.total(r.sparse for r in rows)
-    )
+    total = Row("total", device.estimate(dense), _whole(device, sparse, growth, grown))
+    rows += _overlap(rows, total)
     names = sparse.masks
     reached = sum(
         device.estimate(op).seconds
@@ -141,6 +140,28 @@ def breakdown(
     return Breakdown(
         device.name, rows, total, reached / total.dense.seconds if total.dense.seconds else 0.0
     )
+
+
+def _whole(device: Device, sparse: Workload, growth: float, grown: Workload | None) -> Estimate:
+    """The mean step: an ordinary one, and in its share one that updates the masks."""
+    if not growth or grown is None:
+        return device.estimate(sparse)
+    return Estimate.total(
+        (device.estimate(sparse).scaled(1.0 - growth), device.estimate(grown).scaled(growth))
+    )
+
+
+def _overlap(rows: Sequence[Row], total: Row) -> tuple[Row, ...]:
+    """A row of what a device saves by starting an op before the last one ends; none if nothing."""
+    dense = total.dense.seconds - sum(r.dense.seconds for r in rows)
+    sparse = total.sparse.seconds - sum(r.sparse.seconds for r in rows)
+    if max(-dense / (total.dense.seconds or 1), -sparse / (total.sparse.seconds or 1)) < 1e-6:
+        return ()
+    return (Row("overlap", _saved(min(dense, 0.0)), _saved(min(sparse, 0.0))),)
+
+
+def _saved(seconds: float) -> Estimate:
+    return Estimate(seconds, seconds, seconds, 0.0, 0.0, 0.0, "none", "none")
 
 
 def speed_up(dense_s: float, sparse_s: float) -> float:

@@ -23,13 +23,19 @@ _CALLED = {"set": "SET", "rigl": "RigL", "srigl": "SRigL", "snfs": "SNFS", "gmp"
 
 
 def contender(
-    folder: Path, devices: Sequence[Device], name: str | None = None, family: str | None = None
+    folder: Path,
+    devices: Sequence[Device],
+    name: str | None = None,
+    family: str | None = None,
+    *,
+    widest: int = 0,
 ) -> Contender:
     """Loads a run and prices it on each device, with the masks that it had.
 
     Args:
         folder: of a run that is complete or under way.
         name, family: its label and colour; by default what its settings say.
+        widest: width of the widest model it is compared with.
 
     Raises:
         InputError: no run there, a broken file, no validation yet, or a device that cannot run it.
@@ -44,8 +50,8 @@ def contender(
     steps, densities = _densities(record)
     last = _last_step(record)
     return Contender(
-        name=name or label(record.config, density),
-        family=family or _family(record.config),
+        name=name or label(record.config, density, widest),
+        family=family or _family(record.config, widest),
         density=density,
         steps=evaluations["step"].to_numpy(),
         losses=evaluations["loss"].to_numpy(),
@@ -60,11 +66,18 @@ def contender(
     )
 
 
-def label(config: TrainConfig, density: float) -> str:
+def label(config: TrainConfig, density: float, widest: int = 0) -> str:
     """What a run is called: its algorithm and density, or what kind of dense model it is."""
     if config.algorithm == "dense":
-        return _family(config)
+        return _family(config, widest)
     return f"{_CALLED.get(config.algorithm, config.algorithm)} {units.percent(density)}"
+
+
+def widest(folders: Sequence[Path]) -> int:
+    """Width of the widest model among some runs."""
+    from sparse_train.record import TrainingRecord
+
+    return max(_width(TrainingRecord.load(folder).config) for folder in folders)
 
 
 def distinct_names(contenders: Sequence[Contender], folders: Sequence[Path]) -> list[Contender]:
@@ -81,18 +94,20 @@ def distinct_names(contenders: Sequence[Contender], folders: Sequence[Path]) -> 
     return made
 
 
-def _family(config: TrainConfig) -> str:
+def _family(config: TrainConfig, widest: int = 0) -> str:
+    """Its colour. A dense model is a narrower one only beside a wider one."""
     if config.algorithm == "dense":
-        return "narrower dense" if _is_narrower(config) else "dense"
+        return "narrower dense" if _width(config) < widest else "dense"
     return config.algorithm if config.algorithm in FAMILIES else "other"
 
 
-def _is_narrower(config: TrainConfig) -> bool:
+def _width(config: TrainConfig) -> int:
+    """Of a BERT; 0 for other models, which are not told apart by width."""
     from sparse_train.models import bert
 
-    width = config.model_options.get("width")
-    known = config.model == "bert" and config.preset in bert.PRESETS
-    return known and width is not None and width < bert.PRESETS[config.preset].width
+    if config.model != "bert" or config.preset not in bert.PRESETS:
+        return 0
+    return int(config.model_options.get("width", bert.PRESETS[config.preset].width))
 
 
 def _density(record: TrainingRecord) -> float:

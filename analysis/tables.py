@@ -78,7 +78,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.label,
         units.seconds(row.dense.seconds),
         units.seconds(row.sparse.seconds),
-        units.ratio(row.speed_up) if row.dense.seconds else "–",
+        units.ratio(row.speed_up) if row.dense.seconds > 0 else "–",
         row.sparse.bound,
         row.sparse.kernel + mark,
         units.interval(row.sparse.low_s, row.sparse.high_s),

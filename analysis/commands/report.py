@@ -42,12 +42,13 @@ def report(
     from analysis import report as page
     from analysis import summary
     from analysis.console import print_json, progress_bar, stdout
-    from analysis.runs import contender, distinct_names
+    from analysis.runs import contender, distinct_names, widest
 
     contenders = []
+    width = widest(runs)
     with progress_bar("pricing runs", len(runs)) as update:
         for done, folder in enumerate(runs):
-            contenders.append(contender(folder, devices))
+            contenders.append(contender(folder, devices, widest=width))
             update(done + 1, folder.name)
     contenders = distinct_names(contenders, runs)
     path = page.write(page.report(contenders, title), out)
