@@ -1,0 +1,104 @@
+"""2:4 products by torch's two backends, cuSPARSELt and CUTLASS; CUDA only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from hwsim.errors import InputError
+from hwsim.kernels.gpu._base import GpuKernel, PackedWeight, shape_of
+from hwsim.registry import unknown
+
+BACKENDS = ("cusparselt", "cutlass")
+# (rows, columns) multiples of the sparse weight, by backend and dtype; torch 2.13,
+# torch/sparse/semi_structured.py.
+MULTIPLES = {
+    "cusparselt": {torch.float16: (16, 16), torch.bfloat16: (16, 16)},
+    "cutlass": {torch.float16: (32, 64), torch.bfloat16: (32, 64), torch.float32: (32, 32)},
+}
+
+
+class TwoFour(GpuKernel):
+    """Forward with the weight packed along its inputs, grad_input with its transpose packed.
+
+    grad_input needs a transposable mask; with another one it is refused. grad_weight is dense:
+    both its operands are.
+
+    Args:
+        backend: "cusparselt" or "cutlass".
+
+    Source: Mishra et al. 2021; Hubara et al. 2021 (transposable masks).
+    """
+
+    name = "2:4"
+
+    def __init__(self, backend: str = "cusparselt") -> None:
+        if backend not in BACKENDS:
+            raise InputError(unknown("2:4 backend", backend, BACKENDS))
+        self.backend = backend
+
+    def pack(self, weight: torch.Tensor, mask: torch.Tensor) -> PackedWeight:
+        self.check_weight(weight, mask)
+        multiples = MULTIPLES[self.backend].get(weight.dtype)
+        if multiples is None:
+            allowed = ", ".join(str(d) for d in MULTIPLES[self.backend])
+            raise InputError(f"weight: dtype is {weight.dtype}; {self.backend} takes {allowed}")
+        check_two_four(mask, multiples, "along the inputs")
+        masked = weight * mask
+        transposed = None
+        if is_two_four(mask.t()) and not (mask.shape[1] % multiples[0]):
+            transposed = self._compressed(masked.t().contiguous())
+        indices = {"mask": mask}
+        return PackedWeight(self._compressed(masked), indices, shape_of(weight), transposed)
+
+    def forward(self, x: torch.Tensor, packed: PackedWeight) -> torch.Tensor:
+        self.check_operand("x", x, packed.shape[1], packed.values)
+        return torch.nn.functional.linear(x, packed.values)
+
+    def grad_input(self, dy: torch.Tensor, packed: PackedWeight) -> torch.Tensor:
+        self.check_operand("dy", dy, packed.shape[0], packed.values)
+        if packed.transposed is None:
+            raise InputError("mask: not 2:4 along the outputs; grad_input needs a transposable one")
+        return torch.nn.functional.linear(dy, packed.transposed)
+
+    def grad_weight(self, dy: torch.Tensor, x: torch.Tensor, packed: PackedWeight) -> torch.Tensor:
+        self.check_pair(dy, x, packed)
+        return dy.t() @ x * packed.indices["mask"]
+
+    def unpack(self, values: torch.Tensor, packed: PackedWeight) -> torch.Tensor:
+        return values.to_dense() if hasattr(values, "packed") else values
+
+    def _compressed(self, weight: torch.Tensor) -> Any:
+        from torch.sparse import (
+            SparseSemiStructuredTensorCUSPARSELT,
+            SparseSemiStructuredTensorCUTLASS,
+        )
+
+        chosen = (
+            SparseSemiStructuredTensorCUTLASS
+            if self.backend == "cutlass"
+            else SparseSemiStructuredTensorCUSPARSELT
+        )
+        return chosen.from_dense(weight)
+
+
+def is_two_four(mask: torch.Tensor) -> bool:
+    """At most two active in every four consecutive entries of a row."""
+    if mask.shape[1] % 4:
+        return False
+    return bool((mask.reshape(mask.shape[0], -1, 4).sum(dim=2) <= 2).all())
+
+
+def check_two_four(mask: torch.Tensor, multiples: tuple[int, int], where: str) -> None:
+    """An InputError unless `mask` is 2:4 and of sizes that the backend takes."""
+    if mask.shape[0] % multiples[0] or mask.shape[1] % multiples[1]:
+        raise InputError(
+            f"weight: {mask.shape[0]}×{mask.shape[1]}; allowed are multiples of "
+            f"{multiples[0]}×{multiples[1]}"
+        )
+    if not is_two_four(mask):
+        raise InputError(f"mask: not 2:4 {where}; allowed is at most 2 active in each 4")
+
+
+KERNEL = TwoFour()
