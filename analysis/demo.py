@@ -215,7 +215,8 @@ def work(job: Job, tell: Callable[[int, str], None]) -> float:
     except Diverged:
         return float("nan")
     tell(job.steps, job.entry.name)
-    return float(record.evaluations.filter(record.evaluations["step"] > 0)["loss"].min())
+    after = record.evaluations.filter(record.evaluations["step"] > 0)
+    return min(after["loss"].to_list())
 
 
 def config(job: Job) -> TrainConfig:

@@ -115,7 +115,7 @@ def _density(record: TrainingRecord) -> float:
     if not record.mask_versions:
         return 1.0
     last = record.densities.filter(record.densities["version"] == record.densities["version"].max())
-    return float(last["nnz"].sum() / last["size"].sum())
+    return int(last["nnz"].sum()) / int(last["size"].sum())
 
 
 def _densities(record: TrainingRecord) -> tuple[np.ndarray, dict[str, np.ndarray]]:
