@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DENSITIES = (0.2, 0.1)
 ALGORITHMS = ("static", "set", "rigl")
 # Sparse models want larger rates than dense ones; these span both, a factor of two apart.
-RATES = (5e-4, 1e-3, 2e-3)
+RATES = (1e-3, 2e-3, 4e-3)
 # A fifth of the final length ranks rates as the whole does, and costs less than the final runs.
 TUNE_STEPS = 200
 STEPS = 1000
