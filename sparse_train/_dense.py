@@ -26,13 +26,19 @@ class DenseGradients:
     def __init__(self, algorithm: Algorithm, scaler: Any) -> None:
         self.now: dict[str, Tensor] = {}
         self.averages: dict[str, Tensor] = {}
-        self._when = algorithm.gradient
+        self._on_updates = algorithm.gradient == "update"
+        self._averages = algorithm.gradient == "always" and not algorithm.dense_weights
         self._momentum = float(getattr(algorithm, "momentum", 0.0))
         self._scaler = scaler
 
+    @property
+    def seen(self) -> bool:
+        """Whether the algorithm's updates see gradients."""
+        return self._on_updates or self._averages
+
     def wanted(self, update_step: bool) -> bool:
-        """Whether the step under way needs its dense gradient."""
-        return self._when == "average" or (self._when == "update" and update_step)
+        """Whether the step under way has to collect its dense gradient."""
+        return self._averages or (self._on_updates and update_step)
 
     def add(self, layer: MaskedLayer, gradient: Tensor) -> None:
         """Add one backward pass. `gradient` is the parameter's, not yet masked for this pass.
@@ -51,7 +57,7 @@ class DenseGradients:
 
     def close_step(self) -> None:
         """The optimizer has made its step: the average takes the gradient up."""
-        if self._when != "average":
+        if not self._averages:
             return
         scale = 1.0 if self._scaler is None else float(self._scaler.get_scale())
         for name, gradient in self.now.items():
@@ -67,7 +73,7 @@ class DenseGradients:
         Raises:
             InputError: no layer has a gradient.
         """
-        held = self.averages if self._when == "average" else self.now
+        held = self.averages if self._averages else self.now
         if not held:
             raise InputError(
                 "mask update: no gradient was seen since the last step; "
@@ -78,7 +84,7 @@ class DenseGradients:
             value = held.get(name)
             if value is None:
                 value = torch.zeros_like(layer.parameter)
-            if self._when != "average":
+            if not self._averages:
                 value = average_over_ranks(value)
             arrays[name] = layer.array(value)
         return arrays

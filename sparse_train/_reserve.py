@@ -32,15 +32,23 @@ class Reserve:
     def split(self, layer: MaskedLayer) -> None:
         """Move the values of inactive weights from the model to here."""
         weight = layer.parameter.data
-        self.values[layer.name] = weight.clone()
-        zero_where_not_(self.values[layer.name], ~layer.mask)
+        inactive = weight.clone()
+        zero_where_not_(inactive, ~layer.mask)
+        known = self.values.get(layer.name)
+        self.values[layer.name] = inactive if known is None else known.add_(inactive)
         zero_where_not_(weight, layer.mask)
         self._merged.discard(layer.name)
 
     def merge(self, layer: MaskedLayer) -> None:
-        """Move them back, for the optimizer to see; nothing is moved twice."""
+        """Move those that are trained back, for the optimizer to see.
+
+        What is not trained stays here: weight decay would move it otherwise.
+        """
         if layer.name in self.values and layer.name not in self._merged:
-            layer.parameter.data.add_(self.values[layer.name])
+            trained = self.values[layer.name].clone()
+            zero_where_not_(trained, self.trained[layer.name])
+            layer.parameter.data.add_(trained)
+            zero_where_not_(self.values[layer.name], ~self.trained[layer.name])
             self._merged.add(layer.name)
 
     def split_again(self, layer: MaskedLayer) -> None:
@@ -50,9 +58,8 @@ class Reserve:
     def whole(self, layer: MaskedLayer) -> Tensor:
         """All values of a weight, wherever they are held now."""
         weight = layer.parameter.detach()
-        if layer.name in self.values and layer.name not in self._merged:
-            return weight + self.values[layer.name]
-        return weight
+        held = self.values.get(layer.name)
+        return weight if held is None else weight + held
 
     def pull(self, layer: MaskedLayer, gradient: Tensor) -> None:
         """Add the pulls to zero to a merged layer's gradient, where it is trained."""

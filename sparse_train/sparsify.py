@@ -225,8 +225,14 @@ class Sparsifier:
 
     @property
     def needs_dense_gradient(self) -> bool:
-        """Whether update steps need the gradient of inactive weights too."""
+        """Whether update steps (or all steps) need the gradient of inactive weights too."""
         return self.algorithm.gradient != "never"
+
+    @property
+    def needs_dense_gradient_now(self) -> bool:
+        """Whether the step under way needs the gradient of inactive weights too."""
+        wanted = self.algorithm.gradient
+        return wanted == "always" or (wanted == "update" and self.is_update_step())
 
     def masks(self) -> dict[str, Mask]:
         """Layer name → mask, a snapshot; the same objects until a mask changes."""
@@ -237,6 +243,10 @@ class Sparsifier:
             if known is None or known[0] != stamp:
                 self._snapshots[name] = (stamp, layer.snapshot())
         return {name: self._snapshots[name][1] for name in self.layers}
+
+    def trained_mask(self, name: str) -> Tensor:
+        """Where the optimizer trains a layer's weight: the mask, unless inactive weights train."""
+        return self._gate(self.layers[name])
 
     def densities(self) -> dict[str, float]:
         """Layer name → share of its weights that is active."""
@@ -447,7 +457,7 @@ class Sparsifier:
 
     def _update(self, step: int) -> bool:
         gradients = None
-        if self.needs_dense_gradient:
+        if self._dense.seen:
             found = self._dense.arrays(self.layers)
             gradients = {name: _locked(array) for name, array in found.items()}
         view = self._view(step, gradients)
@@ -466,7 +476,8 @@ class Sparsifier:
         reset = None if outcome.reset is None else outcome.reset.get(layer.name)
         changed = not np.array_equal(old, new)
         if self.algorithm.dense_weights:
-            self._reserve.merge(layer)
+            layer.parameter.data.copy_(self._reserve.whole(layer))
+            self._reserve.values.pop(layer.name)
             layer.set_mask(new)
             self._train(layer, outcome)
             self._reserve.split(layer)

@@ -73,14 +73,20 @@ class Algorithm:
     """Base of all algorithms; its fields are the algorithm's options.
 
     Attributes:
-        gradient: dense gradients are needed "never", on "update" steps, or as an "average" over
-            all steps, v ← momentum · v + g, with the algorithm's field `momentum`.
+        gradient: dense gradients are needed "never", on "update" steps, or "always". An algorithm
+            that always needs them and has a field `momentum` sees their average over all steps,
+            v ← momentum · v + g; one with `dense_weights` trains with them and sees none.
         first_mask: where masks come from: "random", "magnitude" or "dense".
         schedule: the density schedule, if the user names none.
         update_interval: steps between updates, if the user names none; 0 for no updates at all.
         pattern: the pattern, if the user names none.
         patterns: the patterns that the algorithm can make, its own first; empty for all.
         patterns_reason: why not the others.
+        budget: what a budget of single weights binds: "layer" (each layer's is met to the integer),
+            "total" (the sum of all is), or "own" (masks never grow beyond the larger of the sum of
+            the budgets and what is active).
+        keeps_largest: the n − ⌈n · drop fraction⌉ largest active weights of a layer, as far as its
+            budget goes, are active after an update.
         dense_weights: inactive weights keep a value, out of the model's sight; views show it.
     """
 
@@ -91,6 +97,8 @@ class Algorithm:
     pattern: ClassVar[str] = "unstructured"
     patterns: ClassVar[tuple[str, ...]] = ()
     patterns_reason: ClassVar[str] = ""
+    budget: ClassVar[str] = "layer"
+    keeps_largest: ClassVar[bool] = False
     dense_weights: ClassVar[bool] = False
 
     def start(self, view: View) -> State:

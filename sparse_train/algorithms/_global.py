@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from hwsim.errors import InputError
+from sparse_train.algorithms._base import View
 from sparse_train.patterns import Projection
 from sparse_train.selection import top_k
 
@@ -35,6 +36,13 @@ def prune(
             if counts[fullest] > 1:
                 counts[fullest] -= 1
     return counts
+
+
+def within(view: View, layer: str, scores: np.ndarray, kept: np.ndarray, target: int) -> np.ndarray:
+    """What of `kept` has room in the pattern under a layer's new budget `target`."""
+    if not kept.any():
+        return kept
+    return view.pattern.keep(scores, kept, view.pattern.units(kept), target)
 
 
 def unstructured_only(pattern: Projection, algorithm: str) -> None:

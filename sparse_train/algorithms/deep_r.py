@@ -31,6 +31,7 @@ class DeepR(Algorithm):
     """
 
     update_interval: ClassVar[int] = 1
+    budget: ClassVar[str] = "total"
     patterns: ClassVar[tuple[str, ...]] = ("unstructured",)
     patterns_reason: ClassVar[str] = "in which single weights change sign at any time"
     l1: float = 1e-5
@@ -58,6 +59,7 @@ class DeepR(Algorithm):
         masks = _shrunk(strengths, alive, -missing) if missing < 0 else alive
         if missing > 0:
             masks = _reactivated(alive, missing, view.rng)
+        masks = _none_empty(masks, strengths, view)
         weights = {
             name: np.where(masks[name] & alive[name], theta, np.float32(0)) * state["signs"][name]
             for name, theta in strengths.items()
@@ -86,6 +88,22 @@ def _reactivated(
     flat[rng.choice(dormant, min(missing, dormant.size), replace=False)] = True
     parts = np.split(flat, np.cumsum(sizes)[:-1])
     return {name: p.reshape(m.shape) for (name, m), p in zip(alive.items(), parts, strict=True)}
+
+
+def _none_empty(
+    masks: dict[str, np.ndarray], strengths: dict[str, np.ndarray], view: View
+) -> dict[str, np.ndarray]:
+    """An emptied layer gets one connection by chance, in exchange for the fullest's weakest."""
+    masks = {name: mask.copy() for name, mask in masks.items()}
+    for name, mask in masks.items():
+        if mask.any() or view.budgets[name] == 0:
+            continue
+        mask.reshape(-1)[view.rng.integers(mask.size)] = True
+        fullest = max(masks, key=lambda n: int(masks[n].sum()))
+        if masks[fullest].sum() > 1:
+            theta = np.where(masks[fullest], strengths[fullest], np.inf)
+            masks[fullest].reshape(-1)[int(np.argmin(theta))] = False
+    return masks
 
 
 def _shrunk(

@@ -29,6 +29,7 @@ class GMP(Algorithm):
 
     schedule: ClassVar[str] = "cubic"
     first_mask: ClassVar[str] = "dense"
+    keeps_largest: ClassVar[bool] = True
     scope: str = "layer"
 
     def __post_init__(self) -> None:
@@ -52,7 +53,7 @@ class GMP(Algorithm):
 def pruned(view: View, layer: str, scores: np.ndarray, target: int) -> np.ndarray:
     """The mask of the pattern with `target` active weights that keeps the best of the active."""
     mask, pattern = view.masks[layer], view.pattern
-    if target >= mask.sum():
+    if pattern.capacity(mask.shape, target) >= pattern.units(mask):
         return mask.copy()
     # An active weight of 0 still comes before an inactive one.
     ranked = np.where(mask, np.maximum(scores, np.finfo(np.float32).smallest_subnormal), 0)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from sparse_train.algorithms._base import Outcome, State, View, rounded
-from sparse_train.algorithms._global import prune, unstructured_only
+from sparse_train.algorithms._global import count_best, prune, unstructured_only
 from sparse_train.algorithms.rigl import RigL
 
 
@@ -23,11 +23,13 @@ class GraNet(RigL):
     """
 
     schedule: ClassVar[str] = "cubic"
+    budget: ClassVar[str] = "total"
+    keeps_largest: ClassVar[bool] = False
 
     def update(self, view: View, state: State) -> Outcome:
         unstructured_only(view.pattern, "GraNet")
         scores = {name: self.drop_scores(view, name) for name in view.masks}
-        left = prune(scores, view.masks, sum(view.budgets.values()))
+        left = self._left(view, scores)
         masks, reset = {}, {}
         for name, mask in view.masks.items():
             pattern, budget = view.pattern, left[name]
@@ -38,6 +40,17 @@ class GraNet(RigL):
             if self.reinit_when_same:
                 reset[name] = np.asarray(mask & ~kept & masks[name])
         return Outcome(masks, state, reset=reset or None)
+
+    def _left(self, view: View, scores: dict[str, np.ndarray]) -> dict[str, int]:
+        """Layer name → active weights after the update; a density that rises grows by gradient."""
+        total = sum(view.budgets.values())
+        left = prune(scores, view.masks, total)
+        missing = total - sum(left.values())
+        if missing > 0:
+            growth = {name: self.grow_scores(view, name) for name in left}
+            more = count_best(growth, missing, {n: ~mask for n, mask in view.masks.items()})
+            left = {name: count + more[name] for name, count in left.items()}
+        return left
 
 
 ALGORITHM = GraNet

@@ -23,6 +23,7 @@ class Iterative(GMP):
     """
 
     schedule: ClassVar[str] = "constant"
+    budget: ClassVar[str] = "own"
     share: float = 0.2
 
     def __post_init__(self) -> None:

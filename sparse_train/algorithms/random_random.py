@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,6 +17,8 @@ class RandomRandom(MagnitudeRandom):
 
     Source: Tessera et al. 2022, section 3.
     """
+
+    keeps_largest: ClassVar[bool] = False
 
     def drop_scores(self, view: View, layer: str) -> np.ndarray:
         return view.rng.random(view.masks[layer].shape, dtype=np.float32)

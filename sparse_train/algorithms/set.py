@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -32,6 +33,7 @@ class Set(Algorithm):
     weights are dropped; here, as in later codes, the smallest magnitudes.
     """
 
+    keeps_largest: ClassVar[bool] = True
     rounding: str = "floor"
     reinit_when_same: bool = False
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from sparse_train.algorithms._base import Outcome, State, View
-from sparse_train.algorithms._global import unstructured_only
+from sparse_train.algorithms._global import unstructured_only, within
 from sparse_train.algorithms.rigl import RigL
 
 
@@ -30,7 +30,8 @@ class SNFS(RigL):
     Source: Dettmers & Zettlemoyer 2019, section 3 and algorithm 1.
     """
 
-    gradient: ClassVar[str] = "average"
+    gradient: ClassVar[str] = "always"
+    budget: ClassVar[str] = "total"
     rounding: str = "ceil"
     momentum: float = 0.9
     exact: bool = True
@@ -44,6 +45,7 @@ class SNFS(RigL):
         masks = {}
         for name, mask in kept.items():
             target = int(mask.sum()) + grown[name]
+            mask = within(view, name, self.drop_scores(view, name), mask, target)
             masks[name] = view.pattern.fill(self.grow_scores(view, name), mask, target)
         return Outcome(masks, state)
 
@@ -73,8 +75,14 @@ class SNFS(RigL):
             for name in room[:left]:
                 grown[name] += 1
             left = total - sum(grown.values())
+        for name, mask in kept.items():
+            if grown[name] == 0 and not mask.any() and view.budgets[name] > 0:
+                grown[name] = 1  # No layer may run empty.
+                left -= 1
         while self.exact and left < 0:
             largest = max(grown, key=lambda n: grown[n])
+            if grown[largest] <= 1:
+                break
             grown[largest] -= 1
             left += 1
         return grown

@@ -23,6 +23,7 @@ class SRSTE(Algorithm):
     Source: Zhou et al. 2021, section 4 (decay 2e-4).
     """
 
+    gradient: ClassVar[str] = "always"
     pattern: ClassVar[str] = "2:4"
     first_mask: ClassVar[str] = "magnitude"
     update_interval: ClassVar[int] = 1

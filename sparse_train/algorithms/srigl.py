@@ -46,6 +46,7 @@ class SRigL(Algorithm):
     """
 
     gradient: ClassVar[str] = "update"
+    budget: ClassVar[str] = "own"
     patterns: ClassVar[tuple[str, ...]] = ("fan_in",)
     patterns_reason: ClassVar[str] = "which makes constant fan-in"
     gamma: float | None = 0.3

@@ -13,6 +13,8 @@ class Static(Algorithm):
     """A random mask at the start, and no update: the baseline of every dynamic algorithm."""
 
     update_interval: ClassVar[int] = 0
+    budget: ClassVar[str] = "own"
+    keeps_largest: ClassVar[bool] = True
 
     def update(self, view: View, state: State) -> Outcome:
         return Outcome(dict(view.masks), state)

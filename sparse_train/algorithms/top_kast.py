@@ -27,7 +27,7 @@ class TopKast(Algorithm):
     Source: Jayakumar et al. 2020, sections 2.1 and 2.3.
     """
 
-    gradient: ClassVar[str] = "never"
+    gradient: ClassVar[str] = "always"
     first_mask: ClassVar[str] = "magnitude"
     dense_weights: ClassVar[bool] = True
     exploration: float = 0.1
