@@ -82,6 +82,7 @@ def loss_by_steps(contenders: Sequence[Contender]) -> Figure:
         _curve(axes, c, c.steps, contenders)
     axes.set(title="Validation loss against training steps", xlabel="training steps")
     axes.set_ylabel("validation loss (nats per token)")
+    _without_the_start(axes, contenders)
     _legend_right(figure, axes)
     return figure
 
@@ -97,6 +98,7 @@ def loss_by_time(contenders: Sequence[Contender]) -> Figure:
         for c in contenders:
             _curve(axes, c, c.seconds[device].expected / scale, contenders)
         axes.set(title=f"on {device}", xlabel=f"net training time ({unit})")
+        _without_the_start(axes, contenders)
     for axes in panels[::columns]:
         axes.set_ylabel("validation loss (nats per token)")
     handles, labels = panels[0].get_legend_handles_labels()
@@ -113,11 +115,19 @@ def densities(contenders: Sequence[Contender]) -> Figure | None:
     columns = min(3, len(sparse))
     rows = -(-len(sparse) // columns)
     figure, panels = _figure(len(sparse), max(1.6, 0.17 * len(names) + 0.7), columns)
+    # A scale up to the densest layer there is: at 10 % differences would drown in one up to 1.
+    densest = max(float(np.max(values)) for c in sparse for values in c.densities.values())
     image = None
     for place, (axes, c) in enumerate(zip(panels, sparse, strict=False)):
         steps, grid = _density_grid(c, names)
         image = axes.pcolormesh(
-            steps, np.arange(len(names) + 1), grid, cmap="cividis", vmin=0, vmax=1, rasterized=True
+            steps,
+            np.arange(len(names) + 1),
+            grid,
+            cmap="cividis",
+            vmin=0,
+            vmax=densest,
+            rasterized=True,
         )
         axes.invert_yaxis()
         axes.grid(False)
@@ -235,6 +245,14 @@ def _figure(count: int, row_height_in: float, columns: int = 1, **shared: Any) -
 def _curve(axes: Any, c: Contender, x: np.ndarray, contenders: Sequence[Contender]) -> None:
     colour, dash = line_styles(contenders)[c.name]
     axes.plot(x, c.losses, color=colour, linestyle=dash, label=c.name)
+
+
+def _without_the_start(axes: Any, contenders: Sequence[Contender]) -> None:
+    """Cuts off the fall from chance, beside which what is compared would be flat."""
+    low = min(c.best_loss for c in contenders)
+    high = max(float(c.losses[min(2, len(c.losses) - 1)]) for c in contenders)
+    if high > low:
+        axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
 
 
 def _legend_right(figure: Figure, axes: Any) -> None:
