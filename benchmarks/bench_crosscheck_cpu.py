@@ -59,7 +59,7 @@ def show(title, records, device, calibration) -> None:
     from hwsim.measure import UNSTEADY
 
     def estimate(record):
-        return calibration.estimated_s(device, record)
+        return device.price_record(record).seconds
 
     steady = [r for r in records if r.median_s <= UNSTEADY * r.min_s]
     print(f"{title}: {len(records)} records; the {len(steady)} steady ones count")

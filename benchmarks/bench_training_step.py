@@ -18,8 +18,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from hwsim import load_device
 from sparse_train.sparse_linear import SparseCompute
 from sparse_train.sparsify import sparsify
+from sparse_train.workload import workload
 
 INTERVAL = 100
 
@@ -82,12 +84,29 @@ class Run:
         return usual + max(0.0, self.step() - self.step())
 
 
+def compare_with_estimate(device, runs, dense, sparse_s: float) -> None:
+    """The simulator's price of the same step beside the measured one."""
+    run = runs["sparse kernels"]
+    model = nn.Sequential(*[Block() for _ in run.model])
+    ops = workload(model, run.x, optimizer="adamw")
+    for name, step, measured in (
+        ("dense torch", ops, float(np.median(dense))),
+        ("sparse kernels", ops.with_masks(run.sparsifier.masks()), sparse_s),
+    ):
+        estimate = device.estimate(step)
+        print(
+            f"  {device.name}: {name} estimated {estimate.seconds * 1e3:.1f} ms, "
+            f"{estimate.seconds / measured - 1:+.0%}"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--blocks", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", help="name or file of a CPU specification to compare with")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     size = (options.blocks, options.tokens)
@@ -116,6 +135,8 @@ def main() -> None:
     whole = usual + (update - usual) / INTERVAL
     print(f"  step with mask update {update * 1e3:.1f} ms; one in {INTERVAL}:")
     print(f"  sparse kernels, updates included: {np.median(dense) / whole:.2f}× dense torch")
+    if options.device:
+        compare_with_estimate(load_device(options.device), runs, dense, usual)
     print(f"  last losses: masked dense {losses[0]:.6f}, sparse {losses[1]:.6f}")
 
 

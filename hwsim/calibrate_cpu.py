@@ -7,6 +7,7 @@ squares fit of the seconds per counted term (`hwsim.cpu_costs`) to relative erro
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from hwsim.cpu_costs import KERNEL_TERMS, dense_kernel, terms
-from hwsim.device import Device
 from hwsim.errors import InputError
 from hwsim.kernels.cpu import LINEAR
 from hwsim.kernels.cpu._tiled import TiledMatrix
@@ -59,9 +59,16 @@ def measure_cpu(
     """Times every kernel on random masks; one record per kernel, phase and size.
 
     BLAS uses as many threads as its library is set to: set OPENBLAS_NUM_THREADS to `threads`
-    before Python starts.
+    before Python starts. One thread is timed by its own processor time, which other processes
+    disturb least; several by the wall clock.
     """
     records = []
+    timed = partial(
+        compare,
+        rounds=_ROUNDS,
+        attempts=2,
+        clock=time.thread_time if threads == 1 else time.perf_counter,
+    )
     for n, k in shapes:
         for density in densities:
             mask = Mask(rng.random((n, k)) < density)
@@ -69,14 +76,14 @@ def measure_cpu(
             for m in batches:
                 progress(f"{n}×{k}, density {density:g}, batch {m}")
                 for phase, variants in _products(mask, weights, m, threads, rng).items():
-                    found = compare(variants, rounds=_ROUNDS, attempts=2)
+                    found = timed(variants)
                     records += _records(found, phase, m, mask, threads)
-            found = compare(_updates(mask, weights, threads, rng), rounds=_ROUNDS, attempts=2)
+            found = timed(_updates(mask, weights, threads, rng))
             records += _records(found, "update", 1, mask, threads)
-    records += _balanced(shapes, batches, densities, threads, rng)
+    records += _balanced(timed, shapes, batches, densities, threads, rng)
     for size in _STREAM_BYTES:
         source, target = np.ones(size // 8, np.float32), np.ones(size // 8, np.float32)
-        found = compare({"stream": lambda a=source, b=target: np.add(a, 1, b)}, rounds=_ROUNDS)
+        found = timed({"stream": partial(np.add, source, 1, target)})
         records.append(_record(found.timings[0], "update", 1, size // 4, 1, threads))
     return records
 
@@ -100,7 +107,7 @@ def _products(mask, weights, m, threads, rng) -> dict[str, dict[str, Callable[[]
     }
 
 
-def _balanced(shapes, batches, densities, threads, rng) -> list[Measurement]:
+def _balanced(timed, shapes, batches, densities, threads, rng) -> list[Measurement]:
     """Records of the one kernel that needs masks of its own."""
     records = []
     for n, k in shapes:
@@ -112,8 +119,7 @@ def _balanced(shapes, batches, densities, threads, rng) -> list[Measurement]:
             layer = LINEAR.get("balanced")(mask, np.ones((n, k), np.float32), threads)
             for m in (m for m in batches if m <= 8):
                 x = rng.standard_normal((m, k)).astype(np.float32)
-                variants = {"balanced": partial(layer.forward, x)}
-                found = compare(variants, rounds=_ROUNDS, attempts=2)
+                found = timed({"balanced": partial(layer.forward, x)})
                 records += _records(found, "forward", m, mask, threads)
     return records
 
@@ -279,13 +285,3 @@ def relative_errors(
     for record in records:
         found.setdefault(kernel_of(record), []).append(estimate(record) / record.min_s - 1.0)
     return {name: np.array(errors) for name, errors in found.items()}
-
-
-def estimated_s(device: Device, record: Measurement) -> float:
-    """What a CPU device says about the kernel and size of a record."""
-    kernel = kernel_of(record)
-    cached = int(getattr(device, "last_level_bytes", 1 << 60)) // 4
-    nnz = round(record.density * record.n * record.k)
-    counts = terms(kernel, record.phase, record.m, record.n, record.k, nnz, cached)
-    costs = getattr(device, kernel)
-    return sum(count * costs.get(term, 0.0) for term, count in counts.items())

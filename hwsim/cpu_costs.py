@@ -19,21 +19,26 @@ TERMS = {
     "spilled": "memory",  # position of it beyond the last-level cache
     "activation": "memory",  # input or output element
     "sample": "compute",  # active weight × sample, in vector lanes
+    "far_sample": "memory",  # the same, where the inputs lie beyond the near cache
     "visit": "gather",  # active weight × block of samples
     "segment": "gather",  # row × tile × block of samples
     "gathered": "gather",  # active weight × sample, one at a time
     "row": "gather",  # output row × sample
     "byte": "memory",  # byte that is streamed
 }
+# Where the speed of reading inputs again changes: half of a first- and of a second-level cache, the
+# sizes of most cores. A tile of 256 inputs and 64 samples lies beyond the first.
+NEAR_TILE_BYTES = 1 << 15
+NEAR_INPUT_BYTES = 1 << 18
 KERNEL_TERMS = {
     "dense": ("call", "multiply", "weight", "activation"),
     "dense_vector": ("call", "weight", "spilled"),
     "dense_gradient": ("call", "multiply", "weight", "activation"),
-    "csr": ("call", "gathered", "visit", "row", "activation"),
+    "csr": ("call", "gathered", "visit", "sample", "far_sample", "activation"),
     "gather": ("call", "gathered", "row"),
     "balanced": ("call", "gathered", "row"),
-    "tiled": ("call", "sample", "visit", "segment", "activation"),
-    "sampled": ("call", "sample", "visit", "segment", "activation", "weight"),
+    "tiled": ("call", "sample", "far_sample", "visit", "segment", "activation"),
+    "sampled": ("call", "sample", "far_sample", "visit", "segment", "activation", "weight"),
     "repack": ("call", "visit", "weight"),
     "select": ("call", "weight"),
     "stream": ("call", "byte"),
@@ -68,10 +73,19 @@ def terms(
         "row": rows * m,
         "byte": 4 * m * n * k,
     }
+    counts["far_sample"] = 0
     if kernel in ("csr", "repack"):
         counts["visit"] = nnz  # indices and values are read once, whatever the batch
+    if kernel == "csr" and m == 1:
+        counts["visit"] = counts["sample"] = counts["activation"] = 0
+    elif kernel == "csr":
+        counts["gathered"], counts["sample"] = 0, nnz * m
+        far = 4 * columns * m > NEAR_INPUT_BYTES
+        counts["far_sample"] = nnz * m if far else 0
     if kernel in ("tiled", "sampled"):
         counts["activation"] = blocks * lanes * (n + k)
+        far = 4 * TILE * lanes > NEAR_TILE_BYTES
+        counts["far_sample"] = counts["sample"] if far else 0
     return {term: float(counts[term]) for term in KERNEL_TERMS[kernel]}
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwsim.cpu_costs import TERMS, dense_kernel, terms
+from hwsim.cpu_costs import KERNEL_TERMS, TERMS, dense_kernel, terms
 from hwsim.device import Device, parameter
+from hwsim.errors import InputError
 from hwsim.estimate import Estimate
 from hwsim.mask import Mask
+from hwsim.measurement import Measurement
 from hwsim.patterns.balanced import Balanced
 from hwsim.roofline import roofline
 from hwsim.workload import Op
@@ -36,8 +38,8 @@ class Cpu(Device):
     CSR, in-register look-up of balanced masks, the sampled gradient, and a narrower dense product
     where whole neurons are gone. Values are packed once a step by the workload's `pack` op;
     activations are packed and unpacked within the tiled kernels' times. Convolutions have dense
-    kernels only. Optimizer steps are dense,
-    because the kernels keep dense parameters. All constants hold for `threads` threads.
+    kernels only. Optimizer steps are dense, because the kernels keep dense parameters. All
+    constants hold for `threads` threads.
     """
 
     model = "cpu"
@@ -61,6 +63,15 @@ class Cpu(Device):
         "1", "relative error of a kernel's estimate, 90 % of cases", at_least=0.0, by_dtype=True
     )
 
+    def __post_init__(self) -> None:
+        for kernel, needed in KERNEL_TERMS.items():
+            given = getattr(self, kernel)
+            if set(given) != set(needed):
+                raise InputError(
+                    f"{kernel}: terms are {', '.join(sorted(given))}; allowed are exactly "
+                    f"{', '.join(sorted(needed))}"
+                )
+
     def price(self, op: Op) -> tuple[Estimate, ...]:
         if op.dtype != "float32":
             reason = f"dtype is {op.dtype}; the kernels are float32"
@@ -82,6 +93,32 @@ class Cpu(Device):
         Caches hold what the operation before wrote, so main memory bounds nothing by itself.
         """
         return roofline(op, self.peak_flops, self.cache_bytes_per_s)
+
+    def price_record(self, record: Measurement) -> Estimate:
+        """What a timed kernel should take; its mask is known by density alone.
+
+        Raises:
+            InputError: a kernel that is not modelled, or another dtype.
+        """
+        if record.dtype != "float32":
+            raise InputError(f"dtype is {record.dtype}; the kernels are float32")
+        kernel = record.kernel
+        if kernel == "dense":
+            kernel = dense_kernel(record.phase, record.m)
+        nnz = round(record.density * record.n * record.k)
+        cached = int(self.last_level_bytes) // 4
+        counts = terms(kernel, record.phase, record.m, record.n, record.k, nnz, cached)
+        seconds, low, high, bound = self._cost(kernel, counts)
+        return Estimate(
+            seconds,
+            low,
+            high,
+            self.cycles(seconds),
+            0.0,
+            2.0 * nnz * record.m,
+            record.kernel,
+            bound,
+        )
 
     def _price_product(self, op: Op) -> tuple[Estimate, ...]:
         found = [self._dense(op, op.m, op.n, op.k, op.count)]
@@ -124,25 +161,25 @@ class Cpu(Device):
         shown: str = "",
         verified: bool = True,
     ) -> Estimate:
+        seconds, low, high, bound = self._cost(kernel, counts, self.roofline(op))
+        return Estimate(
+            seconds, low, high, self.cycles(seconds), op.bytes, op.flops, shown or kernel, bound,
+            verified=verified,
+        )  # fmt: skip
+
+    def _cost(
+        self, kernel: str, counts: Mapping[str, float], least_s: float = 0.0
+    ) -> tuple[float, float, float, str]:
+        """(seconds, low end, high end, bound) of counted terms."""
         costs = getattr(self, kernel)
-        parts = {term: count * costs.get(term, 0.0) for term, count in counts.items()}
-        seconds = max(sum(parts.values()), self.roofline(op))
+        parts = {term: count * costs[term] for term, count in counts.items()}
+        seconds = max(sum(parts.values()), least_s)
         by_bound: dict[str, float] = {}
         for term, part in parts.items():
             by_bound[TERMS[term]] = by_bound.get(TERMS[term], 0.0) + part
         bound = max(by_bound, key=lambda name: by_bound[name])
-        spread = self.spread.get(kernel, 0.0)
-        return Estimate(
-            seconds,
-            max(seconds / (1.0 + spread), self.roofline(op)),
-            seconds * (1.0 + spread),
-            self.cycles(seconds),
-            op.bytes,
-            op.flops,
-            shown or kernel,
-            bound,
-            verified=verified,
-        )
+        spread = 1.0 + self.spread.get(kernel, 0.0)
+        return seconds, max(seconds / spread, least_s), seconds * spread, bound
 
 
 def _unsuitable(kernel: str, mask: Mask) -> str:
