@@ -11,6 +11,7 @@ it. `machine` makes a rule-based state machine that trains, saves, loads and cop
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 from collections.abc import Callable
 from typing import Any
@@ -407,8 +408,7 @@ def _is_mask(what: str, mask: np.ndarray, shape: tuple[int, int]) -> None:
 
 def _again(view: View, rng: np.random.Generator | None = None) -> View:
     """The same view with a stream of its own."""
-    fields = {name: getattr(view, name) for name in View.__dataclass_fields__}
-    return View(**{**fields, "rng": copy.deepcopy(view.rng if rng is None else rng)})
+    return dataclasses.replace(view, rng=copy.deepcopy(view.rng if rng is None else rng))
 
 
 def _same(one: Any, two: Any) -> bool:
