@@ -1,0 +1,25 @@
+import pytest
+
+
+@pytest.mark.slow
+def test_the_quick_demo_compares_all_contenders_and_goes_on_where_it_was(nettime, tmp_path):
+    command = ("demo", "--quick", "--out", tmp_path / "demo", "--device", "ideal", "--json")
+    first = nettime(*command)
+    assert first.code == 0, first.err
+    found = first.json
+    families = {c["family"] for c in found["contenders"]}
+    assert families == {"dense", "narrower dense", "static", "rigl"}
+    assert any("One seed" in note for note in found["notes"])
+    for name, rates in found["learning_rates"].items():
+        tried = rates["validation_loss"]
+        assert len(tried) == 2, name
+        assert tried[f"{rates['chosen']:g}"] == min(tried.values())
+    report = tmp_path / "demo" / "quick" / "report.html"
+    assert "http" not in report.read_text()
+    # All runs are complete: the second time they are only read, and say the same.
+    assert nettime(*command).out == first.out
+
+
+def test_a_folder_of_something_else_is_one_line(nettime, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "file" in nettime("demo", "--quick", "--out", tmp_path / "file").error
