@@ -71,6 +71,13 @@ def why_not_two_four(op: Op) -> str:
     return ""
 
 
+def transposable(op: Op) -> bool:
+    """Whether both forward and grad_input may use the mask as 2:4."""
+    return (
+        op.mask is not None and op.mask.satisfies(ALONG_INPUTS) and op.mask.satisfies(ALONG_OUTPUTS)
+    )
+
+
 def why_not_aligned(op: Op) -> str:
     """Why no 2:4 kernel takes an op of this dtype and size; empty if one does."""
     limits = ALIGNMENTS.get(op.dtype)

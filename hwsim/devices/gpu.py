@@ -210,12 +210,19 @@ class Gpu(Device):
         return self._library(op, SPARSE, seconds, moved, op.dense_flops / 2)
 
     def _pack(self, op: Op) -> tuple[float, float]:
-        """Seconds and bytes of pruning and packing this product's weight once."""
+        """Seconds and bytes of pruning and packing this product's weight once.
+
+        The fused kernel writes a transposable weight in both directions in one pass; forward and
+        grad_input then bear half of it each.
+        """
         if self.packing == "never":
             return 0.0, 0.0
-        share = self.fused_pack_share if self.packing == "fused" else self.library_pack_share
         moved = op.weight_bytes * (1.0 + packed_share(op.dtype))
-        return self._called(moved / (self.dram_bytes_per_s * share)), moved
+        if self.packing == "library":
+            return self._called(moved / (self.dram_bytes_per_s * self.library_pack_share)), moved
+        seconds = self._called(moved / (self.dram_bytes_per_s * self.fused_pack_share))
+        shared = 0.5 if rules.transposable(op) else 1.0
+        return shared * seconds, shared * moved
 
     def _called(self, seconds: float) -> float:
         """With the host's part: eager calls follow each other no faster than it can make them."""
