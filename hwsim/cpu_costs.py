@@ -24,12 +24,15 @@ TERMS = {
     "segment": "gather",  # row × tile × block of samples
     "gathered": "gather",  # active weight × sample, one at a time
     "row": "gather",  # output row × sample
-    "byte": "memory",  # byte that is streamed
+    "byte": "memory",  # byte that is streamed through caches
+    "far_byte": "memory",  # byte that is streamed through main memory
 }
 # Where the speed of reading inputs again changes: half of a first- and of a second-level cache, the
 # sizes of most cores. A tile of 256 inputs and 64 samples lies beyond the first.
 NEAR_TILE_BYTES = 1 << 15
 NEAR_INPUT_BYTES = 1 << 18
+# Operations on more than this find little of it in the last-level cache, which others use too.
+NEAR_STREAM_BYTES = 1 << 22
 KERNEL_TERMS = {
     "dense": ("call", "multiply", "weight", "activation"),
     "dense_vector": ("call", "weight", "spilled"),
@@ -41,7 +44,7 @@ KERNEL_TERMS = {
     "sampled": ("call", "sample", "far_sample", "visit", "segment", "activation", "weight"),
     "repack": ("call", "visit", "weight"),
     "select": ("call", "weight"),
-    "stream": ("call", "byte"),
+    "stream": ("call", "byte", "far_byte"),
 }
 
 
@@ -71,7 +74,7 @@ def terms(
         "segment": rows * -(-columns // TILE) * blocks,
         "gathered": nnz * m,
         "row": rows * m,
-        "byte": 4 * m * n * k,
+        **stream_terms(4 * m * n * k),
     }
     counts["far_sample"] = 0
     if kernel in ("csr", "repack"):
@@ -87,6 +90,16 @@ def terms(
         far = 4 * TILE * lanes > NEAR_TILE_BYTES
         counts["far_sample"] = counts["sample"] if far else 0
     return {term: float(counts[term]) for term in KERNEL_TERMS[kernel]}
+
+
+def stream_terms(moved_bytes: float) -> dict[str, float]:
+    """The terms of one operation that reads and writes so much memory in all."""
+    far = moved_bytes > NEAR_STREAM_BYTES
+    return {
+        "call": 1.0,
+        "byte": 0.0 if far else float(moved_bytes),
+        "far_byte": float(moved_bytes) if far else 0.0,
+    }
 
 
 def dense_kernel(phase: str, m: int) -> str:

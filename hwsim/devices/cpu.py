@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hwsim.cpu_costs import KERNEL_TERMS, TERMS, dense_kernel, terms
+from hwsim.cpu_costs import KERNEL_TERMS, TERMS, dense_kernel, stream_terms, terms
 from hwsim.device import Device, parameter
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
@@ -23,6 +23,7 @@ _SPARSE = {
     "grad_weight": ("sampled",),
 }
 _BALANCED = Balanced(32)
+_UPKEEP_BYTES = 18
 _MOST_GATHER = (1 << 16) - 1
 
 
@@ -79,13 +80,12 @@ class Cpu(Device):
         if op.kind in ("gemm", "conv", "attention"):
             return self._price_product(op)
         if op.kind == "pack":
-            n, k = op.weight_shape or (1, 1)
-            return (self._priced(op, "repack", terms("repack", "update", 1, n, k, op.nnz)),)
+            return (self._price_pack(op),)
         if op.kind == "mask_update":
             count = terms("select", "update", 1, 1, max(1, op.dense_flops // 2), 0)
             return (self._priced(op, "select", count),)
         moved = op.activation_bytes + op.weight_bytes
-        return (self._priced(op, "stream", {"call": 1.0, "byte": float(moved)}),)
+        return (self._priced(op, "stream", stream_terms(moved)),)
 
     def roofline(self, op: Op) -> float:
         """Active arithmetic at the vector units' peak, bytes at the nearest cache's speed.
@@ -118,6 +118,25 @@ class Cpu(Device):
             2.0 * nnz * record.m,
             record.kernel,
             bound,
+        )
+
+    def _price_pack(self, op: Op) -> Estimate:
+        """Packing values for both directions, and what keeps a dense parameter sparse.
+
+        Gradient and weight are zeroed where the mask is: each is read and written under a mask of
+        one byte a weight.
+        """
+        n, k = op.weight_shape or (1, 1)
+        packing = self._priced(op, "repack", terms("repack", "update", 1, n, k, op.nnz))
+        upkeep = self._priced(op, "stream", stream_terms(_UPKEEP_BYTES * n * k))
+        return replace(
+            packing,
+            seconds=packing.seconds + upkeep.seconds,
+            low_s=packing.low_s + upkeep.low_s,
+            high_s=packing.high_s + upkeep.high_s,
+            cycles=packing.cycles + upkeep.cycles,
+            by_bound={},
+            by_kernel={},
         )
 
     def _price_product(self, op: Op) -> tuple[Estimate, ...]:
