@@ -254,6 +254,7 @@ def specification(fit: CpuFit, records: Sequence[Measurement], *, clock_hz: floa
     ]  # fmt: skip
     for name, table in fit.costs.items():
         lines.append(_entry(name, table, "s", source))
+    lines.append(_entry("attention_share", 0.5, "1", "assumed: as measured on a Zen 3 EPYC"))
     lines.append(_entry("spread", fit.spread, "1", "relative error of the fit, 90 % of records"))
     return "\n".join(lines) + "\n"
 

@@ -60,6 +60,9 @@ class Cpu(Device):
     repack: Mapping[str, float] = _table("term of packing values for forward and grad_input")
     select: Mapping[str, float] = _table("term of one exact drop and grow")
     stream: Mapping[str, float] = _table("term of an operation that reads and writes memory")
+    attention_share: float = parameter(
+        "1", "share of the dense rate that attention's products reach", above=0.0, at_most=1.0
+    )
     spread: Mapping[str, float] = parameter(
         "1", "relative error of a kernel's estimate, 90 % of cases", at_least=0.0, by_dtype=True
     )
@@ -159,7 +162,8 @@ class Cpu(Device):
         kernel = dense_kernel(op.phase, m)
         cached = int(self.last_level_bytes) // 4
         counts = terms(kernel, op.phase, m, n, k, n * k, cached)
-        scaled = {term: value * count for term, value in counts.items()}
+        times = count / self.attention_share if op.kind == "attention" else count
+        scaled = {term: value * times for term, value in counts.items()}
         return self._priced(op, kernel, scaled, shown="dense")
 
     def _narrower(self, op: Op, mask: Mask) -> Estimate:

@@ -109,6 +109,13 @@ def test_other_dtypes_and_kinds_say_why():
     assert all("linear layers" in e.reason for e in best.rejected)
 
 
+def test_attention_runs_at_its_share_of_the_dense_rate():
+    op = Op("attention", "forward", "a", 64, 64, 64, 96, "float32", 96 * 64**3 * 2, 1 << 16)
+    whole = load_device("zen3", attention_share=1.0).estimate(op)
+    half = load_device("zen3", attention_share=0.5).estimate(op)
+    assert half.seconds == pytest.approx(2 * whole.seconds)
+
+
 def test_a_whole_step_is_priced():
     device = load_device("zen3")
     ops = [
