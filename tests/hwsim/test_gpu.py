@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim import InputError, Mask, Op, Workload, device_names, gemm, load_device
+from hwsim.devices._gpu_rules import TwoFour
 from hwsim.devices.gpu import Gpu
+from hwsim.patterns.n_m import NM
 
 CARDS = [name for name in device_names() if isinstance(load_device(name), Gpu)]
 BOTH_WAYS = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], bool)
@@ -176,6 +178,14 @@ def test_uneven_rows_slow_csr_down():
 
 
 # --- laws ---
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(1, 13), st.integers(1, 13), st.floats(0, 1), st.integers(0, 99))
+def test_the_fast_two_four_check_is_the_patterns_own(n, k, density, seed):
+    mask = Mask(np.random.default_rng(seed).random((n, k)) < density)
+    for axis in (0, 1):
+        assert mask.satisfies(TwoFour(axis)) == mask.satisfies(NM(2, 4, axis))
 
 
 @settings(deadline=None, max_examples=60)
