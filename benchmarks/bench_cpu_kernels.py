@@ -125,6 +125,22 @@ def show(title, case, found, bytes_per_s):
     return dense, csr
 
 
+def show_balanced(rng, n_in, n_out, rounds):
+    """One sample through a balanced mask: three weights in every 32 inputs, 90.6 % sparse."""
+    order = rng.random((n_out, n_in // 32, 32)).argsort(axis=2)
+    case = Case(rng, n_in, n_out, 1, 0.1)
+    case.mask = Mask((order < 3).reshape(n_out, n_in))
+    case.weights = rng.standard_normal((n_out, n_in)).astype(np.float32) * case.mask.array
+    names = ("dense", "csr", "gather", "balanced")
+    case.layers = {name: LINEAR.get(name)(case.mask, case.weights) for name in names}
+    variants = {
+        **case.forward(),
+        "balanced": lambda: case.layers["balanced"].forward(case.x),
+    }
+    found = compare(variants, rounds=rounds)
+    show(f"{n_in}→{n_out}, batch 1, balanced mask", case, found, read_speed(5 * case.mask.nnz))
+
+
 def read_speed(nbytes: int) -> float:
     """Bytes a second of summing an array of that size."""
     data = np.ones(max(nbytes // 4, 1024), np.float32)
@@ -133,7 +149,7 @@ def read_speed(nbytes: int) -> float:
 
 def narrower_break_even(rng, n_in, n_out, batch, rounds):
     """The kept share of a narrower dense layer that takes as long as the sparse one, by density."""
-    widths = {k: max(8, round(k * n_out)) for k in (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)}
+    widths = {k: max(8, round(k * n_out)) for k in (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)}
     x = rng.standard_normal((batch, n_in)).astype(np.float32)
     weights = {
         kept: rng.standard_normal((width, n_in)).astype(np.float32)
@@ -176,6 +192,8 @@ def main() -> None:
                 total["with packing"] += found[ours if batch == 1 else f"{ours} + packing"].median_s
             ratio, packing = (total["dense"] / total[k] for k in ("sparse", "with packing"))
             print(f"  all phases: {ratio:.2f}× dense, {packing:.2f}× with packing")
+            if batch == 1:
+                show_balanced(rng, n_in, n_out, options.rounds)
             narrower_break_even(rng, n_in, n_out, batch, options.rounds)
 
 
