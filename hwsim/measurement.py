@@ -124,16 +124,26 @@ def read_measurements(path: str | Path) -> list[Measurement]:
 
 
 def write_measurements(path: str | Path, records: Iterable[Measurement]) -> None:
-    """Writes a JSON Lines file whole or not at all: temporary name, fsync, rename."""
+    """Writes a JSON Lines file whole or not at all.
+
+    Raises:
+        InputError: the folder is not there or cannot be written to.
+    """
+    write_whole(
+        path, (json.dumps(dataclasses.asdict(r), ensure_ascii=False) + "\n" for r in records)
+    )
+
+
+def write_whole(path: str | Path, lines: Iterable[str]) -> None:
+    """Writes a text file whole or not at all: temporary name, fsync, rename."""
     target = Path(path)
     try:
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     except OSError as error:
-        raise InputError(f"measurements {path}: {error.strerror or error}") from None
+        raise InputError(f"{path}: {error.strerror or error}") from None
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            for record in records:
-                file.write(json.dumps(dataclasses.asdict(record), ensure_ascii=False) + "\n")
+            file.writelines(lines)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(target)

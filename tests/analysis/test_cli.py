@@ -8,7 +8,7 @@ import pytest
 
 from hwsim import device_names
 
-COMMANDS = ("estimate", "train", "devices", "report", "demo")
+COMMANDS = ("estimate", "train", "devices", "calibrate", "crosscheck", "report", "demo")
 
 
 def test_help_lists_every_command(nettime):

@@ -1,0 +1,113 @@
+"""`nettime calibrate`: a specification of a machine, fitted to what was measured on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from analysis.commands import options
+from hwsim.errors import InputError
+
+if TYPE_CHECKING:
+    from hwsim.calibrate import Calibration
+
+_WHAT = ("gpu", "cpu")
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "calibrate",
+        short_help="Fit a device to measurements: a GPU's records, or this CPU, timed now.",
+        epilog=options.examples(
+            "nettime calibrate gpu --records mine.jsonl --data-sheet h100 --out mine.toml",
+            "nettime calibrate cpu --out this.toml",
+            "nettime estimate bert-base --device mine.toml",
+            "nettime calibrate gpu --records mine.jsonl --data-sheet a100 --out a.toml --json",
+        ),
+    )(calibrate)
+
+
+def calibrate(
+    what: Annotated[str, typer.Argument(help="gpu, from records; or cpu, this one.")],
+    out: Annotated[Path, typer.Option("--out", help="Where the specification goes (.toml).")],
+    records: Annotated[
+        Path | None, typer.Option("--records", help="Measurements, JSON Lines (gpu).")
+    ] = None,
+    data_sheet: Annotated[
+        str | None,
+        typer.Option("--data-sheet", help="The device whose numbers hold where no record does."),
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", help="Threads of the kernels (cpu).")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Of the cuts and starts of the fit.")] = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Writes a specification that `--device` takes, and says how far off it is where unseen."""
+    import numpy as np
+
+    options.chosen("calibrate", what, _WHAT)
+    if out.suffix != ".toml":
+        raise InputError(f"--out: value is {str(out)!r}; allowed is a name that ends in .toml")
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"--out: folder {out.absolute().parent} does not exist")
+    rng = np.random.default_rng(options.at_least("--seed", seed, 0))
+    if what == "gpu":
+        _gpu(records, data_sheet, out, rng, as_json)
+    else:
+        if records is not None or data_sheet is not None:
+            raise InputError("calibrate cpu: times this machine; --records, --data-sheet are gpu's")
+        _cpu(out, options.at_least("--threads", threads), rng, as_json)
+
+
+def _gpu(records: Path | None, data_sheet: str | None, out: Path, rng: Any, as_json: bool) -> None:
+    from hwsim import load_device
+    from hwsim.calibrate import calibrate as fitted
+    from hwsim.measurement import read_measurements, write_whole
+
+    if records is None or data_sheet is None:
+        raise InputError("calibrate gpu: needs both --records FILE and --data-sheet DEVICE")
+    found = fitted(load_device(data_sheet), read_measurements(records), rng=rng)
+    write_whole(out, [found.text])
+    _print(found, out, as_json)
+
+
+def _cpu(out: Path, threads: int, rng: Any, as_json: bool) -> None:
+    from analysis.console import print_json, stdout
+    from hwsim.calibrate_cpu import calibrate_machine
+    from hwsim.measurement import write_whole
+
+    text, records = calibrate_machine(threads=threads, rng=rng)
+    write_whole(out, [text])
+    if as_json:
+        return print_json({"command": "calibrate", "out": out, "records": len(records)})
+    stdout().print(f"{out}: fitted to {len(records)} records of this machine")
+    return None
+
+
+def _print(found: Calibration, out: Path, as_json: bool) -> None:
+    from analysis.console import print_json, stdout
+    from analysis.tables import table
+
+    if as_json:
+        return print_json({
+            "command": "calibrate", "out": out, "held_out": list(found.errors),
+            "left_out": found.rejected,
+        })  # fmt: skip
+    rows = [
+        [
+            row["kernel"], row["operands"], str(row["records"]), _percent(row["held_out_mape"]),
+            _percent(row["held_out_bias"]), f"×{row['low']:.2f} to ×{row['high']:.2f}",
+        ]
+        for row in found.errors
+    ]  # fmt: skip
+    columns = ("kernel", "operands", "held-out records", "MAPE", "bias", "interval")
+    stdout().print(table("Error on shapes that the fit had not seen", columns, rows))
+    for why, count in found.rejected.items():
+        stdout().print(f"left out: {count} records: {why}")
+    stdout().print(f"{out}: use it with --device {out}")
+    return None
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
