@@ -21,7 +21,6 @@ from numba.extending import intrinsic
 DIRTY = 1  # a store is among the accesses of the event
 STORE = 2  # the first access is a store
 MOVES = 4  # on a hit the line becomes the newest of its set
-FLAG_BITS = 3
 EMPTY = 0xFFFFFFFE  # an entry that no tag equals
 WIDEST_VECTOR = 32
 TAG_BITS = 30  # the entry's 32 less the dirty bit and one, so that no tag looks empty
