@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hwsim.errors import InputError
 from hwsim.mask import Mask
 from hwsim.registry import unknown
+from sparse_train._bits import zero_bits
 from sparse_train.naming import layer_name, mask_shape
 
 Selector = str | type | Callable[[str, nn.Module], bool]
@@ -23,10 +24,14 @@ _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 def zero_where_not_(values: Tensor, mask: Tensor) -> None:
     """Set `values` to +0 where `mask` is False, in place.
 
-    The bits are multiplied, as integers: NaN and infinity become 0 as well, −0 does not arise,
-    and it takes a fifth of the time of `masked_fill_`.
+    The bits are multiplied, as integers: NaN and infinity become 0 as well, and −0 does not arise.
+    On the CPU one fused pass does it; elsewhere torch.
     """
-    values.view(_BITS[values.element_size()]).mul_(mask)
+    bits = values.detach().view(_BITS[values.element_size()])
+    if bits.device.type == "cpu" and bits.is_contiguous() and mask.is_contiguous():
+        zero_bits(bits.view(-1).numpy(), mask.view(-1).view(torch.uint8).numpy())
+    else:
+        bits.mul_(mask)
 
 
 @dataclass(frozen=True, eq=False)

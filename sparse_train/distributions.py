@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 
 from hwsim.errors import InputError
 from hwsim.registry import unknown
@@ -117,6 +118,70 @@ class Listed:
         for name, value in self.densities.items():
             check_density(f"density of {name!r}", value)
         return dict(self.densities)
+
+
+class Bounded:
+    """A distribution whose densities stay within bounds per layer; the rest is scaled to match.
+
+    Args:
+        inner: the distribution, by name or as a function.
+        bounds: layer name, or pattern of names, → (least, most) density.
+
+    Raises:
+        InputError: a pattern that matches no layer, impossible bounds, or a density that they do
+            not allow.
+
+    >>> found = Bounded("uniform", {"a": (0.5, 1.0)})({"a": (4, 4), "b": (4, 4)}, 0.3)
+    >>> {name: round(density, 6) for name, density in found.items()}
+    {'a': 0.5, 'b': 0.1}
+    """
+
+    def __init__(
+        self, inner: str | Distribution, bounds: Mapping[str, tuple[float, float]]
+    ) -> None:
+        self.inner = distribution(inner)
+        self.bounds = dict(bounds)
+        for name, (least, most) in self.bounds.items():
+            check_density(f"least density of {name!r}", least)
+            check_density(f"most density of {name!r}", most)
+            if least > most:
+                raise InputError(
+                    f"bounds of {name!r}: least is {least}; allowed is at most {most}, the most"
+                )
+
+    def __call__(self, shapes: Shapes, density: float) -> dict[str, float]:
+        wanted = self.inner(shapes, density)
+        limits = self._limits(shapes)
+        sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+        total = density * sum(sizes.values())
+        if not (
+            sum(limits[n][0] * sizes[n] for n in sizes) - 1e-9
+            <= total
+            <= sum(limits[n][1] * sizes[n] for n in sizes) + 1e-9
+        ):
+            raise InputError(f"density: value is {density}; the layers' bounds do not allow it")
+
+        def at(scale: float) -> dict[str, float]:
+            return {n: min(max(scale * wanted[n], limits[n][0]), limits[n][1]) for n in sizes}
+
+        # The total rises with the scale: halve the interval until it is met.
+        low, high = 0.0, 1.0
+        while sum(d * sizes[n] for n, d in at(high).items()) < total - 1e-9 and high < 1e12:
+            high *= 2
+        for _ in range(200):
+            middle = (low + high) / 2
+            reached = sum(d * sizes[n] for n, d in at(middle).items())
+            low, high = (middle, high) if reached < total else (low, middle)
+        return at(high)
+
+    def _limits(self, shapes: Shapes) -> dict[str, tuple[float, float]]:
+        limits = dict.fromkeys(shapes, (0.0, 1.0))
+        for pattern, pair in self.bounds.items():
+            found = [name for name in shapes if fnmatchcase(name, pattern)]
+            if not found:
+                raise InputError(unknown("layer in bounds", pattern, sorted(shapes)))
+            limits.update(dict.fromkeys(found, pair))
+        return limits
 
 
 def budgets(

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwsim import InputError
-from sparse_train.distributions import budgets, distribution, er, erk, uniform
+from hwsim import InputError, load_device
+from sparse_train.distributions import Bounded, budgets, distribution, er, erk, uniform
+from sparse_train.marginal_time import EqualMarginalTime
 
 CASES = json.loads((Path(__file__).parent.parent / "data" / "densities.json").read_text())
 SHAPES = {
@@ -129,3 +130,37 @@ def test_a_given_total_is_met_to_the_integer(shapes, density, rule, data):
     least = sum(round(densities[n] * math.prod(s), 9) > 0 for n, s in shapes.items())
     assert sum(found.values()) == max(total, least)
     assert all(0 <= found[n] <= math.prod(s) for n, s in shapes.items())
+
+
+def test_bounds_hold_and_the_density_is_met():
+    shapes = SHAPES["cnn5"]
+    rule = Bounded("erk", {"conv*": (0.3, 0.6), "fc1": (0.0, 0.1)})
+    found = rule(shapes, 0.2)
+    assert all(0.3 <= found[n] <= 0.6 for n in found if n.startswith("conv"))
+    assert found["fc1"] <= 0.1
+    sizes = {n: math.prod(s) for n, s in shapes.items()}
+    assert sum(found[n] * sizes[n] for n in sizes) == pytest.approx(0.2 * sum(sizes.values()))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ({"a": (0.6, 0.5)}, "least is 0.6"),
+        ({"c": (0.1, 0.5)}, "unknown layer in bounds 'c'"),
+        ({"*": (0.5, 1.0)}, "bounds do not allow it"),
+    ],
+)
+def test_bounds_that_cannot_be_met_are_refused(bounds, message):
+    with pytest.raises(InputError, match=message):
+        Bounded("uniform", bounds)({"a": (4, 4), "b": (4, 4)}, 0.1)
+
+
+def test_equal_marginal_time_prefers_layers_with_cheap_weights_and_meets_the_density():
+    # A weight of layer "long" is used for ten times as many rows: it costs ten times the time.
+    rule = EqualMarginalTime(load_device("ideal"), {"long": 10_000, "short": 1_000})
+    shapes = {"long": (64, 64), "short": (64, 64)}
+    found = rule(shapes, 0.3)
+    assert found["short"] > found["long"] == pytest.approx(0.01)
+    assert sum(found.values()) / 2 == pytest.approx(0.3, abs=1e-6)
+    equal = EqualMarginalTime(load_device("ideal"), 1_000)(shapes, 0.3)
+    assert equal["long"] == pytest.approx(equal["short"], rel=0.02)

@@ -1,6 +1,8 @@
 """Every algorithm and pattern through the kit that is shipped to users; planted bugs are caught."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -252,3 +254,10 @@ class OffByOnePattern(Unstructured):
 def test_a_planted_bug_of_a_pattern_is_caught():
     with pytest.raises(AssertionError, match=r"units; asked|empty layer"):
         check_pattern(OffByOnePattern())
+
+
+def test_the_documented_slip_is_found():
+    page = (Path(__file__).parents[2] / "docs" / "testing-your-algorithm.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    with pytest.raises(AssertionError, match=r"largest weights .* only .* were kept"):
+        exec(code, {"__name__": "documentation"})
