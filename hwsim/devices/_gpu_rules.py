@@ -49,14 +49,13 @@ class Alignment(NamedTuple):
     library: str
 
 
-# Source: torch 2.13, torch/sparse/semi_structured.py, the constraints of both backends. fp32 runs
-# as tf32 through CUTLASS alone; the other types are held to cuSPARSELt's limits.
+# Source: torch 2.13, torch/sparse/semi_structured.py, the constraints of both backends. fp32
+# operands run as tf32, through CUTLASS alone; the other types are held to cuSPARSELt's limits.
 ALIGNMENTS = {
     "bfloat16": Alignment(16, 16, 8, "cuSPARSELt"),
     "float16": Alignment(16, 16, 8, "cuSPARSELt"),
     "int8": Alignment(32, 32, 16, "cuSPARSELt"),
     "float8": Alignment(32, 32, 16, "cuSPARSELt"),
-    "float32": Alignment(32, 32, 4, "CUTLASS"),
     "tfloat32": Alignment(32, 32, 4, "CUTLASS"),
 }
 
@@ -98,6 +97,8 @@ def transposable(op: Op) -> bool:
 def why_not_aligned(op: Op) -> str:
     """Why no 2:4 kernel takes an op of this dtype and size; empty if one does."""
     limits = ALIGNMENTS.get(op.dtype)
+    if op.dtype == "float32":
+        return "2:4 kernels round float32 operands to tf32: give the op dtype tfloat32"
     if limits is None:
         return f"no 2:4 kernel for {op.dtype} (allowed: {', '.join(ALIGNMENTS)})"
     _, rows, columns = product(op)

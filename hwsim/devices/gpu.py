@@ -124,12 +124,8 @@ class Gpu(Device):
 
     def _floor(self, dtype: str, flops: float, moved: float) -> float:
         """Seconds below which neither the arithmetic nor the bytes can be done."""
-        peak = self.peak(dtype)
-        if dtype == "float32":
-            # 2:4 float32 runs on tensor cores, as tf32.
-            peak = max(peak, self.peak_flops.get("tfloat32", 0.0))
         memory = max(0.0, moved - self.l2_bytes) / self.dram_bytes_per_s
-        return max(flops / (peak * self.boost), memory)
+        return max(flops / (self.peak(dtype) * self.boost), memory)
 
     def price_record(self, record: Measurement) -> Estimate:
         """The price of exactly what a record timed: dense or 2:4, packed or not, no mask needed.
@@ -166,16 +162,10 @@ class Gpu(Device):
         known = self._products.get(key)
         if known is None:
             found = self._fit_of(kind, dtype).log_seconds(
-                kind, np.array([shape], float), self.card, self._kernel_peak(kind, dtype), dtype
+                kind, np.array([shape], float), self.card, self.peak(dtype), dtype
             )
             known = self._products[key] = math.exp(found[0])
         return known
-
-    def _kernel_peak(self, kind: str, dtype: str) -> float:
-        """Dense peak of the units that run it: 2:4 float32 runs as tf32."""
-        if kind == SPARSE and dtype == "float32":
-            return self.peak("tfloat32")
-        return self.peak(dtype)
 
     def _fit_of(self, kind: str, dtype: str) -> ProductFit:
         found = self._fits.get((kind, FAMILIES[dtype]))
@@ -237,7 +227,7 @@ class Gpu(Device):
         if not own and self.fit != "none":
             low, high = low * _DERIVED_WIDENING, high * _DERIVED_WIDENING
         launch_s = float(np.exp(np.log(found.members[:, 0]).mean()))
-        peak = self._kernel_peak(kind, op.dtype) * (2.0 if kind == SPARSE else 1.0)
+        peak = self.peak(op.dtype) * (2.0 if kind == SPARSE else 1.0)
         # 2:4 does the dense product in half the operations: `flops` are those left.
         arithmetic_s = flops * (2.0 if kind == SPARSE else 1.0) / peak
         memory_s = max(0.0, moved - self.l2_bytes) / self.dram_bytes_per_s
