@@ -7,6 +7,7 @@ from hwsim.device import Device
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
 from hwsim.mask import Mask
+from hwsim.net_time import net_time, time_to_target
 from hwsim.specification import device_names, load_device
 from hwsim.workload import Op, Workload, gemm
 
@@ -20,4 +21,6 @@ __all__ = [
     "device_names",
     "gemm",
     "load_device",
+    "net_time",
+    "time_to_target",
 ]

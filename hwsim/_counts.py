@@ -1,32 +1,126 @@
-"""Row and column counts of a boolean matrix, in Numba: apart, to keep `import hwsim` light."""
+"""Counting a boolean matrix, in Numba: apart, to keep `import hwsim` light."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic as numba_intrinsic
+
+# In Numba code an intrinsic is called without its typing context; type checkers do not know.
+intrinsic: Any = numba_intrinsic
+
+BLOCK = 128  # rows or columns counted together: a block's count fits a byte
+_BLOCK_WORDS = BLOCK // 8
+_EVERY_BYTE = np.uint64(0x0101010101010101)
+_TOP_BYTE = np.uint64(56)
+
+
+def block_counts(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Ones per column in each block of 128 rows, per row in each block of 128 columns, per row.
+
+    Args:
+        mask: C-contiguous uint8 matrix of zeros and ones, (rows, columns).
+
+    Returns:
+        (⌈rows/128⌉, columns) and (rows, ⌈columns/128⌉), both uint8 since a count is at most 128;
+        (rows,) int64; and the number of all ones.
+    """
+    rows, columns = mask.shape
+    by_rows = np.zeros((-(-rows // BLOCK), columns), np.uint8)
+    by_columns = np.zeros((rows, -(-columns // BLOCK)), np.uint8)
+    per_row = np.empty(rows, np.int64)
+    if columns % 8:
+        total = _count_bytes(mask, by_rows, by_columns, per_row)
+    else:
+        words = mask.reshape(-1).view(np.uint64)
+        total = _count_words(words, by_rows.reshape(-1).view(np.uint64), by_columns, per_row)
+    return by_rows, by_columns, per_row, total
+
+
+@intrinsic
+def _add_block(typing_context, words, start, sums, at):
+    """sums[at : at + 16] += words[start : start + 16]; returns the sum of those words.
+
+    One load serves both sums. As a loop it would be two: Numba's arrays may overlap, so that the
+    compiler keeps neither the words nor the sums in registers.
+    """
+    i64 = ir.IntType(64)
+    vector = ir.VectorType(i64, _BLOCK_WORDS)
+
+    def codegen(context, builder, signature, arguments):
+        def pointer(array, place):
+            data = context.make_array(signature.args[array])(context, builder, arguments[array])
+            address = builder.gep(data.data, [arguments[place]])
+            return builder.bitcast(address, vector.as_pointer())
+
+        read = builder.load(pointer(0, 1), align=1)
+        goal = pointer(2, 3)
+        builder.store(builder.add(builder.load(goal, align=1), read), goal, align=1)
+        name = f"llvm.vector.reduce.add.v{_BLOCK_WORDS}i64"
+        kind = ir.FunctionType(i64, [vector])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [read])
+
+    return types.uint64(words, types.int64, sums, types.int64), codegen
 
 
 @numba.njit(cache=True, nogil=True)
-def row_and_column_counts(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Counts of ones per row and per column of a C-contiguous uint8 matrix of zeros and ones.
+def _count_words(
+    words: np.ndarray, by_rows: np.ndarray, by_columns: np.ndarray, per_row: np.ndarray
+) -> int:
+    """Counts eight entries at a time: a 64-bit addition adds eight bytes that cannot overflow.
 
-    One pass over the bytes. Columns are summed in uint8 lanes for up to 255 rows at a time, so
-    that the inner loop is a byte addition which the compiler turns into vector code.
+    The 16 words of a block of columns add up to bytes of at most 16; multiplied by 0x01…01 their
+    sum, at most 128, is the top byte. In the order of memory, once: it is memory that limits it.
     """
+    rows, blocks = by_columns.shape
+    width = words.size // rows
+    whole = width // _BLOCK_WORDS
+    total = 0
+    for r in range(rows):
+        of_row = np.uint64(0)
+        start = r * width
+        goal = r // BLOCK * width
+        for block in range(whole):
+            first = block * _BLOCK_WORDS
+            # pyrefly: ignore[missing-argument]
+            count = _add_block(words, start + first, by_rows, goal + first)
+            count = (count * _EVERY_BYTE) >> _TOP_BYTE
+            by_columns[r, block] = count
+            of_row += count
+        for i in range(whole * _BLOCK_WORDS, width):
+            by_rows[goal + i] += words[start + i]
+            count = (words[start + i] * _EVERY_BYTE) >> _TOP_BYTE
+            by_columns[r, whole] += count
+            of_row += count
+        per_row[r] = of_row
+        total += np.int64(of_row)
+    return total
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_bytes(
+    mask: np.ndarray, by_rows: np.ndarray, by_columns: np.ndarray, per_row: np.ndarray
+) -> int:
+    """The same for a width that is no multiple of eight."""
     rows, columns = mask.shape
-    row_counts = np.zeros(rows, np.int64)
-    column_counts = np.zeros(columns, np.int64)
-    partial = np.zeros(columns, np.uint8)
-    for start in range(0, rows, 255):
-        partial[:] = 0
-        for r in range(start, min(start + 255, rows)):
-            row = mask[r]
-            total = np.int64(0)
-            for c in range(columns):
-                partial[c] += row[c]
-            for c in range(columns):
-                total += row[c]
-            row_counts[r] = total
+    total = 0
+    for r in range(rows):
+        partial = by_rows[r // BLOCK]
+        row = mask[r]
+        of_row = 0
         for c in range(columns):
-            column_counts[c] += partial[c]
-    return row_counts, column_counts
+            partial[c] += row[c]
+        for first in range(0, columns, BLOCK):
+            count = 0
+            for c in range(first, min(first + BLOCK, columns)):
+                count += row[c]
+            by_columns[r, first // BLOCK] = count
+            of_row += count
+        per_row[r] = of_row
+        total += of_row
+    return total

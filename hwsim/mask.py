@@ -30,7 +30,9 @@ class Mask:
     3
     """
 
-    __slots__ = ("_array", "_col_nnz", "_digest", "_nnz", "_patterns", "_prices", "_row_nnz")
+    __slots__ = (
+        "_array", "_blocks", "_col_nnz", "_digest", "_nnz", "_patterns", "_prices", "_row_nnz",
+    )  # fmt: skip
 
     def __init__(self, array: Any, *, copy: bool = True) -> None:
         given = np.asarray(array)
@@ -42,7 +44,8 @@ class Mask:
             )
         held = np.array(given, order="C", copy=True if copy else None)
         held.flags.writeable = False
-        self._array = held
+        self._array = held.view()  # of a read-only array: cannot be made writeable again
+        self._blocks: tuple[np.ndarray, np.ndarray] | None = None
         self._row_nnz: np.ndarray | None = None
         self._col_nnz: np.ndarray | None = None
         self._nnz: int | None = None
@@ -67,8 +70,8 @@ class Mask:
     def nnz(self) -> int:
         """How many weights are active: the integer truth; density is derived from it."""
         if self._nnz is None:
-            self._nnz = int(self.row_nnz.sum())
-        return self._nnz
+            self._count()
+        return self._nnz  # type: ignore[return-value]
 
     @property
     def density(self) -> float:
@@ -85,8 +88,20 @@ class Mask:
     def col_nnz(self) -> np.ndarray:
         """Active weights per input, int64, shape (n_in,)."""
         if self._col_nnz is None:
+            self._col_nnz = self.blocks[0].sum(axis=0, dtype=np.int64)
+            self._col_nnz.flags.writeable = False
+        return self._col_nnz
+
+    @property
+    def blocks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Counts by blocks of 128: how active weights lie, finer than by rows and columns.
+
+        Active weights per input within each block of outputs, (⌈n_out/128⌉, n_in), and per output
+        within each block of inputs, (n_out, ⌈n_in/128⌉); both uint8.
+        """
+        if self._blocks is None:
             self._count()
-        return self._col_nnz  # type: ignore[return-value]
+        return self._blocks  # type: ignore[return-value]
 
     @property
     def digest(self) -> str:
@@ -113,12 +128,13 @@ class Mask:
         return known
 
     def _count(self) -> None:
-        from hwsim._counts import row_and_column_counts
+        """Everything that one pass over the matrix can count."""
+        from hwsim._counts import block_counts
 
-        rows, columns = row_and_column_counts(self._array.view(np.uint8))
-        rows.flags.writeable = False
-        columns.flags.writeable = False
-        self._row_nnz, self._col_nnz = rows, columns
+        by_rows, by_columns, per_row, self._nnz = block_counts(self._array.view(np.uint8))
+        for counts in (by_rows, by_columns, per_row):
+            counts.flags.writeable = False
+        self._blocks, self._row_nnz = (by_rows, by_columns), per_row
 
     def __eq__(self, other: object) -> bool:
         if self is other:
@@ -130,6 +146,10 @@ class Mask:
     def __hash__(self) -> int:
         # Equal masks have equal shape and nnz; the digest, which costs a pass, is left to __eq__.
         return hash((self.shape, self.nnz))
+
+    def __reduce__(self) -> tuple[type[Mask], tuple[np.ndarray]]:
+        # Prices hold devices by weak references, which cannot be pickled; all else is recounted.
+        return Mask, (self._array,)
 
     def __repr__(self) -> str:
         return f"Mask({self.shape[0]}×{self.shape[1]}, nnz={self.nnz}, density={self.density:.4f})"
