@@ -156,3 +156,9 @@ def test_bad_input_is_one_clear_line(call, message):
 def test_example_has_the_paper_s_share_of_predictions():
     made = example(SMALL, 4, 100)
     assert made["labels"].shape == made["positions"].shape == (4, 15)
+
+
+def test_step_flops_are_those_of_the_whole_model_observed():
+    config = BertConfig(vocabulary=60, max_length=8, layers=5, width=16, heads=2, ffn=40)
+    model, batch = Bert(config), example(config, 2, 8)
+    assert step_flops(config, 2, 8) == workload(model, batch).dense_flops

@@ -1,0 +1,1 @@
+"""Measurements that the project claims: one file prints one kind of figure."""
