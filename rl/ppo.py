@@ -26,14 +26,14 @@ from rl.policy import actor_critic
 class PPOConfig:
     """Numbers of the algorithm; `seed` decides everything random."""
 
-    iterations: int = 24
+    iterations: int = 28
     steps: int = 40  # decisions per environment and iteration
     epochs: int = 4
     minibatches: int = 8
-    lr: float = 6e-3
+    lr: float = 1e-2
     clip: float = 0.2
     entropy: float = 0.001
-    gae_lambda: float = 0.9
+    gae_lambda: float = 0.95
     max_grad_norm: float = 1.0
     hidden: int = 32
     seed: int = 0
