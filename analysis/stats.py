@@ -54,7 +54,7 @@ def paired_difference(
     return mean_interval([a[s] - b[s] for s in common], level)
 
 
-def interquartile_mean(values: Sequence[float]) -> float:
+def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
     """Mean of the middle half.
 
     Source: Agarwal et al. (2021), "Deep RL at the edge of the statistical precipice", section 4.2.
@@ -102,7 +102,7 @@ def probability_of_improvement(a: Sequence[float], b: Sequence[float]) -> float:
     return float(((x > y) + 0.5 * (x == y)).mean())
 
 
-def _numbers(name: str, values: Sequence[float]) -> np.ndarray:
+def _numbers(name: str, values: Sequence[float] | np.ndarray) -> np.ndarray:
     data = np.asarray(list(values), dtype=np.float64)
     if data.ndim != 1 or not len(data) or np.isnan(data).any():
         raise InputError(f"{name}: got {values!r}; allowed is at least one number, no NaN")

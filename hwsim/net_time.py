@@ -62,8 +62,13 @@ def cumulative(
         step = step_estimate(device, workload)
         ends.append(ends[-1] + steps)
         before = totals[-1]
-        prices = (step.seconds, step.low_s, step.high_s)
-        totals.append(tuple(b + steps * p for b, p in zip(before, prices, strict=True)))
+        totals.append(
+            (
+                before[0] + steps * step.seconds,
+                before[1] + steps * step.low_s,
+                before[2] + steps * step.high_s,
+            )
+        )
     wanted = np.asarray(at_steps, dtype=np.float64)
     if len(wanted) and not 0 <= wanted.min() <= wanted.max() <= ends[-1]:
         raise InputError(f"at_steps: {wanted.min():g} to {wanted.max():g}; allowed 0 to {ends[-1]}")
