@@ -96,7 +96,7 @@ def recurrence(
     w_next = i_next = 0
     w_freed = i_freed = o_freed = -1
     w_resident = i_resident = o_resident = np.int64(0)
-    w_left = w_held = i_left = i_held = np.int64(0)
+    w_left = w_held = i_left = i_held = waits = np.int64(0)
     late = np.int64(-1)
     w_first = i_first = o_first = 0
     drained = np.int64(0)
