@@ -42,7 +42,8 @@ def within(view: View, layer: str, scores: np.ndarray, kept: np.ndarray, target:
     """What of `kept` has room in the pattern under a layer's new budget `target`."""
     if not kept.any():
         return kept
-    return view.pattern.keep(scores, kept, view.pattern.units(kept), target)
+    room = min(view.pattern.units(kept), view.pattern.capacity(kept.shape, target))
+    return view.pattern.keep(scores, kept, room, target)
 
 
 def unstructured_only(pattern: Projection, algorithm: str) -> None:

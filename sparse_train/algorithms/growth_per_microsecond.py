@@ -63,16 +63,16 @@ class GrowthPerMicrosecond(RigL):
             for name, g in growth.items()
         }
         grown = count_best(worth, max(total, 0), {n: ~mask for n, mask in kept.items()})
-        for name, mask in kept.items():
-            if grown[name] == 0 and not mask.any() and view.budgets[name] > 0:
-                largest = max(grown, key=lambda n: grown[n])
-                grown[name] = 1  # No layer may run empty.
-                grown[largest] -= int(grown[largest] > 1)
+        active = {name: int(mask.sum()) + grown[name] for name, mask in kept.items()}
+        for name in kept:
+            if active[name] == 0 and view.budgets[name] > 0:
+                active[name] = 1  # No layer may run empty: one that has more than one pays for it.
+                payer = max(active, key=lambda n: (active[n] > 1, grown[n], active[n]))
+                active[payer] -= int(active[payer] > 1)
         masks = {}
         for name, mask in kept.items():
-            target = int(mask.sum()) + grown[name]
-            mask = within(view, name, self.drop_scores(view, name), mask, target)
-            masks[name] = view.pattern.fill(growth[name], mask, target)
+            mask = within(view, name, self.drop_scores(view, name), mask, active[name])
+            masks[name] = view.pattern.fill(growth[name], mask, active[name])
         return Outcome(masks, state)
 
     def _cost(self, name: str, kept: np.ndarray, growth: np.ndarray) -> float:

@@ -168,6 +168,26 @@ def test_unknown_rounding_is_refused():
         RigL(rounding="up")
 
 
+@pytest.mark.parametrize("kept", [[True, False], [True, True]])
+def test_growth_per_microsecond_pays_for_a_layer_that_would_be_empty(kept):
+    # Layer a has the weaker gradients, yet must not be empty; the sum of the budgets is 2.
+    one = View(
+        step=1,
+        weights={"a": np.zeros((1, 1), np.float32), "b": np.float32([[2, 1]]) * np.array([kept])},
+        masks={"a": np.array([[False]]), "b": np.array([kept])},
+        budgets={"a": 1, "b": 1},
+        gradients={"a": np.float32([[0.1]]), "b": np.float32([[1, 1]])},
+        drop_fraction=0.0,
+        pattern=Unstructured(),
+        rng=np.random.default_rng(0),
+        learning_rates={"a": 0.1, "b": 0.1},
+        output_layer=None,
+    )
+    masks = ALGORITHMS.get("growth_per_microsecond")().update(one, {}).masks
+    assert masks["a"].sum() == 1
+    assert masks["b"].sum() == 1
+
+
 def test_every_algorithm_is_found_by_its_file():
     assert {"rigl", "set", "static"} <= set(ALGORITHMS.names())
     with pytest.raises(InputError, match="did you mean 'rigl'"):
