@@ -20,15 +20,18 @@ _EVERY_BYTE = np.uint64(0x0101010101010101)
 _TOP_BYTE = np.uint64(56)
 
 
-def block_counts(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Ones per column in each block of 128 rows, per row in each block of 128 columns, per row.
+def block_counts(
+    mask: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """Ones of a matrix, from one pass: by blocks, per row, per column, in all.
 
     Args:
         mask: C-contiguous uint8 matrix of zeros and ones, (rows, columns).
 
     Returns:
-        (⌈rows/128⌉, columns) and (rows, ⌈columns/128⌉), both uint8 since a count is at most 128;
-        (rows,) int64; and the number of all ones.
+        per column in each block of 128 rows, (⌈rows/128⌉, columns) uint8;
+        per row in each block of 128 columns, (rows, ⌈columns/128⌉) uint8;
+        per row, (rows,) int64; per column, (columns,) int64; their sum.
     """
     rows, columns = mask.shape
     by_rows = np.zeros((-(-rows // BLOCK), columns), np.uint8)
@@ -39,7 +42,7 @@ def block_counts(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     else:
         words = mask.reshape(-1).view(np.uint64)
         total = _count_words(words, by_rows.reshape(-1).view(np.uint64), by_columns, per_row)
-    return by_rows, by_columns, per_row, total
+    return by_rows, by_columns, per_row, _sum_of_blocks(by_rows), total
 
 
 @intrinsic
@@ -77,7 +80,7 @@ def _count_words(
     The 16 words of a block of columns add up to bytes of at most 16; multiplied by 0x01…01 their
     sum, at most 128, is the top byte. In the order of memory, once: it is memory that limits it.
     """
-    rows, blocks = by_columns.shape
+    rows = by_columns.shape[0]
     width = words.size // rows
     whole = width // _BLOCK_WORDS
     total = 0
@@ -99,7 +102,7 @@ def _count_words(
             of_row += count
         per_row[r] = of_row
         total += np.int64(of_row)
-    return total
+    return int(total)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -124,3 +127,13 @@ def _count_bytes(
         per_row[r] = of_row
         total += of_row
     return total
+
+
+@numba.njit(cache=True, nogil=True)
+def _sum_of_blocks(by_rows: np.ndarray) -> np.ndarray:
+    blocks, columns = by_rows.shape
+    per_column = np.zeros(columns, np.int64)
+    for block in range(blocks):
+        for c in range(columns):
+            per_column[c] += by_rows[block, c]
+    return per_column

@@ -63,7 +63,10 @@ class Device:
     model: ClassVar[str] = ""
 
     def price(self, op: Op) -> tuple[Estimate, ...]:
-        """One Estimate per kernel that the model knows for ops of this kind, legal or not."""
+        """One Estimate per kernel that the model knows for ops of this kind, legal or not.
+
+        In any order; or the fastest first with the others as its `rejected`, which saves a copy.
+        """
         raise TypeError(f"{type(self).__name__} must define price(op)")
 
     def roofline(self, op: Op) -> float:
@@ -102,7 +105,10 @@ class Device:
         return seconds * getattr(self, "clock_hz", 1.0)
 
     def _ranked(self, op: Op) -> tuple[Estimate, ...]:
-        priced = sorted(self.price(op), key=lambda e: (not e.legal, e.seconds))
+        found = self.price(op)
+        if found and found[0].legal and (len(found) == 1 or found[0].rejected):
+            return found  # one kernel, or in order already: nothing to copy
+        priced = sorted(found, key=lambda e: (not e.legal, e.seconds))
         if not priced or not priced[0].legal:
             reasons = "; ".join(f"{e.kernel}: {e.reason}" for e in priced) or "none is modelled"
             raise InputError(

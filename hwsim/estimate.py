@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 BOUNDS = ("compute", "memory", "gather", "launch", "imbalance", "port", "none")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, init=False)
 class Estimate:
     """The price of one op under one kernel, or the sum of many.
 
@@ -42,11 +42,32 @@ class Estimate:
     by_bound: dict[str, float] = field(default_factory=dict, compare=False, repr=False)
     by_kernel: dict[str, float] = field(default_factory=dict, compare=False, repr=False)
 
-    def __post_init__(self) -> None:
-        if not self.by_bound:
-            object.__setattr__(self, "by_bound", {self.bound: self.seconds})
-        if not self.by_kernel:
-            object.__setattr__(self, "by_kernel", {self.kernel: self.seconds})
+    def __init__(
+        self,
+        seconds: float,
+        low_s: float,
+        high_s: float,
+        cycles: float,
+        bytes: float,
+        flops: float,
+        kernel: str,
+        bound: str,
+        legal: bool = True,
+        reason: str = "",
+        verified: bool = True,
+        rejected: tuple[Estimate, ...] = (),
+        by_bound: dict[str, float] | None = None,
+        by_kernel: dict[str, float] | None = None,
+    ) -> None:
+        # All at once: a frozen class sets its attributes one by one, which takes thrice as long,
+        # and a step under fresh masks makes hundreds of these.
+        content = {
+            "seconds": seconds, "low_s": low_s, "high_s": high_s, "cycles": cycles,
+            "bytes": bytes, "flops": flops, "kernel": kernel, "bound": bound, "legal": legal,
+            "reason": reason, "verified": verified, "rejected": rejected,
+            "by_bound": by_bound or {bound: seconds}, "by_kernel": by_kernel or {kernel: seconds},
+        }  # fmt: skip
+        object.__setattr__(self, "__dict__", content)
 
     @classmethod
     def zero(cls) -> Estimate:

@@ -88,9 +88,8 @@ class Mask:
     def col_nnz(self) -> np.ndarray:
         """Active weights per input, int64, shape (n_in,)."""
         if self._col_nnz is None:
-            self._col_nnz = self.blocks[0].sum(axis=0, dtype=np.int64)
-            self._col_nnz.flags.writeable = False
-        return self._col_nnz
+            self._count()
+        return self._col_nnz  # type: ignore[return-value]
 
     @property
     def blocks(self) -> tuple[np.ndarray, np.ndarray]:
@@ -131,10 +130,11 @@ class Mask:
         """Everything that one pass over the matrix can count."""
         from hwsim._counts import block_counts
 
-        by_rows, by_columns, per_row, self._nnz = block_counts(self._array.view(np.uint8))
-        for counts in (by_rows, by_columns, per_row):
-            counts.flags.writeable = False
-        self._blocks, self._row_nnz = (by_rows, by_columns), per_row
+        *counts, self._nnz = block_counts(self._array.view(np.uint8))
+        for array in counts:
+            array.flags.writeable = False
+        by_rows, by_columns, self._row_nnz, self._col_nnz = counts
+        self._blocks = by_rows, by_columns
 
     def __eq__(self, other: object) -> bool:
         if self is other:

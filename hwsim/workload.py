@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import numbers
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from hwsim.errors import InputError
 from hwsim.mask import Mask
@@ -16,13 +16,14 @@ KINDS = (
     "optimizer", "mask_update", "pack",
 )  # fmt: skip
 PHASES = ("forward", "grad_input", "grad_weight", "update")
+_PRODUCT_PHASES = PHASES[:3]
 DTYPE_BYTES = {
     "float64": 8, "float32": 4, "tfloat32": 4, "bfloat16": 2, "float16": 2, "float8": 1, "int8": 1,
 }  # fmt: skip
 PRODUCTS = ("gemm", "conv", "attention")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Op:
     """One operation of a training step.
 
@@ -62,24 +63,48 @@ class Op:
     def __post_init__(self) -> None:
         _one_of("kind", self.kind, KINDS)
         _one_of("phase", self.phase, PHASES)
-        _one_of("dtype", self.dtype, tuple(DTYPE_BYTES))
+        _one_of("dtype", self.dtype, DTYPE_BYTES)
         if self.kind in PRODUCTS:
-            for name in ("m", "n", "k", "count"):
-                _positive(name, getattr(self, name))
-        if self.mask is not None:
-            if not isinstance(self.mask, Mask):
-                raise InputError(f"mask: type is {type(self.mask).__name__}; allowed is hwsim.Mask")
-            if self.mask.shape != self.weight_shape:
-                raise InputError(
-                    f"mask of {self.name or self.kind!r}: shape is {self.mask.shape}; "
-                    f"allowed is (n, k) = {self.weight_shape}"
-                )
+            _positive("m", self.m)
+            _positive("n", self.n)
+            _positive("k", self.k)
+            _positive("count", self.count)
+        if not (self.dense_flops >= 0 and self.activation_bytes >= 0 and self.weight_bytes >= 0):
+            raise InputError(
+                f"op {self.name or self.kind!r}: dense_flops, activation_bytes, weight_bytes are "
+                f"{self.dense_flops}, {self.activation_bytes}, {self.weight_bytes}; "
+                "allowed are integers of at least 0"
+            )
+        self._check_mask(self.mask)
         # Everything but the mask: what a device keeps its prices by.
         signature = (
             self.kind, self.phase, self.name, self.m, self.n, self.k, self.count, self.dtype,
             self.dense_flops, self.activation_bytes, self.weight_bytes, self.weight_shape,
         )  # fmt: skip
         object.__setattr__(self, "signature", signature)
+
+    def with_mask(self, mask: Mask | None) -> Op:
+        """The same operation under another mask, or none.
+
+        Raises:
+            InputError: a mask of another shape than the weight.
+        """
+        self._check_mask(mask)
+        # What is not the mask was checked already; a step has hundreds of ops to copy.
+        copy = object.__new__(Op)
+        object.__setattr__(copy, "__dict__", {**self.__dict__, "mask": mask})
+        return copy
+
+    def _check_mask(self, mask: Mask | None) -> None:
+        if mask is None:
+            return
+        if not isinstance(mask, Mask):
+            raise InputError(f"mask: type is {type(mask).__name__}; allowed is hwsim.Mask")
+        if mask.shape != self.weight_shape:
+            raise InputError(
+                f"mask of {self.name or self.kind!r}: shape is {mask.shape}; "
+                f"allowed is (n, k) = {self.weight_shape}"
+            )
 
     @property
     def itemsize(self) -> int:
@@ -139,10 +164,9 @@ def gemm(
     >>> gemm(8, 4, 2).dense_flops
     128
     """
-    for label, value in (("m", m), ("n", n), ("k", k)):
-        _positive(label, value)
-    _one_of("dtype", dtype, tuple(DTYPE_BYTES))
-    _one_of("phase", phase, PHASES[:3])
+    m, n, k = _positive("m", m), _positive("n", n), _positive("k", k)
+    _one_of("dtype", dtype, DTYPE_BYTES)
+    _one_of("phase", phase, _PRODUCT_PHASES)
     size = DTYPE_BYTES[dtype]
     return Op(
         "gemm", phase, name, m, n, k, 1, dtype,
@@ -221,11 +245,12 @@ class Workload:
             if name not in layers:
                 raise InputError(unknown("layer", name, sorted(layers)))
         ops = [
-            replace(op, mask=masks.get(op.name)) if op.weight_shape is not None else op
+            op.with_mask(masks.get(op.name)) if op.weight_shape is not None else op
             for op in self.ops
             if op.kind not in ("pack", "mask_update")
         ]
-        ops += [_pack(self._product(name), mask) for name, mask in masks.items()]
+        products = self._products()
+        ops += [_pack(products[name], mask) for name, mask in masks.items()]
         return Workload(tuple(ops), self.name)
 
     def growth_step(self, *, dense_gradient: bool) -> Workload:
@@ -236,13 +261,14 @@ class Workload:
         masked layers loses its mask, since every candidate's gradient is needed.
         """
         ops = [
-            replace(op, mask=None)
+            op.with_mask(None)
             if dense_gradient and op.phase == "grad_weight" and op.kind in PRODUCTS
             else op
             for op in self.ops
         ]
+        products = self._products()
         for name in self.masks:
-            product = self._product(name)
+            product = products[name]
             ops.append(
                 Op(
                     "mask_update",
@@ -275,8 +301,13 @@ class Workload:
             hashed.update(op.mask.digest.encode() if op.mask is not None else b"-")
         return hashed.hexdigest()
 
-    def _product(self, name: str) -> Op:
-        return next(op for op in self.ops if op.name == name and op.kind in PRODUCTS)
+    def _products(self) -> dict[str, Op]:
+        """Name → the first product of each layer that a mask can act on."""
+        products: dict[str, Op] = {}
+        for op in self.ops:
+            if op.weight_shape is not None and op.kind in PRODUCTS:
+                products.setdefault(op.name, op)
+        return products
 
 
 def _pack(product: Op, mask: Mask) -> Op:
@@ -289,11 +320,14 @@ def _pack(product: Op, mask: Mask) -> Op:
     )  # fmt: skip
 
 
-def _positive(name: str, value: object) -> None:
+def _positive(name: str, value: object) -> int:
+    if type(value) is int and value > 0:  # nearly always, and a tenth of the cost of what follows
+        return value
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise InputError(f"{name}: value is {value!r}; allowed is an integer of at least 1")
+    return int(value)
 
 
-def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+def _one_of(name: str, value: object, allowed: Collection[str]) -> None:
     if value not in allowed:
-        raise InputError(unknown(name, value, allowed))
+        raise InputError(unknown(name, value, tuple(allowed)))

@@ -1,113 +1,128 @@
-"""Cycles of a weight-streaming pass, counted from the actual mask, in Numba."""
+"""What a weight-streaming grid does in each wave, counted from the actual mask, in Numba.
+
+A wave is a block of 128 outputs whose sums the PEs hold at a time. A table has a row for each wave:
+nonzeros of the PE column that has most, nonzeros of all columns, outputs that have any.
+"""
 
 from __future__ import annotations
 
 import numba
 import numpy as np
 
-BOUNDS = ("compute", "imbalance", "memory", "port")
-COMPUTE, IMBALANCE, STREAM, PORT = range(4)
+from hwsim._counts import BLOCK
+
+SLOWEST, NONZEROS, ACTIVE = range(3)
+
+
+def dense_table(outputs: int, features: int, columns: int) -> np.ndarray:
+    """The table of a matrix without zeros, (waves, 3) int64."""
+    active = np.minimum(outputs - np.arange(0, outputs, BLOCK), BLOCK)
+    slowest = active * -(-features // columns)
+    return np.stack([slowest, active * features, active], axis=1)
 
 
 @numba.njit(cache=True, nogil=True)
-def column_loads(counts: np.ndarray, columns: int, interleaved: bool) -> np.ndarray:
-    """Nonzeros per wave and PE column, (waves, PE columns used), int32.
+def wave_table(
+    counts: np.ndarray, per_output: np.ndarray, columns: int, interleaved: bool
+) -> np.ndarray:
+    """The table of a mask, (waves, 3) int64.
 
     Args:
-        counts: nonzeros per wave and resident feature, (waves, features).
+        counts: nonzeros of each feature in each wave, (waves, features) uint8.
+        per_output: nonzeros of each output, (outputs,).
         columns: PE columns that the features are spread over.
-        interleaved: feature j lies in column j % columns; otherwise each column has
-            ⌈features/columns⌉ neighbours.
+        interleaved: feature j lies in column j mod `columns`; else in runs of neighbours, column c
+            beginning with feature ⌊c·features/columns⌋.
     """
     waves, features = counts.shape
-    used = min(columns, features)
-    width = -(-features // columns)
-    loads = np.zeros((waves, used), np.int32)
+    columns = min(columns, features)
+    loads = np.empty(columns, np.uint32)
+    table = np.empty((waves, 3), np.int64)
     for w in range(waves):
+        row = counts[w]
+        loads[:] = 0
         if interleaved:
             for first in range(0, features, columns):
-                for c in range(min(columns, features - first)):
-                    loads[w, c] += counts[w, first + c]
+                part = row[first : first + columns]
+                for c in range(part.size):
+                    loads[c] += part[c]
         else:
-            for c in range(used):
-                for j in range(c * width, min((c + 1) * width, features)):
-                    loads[w, c] += counts[w, j]
-    return loads
-
-
-@numba.njit(cache=True, nogil=True)
-def column_loads_transposed(counts: np.ndarray, columns: int, interleaved: bool) -> np.ndarray:
-    """The same from counts per resident feature and wave, (features, waves)."""
-    features, waves = counts.shape
-    used = min(columns, features)
-    width = -(-features // columns)
-    loads = np.zeros((waves, used), np.int32)
-    for j in range(features):
-        c = j % columns if interleaved else j // width
-        for w in range(waves):
-            loads[w, c] += counts[j, w]
-    return loads
+            start = 0
+            for c in range(columns):
+                stop = (c + 1) * features // columns
+                for j in range(start, stop):
+                    loads[c] += row[j]
+                start = stop
+        slowest = nonzeros = np.uint32(0)
+        for c in range(columns):
+            slowest = max(slowest, loads[c])
+            nonzeros += loads[c]
+        active = 0
+        for count in per_output[w * BLOCK : (w + 1) * BLOCK]:
+            active += count > 0
+        table[w, SLOWEST], table[w, NONZEROS], table[w, ACTIVE] = slowest, nonzeros, active
+    return table
 
 
 @numba.njit(cache=True, nogil=True)
 def wave_cycles(
-    loads: np.ndarray,
-    outputs: np.ndarray,
-    cycles_per_nonzero: float,
-    stream_cycles_per_nonzero: float,
-    port_cycles_per_output: float,
-) -> tuple[float, float, float, float]:
-    """Cycles of all waves, split by what limits each.
+    table: np.ndarray,
+    columns: int,
+    per_nonzero: float,
+    stream_per_nonzero: float,
+    per_output: float,
+) -> tuple[float, float, float, float, float]:
+    """Cycles of all waves, and what they go to: even columns, imbalance, the stream, row links.
+
+    A wave lasts as long as its slowest part: the column with most nonzeros, the stream, the links
+    of the rows. Where that is the column, the time that an even spread over `columns` would take
+    counts as even, the rest as imbalance.
+    """
+    total = even = imbalance = stream = rows = 0.0
+    for w in range(table.shape[0]):
+        of_column = table[w, SLOWEST] * per_nonzero
+        of_stream = table[w, NONZEROS] * stream_per_nonzero
+        of_rows = table[w, ACTIVE] * per_output
+        if of_column >= of_stream and of_column >= of_rows:
+            share = table[w, NONZEROS] / columns * per_nonzero
+            even += share
+            imbalance += of_column - share
+            total += of_column
+        elif of_stream >= of_rows:
+            stream += of_stream
+            total += of_stream
+        else:
+            rows += of_rows
+            total += of_rows
+    return total, even, imbalance, stream, rows
+
+
+@numba.njit(cache=True, nogil=True)
+def grouped_counts(
+    mask: np.ndarray, groups: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What `wave_table` takes, for the block-diagonal weight of a grouped convolution.
 
     Args:
-        loads: nonzeros per wave and PE column.
-        outputs: outputs of each wave that have a nonzero, (waves,).
+        mask: (outputs, inputs of a group) uint8; the outputs of a group are neighbours.
 
-    A wave lasts as long as its slowest part: the column with most nonzeros, the stream, the
-    output ports. Where the slowest column decides and has more than twice the mean, the wave
-    counts as limited by imbalance.
+    Returns:
+        counts (waves of outputs, all inputs) and ones per output; counts (waves of inputs, outputs)
+        and ones per input, all inputs group after group.
     """
-    waves, used = loads.shape
-    by_bound = np.zeros(4)
-    for w in range(waves):
-        slowest = 0
-        nonzeros = 0
-        for c in range(used):
-            nonzeros += loads[w, c]
-            slowest = max(slowest, loads[w, c])
-        compute = slowest * cycles_per_nonzero
-        stream = nonzeros * stream_cycles_per_nonzero
-        port = outputs[w] * port_cycles_per_output
-        if compute >= stream and compute >= port:
-            by_bound[IMBALANCE if slowest * used > 2 * nonzeros else COMPUTE] += compute
-        elif stream >= port:
-            by_bound[STREAM] += stream
-        else:
-            by_bound[PORT] += port
-    return by_bound[0], by_bound[1], by_bound[2], by_bound[3]
-
-
-@numba.njit(cache=True, nogil=True)
-def active_columns(counts: np.ndarray, block: int) -> np.ndarray:
-    """From counts (waves, features): features of each block with a nonzero, (⌈features/block⌉,)."""
-    waves, features = counts.shape
-    active = np.zeros(-(-features // block), np.int64)
-    for j in range(features):
-        for w in range(waves):
-            if counts[w, j]:
-                active[j // block] += 1
-                break
-    return active
-
-
-@numba.njit(cache=True, nogil=True)
-def active_rows(counts: np.ndarray, block: int) -> np.ndarray:
-    """The same from counts (features, waves)."""
-    features, waves = counts.shape
-    active = np.zeros(-(-features // block), np.int64)
-    for j in range(features):
-        for w in range(waves):
-            if counts[j, w]:
-                active[j // block] += 1
-                break
-    return active
+    outputs, inputs = mask.shape
+    size = outputs // groups
+    every = groups * inputs
+    forward = np.zeros((-(-outputs // BLOCK), every), np.uint8)
+    backward = np.zeros((-(-every // BLOCK), outputs), np.uint8)
+    per_output = np.zeros(outputs, np.int64)
+    per_input = np.zeros(every, np.int64)
+    for o in range(outputs):
+        first = o // size * inputs
+        for i in range(inputs):
+            one = mask[o, i]
+            forward[o // BLOCK, first + i] += one
+            backward[(first + i) // BLOCK, o] += one
+            per_output[o] += one
+            per_input[first + i] += one
+    return forward, per_output, backward, per_input

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from hwsim.device import Device, parameter
+from hwsim.devices._waves import dense_table, grouped_counts, wave_cycles, wave_table
 from hwsim.estimate import Estimate
 from hwsim.workload import PRODUCTS, Op
+
+
+class _Rates(NamedTuple):
+    """What a streamed product takes of each part of the grid, whatever its mask.
+
+    Attributes:
+        of_waves: PE columns that hold a feature; cycles of a column for each nonzero that it
+            receives, of the stream for each nonzero of all columns, of a row's links for each
+            output with a nonzero.
+        linked: whether a column's cycles are its links' and not its PEs'.
+        peak_flops: of the grid on these values.
+        stream_s: of all weights, if dense.
+    """
+
+    of_waves: tuple[int, float, float, float]
+    linked: bool
+    peak_flops: float
+    stream_s: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,162 +38,234 @@ class Wafer(Device):
     """Weight streaming over a grid of processing elements (PEs).
 
     Activations are resident: tokens are spread over the PE rows, input features over the PE
-    columns. Weights come from a memory outside, each nonzero once, with its index; it is sent down
-    the column that holds its input feature, and every PE there multiplies it with its tokens. Sums
-    are reduced along the rows and leave through output ports. 128 outputs are summed at a time (a
-    wave); waves follow each other, and within one the columns run freely. So, with
-    T = ⌈m/pe_rows⌉ tokens a PE and v = ⌈T/simd⌉ + nonzero_overhead cycles a nonzero,
+    columns. Weights come from a memory outside: each nonzero once, with its index, sent down the
+    column that holds its input feature, where every PE multiplies it with its tokens. Sums are
+    reduced along the rows and leave through output ports. The PEs hold the sums of 128 outputs at
+    a time, a wave. Waves wait for each other, columns within a wave do not. With, per wave,
 
-        cycles = Σ over waves of max(v·(most nonzeros in a column),
-                                     nonzeros·(value + index bytes)/(stream bytes a cycle),
-                                     active outputs·T/(port values a cycle))
+        T = ⌈m/pe_rows⌉ tokens a PE,  lanes = ⌊datapath_bytes/value⌋
+        v = max(⌈T/lanes⌉ + nonzero_overhead, (value + index)/broadcast_bytes)
 
-    counted from the actual mask. With the same number q of nonzeros in every column of each of the
-    w waves and the stream and ports fast enough, that is w·q·v. Outputs without a nonzero cost
-    nothing. grad_input is the same with the roles of rows and columns of the mask exchanged;
-    grad_weight computes only the active entries (sampled): their indices come, their values go.
-    The dense kernel streams every weight without index and without overhead.
+        cycles = Σ max(v · nonzeros of the column with most of them,
+                       (value + index) · nonzeros of all columns / stream bytes a cycle,
+                       T · value · outputs with a nonzero / port_bytes)
 
-    Weights live outside, compressed. So packing is free, the optimizer and mask updates run there
-    at `host_bandwidth`, and a sparse weight moves fewer bytes in all of them.
+    all counted from the actual mask. With q nonzeros in each of the columns in each of W waves, and
+    stream and ports fast enough, that is W·q·v. An output without a nonzero costs nothing.
 
-    Source of the mechanism: Lie (2022), "Cerebras architecture deep dive", IEEE Micro 43(3); no
-    such machine was at hand, so every price is unverified.
+    grad_input exchanges the mask's rows and columns: dy's features lie over the columns. In
+    grad_weight the grid computes the mask's entries only (sampled): their indices come down the columns, dy is broadcast
+    along the rows at T · value · outputs / broadcast_bytes, each sum leaves through its column's
+    port, so that v = max(⌈T/lanes⌉ + nonzero_overhead, index/broadcast_bytes, value/port_bytes),
+    and indices in and values out share the stream. The dense kernel is the same with every weight,
+    without index and overhead. A grouped convolution is the product with its block-diagonal weight.
+
+    Products of activations (attention) run at peak. The other operations between products are
+    limited by the PEs' memories; an embedding's rows pass through the stream. Weights and moments
+    are updated where they are kept, outside, compressed: so a mask saves the optimizer's bytes too,
+    and packing is free. All activations of an op are taken to fit into the PEs' memories.
+
+    Source of the mechanism: Lie (2022), "Cerebras architecture deep dive", IEEE Micro 43(3), and
+    James (2021), "Scaling up and out: training massive models on Cerebras systems using weight
+    streaming". No such machine has been timed against it, so every price is unverified.
     """
 
     model = "wafer"
     clock_hz: float = parameter("Hz", "of the PEs", above=0.0)
-    pe_rows: int = parameter("1", "PEs that share a column's tokens", at_least=1, integer=True)
-    pe_columns: int = parameter("1", "PEs that share a row's features", at_least=1, integer=True)
-    simd: int = parameter("MAC/cycle", "multiply-adds of a PE", at_least=1, integer=True)
+    pe_rows: int = parameter("1", "PEs that share a column's features", at_least=1, integer=True)
+    pe_columns: int = parameter("1", "PEs that share a row's tokens", at_least=1, integer=True)
+    datapath_bytes: float = parameter("B/cycle", "values that a PE multiplies", above=0.0)
     nonzero_overhead: float = parameter(
         "cycle", "to receive a nonzero and start its multiply-adds", at_least=0.0
     )
     index_bytes: float = parameter("B", "sent with each nonzero", at_least=0.0)
     stream_bandwidth: float = parameter("B/s", "of weights into the grid", above=0.0)
-    port_values: float = parameter("value/cycle", "of each PE row's output port", above=0.0)
-    sram_bandwidth: float = parameter("B/s", "of all PE memories together", above=0.0)
+    broadcast_bytes: float = parameter("B/cycle", "down a column or along a row", above=0.0)
+    port_bytes: float = parameter("B/cycle", "out of a row or column", above=0.0)
+    sram_bytes: float = parameter("B/cycle", "between a PE and its memory", above=0.0)
     host_bandwidth: float = parameter("B/s", "of the memory that holds the weights", above=0.0)
+    host_flops: float = parameter("FLOP/s", "of the machines that update the weights", above=0.0)
     placement: str = parameter(
-        "name", "which features share a column", choices=("contiguous", "interleaved"),
-        default="interleaved",
+        "1", "which features share a column: neighbours, or those pe_columns apart",
+        choices=("contiguous", "interleaved"), default="interleaved",
     )  # fmt: skip
     model_error: float = parameter(
         "1", "relative half-width of the interval", at_least=0.0, at_most=1.0
     )
+    _shared: dict[tuple, tuple[_Rates, Estimate]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
-    @property
-    def peak_flops(self) -> float:
-        return 2.0 * self.pe_rows * self.pe_columns * self.simd * self.clock_hz
+    def peak_flops(self, itemsize: int) -> float:
+        """FLOP/s of all PEs on values of `itemsize` bytes."""
+        return 2.0 * self.pe_rows * self.pe_columns * self._lanes(itemsize) * self.clock_hz
 
     def roofline(self, op: Op) -> float:
-        compute = op.flops / self.peak_flops
-        if op.kind not in PRODUCTS:
-            return max(compute, op.bytes / self._home(op))
-        streamed = op.bytes - op.activation_bytes
-        return max(compute, streamed / self.stream_bandwidth)
+        """Active arithmetic at peak; active weights at the stream's speed, all else at its home's.
+
+        Updates run outside, where the weights are; packing is not needed.
+        """
+        if op.kind == "pack":
+            return 0.0
+        if op.phase == "update":
+            return max(op.flops / self.host_flops, op.bytes / self.host_bandwidth)
+        compute = op.flops / self.peak_flops(op.itemsize)
+        if op.kind in PRODUCTS:
+            return max(compute, (op.bytes - op.activation_bytes) / self.stream_bandwidth)
+        streamed = op.kind == "embedding"
+        return max(
+            compute, op.bytes / (self.stream_bandwidth if streamed else self._sram_bandwidth)
+        )
 
     def price(self, op: Op) -> tuple[Estimate, ...]:
-        if op.kind == "pack":
-            return (Estimate(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, "stored compressed", "none"),)
-        if op.kind not in PRODUCTS:
-            return (self._elementwise(op),)
-        if op.weight_shape is None:
+        if op.kind not in PRODUCTS or op.phase == "update":
+            return (self._beside(op),)
+        if not op.weight_bytes:
             return (self._resident(op),)
-        dense = self._dense(op)
-        return (dense,) if op.mask is None else (self._sparse(op), dense)
+        # What no mask changes is worked out once: masks come and go, layers stay.
+        known = self._shared.get(op.signature)
+        if known is None:
+            known = self._shared[op.signature] = self._rates(op, self.index_bytes), self._dense(op)
+        rates, dense = known
+        if op.mask is None:
+            return (dense,)
+        moved = op.nnz * (op.itemsize + self.index_bytes)
+        sparse = self._streamed(op, "sparse", self._table(op), rates, moved, (dense,))
+        if sparse.seconds <= dense.seconds:
+            return sparse, dense
+        sparse = dataclasses.replace(sparse, rejected=())
+        return dataclasses.replace(dense, rejected=(sparse,)), sparse
 
-    def _home(self, op: Op) -> float:
-        """Bandwidth of the memory where the operands of a non-product are."""
-        return self.host_bandwidth if op.phase == "update" else self.sram_bandwidth
-
-    def _elementwise(self, op: Op) -> Estimate:
-        compute = op.flops / self.peak_flops
-        memory = op.bytes / self._home(op)
-        bound = "compute" if compute > memory else "memory" if memory else "none"
-        kernel = "host" if op.phase == "update" else "vector"
-        return self._estimate(op, max(compute, memory), op.flops, op.bytes, kernel, bound)
+    def _beside(self, op: Op) -> Estimate:
+        """An operation that is no product."""
+        seconds = self.roofline(op)
+        if op.kind == "pack":
+            return self._estimate("stored compressed", seconds, seconds, 0.0, 0.0, {"none": 0.0})
+        host = op.phase == "update"
+        compute = op.flops / (self.host_flops if host else self.peak_flops(op.itemsize))
+        by_bound = {"compute" if compute == seconds else "memory": seconds}
+        moved = op.bytes if host or op.kind == "embedding" else 0.0
+        kernel = "host" if host else "grid"
+        return self._estimate(kernel, seconds, seconds, moved, op.flops, by_bound)
 
     def _resident(self, op: Op) -> Estimate:
-        """A product of two activations, all of whose operands lie in the PEs' memories."""
-        compute = op.dense_flops / self.peak_flops
-        memory = op.bytes / self.sram_bandwidth
-        bound = "compute" if compute >= memory else "memory"
-        return self._estimate(op, max(compute, memory), op.dense_flops, 0, "resident", bound)
+        """A product of activations, all of which lie in the PEs' memories."""
+        compute = op.dense_flops / self.peak_flops(op.itemsize)
+        memory = op.bytes / self._sram_bandwidth
+        seconds = max(compute, memory)
+        by_bound = {"compute" if compute == seconds else "memory": seconds}
+        return self._estimate("resident", seconds, compute, 0.0, op.dense_flops, by_bound)
 
     def _dense(self, op: Op) -> Estimate:
-        """Every weight is streamed: whole waves, no index, no overhead."""
-        outputs, features = _oriented(op)
-        column = -(-features // self.pe_columns)
-        tokens = self._tokens(op)
-        compute = outputs * column * math.ceil(tokens / self.simd)
-        stream = op.weight_bytes / op.count / self._stream_bytes
-        port = outputs * tokens / self.port_values
-        cycles = op.count * max(compute, stream, port)
-        bound = {compute: "compute", stream: "memory"}.get(cycles / op.count, "port")
-        seconds = cycles / self.clock_hz
-        return self._estimate(op, seconds, op.dense_flops, op.weight_bytes, "dense", bound)
+        """Every weight is streamed, whatever the mask: no index, no overhead."""
+        if op.count == 1:
+            table = dense_table(*_oriented(op), self.pe_columns)
+        else:
+            table = self._grouped(op, np.ones((op.n * op.count, op.k), np.uint8))
+        rates = self._rates(op, None)
+        return self._streamed(op.with_mask(None), "dense", table, rates, op.weight_bytes)
 
-    def _sparse(self, op: Op) -> Estimate:
-        from hwsim.devices._waves import BOUNDS, wave_cycles
-
-        assert op.mask is not None
-        loads, outputs = self._loads(op)
-        tokens = self._tokens(op)
-        value = op.itemsize + self.index_bytes
-        split = wave_cycles(
-            loads,
-            outputs,
-            math.ceil(tokens / self.simd) + self.nonzero_overhead,
-            value / self._stream_bytes,
-            tokens / self.port_values,
-        )
-        seconds = sum(split) / self.clock_hz
-        bound = BOUNDS[max(range(4), key=split.__getitem__)] if seconds else "none"
-        return self._estimate(op, seconds, op.flops, op.mask.nnz * value, "sparse", bound)
-
-    def _loads(self, op: Op) -> tuple[np.ndarray, np.ndarray]:
-        """Nonzeros per wave and PE column, and active outputs per wave; kept with the mask."""
-        from hwsim._counts import BLOCK
-        from hwsim.devices import _waves
-
-        assert op.mask is not None
-        known = op.mask.prices(self)
-        transposed = op.phase == "grad_input"
-        key = "transposed" if transposed else "straight"
-        if key not in known:
-            by_rows, by_columns = op.mask.blocks
-            spread = (self.pe_columns, self.placement == "interleaved")
-            if transposed:
-                loads = _waves.column_loads_transposed(by_columns, *spread)
-                known[key] = loads, _waves.active_columns(by_rows, BLOCK)
-            else:
-                loads = _waves.column_loads(by_rows, *spread)
-                known[key] = loads, _waves.active_rows(by_columns, BLOCK)
-        return known[key]
-
-    def _tokens(self, op: Op) -> int:
-        """Tokens of each PE."""
-        return -(-op.m // self.pe_rows)
-
-    @property
-    def _stream_bytes(self) -> float:
-        """Bytes a cycle."""
-        return self.stream_bandwidth / self.clock_hz
+    def _streamed(
+        self,
+        op: Op,
+        kernel: str,
+        table: np.ndarray,
+        rates: _Rates,
+        moved: float,
+        rejected: tuple[Estimate, ...] = (),
+    ) -> Estimate:
+        """A product whose weights pass through the grid."""
+        cycles, even, uneven, stream, links = wave_cycles(table, *rates.of_waves)
+        hz = self.clock_hz
+        by_bound = {
+            "compute": even / hz, "imbalance": uneven / hz, "memory": stream / hz,
+            "port": links / hz,
+        }  # fmt: skip
+        if rates.linked:  # a column waits for its links, not for its PEs
+            by_bound["port"] += by_bound.pop("compute")
+        flops = op.flops
+        floor = max(flops / rates.peak_flops, op.density * rates.stream_s)
+        seconds = max(cycles / hz, floor)
+        return self._estimate(kernel, seconds, floor, moved, flops, by_bound, rejected)
 
     def _estimate(
-        self, op: Op, seconds: float, flops: float, moved: float, kernel: str, bound: str
+        self,
+        kernel: str,
+        seconds: float,
+        floor_s: float,
+        moved: float,
+        flops: float,
+        by_bound: dict[str, float],
+        rejected: tuple[Estimate, ...] = (),
     ) -> Estimate:
-        low = max(seconds * (1.0 - self.model_error), min(seconds, self.roofline(op)))
+        """An Estimate whose interval ends at the roofline `floor_s`."""
+        bound = max(by_bound, key=by_bound.__getitem__) if seconds else "none"
+        error = seconds * self.model_error
         return Estimate(
-            seconds, low, seconds * (1.0 + self.model_error), self.cycles(seconds), moved, flops,
-            kernel, bound, verified=False,
+            seconds, max(seconds - error, floor_s), seconds + error, seconds * self.clock_hz,
+            moved, flops, kernel, bound, True, "", False, rejected, by_bound,
         )  # fmt: skip
+
+    def _rates(self, op: Op, index: float | None) -> _Rates:
+        """Of the sparse kernel with `index` bytes a nonzero, or of the dense one (None)."""
+        value = op.itemsize
+        tokens = -(-op.m // self.pe_rows)
+        busy = math.ceil(tokens / self._lanes(value))
+        busy += 0.0 if index is None else self.nonzero_overhead
+        sent = index or 0.0
+        if op.phase == "grad_weight":
+            linked = max(sent / self.broadcast_bytes, value / self.port_bytes)
+            per_output = tokens * value / self.broadcast_bytes
+        else:
+            linked = (value + sent) / self.broadcast_bytes
+            per_output = tokens * value / self.port_bytes
+        _, features = _oriented(op)
+        streamed = (value + sent) * self.clock_hz / self.stream_bandwidth
+        return _Rates(
+            (min(self.pe_columns, features), max(busy, linked), streamed, per_output),
+            linked > busy, self.peak_flops(value), op.weight_bytes / self.stream_bandwidth,
+        )  # fmt: skip
+
+    def _table(self, op: Op) -> np.ndarray:
+        """What the mask gives each wave to do; kept with the mask."""
+        mask = op.mask
+        assert mask is not None
+        known = mask.prices(self)
+        transposed = op.phase == "grad_input"
+        key = ("waves", transposed, op.count)
+        table = known.get(key)
+        if table is None:
+            spread = (self.pe_columns, self.placement == "interleaved")
+            if op.count > 1:
+                table = self._grouped(op, mask.array.view(np.uint8))
+            elif transposed:
+                table = wave_table(mask.blocks[1].T, mask.col_nnz, *spread)
+            else:
+                table = wave_table(mask.blocks[0], mask.row_nnz, *spread)
+            known[key] = table
+        return table
+
+    def _grouped(self, op: Op, mask: np.ndarray) -> np.ndarray:
+        """The waves of a block-diagonal weight, from its blocks one above the other."""
+        forward, per_output, backward, per_input = grouped_counts(mask, op.count)
+        spread = (self.pe_columns, self.placement == "interleaved")
+        if op.phase == "grad_input":
+            return wave_table(backward, per_input, *spread)
+        return wave_table(forward, per_output, *spread)
+
+    def _lanes(self, itemsize: int) -> int:
+        """Multiply-adds of a PE in a cycle."""
+        return max(1, int(self.datapath_bytes // itemsize))
+
+    @property
+    def _sram_bandwidth(self) -> float:
+        return self.sram_bytes * self.pe_rows * self.pe_columns * self.clock_hz
 
 
 def _oriented(op: Op) -> tuple[int, int]:
-    """(outputs, resident features) of a product in its phase."""
-    return (op.k, op.n) if op.phase == "grad_input" else (op.n, op.k)
+    """(outputs, features that the columns hold) of a product in its phase, all groups together."""
+    outputs, features = op.n * op.count, op.k * op.count
+    return (features, outputs) if op.phase == "grad_input" else (outputs, features)
 
 
 MODEL = Wafer
