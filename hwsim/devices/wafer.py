@@ -54,11 +54,13 @@ class Wafer(Device):
     stream and ports fast enough, that is W·q·v. An output without a nonzero costs nothing.
 
     grad_input exchanges the mask's rows and columns: dy's features lie over the columns. In
-    grad_weight the grid computes the mask's entries only (sampled): their indices come down the columns, dy is broadcast
-    along the rows at T · value · outputs / broadcast_bytes, each sum leaves through its column's
-    port, so that v = max(⌈T/lanes⌉ + nonzero_overhead, index/broadcast_bytes, value/port_bytes),
-    and indices in and values out share the stream. The dense kernel is the same with every weight,
-    without index and overhead. A grouped convolution is the product with its block-diagonal weight.
+    grad_weight only the mask's entries are computed (sampled): their indices come down the columns,
+    dy is broadcast along the rows at T · value · outputs / broadcast_bytes, and each sum leaves
+    through its column's port. So there v = max(⌈T/lanes⌉ + nonzero_overhead, index/broadcast_bytes,
+    value/port_bytes), and indices in and values out share the stream.
+
+    The dense kernel is the same with every weight, without index and overhead. A convolution is the
+    product of its patches; a grouped one, that with its block-diagonal weight.
 
     Products of activations (attention) run at peak. The other operations between products are
     limited by the PEs' memories; an embedding's rows pass through the stream. Weights and moments
