@@ -98,31 +98,35 @@ def wave_cycles(
 
 
 @numba.njit(cache=True, nogil=True)
-def grouped_counts(
-    mask: np.ndarray, groups: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """What `wave_table` takes, for the block-diagonal weight of a grouped convolution.
+def grouped_table(
+    mask: np.ndarray, groups: int, columns: int, interleaved: bool, transposed: bool
+) -> np.ndarray:
+    """`wave_table` of the block-diagonal weight of a grouped convolution.
 
     Args:
-        mask: (outputs, inputs of a group) uint8; the outputs of a group are neighbours.
-
-    Returns:
-        counts (waves of outputs, all inputs) and ones per output; counts (waves of inputs, outputs)
-        and ones per input, all inputs group after group.
+        mask: (outputs of all groups, inputs of one) uint8; the outputs of a group are neighbours.
+        transposed: waves are of inputs (group after group), and outputs lie over the columns.
     """
-    outputs, inputs = mask.shape
-    size = outputs // groups
-    every = groups * inputs
-    forward = np.zeros((-(-outputs // BLOCK), every), np.uint8)
-    backward = np.zeros((-(-every // BLOCK), outputs), np.uint8)
-    per_output = np.zeros(outputs, np.int64)
-    per_input = np.zeros(every, np.int64)
-    for o in range(outputs):
-        first = o // size * inputs
-        for i in range(inputs):
-            one = mask[o, i]
-            forward[o // BLOCK, first + i] += one
-            backward[(first + i) // BLOCK, o] += one
-            per_output[o] += one
-            per_input[first + i] += one
-    return forward, per_output, backward, per_input
+    high, wide = mask.shape[0] // groups, mask.shape[1]
+    if transposed:
+        high, wide = wide, high
+    outputs, features = groups * high, groups * wide
+    columns = min(columns, features)
+    loads = np.empty(columns, np.int64)
+    table = np.empty((-(-outputs // BLOCK), 3), np.int64)
+    for w in range(table.shape[0]):
+        loads[:] = 0
+        active = 0
+        for output in range(w * BLOCK, min((w + 1) * BLOCK, outputs)):
+            group, place = output // high, output % high
+            found = 0
+            for j in range(wide):
+                one = mask[group * wide + j, place] if transposed else mask[output, j]
+                feature = group * wide + j
+                # The second is the column c with ⌊c·features/columns⌋ ≤ feature, the last such.
+                c = feature % columns if interleaved else ((feature + 1) * columns - 1) // features
+                loads[c] += one
+                found += one
+            active += found > 0
+        table[w, SLOWEST], table[w, NONZEROS], table[w, ACTIVE] = loads.max(), loads.sum(), active
+    return table

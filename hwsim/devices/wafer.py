@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hwsim.device import Device, parameter
-from hwsim.devices._waves import dense_table, grouped_counts, wave_cycles, wave_table
+from hwsim.devices._waves import dense_table, grouped_table, wave_cycles, wave_table
 from hwsim.estimate import Estimate
 from hwsim.workload import PRODUCTS, Op
 
@@ -163,7 +163,8 @@ class Wafer(Device):
         if op.count == 1:
             table = dense_table(*_oriented(op), self.pe_columns)
         else:
-            table = self._grouped(op, np.ones((op.n * op.count, op.k), np.uint8))
+            ones = np.broadcast_to(np.uint8(1), (op.n * op.count, op.k))
+            table = self._grouped(op, ones)
         rates = self._rates(op, None)
         return self._streamed(op.with_mask(None), "dense", table, rates, op.weight_bytes)
 
@@ -188,6 +189,7 @@ class Wafer(Device):
         flops = op.flops
         floor = max(flops / rates.peak_flops, op.density * rates.stream_s)
         seconds = max(cycles / hz, floor)
+        by_bound["memory"] += seconds - cycles / hz
         return self._estimate(kernel, seconds, floor, moved, flops, by_bound, rejected)
 
     def _estimate(
@@ -249,11 +251,8 @@ class Wafer(Device):
 
     def _grouped(self, op: Op, mask: np.ndarray) -> np.ndarray:
         """The waves of a block-diagonal weight, from its blocks one above the other."""
-        forward, per_output, backward, per_input = grouped_counts(mask, op.count)
         spread = (self.pe_columns, self.placement == "interleaved")
-        if op.phase == "grad_input":
-            return wave_table(backward, per_input, *spread)
-        return wave_table(forward, per_output, *spread)
+        return grouped_table(mask, op.count, *spread, op.phase == "grad_input")
 
     def _lanes(self, itemsize: int) -> int:
         """Multiply-adds of a PE in a cycle."""
