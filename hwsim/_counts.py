@@ -30,19 +30,22 @@ def block_counts(
 
     Returns:
         per column in each block of 128 rows, (⌈rows/128⌉, columns) uint8;
-        per row in each block of 128 columns, (rows, ⌈columns/128⌉) uint8;
+        per row in each block of 128 columns, (rows, ⌈columns/128⌉) uint8, a block's counts side by
+        side in memory;
         per row, (rows,) int64; per column, (columns,) int64; their sum.
     """
     rows, columns = mask.shape
     by_rows = np.zeros((-(-rows // BLOCK), columns), np.uint8)
-    by_columns = np.zeros((rows, -(-columns // BLOCK)), np.uint8)
+    by_columns = np.zeros((-(-columns // BLOCK), rows), np.uint8)
     per_row = np.empty(rows, np.int64)
+    per_column = np.zeros(columns, np.int64)
     if columns % 8:
-        total = _count_bytes(mask, by_rows, by_columns, per_row)
+        total = _count_bytes(mask, by_rows, by_columns, per_row, per_column)
     else:
         words = mask.reshape(-1).view(np.uint64)
-        total = _count_words(words, by_rows.reshape(-1).view(np.uint64), by_columns, per_row)
-    return by_rows, by_columns, per_row, _sum_of_blocks(by_rows), total
+        sums = by_rows.reshape(-1).view(np.uint64)
+        total = _count_words(words, sums, by_rows, by_columns, per_row, per_column)
+    return by_rows, by_columns.T, per_row, per_column, total
 
 
 @intrinsic
@@ -73,14 +76,20 @@ def _add_block(typing_context, words, start, sums, at):
 
 @numba.njit(cache=True, nogil=True)
 def _count_words(
-    words: np.ndarray, by_rows: np.ndarray, by_columns: np.ndarray, per_row: np.ndarray
+    words: np.ndarray,
+    sums: np.ndarray,
+    by_rows: np.ndarray,
+    by_columns: np.ndarray,
+    per_row: np.ndarray,
+    per_column: np.ndarray,
 ) -> int:
     """Counts eight entries at a time: a 64-bit addition adds eight bytes that cannot overflow.
 
     The 16 words of a block of columns add up to bytes of at most 16; multiplied by 0x01…01 their
     sum, at most 128, is the top byte. In the order of memory, once: it is memory that limits it.
+    `sums` are the words of `by_rows`.
     """
-    rows = by_columns.shape[0]
+    rows = per_row.size
     width = words.size // rows
     whole = width // _BLOCK_WORDS
     total = 0
@@ -91,23 +100,28 @@ def _count_words(
         for block in range(whole):
             first = block * _BLOCK_WORDS
             # pyrefly: ignore[missing-argument]
-            count = _add_block(words, start + first, by_rows, goal + first)
+            count = _add_block(words, start + first, sums, goal + first)
             count = (count * _EVERY_BYTE) >> _TOP_BYTE
-            by_columns[r, block] = count
+            by_columns[block, r] = count
             of_row += count
         for i in range(whole * _BLOCK_WORDS, width):
-            by_rows[goal + i] += words[start + i]
+            sums[goal + i] += words[start + i]
             count = (words[start + i] * _EVERY_BYTE) >> _TOP_BYTE
-            by_columns[r, whole] += count
+            by_columns[whole, r] += count
             of_row += count
         per_row[r] = of_row
         total += np.int64(of_row)
+    _add_blocks(by_rows, per_column)
     return int(total)
 
 
 @numba.njit(cache=True, nogil=True)
 def _count_bytes(
-    mask: np.ndarray, by_rows: np.ndarray, by_columns: np.ndarray, per_row: np.ndarray
+    mask: np.ndarray,
+    by_rows: np.ndarray,
+    by_columns: np.ndarray,
+    per_row: np.ndarray,
+    per_column: np.ndarray,
 ) -> int:
     """The same for a width that is no multiple of eight."""
     rows, columns = mask.shape
@@ -122,18 +136,18 @@ def _count_bytes(
             count = 0
             for c in range(first, min(first + BLOCK, columns)):
                 count += row[c]
-            by_columns[r, first // BLOCK] = count
+            by_columns[first // BLOCK, r] = count
             of_row += count
         per_row[r] = of_row
         total += of_row
+    _add_blocks(by_rows, per_column)
     return total
 
 
 @numba.njit(cache=True, nogil=True)
-def _sum_of_blocks(by_rows: np.ndarray) -> np.ndarray:
-    blocks, columns = by_rows.shape
-    per_column = np.zeros(columns, np.int64)
-    for block in range(blocks):
-        for c in range(columns):
-            per_column[c] += by_rows[block, c]
-    return per_column
+def _add_blocks(by_rows: np.ndarray, per_column: np.ndarray) -> None:
+    """The counts of a column in all blocks of rows."""
+    for block in range(by_rows.shape[0]):
+        of_block = by_rows[block]
+        for c in range(per_column.size):
+            per_column[c] += of_block[c]

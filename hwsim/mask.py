@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import weakref
 from typing import Any
@@ -9,6 +10,14 @@ from typing import Any
 import numpy as np
 
 from hwsim.errors import InputError
+
+
+@functools.cache
+def _block_counts() -> Any:
+    """`block_counts`; Numba is imported when the first mask is counted."""
+    from hwsim._counts import block_counts
+
+    return block_counts
 
 
 class Mask:
@@ -128,11 +137,9 @@ class Mask:
 
     def _count(self) -> None:
         """Everything that one pass over the matrix can count."""
-        from hwsim._counts import block_counts
-
-        *counts, self._nnz = block_counts(self._array.view(np.uint8))
+        *counts, self._nnz = _block_counts()(self._array.view(np.uint8))
         for array in counts:
-            array.flags.writeable = False
+            array.setflags(write=False)
         by_rows, by_columns, self._row_nnz, self._col_nnz = counts
         self._blocks = by_rows, by_columns
 

@@ -24,12 +24,14 @@ class _Rates(NamedTuple):
             output with a nonzero.
         linked: whether a column's cycles are its links' and not its PEs'.
         peak_flops: of the grid on these values.
-        stream_s: of all weights, if dense.
+        bytes, stream_s: of all weights if dense: with indices if they are sent, and the seconds of
+            the values alone at the stream's bandwidth.
     """
 
     of_waves: tuple[int, float, float, float]
     linked: bool
     peak_flops: float
+    bytes: float
     stream_s: float
 
 
@@ -131,8 +133,7 @@ class Wafer(Device):
         rates, dense = known
         if op.mask is None:
             return (dense,)
-        moved = op.nnz * (op.itemsize + self.index_bytes)
-        sparse = self._streamed(op, "sparse", self._table(op), rates, moved, (dense,))
+        sparse = self._streamed(op, "sparse", self._table(op), rates, (dense,))
         if sparse.seconds <= dense.seconds:
             return sparse, dense
         sparse = dataclasses.replace(sparse, rejected=())
@@ -166,7 +167,7 @@ class Wafer(Device):
             ones = np.broadcast_to(np.uint8(1), (op.n * op.count, op.k))
             table = self._grouped(op, ones)
         rates = self._rates(op, None)
-        return self._streamed(op.with_mask(None), "dense", table, rates, op.weight_bytes)
+        return self._streamed(op.with_mask(None), "dense", table, rates)
 
     def _streamed(
         self,
@@ -174,7 +175,6 @@ class Wafer(Device):
         kernel: str,
         table: np.ndarray,
         rates: _Rates,
-        moved: float,
         rejected: tuple[Estimate, ...] = (),
     ) -> Estimate:
         """A product whose weights pass through the grid."""
@@ -186,8 +186,12 @@ class Wafer(Device):
         }  # fmt: skip
         if rates.linked:  # a column waits for its links, not for its PEs
             by_bound["port"] += by_bound.pop("compute")
-        flops = op.flops
-        floor = max(flops / rates.peak_flops, op.density * rates.stream_s)
+        flops, moved, stream_s = op.dense_flops, rates.bytes, rates.stream_s
+        if op.mask is not None:
+            active, weights = op.mask.nnz, op.weights
+            flops = flops * active // weights
+            moved, stream_s = moved * active / weights, stream_s * active / weights
+        floor = max(flops / rates.peak_flops, stream_s)
         seconds = max(cycles / hz, floor)
         by_bound["memory"] += seconds - cycles / hz
         return self._estimate(kernel, seconds, floor, moved, flops, by_bound, rejected)
@@ -227,7 +231,8 @@ class Wafer(Device):
         streamed = (value + sent) * self.clock_hz / self.stream_bandwidth
         return _Rates(
             (min(self.pe_columns, features), max(busy, linked), streamed, per_output),
-            linked > busy, self.peak_flops(value), op.weight_bytes / self.stream_bandwidth,
+            linked > busy, self.peak_flops(value), op.weight_bytes / value * (value + sent),
+            op.weight_bytes / self.stream_bandwidth,
         )  # fmt: skip
 
     def _table(self, op: Op) -> np.ndarray:
