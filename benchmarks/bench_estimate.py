@@ -86,7 +86,8 @@ def main() -> None:
     read_s = best_s(lambda: [w.sum() for w in words], options.rounds)
     print(
         f"{len(arrays)} masks of {size / 1e6:.0f} MB at density {DENSITY}. Reading them takes "
-        f"{read_s * 1e3:.1f} ms ({size / read_s / 1e9:.0f} GB/s): at most {1 / read_s:.0f} fresh a second"
+        f"{read_s * 1e3:.1f} ms ({size / read_s / 1e9:.0f} GB/s): "
+        f"at most {1 / read_s:.0f} fresh a second"
     )
     print("fresh: new Mask objects over existing arrays, not copied, nothing counted yet")
     print("cached: the same step again\n")
