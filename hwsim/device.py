@@ -94,7 +94,7 @@ class Device:
             InputError: no kernel of this device can run the op; each reason is named.
         """
         if isinstance(item, Workload):
-            return Estimate.total([self.estimate(op) for op in item.ops])
+            return Estimate.total([self.kernels(op)[0] for op in item.ops])
         return self.kernels(item)[0]
 
     def breakdown(self, workload: Workload) -> list[tuple[Op, Estimate]]:

@@ -75,7 +75,8 @@ class Op:
                 f"{self.dense_flops}, {self.activation_bytes}, {self.weight_bytes}; "
                 "allowed are integers of at least 0"
             )
-        self._check_mask(self.mask)
+        if self.mask is not None:
+            self._check_mask(self.mask)
         # Everything but the mask: what a device keeps its prices by.
         signature = (
             self.kind, self.phase, self.name, self.m, self.n, self.k, self.count, self.dtype,
@@ -89,15 +90,14 @@ class Op:
         Raises:
             InputError: a mask of another shape than the weight.
         """
-        self._check_mask(mask)
+        if mask is not None:
+            self._check_mask(mask)
         # What is not the mask was checked already; a step has hundreds of ops to copy.
         copy = object.__new__(Op)
         object.__setattr__(copy, "__dict__", {**self.__dict__, "mask": mask})
         return copy
 
-    def _check_mask(self, mask: Mask | None) -> None:
-        if mask is None:
-            return
+    def _check_mask(self, mask: Mask) -> None:
         if not isinstance(mask, Mask):
             raise InputError(f"mask: type is {type(mask).__name__}; allowed is hwsim.Mask")
         if mask.shape != self.weight_shape:

@@ -22,14 +22,14 @@ class _Rates(NamedTuple):
         of_waves: PE columns that hold a feature; cycles of a column for each nonzero that it
             receives, of the stream for each nonzero of all columns, of a row's links for each
             output with a nonzero.
-        linked: whether a column's cycles are its links' and not its PEs'.
+        column_bound: what a column's cycles are: "compute", or "port" where its links are slower.
         peak_flops: of the grid on these values.
         bytes, stream_s: of all weights if dense: with indices if they are sent, and the seconds of
             the values alone at the stream's bandwidth.
     """
 
     of_waves: tuple[int, float, float, float]
-    linked: bool
+    column_bound: str
     peak_flops: float
     bytes: float
     stream_s: float
@@ -179,21 +179,23 @@ class Wafer(Device):
     ) -> Estimate:
         """A product whose weights pass through the grid."""
         cycles, even, uneven, stream, links = wave_cycles(table, *rates.of_waves)
-        hz = self.clock_hz
-        by_bound = {
-            "compute": even / hz, "imbalance": uneven / hz, "memory": stream / hz,
-            "port": links / hz,
-        }  # fmt: skip
-        if rates.linked:  # a column waits for its links, not for its PEs
-            by_bound["port"] += by_bound.pop("compute")
         flops, moved, stream_s = op.dense_flops, rates.bytes, rates.stream_s
         if op.mask is not None:
             active, weights = op.mask.nnz, op.weights
             flops = flops * active // weights
             moved, stream_s = moved * active / weights, stream_s * active / weights
         floor = max(flops / rates.peak_flops, stream_s)
-        seconds = max(cycles / hz, floor)
-        by_bound["memory"] += seconds - cycles / hz
+        seconds = max(cycles / self.clock_hz, floor)
+        by_bound: dict[str, float] = {}
+        each = seconds / cycles if cycles else 0.0
+        if even:
+            by_bound[rates.column_bound] = even * each
+        if uneven:
+            by_bound["imbalance"] = uneven * each
+        if stream:
+            by_bound["memory"] = stream * each
+        if links:
+            by_bound["port"] = by_bound.get("port", 0.0) + links * each
         return self._estimate(kernel, seconds, floor, moved, flops, by_bound, rejected)
 
     def _estimate(
@@ -207,7 +209,7 @@ class Wafer(Device):
         rejected: tuple[Estimate, ...] = (),
     ) -> Estimate:
         """An Estimate whose interval ends at the roofline `floor_s`."""
-        bound = max(by_bound, key=by_bound.__getitem__) if seconds else "none"
+        bound = max(by_bound, key=by_bound.__getitem__, default="none") if seconds else "none"
         error = seconds * self.model_error
         return Estimate(
             seconds, max(seconds - error, floor_s), seconds + error, seconds * self.clock_hz,
@@ -230,10 +232,12 @@ class Wafer(Device):
         _, features = _oriented(op)
         streamed = (value + sent) * self.clock_hz / self.stream_bandwidth
         return _Rates(
-            (min(self.pe_columns, features), max(busy, linked), streamed, per_output),
-            linked > busy, self.peak_flops(value), op.weight_bytes / value * (value + sent),
-            op.weight_bytes / self.stream_bandwidth,
-        )  # fmt: skip
+            of_waves=(min(self.pe_columns, features), max(busy, linked), streamed, per_output),
+            column_bound="port" if linked > busy else "compute",
+            peak_flops=self.peak_flops(value),
+            bytes=op.weight_bytes / value * (value + sent),
+            stream_s=op.weight_bytes / self.stream_bandwidth,
+        )
 
     def _table(self, op: Op) -> np.ndarray:
         """What the mask gives each wave to do; kept with the mask."""
