@@ -60,7 +60,7 @@ class Mask:
         self._nnz: int | None = None
         self._digest: str | None = None
         self._patterns: dict[Any, bool] = {}
-        self._prices: weakref.WeakKeyDictionary[Any, dict[Any, Any]] | None = None
+        self._prices: dict[int, tuple[weakref.ref[Any], dict[Any, Any]]] = {}
 
     @property
     def array(self) -> np.ndarray:
@@ -127,13 +127,12 @@ class Mask:
         return self._patterns[pattern]
 
     def prices(self, device: Any) -> dict[Any, Any]:
-        """What `device` has already said about this mask; lives as long as both do."""
-        if self._prices is None:
-            self._prices = weakref.WeakKeyDictionary()
-        known = self._prices.get(device)
-        if known is None:
-            known = self._prices[device] = {}
-        return known
+        """What `device` has already said about this mask; keeps no device alive."""
+        held = self._prices.get(id(device))
+        if held is None or held[0]() is not device:  # an id may have been another device's
+            self._prices = {i: h for i, h in self._prices.items() if h[0]() is not None}
+            held = self._prices[id(device)] = weakref.ref(device), {}
+        return held[1]
 
     def _count(self) -> None:
         """Everything that one pass over the matrix can count."""
@@ -155,7 +154,7 @@ class Mask:
         return hash((self.shape, self.nnz))
 
     def __reduce__(self) -> tuple[type[Mask], tuple[np.ndarray]]:
-        # Prices hold devices by weak references, which cannot be pickled; all else is recounted.
+        # Prices hold devices by weak references, which cannot be pickled; counts are made again.
         return Mask, (self._array,)
 
     def __repr__(self) -> str:
