@@ -46,7 +46,9 @@ def net_time(device: Device, pairs: Iterable[tuple[Workload, int]]) -> Estimate:
 
 
 def cumulative(
-    device: Device, pairs: Iterable[tuple[Workload, int]], at_steps: Sequence[int]
+    device: Device,
+    pairs: Iterable[tuple[Workload, int]],
+    at_steps: Sequence[int] | np.ndarray | np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Net seconds spent when each of `at_steps` steps is done, with the interval's ends.
 

@@ -260,12 +260,7 @@ class Workload:
         and the values are written. With `dense_gradient` (RigL and its kin) grad_weight of the
         masked layers loses its mask, since every candidate's gradient is needed.
         """
-        ops = [
-            op.with_mask(None)
-            if dense_gradient and op.phase == "grad_weight" and op.kind in PRODUCTS
-            else op
-            for op in self.ops
-        ]
+        ops = list((self.with_dense_gradients() if dense_gradient else self).ops)
         products = self._products()
         for name in self.masks:
             product = products[name]
@@ -282,6 +277,14 @@ class Workload:
                     weight_bytes=product.weight_bytes,
                 )
             )
+        return Workload(tuple(ops), self.name)
+
+    def with_dense_gradients(self) -> Workload:
+        """The same step with grad_weight computed for inactive weights too, as SNFS needs it."""
+        ops = (
+            op.with_mask(None) if op.phase == "grad_weight" and op.kind in PRODUCTS else op
+            for op in self.ops
+        )
         return Workload(tuple(ops), self.name)
 
     @property

@@ -18,6 +18,7 @@ from sparse_train.tasks._base import check_integer
 DENSE = "dense"
 OPTIMIZERS = ("adamw", "sgd")
 DECAYS = ("cosine", "linear", "none")
+COMPUTE = ("masked", "sparse")
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,14 @@ class TrainConfig:
 
     Attributes:
         task, task_options: a name in `sparse_train.tasks` and its settings.
-        model, preset, model_options: what is trained; options override the preset.
+        model, preset, model_options: what is trained; options override the preset. "" stands
+            for the task's own model, and for its own preset of that model; it is filled in.
         algorithm, algorithm_options: "dense" for no masks, or a name in
             `sparse_train.algorithms` and its settings.
         density, pattern, distribution, schedule, initial_density, update_interval, drop_fraction,
             end_step, layers: as in `sparsify`; without effect where the algorithm is "dense".
+        compute: "masked" multiplies by dense weights with zeros in them; "sparse" runs the masked
+            linear layers on the sparse CPU kernels, with the same losses within rounding.
         steps, batch_size: how long, and on how many windows (images, …) a step.
         optimizer: "adamw" or "sgd". `beta2` is AdamW's; `beta1` is also SGD's momentum.
         learning_rate: the peak, reached after `warmup_steps`; then falls along `decay` to
@@ -38,6 +42,7 @@ class TrainConfig:
         weight_decay: of weights of rank 2 and more; biases and norms have none.
         clip_norm: gradients are scaled down to this norm; None for no limit.
         eval_interval: steps between validations; also before the first and after the last step.
+        test: whether the test set is evaluated too, once, after the last step.
         checkpoint_interval: steps between checkpoints: what a kill can cost.
         seed: of initial weights, batches, masks and dropout.
         threads: of torch; None for what torch has. The number used is recorded.
@@ -46,8 +51,8 @@ class TrainConfig:
 
     task: str = "mlm"
     task_options: Mapping[str, Any] = field(default_factory=dict)
-    model: str = "bert"
-    preset: str = "tiny"
+    model: str = ""
+    preset: str = ""
     model_options: Mapping[str, Any] = field(default_factory=dict)
     algorithm: str = DENSE
     algorithm_options: Mapping[str, Any] = field(default_factory=dict)
@@ -60,6 +65,7 @@ class TrainConfig:
     drop_fraction: float = 0.3
     end_step: int | None = None
     layers: str | tuple[str, ...] | None = None
+    compute: str = "masked"
     steps: int = 1000
     batch_size: int = 16
     optimizer: str = "adamw"
@@ -72,6 +78,7 @@ class TrainConfig:
     beta2: float = 0.98
     clip_norm: float | None = 1.0
     eval_interval: int = 100
+    test: bool = False
     checkpoint_interval: int = 500
     seed: int = 0
     threads: int | None = None
@@ -93,9 +100,15 @@ class TrainConfig:
         if self.clip_norm is not None:
             _number("clip_norm", self.clip_norm, above=0)
         _one_of("task", self.task, TASKS.names())
+        self._fill_in_the_model()
         _one_of("algorithm", self.algorithm, (DENSE, *ALGORITHMS.names()))
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("decay", self.decay, DECAYS)
+        _one_of("compute", self.compute, COMPUTE)
+        for name in ("test", "tensorboard"):
+            if not isinstance(getattr(self, name), bool):
+                value = getattr(self, name)
+                raise InputError(f"{name}: value is {value!r}; allowed is true or false")
         if self.schedule is not None:
             _one_of("schedule", self.schedule, ("constant", *sorted(schedules.NAMED)))
         if self.algorithm == DENSE and self.density != 1:
@@ -106,6 +119,17 @@ class TrainConfig:
             _options(name, getattr(self, name))
         if isinstance(self.layers, list):
             object.__setattr__(self, "layers", tuple(self.layers))
+
+    def _fill_in_the_model(self) -> None:
+        task = TASKS.get(self.task)
+        for name, value in (("model", self.model), ("preset", self.preset)):
+            if not isinstance(value, str):
+                raise InputError(f"{name}: value is {value!r}; allowed is a name")
+        model = self.model or task.default_model
+        if not self.preset and model != task.default_model:
+            raise InputError(f"preset: none given; allowed is a size of model {model!r}")
+        object.__setattr__(self, "model", model)
+        object.__setattr__(self, "preset", self.preset or task.default_preset)
 
     def learning_rate_at(self, step: int) -> float:
         """The rate of step number `step`, counted from 1."""

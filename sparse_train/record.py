@@ -14,6 +14,7 @@ import polars as pl
 from hwsim.device import Device
 from hwsim.errors import InputError
 from hwsim.mask import Mask
+from hwsim.net_time import cumulative
 from hwsim.workload import Workload
 from sparse_train import run_folder
 from sparse_train.config import TrainConfig
@@ -58,21 +59,28 @@ class TrainingRecord:
         config: its settings.
         environment: Python, torch, threads, package version, machine.
         task: what the task said of its data: sizes and digests.
-        metrics: one row per training step (split "train") and per validation; columns `step`,
-            `split`, `loss`, `accuracy`, `learning_rate`, `gradient_norm`, `mask_update`,
-            `elapsed_s`. A training row's loss is that of the batch, before the step's update; a
-            validation row's is after it. Step 0 is before training.
+        training: one row per training step: `step`, `loss`, `learning_rate`, `gradient_norm`,
+            `mask_update`, `elapsed_s`. The loss is that of the batch, before the step's update.
+        measured: one row per evaluation and metric: `step`, `split`, `metric`, `value`, after the
+            step's update. Step 0 is before training. Split "test" only where the config asks.
         densities: one row per mask version and layer: `version`, `first_step`, `layer`, `nnz`,
             `size`, `density`.
+        figures: of the masks so far: `density`; `coverage`, the masked layers' share of the
+            weights; `explored`, the share of their weights that was ever active (ITOP's Rs);
+            `weight_bytes`, `index_bytes`, `moment_bytes` packed by the pattern; `dense_bytes` of
+            the same layers dense. Empty for a dense run.
+        gradient: dense gradients are needed "never", on "update" steps, or "always".
     """
 
     folder: Path
     config: TrainConfig
     environment: dict[str, Any]
     task: dict[str, Any]
-    metrics: pl.DataFrame
+    training: pl.DataFrame
+    measured: pl.DataFrame
     densities: pl.DataFrame
-    dense_gradient: bool
+    figures: dict[str, float | int]
+    gradient: str
 
     @classmethod
     def load(cls, folder: str | Path) -> TrainingRecord:
@@ -91,26 +99,32 @@ class TrainingRecord:
                 config=TrainConfig.from_json(content["config"]),
                 environment=content["environment"],
                 task=content["task"],
-                metrics=run_folder.read_table(
+                training=run_folder.read_table(
                     folder / run_folder.METRICS, run_folder.METRICS_SCHEMA
+                ),
+                measured=run_folder.read_table(
+                    folder / run_folder.EVALUATIONS, run_folder.EVALUATIONS_SCHEMA
                 ),
                 densities=run_folder.read_table(
                     folder / run_folder.DENSITIES, run_folder.DENSITIES_SCHEMA
                 ),
-                dense_gradient=content["dense_gradient"],
+                figures=run_folder.read_figures(folder),
+                gradient=content["gradient"],
             )
         except (KeyError, TypeError) as error:
             raise InputError(f"{folder / run_folder.CONFIG}: {error} is missing") from None
 
     @cached_property
-    def training(self) -> pl.DataFrame:
-        """The metrics' training rows."""
-        return self.metrics.filter(pl.col("split") == "train")
+    def evaluations(self) -> pl.DataFrame:
+        """One row per validation: `step`, `loss`, and a column per further metric of the task."""
+        rows = self.measured.filter(pl.col("split") == "validation")
+        return rows.pivot("metric", index="step", values="value").sort("step")
 
     @cached_property
-    def evaluations(self) -> pl.DataFrame:
-        """The metrics' validation rows."""
-        return self.metrics.filter(pl.col("split") == "validation")
+    def test(self) -> dict[str, float]:
+        """Metrics on the test set after the last step; empty unless the config asks for them."""
+        rows = self.measured.filter(pl.col("split") == "test")
+        return dict(rows.select("metric", "value").iter_rows())
 
     @property
     def steps(self) -> int:
@@ -124,7 +138,7 @@ class TrainingRecord:
     @property
     def wall_s(self) -> float:
         """Seconds this machine trained for, validations and interruptions not counted."""
-        return max(self.metrics["elapsed_s"].to_list(), default=0.0)
+        return max(self.training["elapsed_s"].to_list(), default=0.0)
 
     @cached_property
     def mask_versions(self) -> tuple[tuple[int, Path], ...]:
@@ -169,11 +183,13 @@ class TrainingRecord:
                     n: masks[n] if masks.get(n) == m else m for n, m in fresh.items() if n in priced
                 }
             ordinary = base.with_masks(masks)
+            if self.gradient == "always":
+                ordinary = ordinary.with_dense_gradients()
             at = first
             for update in [u for u in updates if first <= u <= last]:
                 if update > at:
                     yield Segment(at, update - at, ordinary)
-                growth = ordinary.growth_step(dense_gradient=self.dense_gradient)
+                growth = ordinary.growth_step(dense_gradient=self.gradient != "never")
                 yield Segment(update, 1, growth)
                 at = update + 1
             if at <= last:
@@ -190,18 +206,8 @@ class TrainingRecord:
 
     def net_time(self, device: Device) -> NetTime:
         """Net training time up to each validation. The validations themselves cost nothing."""
-        ends = [0]
-        totals = [(0.0, 0.0, 0.0)]
-        for segment in self.iter_segments():
-            price = device.estimate(segment.workload).scaled(segment.steps)
-            seconds, low_s, high_s = totals[-1]
-            ends.append(segment.first_step + segment.steps - 1)
-            totals.append((seconds + price.seconds, low_s + price.low_s, high_s + price.high_s))
         steps = self.evaluations["step"].to_numpy()
-        # All steps of a segment cost the same, so time is a straight line between the ends.
-        expected, low, high = (
-            np.interp(steps, ends, column) for column in zip(*totals, strict=True)
-        )
+        expected, low, high = cumulative(device, self.pairs(), steps)
         return NetTime(steps, expected, low, high)
 
     def seconds_at(self, device: Device) -> tuple[np.ndarray, np.ndarray]:

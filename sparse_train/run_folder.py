@@ -3,8 +3,10 @@
     config.json             settings, environment, digests; written once, before the first step
     workload.json           the operations of one dense training step
     masks/v0000.safetensors one file per mask version: bits, and the first step that used it
-    metrics.parquet         one row per training step and per validation
+    metrics.parquet         one row per training step
+    evaluations.parquet     one row per evaluation and metric
     densities.parquet       one row per mask version and layer
+    figures.json            exploration, coverage and bytes of the masked layers so far
     checkpoint.pt           all that is needed to go on
     weights.safetensors     the trained weights; written when the run is complete
 
@@ -34,11 +36,13 @@ from hwsim.mask import Mask
 from hwsim.workload import Op, Workload
 from sparse_train._atomic import remove_leftovers, replacing, write_json
 
-FORMAT = 1
+FORMAT = 2
 CONFIG = "config.json"
 WORKLOAD = "workload.json"
 METRICS = "metrics.parquet"
+EVALUATIONS = "evaluations.parquet"
 DENSITIES = "densities.parquet"
+FIGURES = "figures.json"
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "weights.safetensors"
 MASKS = "masks"
@@ -46,13 +50,17 @@ LOCK = ".lock"
 
 METRICS_SCHEMA = {
     "step": pl.Int64,
-    "split": pl.String,
     "loss": pl.Float64,
-    "accuracy": pl.Float64,
     "learning_rate": pl.Float64,
     "gradient_norm": pl.Float64,
     "mask_update": pl.Boolean,
     "elapsed_s": pl.Float64,
+}
+EVALUATIONS_SCHEMA = {
+    "step": pl.Int64,
+    "split": pl.String,
+    "metric": pl.String,
+    "value": pl.Float64,
 }
 DENSITIES_SCHEMA = {
     "version": pl.Int64,
@@ -153,6 +161,21 @@ def read_table(path: Path, schema: Mapping[str, Any]) -> pl.DataFrame:
     if dict(table.schema) != dict(schema):
         raise InputError(f"{path}: columns are {table.columns}; allowed: {', '.join(schema)}")
     return table
+
+
+def write_figures(folder: Path, figures: Mapping[str, float | int]) -> None:
+    write_json(folder / FIGURES, dict(figures))
+
+
+def read_figures(folder: Path) -> dict[str, float | int]:
+    """Figures of the masks; empty if there are none yet."""
+    path = folder / FIGURES
+    if not path.is_file():
+        return {}
+    content = _json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not the figures of a run")
+    return content
 
 
 def mask_path(folder: Path, version: int) -> Path:

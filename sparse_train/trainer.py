@@ -20,9 +20,10 @@ from torch.optim import Optimizer
 
 from hwsim.errors import InputError
 from sparse_train import run_folder
-from sparse_train.config import DENSE, TrainConfig
+from sparse_train.config import TrainConfig
+from sparse_train.metrics import Explored, run_figures
 from sparse_train.record import TrainingRecord
-from sparse_train.sparsify import Sparsifier, sparsify
+from sparse_train.sparse_linear import SparseCompute
 from sparse_train.tasks import Prepared, make_task
 
 
@@ -58,20 +59,31 @@ class Run:
         self.task = task
         self.model = task.build_model(config.model, config.preset, config.model_options)
         self.optimizer = make_optimizer(config, self.model)
-        self.sparsifier = _make_sparsifier(config, self.model, self.optimizer)
+        self.sparsifier = task.make_sparsifier(config, self.model, self.optimizer)
+        if config.compute == "sparse" and self.sparsifier is not None:
+            SparseCompute(self.sparsifier, config.threads)
         self._parameters = list(self.model.parameters())
         self.model.train()
         self.step = 0
         self.elapsed_s = 0.0
         self.metrics: list[dict[str, Any]] = []
+        self.evaluations: list[dict[str, Any]] = []
         self.densities: list[dict[str, Any]] = []
+        self.explored = Explored()
 
     @property
     def mask_version(self) -> int:
         return 0 if self.sparsifier is None else self.sparsifier.version
 
+    def before_step(self) -> bool:
+        """Lets the task prepare the next step; whether it changed the masks."""
+        started = time.perf_counter()
+        changed = self.task.before_step(self.step + 1, self.model, self.sparsifier)
+        self.elapsed_s += time.perf_counter() - started
+        return changed
+
     def advance(self) -> tuple[float, bool]:
-        """One training step.
+        """One training step, after `before_step`.
 
         Returns:
             the batch's loss, and whether a mask changed.
@@ -102,13 +114,21 @@ class Run:
         changed = self.sparsifier.step() if self.sparsifier is not None else False
         self.step = step
         self.elapsed_s += time.perf_counter() - started
-        self._note("train", loss=value, learning_rate=rate, gradient_norm=norm, mask_update=updates)
+        self.metrics.append(
+            {
+                "step": step, "loss": value, "learning_rate": rate, "gradient_norm": norm,
+                "mask_update": updates, "elapsed_s": self.elapsed_s,
+            }
+        )  # fmt: skip
         return value, changed
 
-    def evaluate(self) -> dict[str, float]:
-        """Validation metrics, recorded."""
-        found = self.task.evaluate(self.model, "validation")
-        self._note("validation", loss=found["loss"], accuracy=found.get("accuracy"))
+    def evaluate(self, split: str = "validation") -> dict[str, float]:
+        """Metrics of a split, recorded."""
+        found = self.task.evaluate(self.model, split)
+        self.evaluations += [
+            {"step": self.step, "split": split, "metric": name, "value": float(value)}
+            for name, value in found.items()
+        ]
         return found
 
     def note_masks(self) -> None:
@@ -116,16 +136,18 @@ class Run:
         if self.sparsifier is None:
             return
         head = {"version": self.mask_version, "first_step": self.step + 1}
+        masks = self.sparsifier.masks()
+        self.explored.add(masks)
         self.densities += [
             {**head, "layer": n, "nnz": m.nnz, "size": m.size, "density": m.density}
-            for n, m in self.sparsifier.masks().items()
+            for n, m in masks.items()
         ]
 
-    def _note(self, split: str, **values: Any) -> None:
-        row = dict.fromkeys(run_folder.METRICS_SCHEMA)
-        row.update(step=self.step, split=split, elapsed_s=self.elapsed_s, mask_update=False)
-        row.update(values)
-        self.metrics.append(row)
+    def figures(self) -> dict[str, float | int]:
+        """Exploration, coverage and bytes of the masked layers; empty for a dense run."""
+        if self.sparsifier is None:
+            return {}
+        return {**run_figures(self.sparsifier), "explored": self.explored.rate}
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and strings only, for `torch.load(weights_only=True)`."""
@@ -135,6 +157,7 @@ class Run:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "sparsifier": None if self.sparsifier is None else self.sparsifier.state_dict(),
+            "task": self.task.state_dict(),
             "torch_random": torch.get_rng_state(),
         }
 
@@ -144,6 +167,7 @@ class Run:
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.sparsifier is not None:
             self.sparsifier.load_state_dict(saved["sparsifier"])
+        self.task.load_state_dict(saved["task"])
         torch.set_rng_state(saved["torch_random"])
         self.step = saved["step"]
         self.elapsed_s = saved["elapsed_s"]
@@ -215,30 +239,6 @@ def private_randomness(seed: int) -> Iterator[None]:
         yield
 
 
-def _make_sparsifier(
-    config: TrainConfig, model: nn.Module, optimizer: Optimizer
-) -> Sparsifier | None:
-    if config.algorithm == DENSE:
-        return None
-    return sparsify(
-        model,
-        optimizer,
-        config.algorithm,
-        density=config.density,
-        pattern=config.pattern,
-        distribution=config.distribution,
-        schedule=config.schedule,
-        initial_density=config.initial_density,
-        update_interval=config.update_interval,
-        drop_fraction=config.drop_fraction,
-        end_step=config.end_step,
-        total_steps=config.steps,
-        layers=config.layers,
-        seed=config.seed,
-        **config.algorithm_options,
-    )
-
-
 def _check_same(folder: Path, config: TrainConfig, known: dict[str, Any]) -> None:
     theirs = TrainConfig.from_json(known.get("config", {}))
     key = config.first_difference(theirs)
@@ -281,11 +281,17 @@ def _open(folder: Path, run: Run, known: dict[str, Any] | None) -> None:
     run.load_state_dict(saved)
     metrics = run_folder.read_table(folder / run_folder.METRICS, run_folder.METRICS_SCHEMA)
     densities = run_folder.read_table(folder / run_folder.DENSITIES, run_folder.DENSITIES_SCHEMA)
+    evaluations = run_folder.read_table(
+        folder / run_folder.EVALUATIONS, run_folder.EVALUATIONS_SCHEMA
+    )
     run.metrics = [row for row in metrics.iter_rows(named=True) if row["step"] <= run.step]
+    run.evaluations = [row for row in evaluations.iter_rows(named=True) if row["step"] <= run.step]
     run.densities = [
         row for row in densities.iter_rows(named=True) if row["version"] <= run.mask_version
     ]
     run_folder.drop_masks_after(folder, run.mask_version if run.sparsifier else -1)
+    for path in run_folder.mask_versions(folder):
+        run.explored.add(run_folder.read_masks(path)[1])
 
 
 def _loop(
@@ -302,11 +308,15 @@ def _loop(
         with _interrupt_deferred() as interrupted:
             while run.step < last:
                 whole = False
+                if run.before_step():
+                    _write_masks(folder, run)
                 loss, changed = run.advance()
                 if changed:
                     _write_masks(folder, run)
                 due = run.step % config.eval_interval == 0 or run.step == config.steps
                 validation = run.evaluate() if due else None
+                if run.step == config.steps and config.test:
+                    run.evaluate("test")
                 if board is not None:
                     _show(board, run, loss, validation)
                 if run.step % config.checkpoint_interval == 0 and run.step < last:
@@ -336,10 +346,14 @@ def _save(folder: Path, run: Run) -> None:
 
 
 def _write_tables(folder: Path, run: Run) -> None:
-    run_folder.write_table(folder / run_folder.METRICS, run.metrics, run_folder.METRICS_SCHEMA)
-    run_folder.write_table(
-        folder / run_folder.DENSITIES, run.densities, run_folder.DENSITIES_SCHEMA
+    tables = (
+        (run_folder.METRICS, run.metrics, run_folder.METRICS_SCHEMA),
+        (run_folder.EVALUATIONS, run.evaluations, run_folder.EVALUATIONS_SCHEMA),
+        (run_folder.DENSITIES, run.densities, run_folder.DENSITIES_SCHEMA),
     )
+    for name, rows, schema in tables:
+        run_folder.write_table(folder / name, rows, schema)
+    run_folder.write_figures(folder, run.figures())
 
 
 def _write_masks(folder: Path, run: Run) -> None:
@@ -366,7 +380,7 @@ def _facts(run: Run) -> dict[str, Any]:
         },
         "task": run.task.describe(),
         "model": {"parameters": sum(p.numel() for p in run.model.parameters())},
-        "dense_gradient": run.sparsifier is not None and run.sparsifier.needs_dense_gradient,
+        "gradient": "never" if run.sparsifier is None else run.sparsifier.algorithm.gradient,
     }
 
 

@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
         short_help="Train a network, dense or sparse, and price the run.",
         epilog=options.examples(
             "nettime train --algorithm rigl --density 0.1 --run runs/rigl",
+            "nettime train --algorithm rigl --density 0.1 --compute sparse --run runs/real",
             "nettime train --steps 2000 --learning-rate 0.001 --run runs/dense",
             "nettime train --text my_folder --set warmup_steps=50 --run runs/mine",
             "nettime train --algorithm set --density 0.2 --run runs/set --json",
@@ -44,7 +45,16 @@ def train(
     distribution: Annotated[
         str, typer.Option(help="How layers share the weights: uniform, er or erk.")
     ] = "erk",
-    preset: Annotated[str, typer.Option(help="Size of the model: tiny, mini, small…")] = "tiny",
+    task: Annotated[str, typer.Option(help="What is learnt; a wrong name lists all.")] = "mlm",
+    model: Annotated[
+        str | None, typer.Option(help="Kind of network; default: the task's own.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Size of the model: tiny, mini, small…; default: the task's.")
+    ] = None,
+    compute: Annotated[
+        str, typer.Option(help="masked, or sparse: masked linear layers on sparse CPU kernels.")
+    ] = "masked",
     text: Annotated[
         str | None, typer.Option(help="A text file or folder; default: Python's own library.")
     ] = None,
@@ -67,10 +77,11 @@ def train(
     devices = options.load_devices(device)
     content: dict[str, Any] = {
         "algorithm": algorithm, "density": _density(algorithm, density, sparsity),
-        "pattern": pattern, "distribution": distribution, "preset": preset, "steps": steps,
+        "pattern": pattern, "distribution": distribution, "steps": steps, "task": task,
         "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed,
-        "task_options": {} if text is None else {"text": text},
+        "task_options": {} if text is None else {"text": text}, "compute": compute,
     }  # fmt: skip
+    content |= {k: v for k, v in (("model", model), ("preset", preset)) if v is not None}
     config = _config(content, settings or [])
     from analysis.console import print_json, progress_bar, resumable, stdout
     from analysis.runs import contender

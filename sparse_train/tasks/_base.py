@@ -5,13 +5,19 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from torch import Tensor, nn
 
 from hwsim.errors import InputError
 from hwsim.registry import Registry, unknown
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from sparse_train.config import TrainConfig
+    from sparse_train.sparsifier import Sparsifier
 
 TASKS = Registry("task", "sparse_train.tasks", "TASK")
 Batch = dict[str, Tensor]
@@ -20,8 +26,10 @@ Batch = dict[str, Tensor]
 class Prepared(ABC):
     """A task with its data at hand.
 
-    Nothing here keeps a position: what a step trains on depends on its arguments alone. So a
-    resumed run goes on exactly, and all runs with one seed see the same batches.
+    Most tasks keep no position: what a step trains on depends on its arguments alone. So a
+    resumed run goes on exactly, and all runs with one seed see the same batches. A task whose data
+    come of training itself (an agent's experience) keeps all that it needs to go on in
+    `state_dict`.
 
     Attributes:
         metric: the entry of `evaluate` that decides which of two models is better.
@@ -56,6 +64,8 @@ class Prepared(ABC):
     def evaluate(self, model: nn.Module, split: str = "validation") -> dict[str, float]:
         """Metrics on the fixed batches of "validation" or "test", the same for all models.
 
+        One of them is "loss", which training means to lower.
+
         The model is in evaluation mode meanwhile, no random number is drawn, and its mode is as
         before afterwards. Test data is read only when "test" is asked for.
         """
@@ -64,9 +74,63 @@ class Prepared(ABC):
     def describe(self) -> dict[str, Any]:
         """Sizes and digests for the record, as JSON has them."""
 
+    def make_sparsifier(
+        self, config: TrainConfig, model: nn.Module, optimizer: Optimizer
+    ) -> Sparsifier | None:
+        """What keeps the model sparse; None for a dense run."""
+        if config.algorithm == "dense":
+            return None
+        from sparse_train.sparsify import sparsify
+
+        return sparsify(
+            model,
+            optimizer,
+            config.algorithm,
+            density=config.density,
+            pattern=config.pattern,
+            distribution=config.distribution,
+            schedule=config.schedule,
+            initial_density=config.initial_density,
+            update_interval=config.update_interval,
+            drop_fraction=config.drop_fraction,
+            end_step=config.end_step,
+            total_steps=config.steps,
+            layers=config.layers,
+            seed=config.seed,
+            **config.algorithm_options,
+        )
+
+    def before_step(self, step: int, model: nn.Module, sparsifier: Sparsifier | None) -> bool:
+        """Called before the batch of step number `step` is asked for.
+
+        Returns:
+            whether it changed the masks; a new version is then recorded, which serves this step.
+        """
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers and strings that the task needs to go on; part of each checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a `state_dict`.
+
+        Raises:
+            InputError: a state that is not this task's.
+        """
+        if state:
+            raise InputError(f"task state: has {', '.join(state)}; this task has none")
+
 
 class Task(ABC):
-    """The settings of a task: a frozen dataclass of numbers and strings, checked when made."""
+    """The settings of a task: a frozen dataclass of numbers and strings, checked when made.
+
+    Attributes:
+        default_model, default_preset: what is trained on it where nothing else is asked for.
+    """
+
+    default_model: ClassVar[str]
+    default_preset: ClassVar[str]
 
     @abstractmethod
     def prepare(self) -> Prepared:

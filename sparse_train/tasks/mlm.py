@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -41,6 +41,9 @@ class MaskedLanguageModelling(Task):
     token, 10 % stay. Deviation: each window hides exactly round(hidden_share · tokens) of them, so
     that all steps cost the same, and windows are cut anywhere, without next-sentence prediction.
     """
+
+    default_model: ClassVar[str] = "bert"
+    default_preset: ClassVar[str] = "tiny"
 
     text: str = STDLIB
     vocabulary_size: int = 2048

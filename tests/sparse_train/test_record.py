@@ -81,9 +81,11 @@ def test_a_stored_workload_comes_back_equal(record, tmp_path):
     assert run_folder.read_workload(tmp_path).digest == record.base_workload.digest
 
 
-@pytest.mark.parametrize("file", ["config.json", "metrics.parquet", "densities.parquet"])
+@pytest.mark.parametrize(
+    "file", ["config.json", "metrics.parquet", "evaluations.parquet", "densities.parquet"]
+)
 def test_a_half_written_file_is_named(record, tmp_path, file):
-    for name in ("config.json", "metrics.parquet", "densities.parquet"):
+    for name in ("config.json", "metrics.parquet", "evaluations.parquet", "densities.parquet"):
         content = (record.folder / name).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) // 2] if name == file else content)
     with pytest.raises(InputError, match=file):
@@ -99,3 +101,40 @@ def test_a_half_written_mask_file_is_named(tmp_path):
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="not a run"):
         TrainingRecord.load(tmp_path)
+
+
+def test_a_half_written_figures_file_is_named(record, tmp_path):
+    for name in ("config.json", "figures.json"):
+        content = (record.folder / name).read_bytes()
+        (tmp_path / name).write_bytes(
+            content[: len(content) // 2] if name == "figures.json" else content
+        )
+    with pytest.raises(InputError, match=r"figures\.json"):
+        TrainingRecord.load(tmp_path)
+
+
+def test_what_was_explored_is_the_union_of_all_masks(record):
+    ever = [np.zeros(m.shape, bool) for m in record.masks(0).values()]
+    for version in range(len(record.mask_versions)):
+        for union, mask in zip(ever, record.masks(version).values(), strict=True):
+            union |= mask.array
+    rate = sum(int(u.sum()) for u in ever) / sum(u.size for u in ever)
+    assert record.figures["explored"] == pytest.approx(rate, rel=1e-12)
+    assert record.figures["explored"] > record.figures["density"]
+
+
+def test_test_metrics_are_there_only_when_asked_for(record, text_folder, tmp_path):
+    assert record.test == {}
+    asked = train(tiny(text_folder, steps=4, test=True), tmp_path / "run")
+    assert asked.test.keys() == {"loss", "accuracy"}
+    assert asked.evaluations["step"].to_list() == [0, 4]
+
+
+def test_always_dense_gradients_cost_more_in_every_step(text_folder, tmp_path):
+    set_, snfs = (
+        train(tiny(text_folder, algorithm=name, steps=4), tmp_path / name)
+        for name in ("set", "snfs")
+    )
+    assert (set_.gradient, snfs.gradient) == ("never", "always")
+    for mine, theirs in zip(set_.segments(), snfs.segments(), strict=True):
+        assert mine.workload.phase("grad_weight").flops < theirs.workload.phase("grad_weight").flops

@@ -60,7 +60,9 @@ def exact(record: TrainingRecord):
     """All that must be equal to the bit: losses, norms, densities, masks, weights."""
     state = run_folder.read_checkpoint(record.folder)
     return (
-        record.metrics.drop("elapsed_s").rows(),
+        record.training.drop("elapsed_s").rows(),
+        record.measured.rows(),
+        record.figures,
         record.densities.rows(),
         [first for first, _ in record.mask_versions],
         [{n: m.digest for n, m in record.masks(v).items()}

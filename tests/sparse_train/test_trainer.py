@@ -19,7 +19,7 @@ from sparse_train.trainer import Diverged, train
 
 
 def losses(record):
-    return record.metrics["loss"].to_list()
+    return record.training["loss"].to_list() + record.evaluations["loss"].to_list()
 
 
 def test_same_config_gives_the_same_run_and_another_seed_another(text_folder, tmp_path):
@@ -199,3 +199,16 @@ def test_tensorboard_events_are_written_when_asked_for(text_folder, tmp_path):
     pytest.importorskip("tensorboard")
     train(tiny(text_folder, steps=3, tensorboard=True), tmp_path / "run")
     assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
+
+
+def test_the_model_is_the_tasks_own_unless_it_is_named():
+    assert (TrainConfig().model, TrainConfig().preset) == ("bert", "tiny")
+    assert TrainConfig(preset="mini").preset == "mini"
+    with pytest.raises(InputError, match="preset: none given"):
+        TrainConfig(model="mlp")
+
+
+@pytest.mark.parametrize("key", ["test", "tensorboard", "compute", "model"])
+def test_a_setting_of_another_kind_is_refused(key):
+    with pytest.raises(InputError, match=key):
+        TrainConfig(**{key: 3})
