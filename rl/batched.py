@@ -2,58 +2,89 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from tensordict import TensorDict
-from torchrl.data import Bounded, Categorical, Composite, Unbounded
-from torchrl.envs import EnvBase
+from torch import Tensor
 
 from rl.act import step_density
+from rl.interface import ScheduleEnv
 from rl.moment import Moment
-from rl.observe import GLOBAL_FEATURES, LAYER_FEATURES, log_share
+from rl.observe import GLOBAL_FEATURES, LAYER_FEATURES, log_share, stack
 from rl.rewards import REWARDS
 from rl.whitebox import Networks, WhiteBoxConfig, draw
 
+Draw = Callable[[WhiteBoxConfig, int, torch.Generator, int], Networks]
+_COUNTERS = ("done", "spent", "flops", "decisions", "density", "last_density")
 
-class WhiteBoxEnv(EnvBase):
-    """`batch` training runs side by side; every reset draws a network and a device.
 
-    Observation: `layers` (batch, width, F), `whole` (batch, G), `live` (batch, width).
-    Action: (batch, width) in {sparsify, keep, densify}. Time is in units of the dense run.
-    An episode ends when the target is reached or the budget of decisions is used up; the latter
-    is `terminated` too, since the agent sees its progress and the reward charges what is left.
+class WhiteBoxEnv(ScheduleEnv):
+    """`batch` training runs by formula; every reset draws a network and a device.
+
+    What it offers is in `rl.interface`. Time is in units of the dense run. An episode ends when
+    the target is reached or the budget of decisions is used up; the latter is `terminated` too,
+    since the agent sees its progress and the reward charges what is left. Losses,
+    gradients and activations are not part of the formula: their features are 0.
+
+    Args:
+        source: what networks are drawn by; `rl.whitebox.draw`, or that of a fitted surrogate.
     """
 
     def __init__(
         self, config: WhiteBoxConfig, batch: int, *, reward: str = "log_ratio", width: int = 0,
-        seed: int = 0,
+        mode: str = "step", seed: int = 0, source: Draw = draw,
     ) -> None:  # fmt: skip
-        super().__init__(batch_size=torch.Size([batch]))
+        super().__init__(
+            batch, width or config.layers[1], mode=mode, factor=config.factor,
+            min_density=config.min_density, seed=seed,
+        )  # fmt: skip
         self.config = config
-        self.width = width or config.layers[1]
+        self.source = source
         self.reward_function = REWARDS.get(reward)
-        self.rng = torch.Generator().manual_seed(seed)
-        b, w = batch, self.width
-        self.observation_spec = Composite(
-            layers=Unbounded((b, w, len(LAYER_FEATURES))),
-            whole=Unbounded((b, len(GLOBAL_FEATURES))),
-            live=Categorical(2, shape=(b, w), dtype=torch.bool),
-            density=Bounded(0.0, 1.0, (b, w)),
-            time=Unbounded((b, 1)),
-            shape=(b,),
-        )
-        self.action_spec = Categorical(3, shape=(b, w))
-        self.reward_spec = Unbounded((b, 1))
-        flag = Categorical(2, shape=(b, 1), dtype=torch.bool)
-        self.full_done_spec = Composite(
-            done=flag.clone(), terminated=flag.clone(), truncated=flag.clone(), shape=(b,)
-        )
 
-    def _set_seed(self, seed: int | None) -> None:
-        self.rng.manual_seed(0 if seed is None else seed)
+    @property
+    def live(self) -> Tensor:
+        return self.networks.live
+
+    @property
+    def progress(self) -> Tensor:
+        return self.done
+
+    @property
+    def elapsed(self) -> Tensor:
+        return self.decisions / self.config.decisions
+
+    @property
+    def fixed_time(self) -> Tensor:  # type: ignore[override]
+        return self.networks.fixed
+
+    def layer_time(self, density: Tensor) -> Tensor:
+        return self.networks.time(density)
+
+    def layer_progress(self, density: Tensor) -> Tensor:
+        return self.networks.progress(density, self.done)
+
+    def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
+        return {
+            "stream": self.rng.get_state(),
+            "networks": dict(vars(self.networks)) if hasattr(self, "networks") else {},
+            "counters": {name: getattr(self, name).clone() for name in _COUNTERS}
+            if hasattr(self, "networks")
+            else {},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # type: ignore[override]
+        self.rng.set_state(state["stream"])
+        if state["networks"]:
+            self.networks = Networks(**state["networks"])
+            for name in _COUNTERS:
+                setattr(self, name, state["counters"][name].clone())
 
     def _reset(self, tensordict: TensorDict | None = None, **_: object) -> TensorDict:
         b, w = self.batch_size[0], self.width
-        fresh = draw(self.config, b, self.rng, w)
+        fresh = self.source(self.config, b, self.rng, w)
         which = torch.ones(b, dtype=torch.bool)
         if tensordict is not None and "_reset" in tensordict:
             which = tensordict["_reset"].reshape(b)
@@ -82,7 +113,12 @@ class WhiteBoxEnv(EnvBase):
     def _step(self, tensordict: TensorDict) -> TensorDict:
         c, net = self.config, self.networks
         before = self._moment()
-        self.density = step_density(self.density, tensordict["action"], c.factor, c.min_density)
+        action = tensordict["action"]
+        if self.mode == "step":
+            moved = step_density(self.density, action, c.factor, c.min_density)
+        else:
+            moved = torch.where(net.live, action.clamp(c.min_density, 1.0), self.density)
+        self.density = moved
         interval = 1.0 / c.decisions
         gain = interval * net.progress(self.density, self.done).sum(1)
         # The target may lie within the interval: then only its first part is run.
@@ -105,40 +141,42 @@ class WhiteBoxEnv(EnvBase):
             accuracy=self.done,
         )  # fmt: skip
 
-    def _observation(self, over: torch.Tensor) -> TensorDict:
+    def _observation(self, over: Tensor) -> TensorDict:
         c, net, d = self.config, self.networks, self.density
         lower = (d * c.factor).clamp(min=c.min_density)
         upper = (d / c.factor).clamp(max=1.0)
+        least = torch.full_like(d, c.min_density)
         time, gain = net.time(d), net.progress(d, self.done)
-        step = net.fixed + time.sum(1)
-        pace = gain.sum(1)
+        step, pace = net.fixed + time.sum(1), gain.sum(1)
         # Progress is read off gradients in a real run, so what is seen of it is noisy.
         noise = torch.exp(c.noise * torch.randn(*gain.shape, generator=self.rng))
-        saved = (time - net.time(lower)) / step[:, None]
-        added = (net.time(upper) - time) / step[:, None]
-        lost = (gain - net.progress(lower, self.done)) / pace[:, None] * noise
-        gained = (net.progress(upper, self.done) - gain) / pace[:, None] * noise
-        least = torch.full_like(d, c.min_density)
-        most_saved = (time - net.time(least)) / step[:, None]
-        most_lost = (gain - net.progress(least, self.done)) / pace[:, None] * noise
-        layers = torch.stack(
-            [
-                torch.log(d) / -torch.log(torch.tensor(c.min_density)),
-                log_share(time / step[:, None]),
-                log_share(saved),
-                log_share(added),
-                log_share(lost),
-                log_share(gained),
-                log_share(most_saved) - log_share(most_lost),
-            ],
-            -1,
+        most_saved = log_share((time - net.time(least)) / step[:, None])
+        most_lost = log_share((gain - net.progress(least, self.done)) / pace[:, None] * noise)
+        log_density = torch.log(d) / -torch.log(torch.tensor(c.min_density))
+        layers = stack(
+            LAYER_FEATURES,
+            log_density=log_density,
+            cost_share=log_share(time / step[:, None]),
+            time_saved=log_share((time - net.time(lower)) / step[:, None]),
+            time_added=log_share((net.time(upper) - time) / step[:, None]),
+            progress_lost=log_share(
+                (gain - net.progress(lower, self.done)) / pace[:, None] * noise
+            ),
+            progress_gained=log_share(
+                (net.progress(upper, self.done) - gain) / pace[:, None] * noise
+            ),
+            time_over_progress=most_saved - most_lost,
         )
         live = net.live
-        mean_log = (layers[..., 0] * live).sum(1) / live.sum(1)
-        whole = torch.stack(
-            [self.done, torch.log(self.spent + 1.0 - self.done), net.fixed / step, mean_log,
-             net.slope[:, 0] / 2.5], -1,
-        )  # fmt: skip
+        whole = stack(
+            GLOBAL_FEATURES,
+            done=self.done,
+            log_time=torch.log(self.spent + 1.0 - self.done),
+            fixed_share=net.fixed / step,
+            mean_log_density=(log_density * live).sum(1) / live.sum(1),
+            kernel_slope=net.slope[:, 0] / 2.5,
+            elapsed=self.elapsed,
+        )
         return TensorDict(
             {
                 "layers": layers * live[..., None],

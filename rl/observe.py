@@ -16,8 +16,14 @@ LAYER_FEATURES = (
     "progress_lost",
     "progress_gained",
     "time_over_progress",
+    "log_gradient",
+    "log_gradient_to_mean",
+    "activation_mean",
+    "log_activation_variance",
 )
-GLOBAL_FEATURES = ("done", "log_time", "fixed_share", "mean_log_density", "kernel_slope")
+GLOBAL_FEATURES = (
+    "done", "log_time", "fixed_share", "mean_log_density", "kernel_slope", "elapsed", "loss_gap",
+)  # fmt: skip
 HARDWARE_LAYER_FEATURES = ("cost_share", "time_saved", "time_added", "time_over_progress")
 HARDWARE_GLOBAL_FEATURES = ("log_time", "fixed_share", "kernel_slope")
 FLOOR = 1e-4  # shares below this are all the same to the agent
@@ -35,3 +41,11 @@ def zero_hardware(layers: torch.Tensor, whole: torch.Tensor) -> tuple[torch.Tens
     layers[..., [LAYER_FEATURES.index(f) for f in HARDWARE_LAYER_FEATURES]] = 0.0
     whole[..., [GLOBAL_FEATURES.index(f) for f in HARDWARE_GLOBAL_FEATURES]] = 0.0
     return layers, whole
+
+
+def stack(names: tuple[str, ...], **features: torch.Tensor) -> torch.Tensor:
+    """Features in the order of `names` along a new last dimension; 0 where one is not given."""
+    if extra := set(features) - set(names):
+        raise ValueError(f"features {sorted(extra)} are not among {names}")
+    like = next(iter(features.values()))
+    return torch.stack([features.get(name, torch.zeros_like(like)) for name in names], -1)
