@@ -70,6 +70,24 @@ class Prepared(ABC):
         before afterwards. Test data is read only when "test" is asked for.
         """
 
+    def evaluation_batches(self, split: str = "validation") -> list[Batch]:
+        """The fixed batches of `evaluate`, for those who train many models at once.
+
+        Raises:
+            InputError: the task has none, or another split than "validation" or "test".
+        """
+        raise InputError(
+            f"task {type(self).__name__}: it has no fixed evaluation batches; allowed is a task "
+            "that has them, so that many networks can be evaluated at once"
+        )
+
+    def measure(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """The metrics of one batch as scalar tensors, without a look at values: it can be vmapped.
+
+        "loss", and what else the task can tell of a batch by itself.
+        """
+        return {"loss": self.loss(model, batch)}
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Sizes and digests for the record, as JSON has them."""

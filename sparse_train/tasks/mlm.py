@@ -131,15 +131,12 @@ class PreparedText(Prepared):
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str = "validation") -> dict[str, float]:
         """Mean loss over all hidden tokens, in nats, and the share guessed right."""
-        if split not in _EVALUATION_SPLITS:
-            raise InputError(f"split: value is {split!r}; allowed: {', '.join(_EVALUATION_SPLITS)}")
-        if split not in self._evaluation:
-            self._evaluation[split] = self._fixed_batches(split)
+        batches = self.evaluation_batches(split)
         was_training = model.training
         model.eval()
         loss = right = n_hidden = 0.0
         try:
-            for batch in self._evaluation[split]:
+            for batch in batches:
                 outcome = model(**batch)
                 n = batch["labels"].numel()
                 loss += float(outcome.loss) * n
@@ -148,6 +145,18 @@ class PreparedText(Prepared):
         finally:
             model.train(was_training)
         return {"loss": loss / n_hidden, "accuracy": right / n_hidden}
+
+    def evaluation_batches(self, split: str = "validation") -> list[Batch]:
+        if split not in _EVALUATION_SPLITS:
+            raise InputError(f"split: value is {split!r}; allowed: {', '.join(_EVALUATION_SPLITS)}")
+        if split not in self._evaluation:
+            self._evaluation[split] = self._fixed_batches(split)
+        return self._evaluation[split]
+
+    def measure(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        outcome = model(**batch)
+        right = (outcome.logits.argmax(-1) == batch["labels"]).float().mean()
+        return {"loss": outcome.loss, "accuracy": right}
 
     def _stream(self, split: str) -> np.ndarray:
         tokens = self.tokenized.stream(split)
