@@ -92,6 +92,15 @@ class Prepared(ABC):
     def describe(self) -> dict[str, Any]:
         """Sizes and digests for the record, as JSON has them."""
 
+    def narrowed(
+        self, model: str, preset: str, options: Mapping[str, Any], share: float
+    ) -> dict[str, Any] | None:
+        """Options of the same model at about `share` of its hidden width, for `build_model`.
+
+        What comparisons take the narrower dense model from. None: these models have no width.
+        """
+        return None
+
     def make_sparsifier(
         self, config: TrainConfig, model: nn.Module, optimizer: Optimizer
     ) -> Sparsifier | None:

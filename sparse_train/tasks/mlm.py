@@ -119,6 +119,16 @@ class PreparedText(Prepared):
                 )
         return Bert(BertConfig.preset(preset, **sizes, **options))
 
+    def narrowed(
+        self, model: str, preset: str, options: Mapping[str, Any], share: float
+    ) -> dict[str, Any]:
+        """Width in multiples of 8, inner width in proportion, a head count that divides."""
+        from sparse_train.models.bert import BertConfig
+
+        full = BertConfig.preset(preset, **options)
+        one = full.scaled(min(full.width, max(8, 8 * round(share * full.width / 8))))
+        return {**options, "width": one.width, "ffn": one.ffn, "heads": one.heads}
+
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """input_ids (batch, tokens), positions and labels (batch, hidden), all int64."""
         rng = stream(_TRAINING, seed, step)
