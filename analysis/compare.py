@@ -1,0 +1,391 @@
+"""Algorithms × densities × seeds on one task, each at its best learning rate.
+
+    table = compare(Plan(TrainConfig(task="mlm", preset="mini"), seeds=(0, 1, 2)), folder)
+
+Every run lies in a folder of its own below `folder`: what was killed goes on, what is complete is
+only read. All contenders of one seed see the same batches, so that differences are taken by seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis import units
+from hwsim import InputError
+
+if TYPE_CHECKING:
+    from analysis.compare_table import Table
+    from sparse_train.config import TrainConfig
+
+Progress = Callable[[str, int, int, str], None]  # what is done, units done, of how many, a note
+CALLED = {
+    "static": "static", "set": "SET", "rigl": "RigL", "srigl": "SRigL", "snfs": "SNFS",
+    "gmp": "GMP", "granet": "GraNet", "deep_r": "DeepR", "top_kast": "Top-KAST",
+    "sr_ste": "SR-STE", "nest": "NeST",
+}  # fmt: skip
+# Settings of a run that a comparison decides itself.
+DECIDED = (
+    "algorithm", "algorithm_options", "density", "seed", "learning_rate", "warmup_steps", "test",
+    "eval_interval", "checkpoint_interval",
+)  # fmt: skip
+# What a variant of an algorithm may set of a run, beside the algorithm's own options.
+_VARIES = (
+    "pattern", "distribution", "schedule", "initial_density", "update_interval", "drop_fraction",
+    "compute",
+)  # fmt: skip
+# Of the short runs that choose a learning rate: a seed of their own, so that none is favoured.
+TUNING_SEED = 1_000_003
+CHECKPOINT_INTERVAL = 100
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An algorithm with its settings.
+
+    Attributes:
+        algorithm: a name in sparse_train.algorithms.
+        settings: of TrainConfig, one of pattern, distribution, schedule, …
+        options: of the algorithm.
+        label: what tables call it; by default its name and settings.
+    """
+
+    algorithm: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        if self.label:
+            return self.label
+        called = CALLED.get(self.algorithm, self.algorithm.replace("_", " "))
+        extras = [str(v) if k in _VARIES else _said(k, v) for k, v in self._all.items()]
+        return " ".join([called, *extras])
+
+    @property
+    def key(self) -> str:
+        """For a folder: equal variants have equal keys."""
+        parts = [self.algorithm, *(f"{k}-{v}" for k, v in self._all.items())]
+        return "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in p) for p in parts)
+
+    @property
+    def _all(self) -> dict[str, Any]:
+        return {**self.settings, **self.options}
+
+
+def _said(option: str, value: Any) -> str:
+    return "no ablation" if (option, value) == ("gamma", None) else f"{option}={value}"
+
+
+def variant(text: str) -> Variant:
+    """A Variant of "name,option=value,…"; values are read as JSON, "none" is None.
+
+    Raises:
+        InputError: an unknown algorithm, or something that is neither its option nor a setting.
+
+    >>> variant("srigl,gamma=none").name
+    'SRigL no ablation'
+    """
+    from hwsim.registry import unknown
+    from sparse_train.algorithms import ALGORITHMS
+
+    name, *pairs = [part.strip() for part in text.split(",")]
+    options = tuple(f.name for f in dataclasses.fields(ALGORITHMS.get(name)))
+    settings: dict[str, Any] = {}
+    chosen: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"algorithm {name}: {pair!r} is not an option; allowed is name=value")
+        if key not in options and key not in _VARIES:
+            raise InputError(unknown(f"option of {name}", key, (*options, *_VARIES)))
+        (chosen if key in options else settings)[key] = value_of(value)
+    return Variant(name, settings, chosen)
+
+
+def value_of(text: str) -> Any:
+    """What a setting on a command line stands for: JSON, "none", or the text itself."""
+    if text.lower() in ("none", "null"):
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared.
+
+    Attributes:
+        base: a dense run's settings: task, model, steps, batch size and all that contenders share.
+            Those in DECIDED are not looked at.
+        variants: the sparse contenders.
+        densities: each variant runs at each.
+        seeds: of the final runs; intervals are over them.
+        rates: learning rates; each contender has one short run at each and takes the best by the
+            task's metric on validation. One rate needs no short runs.
+        tune_steps: of a short run.
+        dense: whether the dense model takes part.
+        narrower: whether at each density the dense model that costs as much does.
+        warmup_share: of a run's steps.
+        update_interval: steps between mask updates, where the algorithm has them apart; None for
+            each algorithm's own.
+        evaluations: on validation, in a final run.
+    """
+
+    base: TrainConfig
+    variants: tuple[Variant, ...] = (Variant("static"), Variant("set"), Variant("rigl"))
+    densities: tuple[float, ...] = (0.2, 0.1)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
+    tune_steps: int = 100
+    dense: bool = True
+    narrower: bool = True
+    warmup_share: float = 0.06
+    update_interval: int | None = None
+    evaluations: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("densities", "seeds", "rates"):
+            values = getattr(self, name)
+            if not values or len(set(values)) != len(values):
+                raise InputError(
+                    f"{name}: value is {values}; allowed is one or more, all different"
+                )
+        for name, low, high in (("densities", 0, 1), ("rates", 0, float("inf"))):
+            if not all(low < value < high for value in getattr(self, name)):
+                raise InputError(f"{name}: value is {getattr(self, name)}; allowed {low} to {high}")
+        if not 0 <= self.warmup_share < 1:
+            raise InputError(f"warmup_share: value is {self.warmup_share}; allowed is in [0, 1)")
+        for name in ("tune_steps", "evaluations"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: value is {getattr(self, name)}; allowed is at least 1")
+        if TUNING_SEED in self.seeds or min(self.seeds) < 0:
+            raise InputError(f"seeds: value is {self.seeds}; allowed is from 0, not {TUNING_SEED}")
+        keys = [one.key for one in self.variants]
+        for one in self.variants:
+            if keys.count(one.key) > 1:
+                raise InputError(f"variants: {one.name} is given twice")
+        if not (self.variants or self.dense or self.narrower):
+            raise InputError("variants: none is given, nor a dense model; allowed is at least one")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contender.
+
+    Attributes:
+        name: its label, `variant` and density.
+        family: one of contenders.FAMILIES: its colour.
+        variant: "dense", "narrower dense", or the variant's name.
+        density: of the masked weights; of a narrower model, that of the sparse one it matches.
+        key: for its folder.
+        settings: what it changes in the base's settings.
+    """
+
+    name: str
+    family: str
+    variant: str
+    density: float
+    key: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run; what a worker needs to know. `devices` are names or files."""
+
+    entry: Entry
+    config: TrainConfig
+    folder: Path
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A learning rate and why: rate → validation metric of its short run, None if it diverged."""
+
+    rate: float
+    tried: dict[float, float | None]
+
+    @property
+    def at_an_end(self) -> bool:
+        """Whether a better rate may lie beyond those tried."""
+        return len(self.tried) > 1 and self.rate in (min(self.tried), max(self.tried))
+
+
+def compare(
+    plan: Plan,
+    folder: str | Path,
+    *,
+    devices: Sequence[str] = ("ideal", "wafer"),
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> Table:
+    """Trains what is not trained yet, and measures all runs.
+
+    Args:
+        plan: what is compared.
+        folder: of all runs; made, or gone on with.
+        devices: names or .toml files, for net times.
+        processes: of one thread each; by default two, or one on one core.
+        progress: told ("choosing learning rates" or "training", steps done, of how many, a name).
+
+    Raises:
+        InputError: settings that do not go together, a folder of another plan's runs.
+    """
+    from analysis.compare_runs import measure, tuned
+    from analysis.compare_table import Row, Table
+    from analysis.workers import run_all
+    from hwsim import load_device
+    from sparse_train.tasks import make_task
+
+    folder = Path(folder)
+    names = [load_device(name).name for name in devices]
+    task = make_task(plan.base.task, plan.base.task_options).prepare()
+    made = entries(plan, task)
+    for entry in made:
+        run_config(plan, entry, plan.rates[0], 0, plan.base.steps)  # Bad input before any work.
+    workers = min(processes or 2, os.cpu_count() or 1)
+
+    def go(what: str, work: Any, jobs: Sequence[Job]) -> list[Any]:
+        total = sum(job.config.steps for job in jobs)
+
+        def update(done: dict[int, int], note: str) -> None:
+            if progress is not None:
+                progress(what, sum(done.values()), total, note)
+
+        return run_all(work, jobs, workers, update) if jobs else []
+
+    short = tuning_jobs(plan, made, folder) if len(plan.rates) > 1 else []
+    found = go("choosing learning rates", tuned, short)
+    choices = choose(plan, made, short, found, lower=task.lower_is_better)
+    final = final_jobs(plan, made, choices, folder, tuple(devices))
+    figures = go("training", measure, final)
+    rows = []
+    for number, entry in enumerate(made):
+        place = slice(number * len(plan.seeds), (number + 1) * len(plan.seeds))
+        runs = dict(zip(plan.seeds, figures[place], strict=True))
+        folders = {seed: job.folder for seed, job in zip(plan.seeds, final[place], strict=True)}
+        rows.append(Row(entry, choices[entry.key], runs, folders))
+    return Table(
+        plan=plan, metric=task.metric, lower_is_better=task.lower_is_better,
+        devices=tuple(names), rows=tuple(rows), task=task.describe(),
+    )  # fmt: skip
+
+
+def entries(plan: Plan, task: Any) -> list[Entry]:
+    """All contenders: dense, narrower dense, then the variants, each at every density."""
+    from analysis.narrower import narrower
+
+    made = [Entry("dense", "dense", "dense", 1.0, "dense", {})] if plan.dense else []
+    if plan.narrower:
+        for density in plan.densities:
+            options = narrower(plan.base, task, density)
+            made.append(
+                Entry(
+                    f"narrower {units.percent(density)}", "narrower dense", "narrower dense",
+                    density, f"narrower-{density:g}", {"model_options": options},
+                )
+            )  # fmt: skip
+    for one in plan.variants:
+        made += [_entry(plan, one, density) for density in plan.densities]
+    return made
+
+
+def _entry(plan: Plan, one: Variant, density: float) -> Entry:
+    from analysis.contenders import FAMILIES
+    from sparse_train.algorithms import ALGORITHMS
+
+    settings: dict[str, Any] = {
+        "algorithm": one.algorithm, "density": density, "algorithm_options": dict(one.options),
+        **one.settings,
+    }  # fmt: skip
+    # Algorithms that act in every step, or never, keep their interval.
+    if plan.update_interval is not None and ALGORITHMS.get(one.algorithm).update_interval > 1:
+        settings.setdefault("update_interval", plan.update_interval)
+    family = one.algorithm if one.algorithm in FAMILIES else "other"
+    name = f"{one.name} {units.percent(density)}"
+    return Entry(name, family, one.name, density, f"{one.key}-{density:g}", settings)
+
+
+def run_config(plan: Plan, entry: Entry, rate: float, seed: int, steps: int) -> TrainConfig:
+    """The settings of one run of a contender."""
+    from sparse_train.config import TrainConfig
+
+    final = seed != TUNING_SEED
+    content = {f.name: getattr(plan.base, f.name) for f in dataclasses.fields(plan.base)}
+    content |= {"algorithm": "dense", "algorithm_options": {}, "density": 1.0, **entry.settings}
+    content |= {
+        "learning_rate": rate, "seed": seed, "steps": steps, "threads": 1, "test": final,
+        "warmup_steps": round(plan.warmup_share * steps),
+        "eval_interval": max(1, steps // plan.evaluations) if final else steps,
+        "checkpoint_interval": CHECKPOINT_INTERVAL,
+    }  # fmt: skip
+    return TrainConfig.from_json(content)
+
+
+def tuning_jobs(plan: Plan, made: Sequence[Entry], folder: Path) -> list[Job]:
+    """The short runs: as many for each contender."""
+    return [
+        Job(
+            entry, run_config(plan, entry, rate, TUNING_SEED, plan.tune_steps),
+            folder / "tune" / entry.key / f"{rate:g}",
+        )
+        for entry in made
+        for rate in plan.rates
+    ]  # fmt: skip
+
+
+def final_jobs(
+    plan: Plan,
+    made: Sequence[Entry],
+    choices: Mapping[str, Choice],
+    folder: Path,
+    devices: tuple[str, ...],
+) -> list[Job]:
+    """The runs that count: contender by contender, seed by seed."""
+    return [
+        Job(
+            entry, run_config(plan, entry, choices[entry.key].rate, seed, plan.base.steps),
+            folder / "final" / entry.key / f"seed-{seed}", devices,
+        )
+        for entry in made
+        for seed in plan.seeds
+    ]  # fmt: skip
+
+
+def choose(
+    plan: Plan,
+    made: Sequence[Entry],
+    jobs: Sequence[Job],
+    found: Sequence[float | None],
+    *,
+    lower: bool,
+) -> dict[str, Choice]:
+    """Contender's key → its rate: the best metric of its short runs, the smaller rate of equals.
+
+    A short run that diverged is worse than any other.
+    """
+    if not jobs:
+        return {entry.key: Choice(plan.rates[0], {plan.rates[0]: None}) for entry in made}
+    tried: dict[str, dict[float, float | None]] = {}
+    for job, metric in zip(jobs, found, strict=True):
+        tried.setdefault(job.entry.key, {})[job.config.learning_rate] = metric
+
+    def badness(metric: float | None) -> float:
+        if metric is None:
+            return float("inf")
+        return metric if lower else -metric
+
+    return {
+        key: Choice(min(sorted(rates), key=lambda rate: badness(rates[rate])), rates)
+        for key, rates in tried.items()
+    }
