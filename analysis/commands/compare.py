@@ -80,6 +80,7 @@ def compare(
     update_interval: Annotated[
         int | None, typer.Option(help="Steps between mask updates; default each one's own.")
     ] = None,
+    evaluations: Annotated[int, typer.Option(help="On validation, in each final run.")] = 10,
     task_option: Annotated[
         list[str] | None, typer.Option(help="Of the task, as name=value; repeatable.")
     ] = None,
@@ -125,6 +126,7 @@ def compare(
         densities=tuple(density or (0.2, 0.1)), seeds=tuple(range(seeds)),
         rates=tuple(rate or (1e-3, 2e-3, 4e-3)), tune_steps=tune_steps or max(1, steps // 5),
         dense=dense, narrower=narrower, update_interval=update_interval,
+        evaluations=evaluations,
     )  # fmt: skip
     if quick:
         plan = replace(
