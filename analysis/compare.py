@@ -200,11 +200,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Job:
-    """One run; what a worker needs to know. `devices` are names or files."""
+    """One run; what a worker needs to know. `devices` are names or files, `digest` the data's."""
 
     entry: Entry
     config: TrainConfig
     folder: Path
+    digest: str
     devices: tuple[str, ...] = ()
 
 
@@ -264,10 +265,10 @@ def compare(
 
         return run_all(work, jobs, workers, update) if jobs else []
 
-    short = tuning_jobs(plan, made, folder) if len(plan.rates) > 1 else []
+    short = tuning_jobs(plan, made, folder, task.digest) if len(plan.rates) > 1 else []
     found = go("choosing learning rates", tuned, short)
     choices = choose(plan, made, short, found, lower=task.lower_is_better)
-    final = final_jobs(plan, made, choices, folder, tuple(devices))
+    final = final_jobs(plan, made, choices, folder, task.digest, tuple(devices))
     figures = go("training", measure, final)
     rows = []
     for number, entry in enumerate(made):
@@ -332,12 +333,12 @@ def run_config(plan: Plan, entry: Entry, rate: float, seed: int, steps: int) -> 
     return TrainConfig.from_json(content)
 
 
-def tuning_jobs(plan: Plan, made: Sequence[Entry], folder: Path) -> list[Job]:
+def tuning_jobs(plan: Plan, made: Sequence[Entry], folder: Path, digest: str) -> list[Job]:
     """The short runs: as many for each contender."""
     return [
         Job(
             entry, run_config(plan, entry, rate, TUNING_SEED, plan.tune_steps),
-            folder / "tune" / entry.key / f"{rate:g}",
+            folder / "tune" / entry.key / f"{rate:g}", digest,
         )
         for entry in made
         for rate in plan.rates
@@ -349,13 +350,14 @@ def final_jobs(
     made: Sequence[Entry],
     choices: Mapping[str, Choice],
     folder: Path,
+    digest: str,
     devices: tuple[str, ...],
 ) -> list[Job]:
     """The runs that count: contender by contender, seed by seed."""
     return [
         Job(
             entry, run_config(plan, entry, choices[entry.key].rate, seed, plan.base.steps),
-            folder / "final" / entry.key / f"seed-{seed}", devices,
+            folder / "final" / entry.key / f"seed-{seed}", digest, devices,
         )
         for entry in made
         for seed in plan.seeds

@@ -90,12 +90,28 @@ def _trained(job: Job, tell: Tell) -> TrainingRecord | None:
     from sparse_train.trainer import Diverged, train
 
     note = job.entry.name
+    known = _complete(job)
+    if known is not None:
+        tell(job.config.steps, note)
+        return known
     try:
         record = train(job.config, job.folder, progress=lambda p: tell(p.step, note))
     except Diverged:
         record = None
     tell(job.config.steps, note)
     return record
+
+
+def _complete(job: Job) -> TrainingRecord | None:
+    """The record of a run that has nothing left to do; reading the data again would cost more."""
+    from sparse_train import run_folder
+    from sparse_train.record import TrainingRecord
+
+    if not (job.folder / run_folder.WEIGHTS).is_file():
+        return None
+    record = TrainingRecord.load(job.folder)
+    same = record.config == job.config and record.task.get("digest") == job.digest
+    return record if same and record.steps == job.config.steps else None
 
 
 def _last(record: TrainingRecord) -> dict[str, float]:
