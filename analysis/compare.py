@@ -272,9 +272,9 @@ def compare(
     figures = go("training", measure, final)
     rows = []
     for number, entry in enumerate(made):
-        place = slice(number * len(plan.seeds), (number + 1) * len(plan.seeds))
-        runs = dict(zip(plan.seeds, figures[place], strict=True))
-        folders = {seed: job.folder for seed, job in zip(plan.seeds, final[place], strict=True)}
+        own = slice(number, None, len(made))
+        runs = dict(zip(plan.seeds, figures[own], strict=True))
+        folders = {seed: job.folder for seed, job in zip(plan.seeds, final[own], strict=True)}
         rows.append(Row(entry, choices[entry.key], runs, folders))
     return Table(
         plan=plan, metric=task.metric, lower_is_better=task.lower_is_better,
@@ -353,14 +353,14 @@ def final_jobs(
     digest: str,
     devices: tuple[str, ...],
 ) -> list[Job]:
-    """The runs that count: contender by contender, seed by seed."""
+    """The runs that count, seed by seed: stopped early, it leaves whole comparisons of fewer."""
     return [
         Job(
             entry, run_config(plan, entry, choices[entry.key].rate, seed, plan.base.steps),
             folder / "final" / entry.key / f"seed-{seed}", digest, devices,
         )
-        for entry in made
         for seed in plan.seeds
+        for entry in made
     ]  # fmt: skip
 
 
