@@ -1,0 +1,58 @@
+import re
+
+import pytest
+
+TINY = (
+    "--task-option", "tokens=16", "--task-option", "vocabulary_size=300",
+    "--task-option", "evaluation_windows=8", "--batch-size", "4", "--rate", "0.002",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("-a", "riggle"), "riggle"),
+        (("-a", "set,speed=2"), "option of set"),
+        (("--ablation",), "--ablation"),
+        (("--density", "1.5"), "densities"),
+        (("--seeds", "0"), "--seeds"),
+        (("--set", "seed=3"), "--set: seed"),
+        (("--set", "optimiser=adamw"), "optimiser"),
+        (("--task-option", "tokens"), "--task-option"),
+        (("--task", "chess"), "chess"),
+        (("--task-option", "tokenz=4"), "tokenz"),
+        (("--device", "abacus"), "abacus"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_work(nettime, tmp_path, options, message):
+    assert message in nettime("compare", "--out", tmp_path / "runs", *options).error
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_comparison_is_printed_written_and_gone_on_with(nettime, tmp_path):
+    out, page = tmp_path / "runs", tmp_path / "page.md"
+    plot, report = tmp_path / "plot.svg", tmp_path / "report.html"
+    command = (
+        "compare", "--quick", "--out", out, "-a", "set", "-a", "srigl", "--ablation",
+        "--density", "0.2", "--device", "ideal", *TINY,
+    )  # fmt: skip
+    first = nettime(*command, "--write", page, "--plot", plot, "--report", report)
+    assert first.code == 0, first.err
+    assert max(map(len, first.out.splitlines())) <= 80 + len(str(tmp_path))
+    names = ("dense", "narrower 20 %", "SET 20 %", "SRigL 20 %", "SRigL no ablation 20 %")
+    for name in names:
+        assert name in first.out
+        assert f"| {name} |" in page.read_text()
+    assert "<svg" in plot.read_text()
+    assert "http:" not in re.sub(r'xmlns\S*="[^"]*"', "", report.read_text())
+    # One more algorithm: what is there is only read, and says the same.
+    again = nettime(*command, "-a", "static", "--json")
+    assert again.code == 0, again.err
+    found = {c["name"]: c for c in again.json["contenders"]}
+    assert set(found) == {*names, "static 20 %"}
+    assert found["narrower 20 %"]["flops"] < 0.5 * found["dense"]["flops"]
+    assert found["SET 20 %"]["bytes"] < found["dense"]["bytes"]
+    assert len(found["SET 20 %"]["test_by_seed"]) == 2
+    third = nettime(*command, "-a", "static", "--json")
+    assert third.out == again.out
