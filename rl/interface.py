@@ -70,6 +70,8 @@ class Context:
         device: a name or file for `hwsim.load_device`.
         target: the loss to be reached is that of the dense run after this share of its steps.
         seed: of initial weights and data order; the dense run that it is compared with has it too.
+        reference: the network whose dense run sets target and dense time; "" for `network` itself.
+            So a narrower dense network can be held against the network that it replaces.
     """
 
     network: str
@@ -77,6 +79,7 @@ class Context:
     device: str
     target: float = 1.0
     seed: int = 0
+    reference: str = ""
 
     def __post_init__(self) -> None:
         if not 0 < self.target <= 1:

@@ -198,6 +198,25 @@ class Population:
         Returns:
             the training losses before the step, (n,).
         """
+        rows, loss, gradients = self._differentiate(batch, which, watch)
+        self.steps[rows] += 1
+        steps = self.steps[rows].numpy().astype(np.float64)
+        o = self.optimizer
+        lr = o.lr * np.minimum(1.0, steps / max(1, o.warmup))
+        _passes().adamw(
+            rows.numpy(), self.weights.numpy(), self.first.numpy(), self.second.numpy(),
+            gradients.numpy(), self.mask.numpy(), steps, lr, *o.betas, o.eps, o.weight_decay,
+        )  # fmt: skip
+        return loss
+
+    def look(self, batch: Batch, which: Tensor | None = None) -> Tensor:
+        """Gradients, activations and losses as `step` with `watch`, but no step is made."""
+        return self._differentiate(batch, which, watch=True)[1]
+
+    def _differentiate(
+        self, batch: Batch, which: Tensor | None, watch: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(rows, losses (n,), gradients of the effective weights (n, parameters))."""
         rows = torch.arange(self.size) if which is None else which
         weights = self.weights if which is None else self.weights[which]
         self._watch.on = watch
@@ -211,15 +230,7 @@ class Population:
         if watch:
             self.gradients[rows] = flat
             self.activations[rows] = seen
-        self.steps[rows] += 1
-        steps = self.steps[rows].numpy().astype(np.float64)
-        o = self.optimizer
-        lr = o.lr * np.minimum(1.0, steps / max(1, o.warmup))
-        _passes().adamw(
-            rows.numpy(), self.weights.numpy(), self.first.numpy(), self.second.numpy(),
-            flat.numpy(), self.mask.numpy(), steps, lr, *o.betas, o.eps, o.weight_decay,
-        )  # fmt: skip
-        return loss
+        return rows, loss, flat
 
     @torch.no_grad()
     def evaluate(self, batches: Sequence[Batch], which: Tensor | None = None) -> dict[str, Tensor]:
@@ -289,6 +300,12 @@ class Population:
         self.nnz[which] = nnz
         for values in (self.weights, self.first, self.second):
             _passes().zero_inactive(which.numpy(), values.numpy(), self.mask.numpy())
+
+    def gradient_norms(self, which: Tensor) -> Tensor:
+        """2-norm of the last watched gradient over each layer's active weights, (n, layers)."""
+        squares = (self.gradients[which] * self.mask[which]).square()
+        ends = zip(self.starts, self.ends, strict=True)
+        return torch.stack([squares[:, a:b].sum(1).sqrt() for a, b in ends], 1)
 
     def gradient_masses(self, which: Tensor, counts: Tensor) -> Tensor:
         """Σ|g| over the weights active at `counts` (n, layers, c) weights; float64 of that shape.

@@ -1,0 +1,119 @@
+"""Dense runs: what every episode is compared with, and where it may branch from."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import isotonic_regression
+from torch import Tensor
+
+from hwsim import InputError
+from hwsim.net_time import time_to_target
+from rl.problems import Problem
+from sparse_train.feed import Feed
+from sparse_train.population import Population
+
+CHUNK = 8  # seeds trained together, so that a run never depends on which others were asked for
+
+
+@dataclass(frozen=True)
+class DenseRun:
+    """One dense run: validation losses by round, and the network after each round.
+
+    Attributes:
+        round_steps: steps of a round.
+        losses: (rounds + 1,) before the first round and after each.
+        networks: per round what `Population.take` gives, with a leading axis of 1.
+    """
+
+    round_steps: int
+    losses: np.ndarray
+    networks: tuple[dict[str, Tensor], ...]
+
+    @functools.cached_property
+    def _curve(self) -> tuple[np.ndarray, np.ndarray]:
+        """(rounds, losses) of a falling curve: monotone regression, one point for each level.
+
+        Where regression joins rounds into one level, it stands at their middle.
+        """
+        smooth = isotonic_regression(self.losses, increasing=False).x
+        levels = np.unique(smooth)[::-1]
+        middles = np.array([np.flatnonzero(smooth == level).mean() for level in levels])
+        return middles, levels
+
+    def target_loss(self, share: float) -> float:
+        """The smoothed loss after `share` of the run."""
+        rounds, levels = self._curve
+        return float(np.interp(share * (len(self.losses) - 1), rounds, levels))
+
+    def rounds_at(self, loss: np.ndarray | float) -> np.ndarray:
+        """Rounds after which the smoothed dense run has each loss; 0 above its first one."""
+        rounds, levels = self._curve
+        return np.interp(-np.asarray(loss), -levels, rounds - rounds[0])
+
+    def rounds_to(self, target: float) -> float:
+        """Rounds that the run itself took until its loss was first at or below `target`.
+
+        Raises:
+            InputError: it never was.
+        """
+        found = time_to_target(range(len(self.losses)), self.losses.tolist(), target)
+        if found is None:
+            raise InputError(
+                f"target: loss is {target:g}; the dense run reaches {self.losses.min():g}, "
+                "allowed is what it reaches"
+            )
+        return found
+
+
+class DenseRuns:
+    """The dense runs of one problem, each trained when it is first asked for."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        setting = problem.setting
+        self._runs: dict[int, DenseRun] = {}
+        self.feed = Feed(problem.data, setting.batch_size)
+        self._population: Population | None = None
+
+    def get(self, seed: int) -> DenseRun:
+        if seed not in self._runs:
+            first = seed // CHUNK * CHUNK
+            self._train(range(first, first + CHUNK))
+        return self._runs[seed]
+
+    def _train(self, seeds: range) -> None:
+        problem, s = self.problem, self.problem.setting
+        if self._population is None:
+            self._population = Population(problem.data, problem.build(), CHUNK, s.optimizer)
+        population = self._population
+        initial = torch.stack([population.flat(problem.build(seed)) for seed in seeds])
+        population.start(torch.arange(CHUNK), initial)
+        batches = problem.data.evaluation_batches("validation")
+        population.look(self.feed(seeds, [1] * CHUNK))
+        losses = [population.evaluate(batches)["loss"]]
+        networks = [population.state_dict()]
+        for step in range(1, s.dense_rounds * s.round_steps + 1):
+            last = step % s.round_steps == 0
+            population.step(self.feed(seeds, [step] * CHUNK), watch=last)
+            if last:
+                losses.append(population.evaluate(batches)["loss"])
+                networks.append(population.state_dict())
+        table = torch.stack(losses).double().numpy()  # (rounds + 1, CHUNK)
+        if not np.isfinite(table).all():
+            raise InputError(
+                f"problem {problem.network} on {problem.task}: a dense run diverges with "
+                f"learning rate {s.optimizer.lr}; allowed is one with which it does not"
+            )
+        for i, seed in enumerate(seeds):
+            own = tuple({k: v[i : i + 1].clone() for k, v in n.items()} for n in networks)
+            self._runs[seed] = DenseRun(s.round_steps, table[:, i], own)
+
+
+@functools.cache
+def dense_runs(problem: Problem) -> DenseRuns:
+    """The dense runs of a problem, shared by all environments of this process."""
+    return DenseRuns(problem)
