@@ -80,13 +80,13 @@ def test_the_kernels_are_used_at_all(text_folder, tmp_path, monkeypatch):
 
 
 def test_the_dense_algorithm_has_nothing_to_skip(text_folder, tmp_path):
-    dense = dict(algorithm="dense", density=1.0, steps=3, compute="sparse")
+    dense = {"algorithm": "dense", "density": 1.0, "steps": 3, "compute": "sparse"}
     record = train(tiny(text_folder, **dense), tmp_path / "run")
     assert len(record.training) == 3
 
 
 def test_an_unknown_way_to_compute_is_named():
-    with pytest.raises(InputError, match="compute: unknown name 'fast'|unknown compute 'fast'"):
+    with pytest.raises(InputError, match=r"compute.*fast"):
         TrainConfig(compute="fast")
 
 
