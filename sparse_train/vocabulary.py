@@ -91,7 +91,7 @@ def tokenize(corpus: Corpus, vocabulary_size: int, *, cache: Path | None = None)
     found = _read(path)
     if found is not None:
         return found
-    tokenizer = _learn((d.text for d in corpus.split("train")), vocabulary_size)
+    tokenizer = learn((d.text for d in corpus.split("train")), vocabulary_size)
     streams = {split: _encode(tokenizer, corpus, split) for split in SPLITS}
     vocabulary = tokenizer.to_str()
     try:
@@ -119,7 +119,8 @@ def _read(path: Path) -> TokenizedCorpus | None:
     return TokenizedCorpus(path, vocabulary) if whole else None
 
 
-def _learn(texts: Iterable[str], size: int) -> Tokenizer:
+def learn(texts: Iterable[str], size: int) -> Tokenizer:
+    """A byte-level BPE of at most `size` tokens, SPECIAL_TOKENS first."""
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -136,13 +137,13 @@ def _learn(texts: Iterable[str], size: int) -> Tokenizer:
 
 def _encode(tokenizer: Tokenizer, corpus: Corpus, split: str) -> np.ndarray:
     # Without special tokens: a text that spells "[MASK]" must not become the mask token.
-    plain = _without_special(tokenizer)
+    plain = without_special(tokenizer)
     encoded = plain.encode_batch_fast([d.text for d in corpus.split(split)])
     pieces = [np.array([*e.ids, SEP], dtype=np.int32) for e in encoded]
     return np.concatenate(pieces)
 
 
-def _without_special(tokenizer: Tokenizer) -> Tokenizer:
+def without_special(tokenizer: Tokenizer) -> Tokenizer:
     """The same tokenizer, to which the special tokens' spellings are ordinary text."""
     content = json.loads(tokenizer.to_str())
     content["added_tokens"] = []
