@@ -143,7 +143,7 @@ def test_cache_is_used_once_written_and_made_anew_when_broken(text_folder, tmp_p
     first = tokenize(corpus, 300, cache=tmp_path)
     content = first.path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(vocabulary, "_learn", lambda *_: pytest.fail("learnt again"))
+        patch.setattr(vocabulary, "learn", lambda *_: pytest.fail("learnt again"))
         assert tokenize(corpus, 300, cache=tmp_path).vocabulary_json == first.vocabulary_json
     first.path.write_bytes(content[:100])
     again = tokenize(corpus, 300, cache=tmp_path)
