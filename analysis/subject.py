@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hwsim import InputError, Mask, Workload
+from hwsim.workload import PRODUCTS
 
 
 @dataclass(frozen=True)
@@ -34,22 +35,28 @@ class Subject:
     narrowed: Callable[[int], tuple[str, Workload]] | None = None
 
 
-def named(name: str, batch_size: int, sequence_length: int) -> Subject:
-    """A model of sparse_train's by name."""
+# Operand types by the names people use; None leaves a model in the types that it is made of.
+DTYPES = {
+    "float32": "float32", "fp32": "float32", "tfloat32": "tfloat32", "tf32": "tfloat32",
+    "bfloat16": "bfloat16", "bf16": "bfloat16", "float16": "float16", "fp16": "float16",
+}  # fmt: skip
+
+
+def named(name: str, batch_size: int, sequence_length: int, dtype: str | None = None) -> Subject:
+    """A model of sparse_train's by name, in an operand type of DTYPES' values."""
     from sparse_train import models
 
     model, batch = models.build(name, batch_size, sequence_length)
-    made = of(name, model, batch)
-    narrow = _narrowing(model, made.step.dense_flops, batch_size, sequence_length)
+    made = of(name, model, batch, dtype)
+    narrow = _narrowing(model, made.step.dense_flops, batch_size, sequence_length, dtype)
     return replace(made, narrowed=narrow)
 
 
-def of(name: str, model: Any, batch: Any) -> Subject:
+def of(name: str, model: Any, batch: Any, dtype: str | None = None) -> Subject:
     """A torch module and what it is called with."""
     from sparse_train._layers import select_layers
-    from sparse_train.workload import workload
 
-    step = workload(model, batch)
+    step = _step(model, batch, dtype)
     layers = select_layers(model, None, None).layers
     # A layer that the batch never reaches costs nothing, with a mask or without.
     shapes = {one.name: one.weight_shape for one in layers if one.name in step.layers}
@@ -57,11 +64,10 @@ def of(name: str, model: Any, batch: Any) -> Subject:
 
 
 def _narrowing(
-    model: Any, dense_flops: int, batch_size: int, sequence_length: int
+    model: Any, dense_flops: int, batch_size: int, sequence_length: int, dtype: str | None
 ) -> Callable[[int], tuple[str, Workload]] | None:
     """How to make a BERT narrower; None for models of other families."""
     from sparse_train.models import bert
-    from sparse_train.workload import workload
 
     if not isinstance(model, bert.Bert):
         return None
@@ -74,12 +80,24 @@ def _narrowing(
         )
         with torch.device("meta"):
             batch = bert.example(config, batch_size, sequence_length)
-            return f"width {config.width}, dense", workload(bert.Bert(config), batch)
+            return f"width {config.width}, dense", _step(bert.Bert(config), batch, dtype)
 
     return narrowed
 
 
-def user_made(reference: str) -> Subject:
+def _step(model: Any, batch: Any, dtype: str | None) -> Workload:
+    """One dense training step; tfloat32 is float32 with products that round to tf32."""
+    from sparse_train.workload import workload
+
+    if dtype != "tfloat32":
+        return workload(model, batch, dtype=dtype)
+    step = workload(model, batch, dtype="float32")
+    return Workload(
+        tuple(replace(op, dtype=dtype) if op.kind in PRODUCTS else op for op in step.ops), step.name
+    )
+
+
+def user_made(reference: str, dtype: str | None = None) -> Subject:
     """The model of `module:function`, imported from the working directory.
 
     The function takes nothing and returns (model, batch): a torch.nn.Module and what it is called
@@ -100,7 +118,7 @@ def user_made(reference: str) -> Subject:
         raise InputError(
             f"--model {reference}: model is {_described(model)}; allowed is a torch.nn.Module"
         )
-    return of(reference, model, batch)
+    return of(reference, model, batch, dtype)
 
 
 def random_masks(
@@ -115,7 +133,8 @@ def random_masks(
     Args:
         shapes: layer → shape of its weight.
         density: of all these weights together.
-        pattern, distribution: names in sparse_train.
+        pattern: like "unstructured", "2:4", "transposable 2:4", "block:32,32".
+        distribution: a name in sparse_train.
         seed: the same seed gives the same masks; each layer has a stream of its own.
 
     Raises:
@@ -123,9 +142,9 @@ def random_masks(
     """
     from sparse_train import distributions
     from sparse_train.naming import mask_shape
-    from sparse_train.patterns import PATTERNS
+    from sparse_train.patterns import projection as projected
 
-    projection = PATTERNS.get(pattern)()
+    projection = projected(pattern)
     wanted = distributions.distribution(distribution)(shapes, density)
     masks = {}
     budgets = distributions.budgets(shapes, wanted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from analysis.breakdown import Breakdown, Row
     from analysis.subject import Subject
     from hwsim import Device, Workload
+    from hwsim.gpu_choice import LayerChoice
 
 GROUPINGS = ("phase", "kind", "layer")
 # A sweep "low:high" without a count is priced at this many densities, equal ratios apart.
@@ -33,6 +34,7 @@ def register(app: typer.Typer) -> None:
             "nettime estimate bert-base --density 0.1 --device ideal --device wafer",
             "nettime estimate bert-base --sparsity 0.9 --algorithm rigl --by layer",
             "nettime estimate bert-base --sweep 0.05:0.9 --plot speed_up.svg",
+            "nettime estimate bert-base --density 0.5 --pattern 2:4 --dtype bfloat16 -d h200",
             "nettime estimate --model my_module:make_model --density 0.2 --json",
         ),
     )(estimate)
@@ -63,7 +65,17 @@ def estimate(
     sparsity: Annotated[
         float | None, typer.Option(help="1 − density; give one of the two.")
     ] = None,
-    pattern: Annotated[str, typer.Option(help="What masks look like.")] = "unstructured",
+    pattern: Annotated[
+        str,
+        typer.Option(help="What masks look like: unstructured, 2:4, 'transposable 2:4', block:32."),
+    ] = "unstructured",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="Of weights, activations and optimizer: float32, tf32 (products only), bfloat16 "
+            "or float16; default: the model's own."
+        ),
+    ] = None,
     distribution: Annotated[
         str, typer.Option(help="How layers share the weights: uniform, er or erk.")
     ] = "uniform",
@@ -103,10 +115,12 @@ def estimate(
     options.at_least("--sequence-length", sequence_length)
     from analysis import subject
 
+    if dtype is not None:
+        dtype = subject.DTYPES[options.chosen("--dtype", dtype, tuple(subject.DTYPES))]
     what = (
-        subject.user_made(model)
+        subject.user_made(model, dtype)
         if model is not None
-        else subject.named(str(name), batch_size, sequence_length)
+        else subject.named(str(name), batch_size, sequence_length, dtype)
     )
     if sweep:
         return _sweep(what, devices, densities, setting, plot, as_json)
@@ -162,9 +176,9 @@ def _setting(
 ) -> Setting:
     from sparse_train.algorithms import ALGORITHMS
     from sparse_train.distributions import DISTRIBUTIONS
-    from sparse_train.patterns import PATTERNS
+    from sparse_train.patterns import projection
 
-    PATTERNS.get(pattern)
+    projection(pattern)
     options.chosen("distribution", distribution, sorted(DISTRIBUTIONS))
     rule = ALGORITHMS.get(algorithm)
     if update_interval is not None:
@@ -201,6 +215,7 @@ def _single(
     what: Subject, devices: Sequence[Device], density: float, setting: Setting, by: str,
     as_json: bool,
 ) -> None:  # fmt: skip
+    from analysis import layer_answers
     from analysis.breakdown import as_json as breakdown_json
     from analysis.breakdown import coverage, estimate_json, verdict
     from analysis.console import print_json, progress_bar
@@ -211,6 +226,7 @@ def _single(
             parts, sparse = price(what, [device], density, setting, by)
             breakdowns += parts
             update(done + 1, device.name)
+    chosen = layer_answers.answers(devices, what.step, sparse)
     covered = coverage(what.step, sparse.masks, what.weights)
     narrower = _narrower(what, devices, sparse)
     sentence = verdict(breakdowns, covered.density)
@@ -227,13 +243,32 @@ def _single(
             },
             "devices": [
                 {**breakdown_json(b),
-                 "narrower_dense": estimate_json(narrower[b.device].sparse) if narrower else None}
+                 "narrower_dense": estimate_json(narrower[b.device].sparse) if narrower else None,
+                 "layers": layer_answers.as_json(chosen.get(b.device, ()))}
                 for b in breakdowns
             ],
             "narrower_dense": next(iter(narrower.values())).label if narrower else None,
             "verdict": sentence,
         })  # fmt: skip
-    return _print(what, breakdowns, covered, narrower, sentence, setting, by != "layer")
+    _print(what, breakdowns, covered, narrower, sentence, setting, by != "layer")
+    _print_answers(chosen)
+    return None
+
+
+def _print_answers(chosen: Mapping[str, Sequence[LayerChoice]]) -> None:
+    """On GPUs: dense or 2:4, per group of layers, and why."""
+    from rich.padding import Padding
+
+    from analysis import layer_answers
+    from analysis.console import stdout
+
+    for device, choices in chosen.items():
+        stdout().print(f"{device}: dense or 2:4, per layer", style="bold")
+        for heading, reasons in layer_answers.paragraphs(choices):
+            stdout().print(heading)
+            for reason in reasons:
+                stdout().print(Padding(reason, (0, 0, 0, 4)))
+        stdout().print(layer_answers.summary(device, choices), style="bold")
 
 
 def _described(setting: Setting, by: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from hwsim.workload import Op, gemm
 
 _DERIVED_WIDENING = 1.5
 _UNMEASURED_SPREAD = (-0.5, 0.7)
+_SMALLEST = rules.Product(64, 64, 64)
 _MEASURED_DTYPES = ("bfloat16", "float16", "float8", "int8")
 
 
@@ -199,6 +200,10 @@ class Gpu(Device):
         seconds = self._called(seconds) + pack_s
         return self._library(op, SPARSE, seconds, moved, op.dense_flops / 2)
 
+    def pack_seconds(self, op: Op) -> float:
+        """What the price of `op` as a 2:4 product holds for pruning and packing its weight."""
+        return self._pack(op)[0]
+
     def _pack(self, op: Op) -> tuple[float, float]:
         """Seconds and bytes of pruning and packing this product's weight once.
 
@@ -252,7 +257,7 @@ class Gpu(Device):
         compute = op.flops * uneven / (self.vector_flops * share)
         moved = op.activation_bytes + op.nnz * op.count * (element + index_bytes)
         bound = "imbalance" if uneven > 1.5 else "gather"
-        return self._simple(op, kernel, moved, op.flops, compute, bound)
+        return self._simple(op, kernel, moved, op.flops, compute, bound, product=True)
 
     def _block(self, op: Op) -> Estimate:
         """Tensor cores over active blocks alone; small blocks fill them badly.
@@ -264,7 +269,7 @@ class Gpu(Device):
             reason = "no mask" if op.mask is None else "mask is not made of aligned square blocks"
             return Estimate.illegal("block", reason)
         rate = self.peak(op.dtype) * self.block_share * 2 * side / (side + 128.0)
-        return self._simple(op, "block", op.bytes, op.flops, op.flops / rate)
+        return self._simple(op, "block", op.bytes, op.flops, op.flops / rate, product=True)
 
     def _price_stream(self, op: Op) -> Estimate:
         """What moves bytes: optimizer, norms, activations, embeddings, mask updates, masking."""
@@ -277,10 +282,15 @@ class Gpu(Device):
 
     def _simple(
         self, op: Op, kernel: str, moved: float, flops: float, compute: float,
-        bound: str = "compute",
+        bound: str = "compute", *, product: bool = False,
     ) -> Estimate:  # fmt: skip
-        """Launch plus the larger of arithmetic and bytes; no real kernel was held against it."""
+        """Launch plus the larger of arithmetic and bytes; no real kernel was held against it.
+
+        A product's floor is that of the smallest dense product: it too starts and ends a tile.
+        """
         launch_s = float(np.exp(np.log(self._fit_of(DENSE, op.dtype).members[:, 0]).mean()))
+        if product:
+            launch_s = max(launch_s, self.product_seconds(DENSE, op.dtype, _SMALLEST))
         memory = moved / (self.dram_bytes_per_s * self.stream_share)
         work = max(compute, memory)
         if memory > compute:

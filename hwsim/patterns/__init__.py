@@ -13,7 +13,8 @@ PATTERNS = Registry("pattern", "hwsim.patterns", "PATTERN")
 def pattern(text: str | Pattern) -> Pattern:
     """A pattern from its name: "unstructured", "2:4", "n_m:2,4", "block:16,16", "group:256", …
 
-    Numbers after the colon are the pattern's parameters in their order. N:M may be written alone.
+    Numbers after the colon are the pattern's parameters in their order. N:M may be written alone,
+    or as "transposable N:M".
 
     Raises:
         InputError: an unknown name, or parameters that the pattern does not take.

@@ -11,12 +11,14 @@ from hwsim.registry import Registry
 
 
 def build(registry: Registry, text: str) -> Any:
-    """A member from "name", "name:1,2" or "N:M"."""
+    """A member from "name", "name:1,2", "N:M" or "transposable N:M"."""
     if not isinstance(text, str):
         raise InputError(f"pattern: value is {text!r}; allowed is a name, such as 'unstructured'")
     name, _, numbers = text.partition(":")
-    if re.fullmatch(r"\d+:\d+", text):
-        name, numbers = "n_m", text.replace(":", ",")
+    ratio = re.fullmatch(r"(transposable[ _-])?(\d+):(\d+)", text.strip())
+    if ratio:
+        name = "transposable_n_m" if ratio[1] else "n_m"
+        numbers = f"{ratio[2]},{ratio[3]}"
     kind = registry.get(name)
     if not numbers:
         return kind()
