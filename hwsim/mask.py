@@ -54,6 +54,10 @@ class Mask:
         held = np.array(given, order="C", copy=True if copy else None)
         held.flags.writeable = False
         self._array = held.view()  # of a read-only array: cannot be made writeable again
+        self._start()
+
+    def _start(self) -> None:
+        """Nothing is known of the mask yet."""
         self._blocks: tuple[np.ndarray, np.ndarray] | None = None
         self._row_nnz: np.ndarray | None = None
         self._col_nnz: np.ndarray | None = None
@@ -112,10 +116,15 @@ class Mask:
         return self._blocks  # type: ignore[return-value]
 
     @property
+    def bits(self) -> np.ndarray:
+        """The matrix in rows' order, eight entries a byte, the first one the highest bit."""
+        return np.packbits(self._array)
+
+    @property
     def digest(self) -> str:
         """BLAKE2b of shape and content, 32 hexadecimal digits; the same on every machine."""
         if self._digest is None:
-            hashed = hashlib.blake2b(np.packbits(self._array).data, digest_size=16)
+            hashed = hashlib.blake2b(self.bits.data, digest_size=16)
             hashed.update(f"{self.shape[0]}x{self.shape[1]}".encode())
             self._digest = hashed.hexdigest()
         return self._digest

@@ -29,22 +29,28 @@ class Explored:
     """
 
     def __init__(self) -> None:
-        self._ever: dict[str, np.ndarray] = {}
+        self._ever: dict[str, np.ndarray] = {}  # bits, eight a byte: wide layers are not unpacked
+        self._sizes: dict[str, int] = {}
 
     def add(self, masks: Mapping[str, Mask]) -> None:
         for name, mask in masks.items():
-            known = self._ever.get(name)
-            self._ever[name] = mask.array.copy() if known is None else known | mask.array
+            bits = mask.bits
+            if name in self._ever:
+                bits |= self._ever[name]
+            self._ever[name], self._sizes[name] = bits, mask.size
 
     @property
     def layer_rates(self) -> dict[str, float]:
-        return {name: float(ever.mean()) for name, ever in self._ever.items()}
+        return {name: self._count(name) / size for name, size in self._sizes.items()}
 
     @property
     def rate(self) -> float:
         """Rs of all masked layers; 0 before the first mask."""
-        weights = sum(ever.size for ever in self._ever.values())
-        return sum(int(ever.sum()) for ever in self._ever.values()) / weights if weights else 0.0
+        weights = sum(self._sizes.values())
+        return sum(self._count(name) for name in self._sizes) / weights if weights else 0.0
+
+    def _count(self, name: str) -> int:
+        return int(np.bitwise_count(self._ever[name]).sum(dtype=np.int64))
 
 
 @dataclass(frozen=True)

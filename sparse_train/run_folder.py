@@ -186,7 +186,7 @@ def write_masks(folder: Path, version: int, first_step: int, masks: Mapping[str,
     """One version: the bits of each layer in rows' order, eight a byte."""
     path = mask_path(folder, version)
     path.parent.mkdir(exist_ok=True)
-    bits = {name: np.packbits(mask.array) for name, mask in masks.items()}
+    bits = {name: mask.bits for name, mask in masks.items()}
     shapes = {name: mask.shape for name, mask in masks.items()}
     metadata = {"first_step": str(first_step), "shapes": json.dumps(shapes)}
     with replacing(path) as part:
