@@ -78,7 +78,7 @@ def layer_choices(device: Device, dense: Workload, masked: Workload) -> list[Lay
     found: dict[tuple, LayerChoice] = {}
     for name in names:
         one = _layer(device, name, before[name], after[name])
-        key = (one.rows, one.shape, round(one.dense_s, 12), round(one.masked_s, 12), one.why)
+        key = (one.rows, one.shape, f"{one.dense_s:.2g}", f"{one.masked_s:.2g}", one.why)
         groups.setdefault(key, []).append(name)
         found.setdefault(key, one)
     return [

@@ -156,6 +156,11 @@ def block_of(op: Op) -> int:
     return 0
 
 
+def longest(mask: Mask, phase: str) -> int:
+    """Active weights of the fullest row; of the fullest column in grad_input."""
+    return int((mask.col_nnz if phase == "grad_input" else mask.row_nnz).max())
+
+
 def imbalance(mask: Mask, phase: str, group: int = 32) -> float:
     """How much longer `group` neighbouring rows take than their mean: the slowest of each group.
 
