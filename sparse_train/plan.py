@@ -41,6 +41,13 @@ class Plan:
             return False
         return schedules.is_update_step(step, self.update_interval, self.end_step)
 
+    def updates_until(self, step: int) -> int:
+        """How many steps up to `step` update masks."""
+        if self.update_interval == 0:
+            return 0
+        last = step if self.end_step is None else min(step, self.end_step - 1)
+        return max(last, 0) // self.update_interval
+
     def drop_fraction_at(self, step: int) -> float:
         return schedules.drop_fraction(
             self.drop_fraction, step, self.end_step, shape=self.drop_schedule

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -345,6 +346,7 @@ class Sparsifier:
                 for name, layer in layers
             },
             output_layer=self.output_layer,
+            update=self.plan.updates_until(step),
         )
 
     def _update(self, step: int) -> bool:
@@ -354,13 +356,21 @@ class Sparsifier:
             gradients = {name: _locked(array) for name, array in found.items()}
         view = self._view(step, gradients)
         try:
-            outcome = self.algorithm.update(view, self._state)
+            outcome = self.algorithm.update(self._rearranged(view), self._state)
         except InputError as error:
             where = _not_finite(view)
             raise InputError(f"mask update in step {step}: {where or error}") from None
         self._state = dict(outcome.state)
         changes = [self._take_over(layer, view, outcome) for layer in self.layers.values()]
         return any(changes)
+
+    def _rearranged(self, view: View) -> View:
+        """What the algorithm starts from: masks that the pattern may have rearranged first."""
+        masks = {
+            name: self.pattern.rearranged(view.weights[name], mask, view.budgets[name], view.update)
+            for name, mask in view.masks.items()
+        }
+        return replace(view, masks={name: _locked(mask) for name, mask in masks.items()})
 
     def _take_over(self, layer: MaskedLayer, view: View, outcome: Outcome) -> bool:
         """Write one layer's new mask; weights and moments follow. Whether the mask changed."""

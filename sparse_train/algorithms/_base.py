@@ -33,6 +33,7 @@ class View:
         rng: the only source of chance.
         learning_rates: layer name → the optimizer's present learning rate.
         output_layer: the layer that gives the model's output, if it is masked.
+        update: number of this update, from 1; 0 when masks are made.
     """
 
     step: int
@@ -45,6 +46,7 @@ class View:
     rng: np.random.Generator
     learning_rates: Mapping[str, float] = field(default_factory=dict)
     output_layer: str | None = None
+    update: int = 0
 
 
 class Outcome(NamedTuple):

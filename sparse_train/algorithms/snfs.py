@@ -75,15 +75,17 @@ class SNFS(RigL):
             for name in room[:left]:
                 grown[name] += 1
             left = total - sum(grown.values())
-        for name, mask in kept.items():
-            if grown[name] == 0 and not mask.any() and view.budgets[name] > 0:
-                grown[name] = 1  # No layer may run empty.
+        # No layer may run empty.
+        least = {n: int(not mask.any() and view.budgets[n] > 0) for n, mask in kept.items()}
+        for name in kept:
+            if grown[name] < least[name]:
+                grown[name] += 1
                 left -= 1
         while self.exact and left < 0:
-            largest = max(grown, key=lambda n: grown[n])
-            if grown[largest] <= 1:
+            spare = {n: grown[n] for n in grown if grown[n] > least[n]}
+            if not spare:
                 break
-            grown[largest] -= 1
+            grown[max(spare, key=lambda n: spare[n])] -= 1
             left += 1
         return grown
 

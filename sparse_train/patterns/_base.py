@@ -58,6 +58,16 @@ class Projection:
         """
         raise TypeError(f"{type(self).__name__} must define fill(scores, kept, budget)")
 
+    def rearranged(
+        self, weights: np.ndarray, mask: np.ndarray, budget: int, update: int
+    ) -> np.ndarray:
+        """The mask that update number `update` starts from, in place of `mask`.
+
+        Of the same pattern and budget; weights that become active by it start at 0. Most patterns
+        have nothing to rearrange.
+        """
+        return mask
+
     def project(self, scores: np.ndarray, budget: int) -> np.ndarray:
         """The mask of the pattern with the largest sum of scores within the budget."""
         return self.fill(scores, np.zeros(scores.shape, dtype=bool), budget)

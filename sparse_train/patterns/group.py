@@ -19,18 +19,33 @@ from sparse_train.selection import check_finite, top_k
 class Group(Projection):
     """A unit is an input of a group; its score is the mean over the group's neurons.
 
-    Every group has fan-in budget // n_out, at least 1. A first mask has neighbours in a group;
-    `regroup` chooses them by what inputs they have in common. An update keeps the groups that the
-    mask has. Where `size` does not divide n_out, one group is smaller.
+    Every group has fan-in budget // n_out, at least 1. A first mask has neighbours in a group. An
+    update keeps the groups that the mask has; every `every`-th one first permutes neurons into new
+    groups, of those whose largest weights lie at common inputs, whatever the algorithm. Where
+    `size` does not divide n_out, one group is smaller. Algorithms that choose the whole mask anew
+    (Top-KAST, SR-STE) always have neighbours in a group.
+
+    Args:
+        size: neurons of a group.
+        every: updates between permutations; 0 for none.
 
     Source: this project.
     """
 
     name: ClassVar[str] = "group"
     size: int = 32
+    every: int = 0
 
     def __post_init__(self) -> None:
         at_least(self.name, "size", self.size, 1)
+        at_least(self.name, "every", self.every, 0)
+
+    def rearranged(
+        self, weights: np.ndarray, mask: np.ndarray, budget: int, update: int
+    ) -> np.ndarray:
+        if self.every == 0 or update == 0 or update % self.every or budget == 0:
+            return mask
+        return self.regroup(np.abs(weights), budget)
 
     def fan_in(self, shape: tuple[int, int], budget: int) -> int:
         return max(budget // shape[0], int(budget > 0))
