@@ -8,20 +8,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hwsim.device import Device, parameter
+from hwsim.device import parameter
+from hwsim.devices._pipelined import Pipelined
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
 from hwsim.roofline import roofline
 from hwsim.workload import PRODUCTS, Op, Workload
 
 if TYPE_CHECKING:
-    from hwsim.tiles import Machine, Run, Tiles
+    from hwsim.tiles import Machine
 
 SELECT_PASSES = 4  # a radix select over 32-bit scores looks at each of them once per byte
 
 
 @dataclass(frozen=True, eq=False)
-class Accelerator(Device):
+class Accelerator(Pipelined):
     """A chip with arrays that multiply, buffers around them, DRAM, a vector unit and a host.
 
     Products run through the pipeline of `hwsim.pipeline`. All else (norms, activations, loss,
@@ -69,12 +70,7 @@ class Accelerator(Device):
         """The kernels of a matrix product."""
         raise TypeError(f"{type(self).__name__} must define products(op)")
 
-    def tiles(self, op: Op) -> Tiles:
-        """The tiles of a product under its fastest kernel: what the pipeline runs."""
-        raise TypeError(f"{type(self).__name__} must define tiles(op)")
-
     def machine(self) -> Machine:
-        """What the tiles contend for."""
         from hwsim.tiles import Machine
 
         return Machine(
@@ -94,14 +90,6 @@ class Accelerator(Device):
     @property
     def latency_cycles(self) -> int:
         return math.ceil(self.dram_latency_s * self.clock_hz)
-
-    def run(self, op: Op, *, trace: bool = False) -> Run:
-        """The pipeline's run of a product; with `trace`, by the reference, with its events."""
-        from hwsim import fastpath
-
-        if op.kind not in PRODUCTS:
-            raise InputError(f"op: kind is {op.kind!r}; allowed: {', '.join(PRODUCTS)}")
-        return fastpath.simulate(self.machine(), self.tiles(op), trace=trace)
 
     def roofline(self, op: Op) -> float:
         per_cycle = 2 * self.macs_per_cycle if op.kind in PRODUCTS else self.vector_lanes

@@ -10,6 +10,7 @@ import numba
 import numpy as np
 
 from hwsim._counts import BLOCK
+from hwsim.devices._placement import balanced_columns, neighbours
 
 SLOWEST, NONZEROS, ACTIVE = range(3)
 
@@ -21,9 +22,8 @@ def dense_table(outputs: int, features: int, columns: int) -> np.ndarray:
     return np.stack([slowest, active * features, active], axis=1)
 
 
-@numba.njit(cache=True, nogil=True)
 def wave_table(
-    counts: np.ndarray, per_output: np.ndarray, columns: int, interleaved: bool
+    counts: np.ndarray, per_output: np.ndarray, columns: int, placement: str
 ) -> np.ndarray:
     """The table of a mask, (waves, 3) int64.
 
@@ -31,37 +31,64 @@ def wave_table(
         counts: nonzeros of each feature in each wave, (waves, features) uint8.
         per_output: nonzeros of each output, (outputs,).
         columns: PE columns that the features are spread over.
-        interleaved: feature j lies in column j mod `columns`; else in runs of neighbours, column c
-            beginning with feature ⌊c·features/columns⌋.
+        placement: "interleaved" puts feature j into column j mod `columns`; "contiguous" and
+            "balanced" are those of `_placement`.
     """
-    waves, features = counts.shape
+    features = counts.shape[1]
     columns = min(columns, features)
+    if placement == "interleaved":
+        return _interleaved_table(counts, per_output, columns)
+    if placement == "contiguous":
+        column_of = neighbours(features, columns)
+    else:
+        column_of = balanced_columns(counts, columns)
+    return _placed_table(counts, per_output, columns, column_of)
+
+
+@numba.njit(cache=True, nogil=True)
+def _interleaved_table(counts: np.ndarray, per_output: np.ndarray, columns: int) -> np.ndarray:
+    """`wave_table` of feature j in column j mod `columns`: whole runs of features are added."""
+    waves, features = counts.shape
     loads = np.empty(columns, np.uint32)
     table = np.empty((waves, 3), np.int64)
     for w in range(waves):
         row = counts[w]
         loads[:] = 0
-        if interleaved:
-            for first in range(0, features, columns):
-                part = row[first : first + columns]
-                for c in range(part.size):
-                    loads[c] += part[c]
-        else:
-            start = 0
-            for c in range(columns):
-                stop = (c + 1) * features // columns
-                for j in range(start, stop):
-                    loads[c] += row[j]
-                start = stop
-        slowest = nonzeros = np.uint32(0)
-        for c in range(columns):
-            slowest = max(slowest, loads[c])
-            nonzeros += loads[c]
-        active = 0
-        for count in per_output[w * BLOCK : (w + 1) * BLOCK]:
-            active += count > 0
-        table[w, SLOWEST], table[w, NONZEROS], table[w, ACTIVE] = slowest, nonzeros, active
+        for first in range(0, features, columns):
+            part = row[first : first + columns]
+            for c in range(part.size):
+                loads[c] += part[c]
+        _fill(table[w], loads, per_output[w * BLOCK : (w + 1) * BLOCK])
     return table
+
+
+@numba.njit(cache=True, nogil=True)
+def _placed_table(
+    counts: np.ndarray, per_output: np.ndarray, columns: int, column_of: np.ndarray
+) -> np.ndarray:
+    """`wave_table` of features in the columns that `column_of` names."""
+    waves, features = counts.shape
+    loads = np.empty(columns, np.uint32)
+    table = np.empty((waves, 3), np.int64)
+    for w in range(waves):
+        loads[:] = 0
+        for j in range(features):
+            loads[column_of[j]] += counts[w, j]
+        _fill(table[w], loads, per_output[w * BLOCK : (w + 1) * BLOCK])
+    return table
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill(row: np.ndarray, loads: np.ndarray, per_output: np.ndarray) -> None:
+    """A wave's row of the table, from the loads of its columns and the nonzeros of its outputs."""
+    slowest = nonzeros = np.uint32(0)
+    for load in loads:
+        slowest = max(slowest, load)
+        nonzeros += load
+    active = 0
+    for count in per_output:
+        active += count > 0
+    row[SLOWEST], row[NONZEROS], row[ACTIVE] = slowest, nonzeros, active
 
 
 @numba.njit(cache=True, nogil=True)
@@ -71,14 +98,15 @@ def wave_cycles(
     per_nonzero: float,
     stream_per_nonzero: float,
     per_output: float,
-) -> tuple[float, float, float, float, float]:
-    """Cycles of all waves, and what they go to: even columns, imbalance, the stream, row links.
+    per_wave: float,
+) -> tuple[float, float, float, float, float, float]:
+    """Cycles of all waves, and what they go to: even columns, imbalance, stream, links, changes.
 
     A wave lasts as long as its slowest part: the column with most nonzeros, the stream, the links
     of the rows. Where that is the column, the time that an even spread over `columns` would take
-    counts as even, the rest as imbalance.
+    counts as even, the rest as imbalance. `per_wave` is added to each wave with a nonzero.
     """
-    total = even = imbalance = stream = rows = 0.0
+    total = even = imbalance = stream = rows = between = 0.0
     for w in range(table.shape[0]):
         of_column = table[w, SLOWEST] * per_nonzero
         of_stream = table[w, NONZEROS] * stream_per_nonzero
@@ -94,14 +122,16 @@ def wave_cycles(
         else:
             rows += of_rows
             total += of_rows
-    return total, even, imbalance, stream, rows
+        if table[w, NONZEROS]:
+            between += per_wave
+    return total + between, even, imbalance, stream, rows, between
 
 
 @numba.njit(cache=True, nogil=True)
-def grouped_table(
-    mask: np.ndarray, groups: int, columns: int, interleaved: bool, transposed: bool
-) -> np.ndarray:
-    """`wave_table` of the block-diagonal weight of a grouped convolution.
+def grouped_counts(
+    mask: np.ndarray, groups: int, transposed: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """`counts` and `per_output` of the block-diagonal weight of a grouped convolution.
 
     Args:
         mask: (outputs of all groups, inputs of one) uint8; the outputs of a group are neighbours.
@@ -110,23 +140,13 @@ def grouped_table(
     high, wide = mask.shape[0] // groups, mask.shape[1]
     if transposed:
         high, wide = wide, high
-    outputs, features = groups * high, groups * wide
-    columns = min(columns, features)
-    loads = np.empty(columns, np.int64)
-    table = np.empty((-(-outputs // BLOCK), 3), np.int64)
-    for w in range(table.shape[0]):
-        loads[:] = 0
-        active = 0
-        for output in range(w * BLOCK, min((w + 1) * BLOCK, outputs)):
-            group, place = output // high, output % high
-            found = 0
-            for j in range(wide):
-                one = mask[group * wide + j, place] if transposed else mask[output, j]
-                feature = group * wide + j
-                # The second is the column c with ⌊c·features/columns⌋ ≤ feature, the last such.
-                c = feature % columns if interleaved else ((feature + 1) * columns - 1) // features
-                loads[c] += one
-                found += one
-            active += found > 0
-        table[w, SLOWEST], table[w, NONZEROS], table[w, ACTIVE] = loads.max(), loads.sum(), active
-    return table
+    counts = np.zeros((-(-groups * high // BLOCK), groups * wide), np.uint8)
+    per_output = np.zeros(groups * high, np.int64)
+    for output in range(groups * high):
+        group, place = output // high, output % high
+        row = counts[output // BLOCK]
+        for j in range(wide):
+            one = mask[group * wide + j, place] if transposed else mask[output, j]
+            row[group * wide + j] += one
+            per_output[output] += one
+    return counts, per_output

@@ -5,14 +5,30 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from hwsim.device import Device, parameter
-from hwsim.devices._waves import dense_table, grouped_table, wave_cycles, wave_table
+from hwsim.device import parameter
+from hwsim.devices._pipelined import Pipelined
+from hwsim.devices._waves import (
+    ACTIVE,
+    NONZEROS,
+    SLOWEST,
+    dense_table,
+    grouped_counts,
+    wave_cycles,
+    wave_table,
+)
 from hwsim.estimate import Estimate
 from hwsim.workload import PRODUCTS, Op
+
+if TYPE_CHECKING:
+    from hwsim.tiles import Machine, Tiles
+
+# In the pipeline a wave is cut into pieces, since what arrives is multiplied at once: so many,
+# or fewer where that would make too many tiles.
+_PIECES, _MOST_TILES = 16, 1024
 
 
 class _Rates(NamedTuple):
@@ -21,22 +37,25 @@ class _Rates(NamedTuple):
     Attributes:
         of_waves: PE columns that hold a feature; cycles of a column for each nonzero that it
             receives, of the stream for each nonzero of all columns, of a row's links for each
-            output with a nonzero.
+            output with a nonzero, and for each wave.
         column_bound: what a column's cycles are: "compute", or "port" where its links are slower.
         peak_flops: of the grid on these values.
         bytes, stream_s: of all weights if dense: with indices if they are sent, and the seconds of
             the values alone at the stream's bandwidth.
+        sent, returned: bytes that go down a column for each nonzero, and that come back.
     """
 
-    of_waves: tuple[int, float, float, float]
+    of_waves: tuple[int, float, float, float, float]
     column_bound: str
     peak_flops: float
     bytes: float
     stream_s: float
+    sent: float
+    returned: float
 
 
 @dataclass(frozen=True, eq=False)
-class Wafer(Device):
+class Wafer(Pipelined):
     """Weight streaming over a grid of processing elements (PEs).
 
     Activations are resident: tokens are spread over the PE rows, input features over the PE
@@ -46,14 +65,27 @@ class Wafer(Device):
     a time, a wave. Waves wait for each other, columns within a wave do not. With, per wave,
 
         T = ⌈m/pe_rows⌉ tokens a PE,  lanes = ⌊datapath_bytes/value⌋
-        v = max(⌈T/lanes⌉ + nonzero_overhead, (value + index)/broadcast_bytes)
+        v = max(⌈a·T/lanes⌉ + nonzero_overhead, (value + index)/broadcast_bytes)
 
         cycles = Σ max(v · nonzeros of the column with most of them,
                        (value + index) · nonzeros of all columns / stream bytes a cycle,
-                       T · value · outputs with a nonzero / port_bytes)
+                       T · value · outputs with a nonzero / port_bytes) + wave_overhead
 
     all counted from the actual mask. With q nonzeros in each of the columns in each of W waves, and
     stream and ports fast enough, that is W·q·v. An output without a nonzero costs nothing.
+
+    `placement` says which features share a column: neighbours, those `pe_columns` apart, or
+    "balanced", dealt by their nonzeros so that in no wave a column has much more than the others
+    (`hwsim.devices._placement`). Bringing activations to their columns is not charged.
+
+    a is `activation_density` in forward and grad_weight, where x is multiplied, else 1: a PE skips
+    tokens whose activation a ReLU made zero, under dense weights too. That a PE packs the others
+    into its lanes, and that columns even out who has more of them, is assumed.
+
+    Beyond some 99 % sparsity the gain falls behind the density, since outputs still leave through
+    the ports, columns differ more, and waves change. A CS-3 is measured to do so (arXiv 2604.27985:
+    100 times a CPU at 90 %, slower than it beyond 99 %); how much each part has in it is not
+    published, so the numbers are assumed.
 
     grad_input exchanges the mask's rows and columns: dy's features lie over the columns. In
     grad_weight only the mask's entries are computed (sampled): their indices come down the columns,
@@ -61,13 +93,17 @@ class Wafer(Device):
     through its column's port. So there v = max(⌈T/lanes⌉ + nonzero_overhead, index/broadcast_bytes,
     value/port_bytes), and indices in and values out share the stream.
 
-    The dense kernel is the same with every weight, without index and overhead. A convolution is the
-    product of its patches; a grouped one, that with its block-diagonal weight.
+    The dense kernel is the same with every weight, without index and nonzero_overhead. A
+    convolution is the product of its patches; a grouped one, that with its block-diagonal weight.
 
     Products of activations (attention) run at peak. The other operations between products are
     limited by the PEs' memories; an embedding's rows pass through the stream. Weights and moments
     are updated where they are kept, outside, compressed: so a mask saves the optimizer's bytes too,
     and packing is free. All activations of an op are taken to fit into the PEs' memories.
+
+    `run` puts the waves through the pipeline, each in pieces: stream, columns and ports work side
+    by side, and the stream may be a piece or two ahead of the columns, also into the next wave.
+    The price keeps waves apart, so the two differ by what overlaps at the ends of waves.
 
     Source of the mechanism: Lie (2022), "Cerebras architecture deep dive", IEEE Micro 43(3), and
     James (2021), "Scaling up and out: training massive models on Cerebras systems using weight
@@ -90,9 +126,15 @@ class Wafer(Device):
     host_bandwidth: float = parameter("B/s", "of the memory that holds the weights", above=0.0)
     host_flops: float = parameter("FLOP/s", "of the machines that update the weights", above=0.0)
     placement: str = parameter(
-        "1", "which features share a column: neighbours, or those pe_columns apart",
-        choices=("contiguous", "interleaved"), default="interleaved",
+        "1", "which features share a column: neighbours, those pe_columns apart, or by nonzeros",
+        choices=("contiguous", "interleaved", "balanced"), default="interleaved",
     )  # fmt: skip
+    activation_density: float = parameter(
+        "1", "share of the activations x that are not zero", above=0.0, at_most=1.0, default=1.0
+    )
+    wave_overhead: float = parameter(
+        "cycle", "to change from one wave to the next", at_least=0.0, default=0.0
+    )
     model_error: float = parameter(
         "1", "relative half-width of the interval", at_least=0.0, at_most=1.0
     )
@@ -115,6 +157,7 @@ class Wafer(Device):
             return max(op.flops / self.host_flops, op.bytes / self.host_bandwidth)
         compute = op.flops / self.peak_flops(op.itemsize)
         if op.kind in PRODUCTS:
+            compute *= self._live(op)
             return max(compute, (op.bytes - op.activation_bytes) / self.stream_bandwidth)
         streamed = op.kind == "embedding"
         return max(
@@ -139,6 +182,37 @@ class Wafer(Device):
         sparse = dataclasses.replace(sparse, rejected=())
         return dataclasses.replace(dense, rejected=(sparse,)), sparse
 
+    def machine(self) -> Machine:
+        """The stream as one channel, the grid as one array, the row links as the output port."""
+        from hwsim.tiles import Machine
+
+        return Machine(channel_bytes_per_cycle=self.stream_bandwidth / self.clock_hz)
+
+    def tiles(self, op: Op) -> Tiles:
+        """The waves of a product's fastest kernel, in pieces.
+
+        dy's broadcast in grad_weight counts as filling: it comes before the columns multiply.
+        """
+        from hwsim.tiles import Tiles
+
+        if not op.weight_bytes:
+            cycles = math.ceil(self.estimate(op).cycles)
+            return Tiles.of([(0, 0, 0, 0, cycles, 0)], names=(op.name or op.kind,))
+        if self.estimate(op).kernel == "sparse":
+            table, rates = self._table(op), self._rates(op, self.index_bytes)
+        else:
+            table, rates = self._dense_waves(op)
+        _, per_nonzero, _, per_output, per_wave = rates.of_waves
+        nonzeros = table[:, NONZEROS]
+        columns = table[:, SLOWEST] * per_nonzero + (nonzeros > 0) * per_wave
+        links, none = table[:, ACTIVE] * per_output, np.zeros(len(table))
+        fill, drain = (links, none) if op.phase == "grad_weight" else (none, links)
+        waves = [nonzeros * rates.sent, none, nonzeros * rates.returned, fill, columns, drain]
+        pieces = max(1, min(_PIECES, _MOST_TILES // len(table)))
+        cut = [_cut(np.ceil(part).astype(np.int64), pieces) for part in waves]
+        table = np.array([*cut, np.full_like(cut[0], -1)])
+        return Tiles(*table, names=(op.name or op.kind,) * table.shape[1])
+
     def _beside(self, op: Op) -> Estimate:
         """An operation that is no product."""
         seconds = self.roofline(op)
@@ -160,14 +234,19 @@ class Wafer(Device):
         return self._estimate("resident", seconds, compute, 0.0, op.dense_flops, by_bound)
 
     def _dense(self, op: Op) -> Estimate:
+        return self._streamed(op.with_mask(None), "dense", *self._dense_waves(op))
+
+    def _dense_waves(self, op: Op) -> tuple[np.ndarray, _Rates]:
         """Every weight is streamed, whatever the mask: no index, no overhead."""
         if op.count == 1:
             table = dense_table(*_oriented(op), self.pe_columns)
         else:
             ones = np.broadcast_to(np.uint8(1), (op.n * op.count, op.k))
-            table = self._grouped(op, ones)
-        rates = self._rates(op, None)
-        return self._streamed(op.with_mask(None), "dense", table, rates)
+            table = wave_table(
+                *grouped_counts(ones, op.count, op.phase == "grad_input"), self.pe_columns,
+                self.placement,
+            )  # fmt: skip
+        return table, self._rates(op, None)
 
     def _streamed(
         self,
@@ -178,8 +257,10 @@ class Wafer(Device):
         rejected: tuple[Estimate, ...] = (),
     ) -> Estimate:
         """A product whose weights pass through the grid."""
-        cycles, even, uneven, stream, links = wave_cycles(table, *rates.of_waves)
+        cycles, even, uneven, stream, links, between = wave_cycles(table, *rates.of_waves)
         flops, moved, stream_s = op.dense_flops, rates.bytes, rates.stream_s
+        if self.activation_density < 1.0:
+            flops = int(flops * self._live(op))
         if op.mask is not None:
             active, weights = op.mask.nnz, op.weights
             flops = flops * active // weights
@@ -196,6 +277,8 @@ class Wafer(Device):
             by_bound["memory"] = stream * each
         if links:
             by_bound["port"] = by_bound.get("port", 0.0) + links * each
+        if between:
+            by_bound["launch"] = between * each
         return self._estimate(kernel, seconds, floor, moved, flops, by_bound, rejected)
 
     def _estimate(
@@ -220,23 +303,29 @@ class Wafer(Device):
         """Of the sparse kernel with `index` bytes a nonzero, or of the dense one (None)."""
         value = op.itemsize
         tokens = -(-op.m // self.pe_rows)
-        busy = math.ceil(tokens / self._lanes(value))
+        busy = math.ceil(tokens * self._live(op) / self._lanes(value))
         busy += 0.0 if index is None else self.nonzero_overhead
-        sent = index or 0.0
+        sent, returned = index or 0.0, 0.0
         if op.phase == "grad_weight":
+            returned = value
             linked = max(sent / self.broadcast_bytes, value / self.port_bytes)
             per_output = tokens * value / self.broadcast_bytes
         else:
-            linked = (value + sent) / self.broadcast_bytes
+            sent += value
+            linked = sent / self.broadcast_bytes
             per_output = tokens * value / self.port_bytes
         _, features = _oriented(op)
-        streamed = (value + sent) * self.clock_hz / self.stream_bandwidth
+        per_nonzero = sent + returned
+        of_stream = per_nonzero * self.clock_hz / self.stream_bandwidth
+        columns = min(self.pe_columns, features)
         return _Rates(
-            of_waves=(min(self.pe_columns, features), max(busy, linked), streamed, per_output),
+            of_waves=(columns, max(busy, linked), of_stream, per_output, self.wave_overhead),
             column_bound="port" if linked > busy else "compute",
             peak_flops=self.peak_flops(value),
-            bytes=op.weight_bytes / value * (value + sent),
+            bytes=op.weight_bytes / value * per_nonzero,
             stream_s=op.weight_bytes / self.stream_bandwidth,
+            sent=sent,
+            returned=returned,
         )
 
     def _table(self, op: Op) -> np.ndarray:
@@ -248,20 +337,19 @@ class Wafer(Device):
         key = ("waves", transposed, op.count)
         table = known.get(key)
         if table is None:
-            spread = (self.pe_columns, self.placement == "interleaved")
             if op.count > 1:
-                table = self._grouped(op, mask.array.view(np.uint8))
+                counts, per_output = grouped_counts(mask.array.view(np.uint8), op.count, transposed)
             elif transposed:
-                table = wave_table(mask.blocks[1].T, mask.col_nnz, *spread)
+                counts, per_output = mask.blocks[1].T, mask.col_nnz
             else:
-                table = wave_table(mask.blocks[0], mask.row_nnz, *spread)
-            known[key] = table
+                counts, per_output = mask.blocks[0], mask.row_nnz
+            table = known[key] = wave_table(counts, per_output, self.pe_columns, self.placement)
         return table
 
-    def _grouped(self, op: Op, mask: np.ndarray) -> np.ndarray:
-        """The waves of a block-diagonal weight, from its blocks one above the other."""
-        spread = (self.pe_columns, self.placement == "interleaved")
-        return grouped_table(mask, op.count, *spread, op.phase == "grad_input")
+    def _live(self, op: Op) -> float:
+        """Share of the multiply-adds whose activation is not zero."""
+        multiplies_x = op.weight_bytes and op.phase in ("forward", "grad_weight")
+        return self.activation_density if multiplies_x else 1.0
 
     def _lanes(self, itemsize: int) -> int:
         """Multiply-adds of a PE in a cycle."""
@@ -276,6 +364,12 @@ def _oriented(op: Op) -> tuple[int, int]:
     """(outputs, features that the columns hold) of a product in its phase, all groups together."""
     outputs, features = op.n * op.count, op.k * op.count
     return (features, outputs) if op.phase == "grad_input" else (outputs, features)
+
+
+def _cut(whole: np.ndarray, pieces: int) -> np.ndarray:
+    """Each number as `pieces` successive ones that add up to it and differ by at most one."""
+    ends = whole[:, None] * np.arange(pieces + 1) // pieces
+    return np.diff(ends, axis=1).ravel()
 
 
 MODEL = Wafer
