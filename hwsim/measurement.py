@@ -17,6 +17,7 @@ from hwsim.registry import unknown
 from hwsim.workload import DTYPE_BYTES, PHASES
 
 CACHE_STATES = ("warm", "cold")
+STEP = "step"  # the phase of a record that timed a whole training step
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,9 @@ class Measurement:
     Attributes:
         machine, toolchain: what ran it; free text ("NVIDIA H100 PCIe", "cuSPARSELt 0.8").
         kernel: the name that a device model gives the kernel ("dense", "2:4", "csr", …).
-        phase: one of workload.PHASES.
-        m, n, k: rows, outputs and inputs of the layer, as in `hwsim.gemm`.
+        phase: one of workload.PHASES, or "step": a whole training step.
+        m, n, k: rows, outputs and inputs of the layer, as in `hwsim.gemm`; of a step rows, width
+            and number of layers.
         dtype: of the operands.
         median_s, min_s, low_quartile_s, high_quartile_s: seconds of one call. A record that knows
             the median alone repeats it.
@@ -84,7 +86,7 @@ class Measurement:
         if not isinstance(self.density, (int, float)) or not 0.0 <= self.density <= 1.0:
             raise InputError(f"measurement: density is {self.density!r}; allowed is 0 to 1")
         for name, allowed in (
-            ("phase", PHASES), ("dtype", tuple(DTYPE_BYTES)), ("cache", CACHE_STATES),
+            ("phase", (*PHASES, STEP)), ("dtype", tuple(DTYPE_BYTES)), ("cache", CACHE_STATES),
         ):  # fmt: skip
             if getattr(self, name) not in allowed:
                 raise InputError(f"measurement: {unknown(name, getattr(self, name), allowed)}")

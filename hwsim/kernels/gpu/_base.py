@@ -22,12 +22,15 @@ class PackedWeight:
         indices: name → integer tensor.
         shape: (n, k) of the weight.
         transposed: the values once more, as grad_input reads them, where the kernel wants that.
+        longest: entries of the fullest row, where the kernel needs it; kept here, since asking
+            the device for it would end the capture of a graph.
     """
 
     values: torch.Tensor
     indices: dict[str, torch.Tensor]
     shape: tuple[int, int]
     transposed: torch.Tensor | None = None
+    longest: int = 0
 
 
 class GpuKernel(ABC):

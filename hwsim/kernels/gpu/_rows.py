@@ -83,11 +83,13 @@ def rows_times(
 
 
 def sampled(
-    starts: torch.Tensor, columns: torch.Tensor, dy: torch.Tensor, x: torch.Tensor
+    starts: torch.Tensor, columns: torch.Tensor, longest: int, dy: torch.Tensor, x: torch.Tensor
 ) -> torch.Tensor:
-    """dyᵀ·x at the listed places alone: dy (m, rows), x (m, columns) → one value per entry."""
+    """dyᵀ·x at the listed places alone: dy (m, rows), x (m, columns) → one value per entry.
+
+    `longest` is the number of entries of the fullest row.
+    """
     out = torch.empty(len(columns), dtype=torch.float32, device=dy.device)
-    longest = int((starts[1:] - starts[:-1]).max()) if len(columns) else 0
     if longest:
         chunk = 32
         _sampled[(len(starts) - 1, triton.cdiv(longest, chunk))](

@@ -30,7 +30,8 @@ class Csr(TritonKernel):
             "rows": rows[order].to(torch.int32),
             "order": order.to(torch.int32),
         }
-        return PackedWeight(weight[rows, columns], indices, shape_of(weight))
+        longest = int(mask.sum(dim=1).max())
+        return PackedWeight(weight[rows, columns], indices, shape_of(weight), longest=longest)
 
     def forward(self, x: torch.Tensor, packed: PackedWeight) -> torch.Tensor:
         self.check_operand("x", x, packed.shape[1], packed.values)
@@ -44,7 +45,8 @@ class Csr(TritonKernel):
 
     def grad_weight(self, dy: torch.Tensor, x: torch.Tensor, packed: PackedWeight) -> torch.Tensor:
         self.check_pair(dy, x, packed)
-        return sampled(packed.indices["starts"], packed.indices["columns"], dy, x)
+        i = packed.indices
+        return sampled(i["starts"], i["columns"], packed.longest, dy, x)
 
     def unpack(self, values: torch.Tensor, packed: PackedWeight) -> torch.Tensor:
         dense = torch.zeros(packed.shape, dtype=values.dtype, device=values.device)

@@ -66,7 +66,7 @@ class Gather(TritonKernel):
             "columns": columns.to(torch.int32),
             "starts": starts,
         }
-        return PackedWeight(values.contiguous(), indices, shape_of(weight))
+        return PackedWeight(values.contiguous(), indices, shape_of(weight), longest=fan_in)
 
     def forward(self, x: torch.Tensor, packed: PackedWeight) -> torch.Tensor:
         self.check_operand("x", x, packed.shape[1], packed.values)
@@ -91,7 +91,8 @@ class Gather(TritonKernel):
         self.check_pair(dy, x, packed)
         i = packed.indices
         active = dy[:, i["neurons"].long()]
-        return sampled(i["starts"], i["columns"].view(-1), active, x).view(packed.values.shape)
+        found = sampled(i["starts"], i["columns"].view(-1), packed.longest, active, x)
+        return found.view(packed.values.shape)
 
     def unpack(self, values: torch.Tensor, packed: PackedWeight) -> torch.Tensor:
         dense = torch.zeros(packed.shape, dtype=values.dtype, device=values.device)

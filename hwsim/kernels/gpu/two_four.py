@@ -48,9 +48,9 @@ class TwoFour(GpuKernel):
         masked = weight * mask
         transposed = None
         if is_two_four(mask.t()) and not (mask.shape[1] % multiples[0]):
-            transposed = self._compressed(masked.t().contiguous())
+            transposed = self.compressed(masked.t().contiguous())
         indices = {"mask": mask}
-        return PackedWeight(self._compressed(masked), indices, shape_of(weight), transposed)
+        return PackedWeight(self.compressed(masked), indices, shape_of(weight), transposed)
 
     def forward(self, x: torch.Tensor, packed: PackedWeight) -> torch.Tensor:
         self.check_operand("x", x, packed.shape[1], packed.values)
@@ -69,7 +69,8 @@ class TwoFour(GpuKernel):
     def unpack(self, values: torch.Tensor, packed: PackedWeight) -> torch.Tensor:
         return values.to_dense() if hasattr(values, "packed") else values
 
-    def _compressed(self, weight: torch.Tensor) -> Any:
+    def compressed(self, weight: torch.Tensor) -> Any:
+        """A weight that is 2:4 along its inputs, packed; unchecked, so that it can be timed."""
         from torch.sparse import (
             SparseSemiStructuredTensorCUSPARSELT,
             SparseSemiStructuredTensorCUTLASS,

@@ -1,0 +1,170 @@
+"""Operands and calls of the suite's cases: what `gpu_suite.Case` means in torch.
+
+Every case comes with the product that it must equal, so that a kernel that is fast and wrong gives
+no record. Triton's kernels also run on the CPU under the interpreter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from hwsim.errors import InputError
+from hwsim.gpu_suite import Case
+from hwsim.kernels.gpu import GPU_KERNELS
+from hwsim.kernels.gpu._base import GpuKernel, PackedWeight
+from hwsim.kernels.gpu.two_four import TwoFour
+from hwsim.registry import unknown
+
+DTYPES = {
+    "bfloat16": torch.bfloat16, "float16": torch.float16, "tfloat32": torch.float32,
+    "float32": torch.float32,
+}  # fmt: skip
+# Relative error of a whole result, in the Frobenius norm: some units of the operands' roundoff.
+ALLOWED = {"bfloat16": 2e-2, "float16": 3e-3, "tfloat32": 5e-3, "float32": 1e-5}
+PACKS = ("library pack", "fused pack")
+MODULES = {"2:4": "two_four", "2:4 cutlass": "two_four", "csr": "csr", "gather": "gather",
+           "block": "block"}  # fmt: skip
+_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Built:
+    """A case's call, and the product it must equal.
+
+    Attributes:
+        call: what is timed.
+        expected: the product, computed when asked; None for packing.
+        laid_out: from what `call` returns to the layout of `expected`; not timed.
+    """
+
+    call: Callable[[], torch.Tensor]
+    expected: Callable[[], torch.Tensor] | None
+    laid_out: Callable[[torch.Tensor], torch.Tensor] = lambda found: found
+
+
+def build(case: Case, device: str, seed: int = 0) -> Built:
+    """Operands on `device`, the weight packed.
+
+    Raises:
+        InputError: a kernel, dtype or size that cannot be built; the kernel's own errors.
+    """
+    if case.dtype not in DTYPES:
+        raise InputError(unknown("dtype", case.dtype, tuple(DTYPES)))
+    g = torch.Generator(device).manual_seed(seed)
+    dtype = DTYPES[case.dtype]
+    weight = torch.randn(case.n, case.k, generator=g, device=device, dtype=dtype)
+    if case.kernel in PACKS:
+        return _packing(case, weight, g)
+    x = torch.randn(case.m, case.k, generator=g, device=device, dtype=dtype)
+    dy = torch.randn(case.m, case.n, generator=g, device=device, dtype=dtype)
+    if case.kernel == "dense":
+        mask = torch.ones_like(weight, dtype=torch.bool)
+        return Built(partial(_dense, case.phase, x, dy, weight), _expected(case, x, dy, weight))
+    mask, kernel = mask_of(case, g, device), kernel_of(case.kernel)
+    if case.packing:
+        if not isinstance(kernel, TwoFour) or case.phase != "forward":
+            raise InputError(f"{case.kernel} {case.phase}: packing is timed for 2:4 forward only")
+        masked = weight * mask
+        return Built(
+            lambda: torch.nn.functional.linear(x, kernel.compressed(masked)),
+            _expected(case, x, dy, masked),
+        )
+    packed = kernel.pack(weight, mask)
+    gradient = case.phase == "grad_weight"
+    return Built(
+        lambda: _product(case.phase, kernel, x, dy, packed),
+        _expected(case, x, dy, weight * mask, mask if gradient else None),
+        (lambda found: kernel.unpack(found, packed)) if gradient else lambda found: found,
+    )
+
+
+def kernel_of(name: str) -> GpuKernel:
+    """The kernel behind a case's name.
+
+    Raises:
+        InputError: an unknown name; the valid ones are listed.
+    """
+    if name not in MODULES:
+        raise InputError(unknown("kernel of a case", name, ("dense", *MODULES, *PACKS)))
+    kernel = GPU_KERNELS.get(MODULES[name])
+    return type(kernel)("cutlass") if name == "2:4 cutlass" else kernel
+
+
+def mask_of(case: Case, g: torch.Generator, device: str) -> torch.Tensor:
+    """A random mask (n, k) that the case's kernel takes, near its density."""
+    n, k = case.n, case.k
+    if case.kernel.startswith("2:4"):
+        # Transposable: each 4×4 tile is one of the four turns of two diagonals.
+        turns = torch.randint(0, 4, (n // 4, k // 4), generator=g, device=device)
+        turns = turns.repeat_interleave(4, 0).repeat_interleave(4, 1)
+        rows = torch.arange(turns.shape[0], device=device)[:, None]
+        columns = torch.arange(turns.shape[1], device=device)
+        return (rows + columns + turns) % 4 < 2
+    if case.kernel == "block":
+        tiles = torch.rand(-(-n // _BLOCK), -(-k // _BLOCK), generator=g, device=device)
+        tiles = tiles < case.density
+        return tiles.repeat_interleave(_BLOCK, 0).repeat_interleave(_BLOCK, 1)[:n, :k].contiguous()
+    scores = torch.rand(n, k, generator=g, device=device)
+    if case.kernel == "gather":
+        fan_in = max(1, round(case.density * k))
+        mask = torch.zeros(n, k, dtype=torch.bool, device=device)
+        return mask.scatter_(1, scores.topk(fan_in, dim=1).indices, True)
+    return scores < case.density
+
+
+def error_of(built: Built, case: Case) -> float:
+    """Relative error of one call, ‖found − expected‖ / ‖expected‖; 0 where nothing is expected."""
+    found = built.laid_out(built.call())
+    if built.expected is None:
+        return 0.0
+    expected = built.expected().double()
+    size = float(expected.norm())
+    return (
+        float((found.double() - expected).norm()) / size if size else float(found.double().norm())
+    )
+
+
+def _dense(phase: str, x: torch.Tensor, dy: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    if phase == "forward":
+        return x @ weight.t()
+    return dy @ weight if phase == "grad_input" else dy.t() @ x
+
+
+def _product(
+    phase: str, kernel: GpuKernel, x: torch.Tensor, dy: torch.Tensor, packed: PackedWeight
+) -> torch.Tensor:
+    if phase == "forward":
+        return kernel.forward(x, packed)
+    if phase == "grad_input":
+        return kernel.grad_input(dy, packed)
+    return kernel.grad_weight(dy, x, packed)
+
+
+def _expected(
+    case: Case, x: torch.Tensor, dy: torch.Tensor, weight: torch.Tensor,
+    mask: torch.Tensor | None = None,
+) -> Callable[[], torch.Tensor]:  # fmt: skip
+    """The product in float32, on the operands as they are."""
+
+    def product() -> torch.Tensor:
+        left, right, values = x.float(), dy.float(), weight.float()
+        exact = _dense(case.phase, left, right, values)
+        return exact if mask is None else exact * mask
+
+    return product
+
+
+def _packing(case: Case, weight: torch.Tensor, g: torch.Generator) -> Built:
+    """One weight packed as its values change: the library's compress, or pruned and packed."""
+    if weight.device.type != "cuda":
+        raise InputError(f"{case.kernel}: device is {weight.device}; allowed is cuda")
+    from torch.sparse import SparseSemiStructuredTensorCUSPARSELT as Packed
+
+    if case.kernel == "library pack":
+        masked = weight * mask_of(Case("2:4", "forward", 1, case.n, case.k), g, "cuda")
+        return Built(lambda: Packed.from_dense(masked), None)
+    return Built(lambda: Packed.prune_dense_static_sort(weight), None)

@@ -1,0 +1,91 @@
+"""CUDA events around real kernels: the suite's timer where a GPU is at hand."""
+
+from __future__ import annotations
+
+import subprocess
+
+import torch
+
+from hwsim.errors import InputError
+from hwsim.gpu_suite import Case, Prepared
+from hwsim.kernels.gpu._cases import ALLOWED, build, error_of
+from hwsim.kernels.gpu._steps import build_step
+from hwsim.measurement import STEP
+
+_IN_A_GRAPH = 10
+_WARM_UP = 3
+
+
+class CudaTimer:
+    """Times cases on the current CUDA device.
+
+    In a graph ten runs are captured and replayed, so that the host's launches are not in the time;
+    eagerly the host launches each one. Both are between two CUDA events. A kernel whose result is
+    not the product's is refused.
+
+    Raises:
+        InputError: no CUDA device.
+    """
+
+    def __init__(self) -> None:
+        if not torch.cuda.is_available():
+            raise InputError(
+                "measure gpu: no CUDA device here (torch.cuda.is_available() is False); "
+                "allowed is a machine with an NVIDIA GPU and a CUDA build of torch"
+            )
+        self.machine = torch.cuda.get_device_name()
+
+    def toolchain(self, case: Case) -> str:
+        base = f"torch {torch.__version__}"
+        if case.kernel in ("csr", "gather", "block"):
+            import triton
+
+            return f"{base}, Triton {triton.__version__}"
+        libraries = {"dense": "cuBLAS", "2:4 cutlass": "CUTLASS"}
+        return f"{base}, {libraries.get(case.kernel, 'cuSPARSELt')}"
+
+    def prepare(self, case: Case) -> Prepared:
+        torch.cuda.empty_cache()
+        torch.backends.cuda.matmul.allow_tf32 = case.dtype == "tfloat32"
+        if case.phase == STEP:
+            step = build_step(case, "cuda")
+            for _ in range(_WARM_UP):
+                step()
+            return Prepared(step)
+        built = build(case, "cuda")
+        error = error_of(built, case)
+        if not error <= ALLOWED[case.dtype]:  # also where it is NaN
+            raise InputError(f"result is off by {error:.2g}; allowed is {ALLOWED[case.dtype]:.2g}")
+        for _ in range(_WARM_UP):
+            built.call()
+        torch.cuda.synchronize()
+        if not case.graph:
+            return Prepared(built.call)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(_IN_A_GRAPH):
+                built.call()
+        return Prepared(graph.replay, _IN_A_GRAPH)
+
+    def sample(self, prepared: Prepared, calls: int) -> float:
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize()
+        start.record()
+        for _ in range(calls):
+            prepared.call()
+        end.record()
+        torch.cuda.synchronize()
+        return start.elapsed_time(end) * 1e-3
+
+
+def clocks() -> str:
+    """SM clock, power and temperature now, as nvidia-smi tells; empty where it does not."""
+    query = "clocks.sm,power.draw,temperature.gpu"
+    try:
+        found = subprocess.run(
+            ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return found.stdout.splitlines()[0].strip() if found.stdout else ""
