@@ -18,7 +18,8 @@ import torch
 
 from rl import prices as pricing
 from rl.problems import SETTINGS, Problem
-from rl.training import SparseTrainingEnv, TrainingConfig
+from rl.training import SparseTrainingEnv
+from rl.training_config import TrainingConfig
 from sparse_train.feed import Feed
 from sparse_train.population import Population
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,12 +26,14 @@ class DenseRun:
 
     Attributes:
         round_steps: steps of a round.
-        losses: (rounds + 1,) before the first round and after each.
+        losses, accuracies: (rounds + 1,) before the first round and after each; accuracies are NaN
+            where the task knows none.
         networks: per round what `Population.take` gives, with a leading axis of 1.
     """
 
     round_steps: int
     losses: np.ndarray
+    accuracies: np.ndarray
     networks: tuple[dict[str, Tensor], ...]
 
     @functools.cached_property
@@ -94,23 +97,32 @@ class DenseRuns:
         population.start(torch.arange(CHUNK), initial)
         batches = problem.data.evaluation_batches("validation")
         population.look(self.feed(seeds, [1] * CHUNK))
-        losses = [population.evaluate(batches)["loss"]]
+        found = [population.evaluate(batches)]
         networks = [population.state_dict()]
         for step in range(1, s.dense_rounds * s.round_steps + 1):
             last = step % s.round_steps == 0
             population.step(self.feed(seeds, [step] * CHUNK), watch=last)
             if last:
-                losses.append(population.evaluate(batches)["loss"])
+                found.append(population.evaluate(batches))
                 networks.append(population.state_dict())
-        table = torch.stack(losses).double().numpy()  # (rounds + 1, CHUNK)
-        if not np.isfinite(table).all():
+        losses, accuracies = (
+            np.stack([metric(one, name) for one in found]) for name in ("loss", "accuracy")
+        )  # (rounds + 1, CHUNK)
+        if not np.isfinite(losses).all():
             raise InputError(
                 f"problem {problem.network} on {problem.task}: a dense run diverges with "
                 f"learning rate {s.optimizer.lr}; allowed is one with which it does not"
             )
         for i, seed in enumerate(seeds):
             own = tuple({k: v[i : i + 1].clone() for k, v in n.items()} for n in networks)
-            self._runs[seed] = DenseRun(s.round_steps, table[:, i], own)
+            self._runs[seed] = DenseRun(s.round_steps, losses[:, i], accuracies[:, i], own)
+
+
+def metric(found: Mapping[str, Tensor], name: str) -> np.ndarray:
+    """One metric of each network, float64 (n,); NaN where the task does not have it."""
+    if name in found:
+        return found[name].double().numpy()
+    return np.full(len(found["loss"]), np.nan)
 
 
 @functools.cache

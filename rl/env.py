@@ -15,7 +15,8 @@ from hwsim import InputError
 from hwsim.registry import unknown
 from rl.interface import Context
 from rl.observe import GLOBAL_FEATURES, LAYER_FEATURES
-from rl.training import SparseTrainingEnv, TrainingConfig
+from rl.training import SparseTrainingEnv
+from rl.training_config import TrainingConfig
 
 OPTIONS = ("network", "task", "device", "target", "seed", "reference")
 _OBSERVED = ("layers", "whole", "live", "density", "time")

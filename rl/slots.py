@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from rl.dense import DenseRuns, dense_runs
+from rl.dense import DenseRuns, dense_runs, metric
 from rl.problems import Problem
 from sparse_train.population import Population
 
@@ -57,23 +58,23 @@ class Slots:
         """(n,) whether all layers are dense now."""
         return (self.population.nnz == self.population.sizes).all(1)
 
-    def start(self, row: int, seed: int, prefix: int) -> float:
-        """A new run in one slot, `prefix` rounds on its dense way; its validation loss."""
+    def start(self, row: int, seed: int, prefix: int) -> tuple[float, float]:
+        """A new run in one slot, `prefix` rounds on its dense way; validation loss and accuracy."""
         run = self.runs.get(seed)
         self.seeds[row] = seed
         self.rounds[row] = prefix
         self.from_dense[row] = True
         self.population.put(torch.tensor([row]), run.networks[prefix])
-        return float(run.losses[prefix])
+        return float(run.losses[prefix]), float(run.accuracies[prefix])
 
-    def round(self, rows: Tensor, nnz: Tensor) -> tuple[Tensor, Tensor]:
+    def round(self, rows: Tensor, nnz: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One round of slots `rows` (n,) with `nnz` (n, layers) weights.
 
         Rounds that the dense run has made already are taken from it.
 
         Returns:
-            validation losses after the round (n,), and in which layers a mask was updated
-            (n, layers).
+            validation losses and accuracies after the round (n,), and in which layers a mask was
+            updated (n, layers). Accuracies are NaN where the task knows none.
         """
         population, s = self.population, self.problem.setting
         sizes = population.sizes
@@ -82,19 +83,20 @@ class Slots:
             changed |= nnz < sizes
         self.from_dense[rows] &= ~changed.any(1) & (nnz == sizes).all(1)
         branch = self.from_dense[rows] & (self.rounds[rows] < s.dense_rounds)
-        losses = torch.empty(len(rows), dtype=torch.float64)
+        seen = torch.empty(2, len(rows), dtype=torch.float64)
         for i in torch.nonzero(branch)[:, 0].tolist():
             row = int(rows[i])
-            losses[i] = self.start(row, self.seeds[row], int(self.rounds[row]) + 1)
+            loss, accuracy = self.start(row, self.seeds[row], int(self.rounds[row]) + 1)
+            seen[0, i], seen[1, i] = loss, accuracy
         rest = torch.nonzero(~branch)[:, 0]
         if len(rest):
             trained = rows[rest]
             moved = changed[rest].any(1)
             if bool(moved.any()):
                 self._update(trained[moved], nnz[rest][moved])
-            losses[rest] = self._train(trained)
+            seen[:, rest] = self._train(trained)
             self.rounds[trained] += 1
-        return losses, changed
+        return seen[0], seen[1], changed
 
     def _update(self, rows: Tensor, nnz: Tensor) -> None:
         t = self.topology
@@ -104,6 +106,7 @@ class Slots:
         )  # fmt: skip
 
     def _train(self, rows: Tensor) -> Tensor:
+        """One round; validation losses and accuracies after it, (2, n)."""
         population, s = self.population, self.problem.setting
         which = None if len(rows) == population.size else rows
         seeds = [self.seeds[r] for r in rows.tolist()]
@@ -111,7 +114,8 @@ class Slots:
         for step in range(1, s.round_steps + 1):
             batch = self.runs.feed(seeds, (first + step).tolist())
             population.step(batch, which, watch=step == s.round_steps)
-        return population.evaluate(self._validation, which)["loss"].double()
+        found = population.evaluate(self._validation, which)
+        return torch.from_numpy(np.stack([metric(found, "loss"), metric(found, "accuracy")]))
 
     def state_dict(self) -> dict:
         return {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,75 +18,17 @@ from rl.dense import dense_runs
 from rl.features import observe
 from rl.interface import Context, ScheduleEnv
 from rl.moment import Moment
-from rl.prices import LEAST_DENSITY, PricedSlots, prices
+from rl.prices import PricedSlots, prices
 from rl.problems import Problem
 from rl.rewards import REWARDS
-from rl.slots import Slots, Topology
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """What episodes are drawn from, and their rules.
-
-    Attributes:
-        problems: (network, task) pairs, see `rl.problems`; slot i has the one at i modulo their
-            number.
-        devices: what is drawn of, names or files for `hwsim.load_device`.
-        targets: least and largest share of the dense run whose loss is to be reached.
-        seeds: first of the seeds drawn, and the one after the last.
-        decide_every: rounds (`Setting.round_steps` steps, one evaluation) between two decisions.
-        budget: an episode ends after so many times the steps of the dense run to the target.
-        mode: "step" or "density", see `rl.interface`.
-        factor: what a step of the action multiplies or divides the density by.
-        min_density: lower end of every layer's density; the upper end is 1.
-        topology: how masks change.
-        prefix: rounds that are dense before the first decision; they are branched from.
-    """
-
-    problems: tuple[tuple[str, str], ...] = (("bert-1x16", "mlm"), ("bert-1x24", "mlm"))
-    devices: tuple[str, ...] = ("wafer", "zen4")
-    targets: tuple[float, float] = (0.7, 1.0)
-    seeds: tuple[int, int] = (0, 16)
-    decide_every: int = 1
-    budget: float = 2.5
-    mode: str = "step"
-    factor: float = 0.5
-    min_density: float = 1 / 32
-    topology: Topology = field(default_factory=Topology)
-    prefix: int = 0
-
-    def __post_init__(self) -> None:
-        low, high = self.targets
-        checks = {
-            "problems": (self.problems, len(self.problems) > 0, "at least one (network, task)"),
-            "devices": (self.devices, len(self.devices) > 0, "at least one device"),
-            "targets": (self.targets, 0 < low <= high <= 1, "0 < least ≤ largest ≤ 1"),
-            "seeds": (self.seeds, 0 <= self.seeds[0] < self.seeds[1], "0 ≤ first < end"),
-            "decide_every": (self.decide_every, self.decide_every >= 1, "at least 1"),
-            "budget": (self.budget, self.budget >= 1, "at least 1"),
-            "factor": (self.factor, 0 < self.factor < 1, "above 0, below 1"),
-            "min_density": (
-                self.min_density, LEAST_DENSITY <= self.min_density < 1,
-                f"at least {LEAST_DENSITY:g}, below 1 (the largest density)",
-            ),
-            "prefix": (self.prefix, self.prefix >= 0, "at least 0"),
-        }  # fmt: skip
-        for name, (value, good, allowed) in checks.items():
-            if not good:
-                raise InputError(f"{name}: value is {value}; allowed is {allowed}")
-        for network, task in self.problems:
-            longest = Problem(network, task).setting.dense_rounds
-            if self.prefix >= longest:
-                raise InputError(
-                    f"prefix: value is {self.prefix}; allowed is less than the {longest} rounds "
-                    f"of the dense run on {task}"
-                )
-
+from rl.slots import Slots
+from rl.training_config import TrainingConfig
 
 # Of each slot, float64 (batch,) unless said. Seconds are of the slot's device.
 _NUMBERS = (
-    "spent_s", "spent_flops", "loss", "first_loss", "target_loss", "progress", "dense_s",
-    "dense_flops", "dense_rounds", "rounds", "last_density", "reached", "failed",
+    "spent_s", "spent_flops", "loss", "first_loss", "target_loss", "accuracy", "progress",
+    "dense_s", "dense_flops", "dense_rounds", "rounds", "most_rounds", "last_density", "reached",
+    "failed",
 )  # fmt: skip
 
 
@@ -253,19 +194,23 @@ class SparseTrainingEnv(ScheduleEnv):
         prefix = min(self.config.prefix, math.ceil(rounds) - 1)
         growing = self.config.topology.grow == "gradient"
         self.priced.set(place, prices(own, context.device, dense_gradient=growing))
-        loss = group.start(row, context.seed, prefix)
+        loss, accuracy = group.start(row, context.seed, prefix)
         self.nnz[place] = self.sizes[place]
         gradients = group.population.gradient_norms(torch.tensor([row]))[0]
         self.first_gradient[place, : group.layers] = gradients
         steps, s = rounds * own.setting.round_steps, self.state
         dense = prices(reference, context.device, dense_gradient=growing)
         started = prefix * own.setting.round_steps
+        whole = rounds if self.config.stop_at_target else own.setting.dense_rounds
+        most = math.ceil(self.config.budget * whole)
         for name, value in (
             ("spent_s", started * float(self.priced.step_s[place])),
             ("spent_flops", started * float(self.priced.step_flops[place])),
-            ("loss", loss), ("first_loss", float(run.losses[0])), ("target_loss", target),
+            ("loss", loss), ("accuracy", accuracy), ("first_loss", float(run.losses[0])),
+            ("target_loss", target),
             ("dense_s", steps * dense.dense_s), ("dense_flops", steps * dense.dense_flops),
-            ("dense_rounds", rounds), ("rounds", prefix), ("last_density", 1.0),
+            ("dense_rounds", rounds), ("rounds", prefix), ("most_rounds", most),
+            ("last_density", 1.0),
             ("reached", 0.0), ("failed", 0.0),
         ):  # fmt: skip
             s[name][place] = value
@@ -310,8 +255,8 @@ class SparseTrainingEnv(ScheduleEnv):
     def _over(self) -> Tensor:
         """(batch,) runs that have ended."""
         s = self.state
-        spent = s["rounds"] >= torch.ceil(self.config.budget * s["dense_rounds"])
-        return (s["reached"] > 0) | (s["failed"] > 0) | spent
+        over = (s["failed"] > 0) | (s["rounds"] >= s["most_rounds"])
+        return over | (s["reached"] > 0) if self.config.stop_at_target else over
 
     def _round(self, wanted: Tensor) -> None:
         over = self._over()
@@ -320,8 +265,9 @@ class SparseTrainingEnv(ScheduleEnv):
             if len(rows):
                 places = group.places[rows]
                 nnz = wanted[places, : group.layers]
-                losses, updated = group.round(rows, nnz)
+                losses, accuracies, updated = group.round(rows, nnz)
                 self.nnz[places] = wanted[places]
+                self.state["accuracy"][places] = accuracies
                 self._account(group, places, losses, updated)
 
     def _account(self, group: Slots, places: Tensor, losses: Tensor, updated: Tensor) -> None:
@@ -335,7 +281,7 @@ class SparseTrainingEnv(ScheduleEnv):
         reached = ~failed & (losses <= target)
         # The target lies within the round: only its first part is charged.
         part = ((before - target) / (before - losses)).clamp(0.0, 1.0)
-        part = torch.where(reached, part, 1.0)
+        part = torch.where(reached & self.config.stop_at_target, part, 1.0)
         s["spent_s"][places] += part * seconds
         s["spent_flops"][places] += part * flops
         s["rounds"][places] += part
@@ -350,10 +296,12 @@ class SparseTrainingEnv(ScheduleEnv):
 
     def _moment(self) -> Moment:
         s = {name: value.clone() for name, value in self.state.items()}
+        known = torch.isfinite(s["accuracy"])
+        accuracy = torch.where(known, s["accuracy"], s["progress"])
         return Moment(
             spent_s=s["spent_s"], remaining_s=(1.0 - s["progress"]) * s["dense_s"],
             dense_s=s["dense_s"], spent_flops=s["spent_flops"], dense_flops=s["dense_flops"],
-            step_density=s["last_density"], accuracy=s["progress"],
+            step_density=s["last_density"], accuracy=accuracy,
         )  # fmt: skip
 
     def _observation(self, over: Tensor) -> TensorDict:

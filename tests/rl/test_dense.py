@@ -14,7 +14,7 @@ CURVES = st.lists(st.floats(0.1, 5.0), min_size=2, max_size=20)
 
 
 def run(losses):
-    return DenseRun(3, np.array(losses), ())
+    return DenseRun(3, np.array(losses), np.full(len(losses), np.nan), ())
 
 
 def test_a_falling_curve_is_its_own():

@@ -11,7 +11,8 @@ from rl.evaluate import dense, greedy, speed_ups
 from rl.prices import GRID, Prices, prices
 from rl.problems import Problem
 from rl.surrogate import Recording, fit, fit_kernels, record, surrogate
-from rl.training import SparseTrainingEnv, TrainingConfig
+from rl.training import SparseTrainingEnv
+from rl.training_config import TrainingConfig
 from rl.whitebox import WhiteBoxConfig
 
 ROUNDS, LAYERS = 20, 3

@@ -16,7 +16,8 @@ from rl.dense import dense_runs
 from rl.interface import Context
 from rl.problems import Problem
 from rl.slots import Topology
-from rl.training import SparseTrainingEnv, TrainingConfig
+from rl.training import SparseTrainingEnv
+from rl.training_config import TrainingConfig
 from sparse_train.tasks.mlm import PreparedText
 
 SMALL = "bert-1x8"
@@ -224,6 +225,24 @@ def test_a_target_never_reached_ends_when_the_budget_is_used_up(tiny):
     assert decisions == math.ceil(1.5 * float(world.state["dense_rounds"]))
     assert bool(seen["terminated"]) and not bool(seen["truncated"])
     assert math.isfinite(total) and total < 0
+
+
+def test_the_accuracy_reward_sums_to_the_accuracy_gained(tiny):
+    world = env(tiny, 2, reward="accuracy", stop_at_target=False, budget=1.0, mode="density")
+    first = world.reset(contexts=[Context(SMALL, tiny, "ideal", 1.0, s) for s in (0, 1)])
+    assert first["done"].sum() == 0
+    before = world.state["accuracy"].clone()
+    contexts = list(world.contexts)
+    total, _ = play(world, toward(0.5), contexts)
+    after = world.evaluate("validation")["accuracy"]
+    torch.testing.assert_close(total, (after - before).float(), atol=1e-6, rtol=0)
+
+
+def test_without_a_target_every_run_has_as_many_steps_as_the_dense_one(tiny):
+    world = env(tiny, 3, stop_at_target=False, budget=1.0)
+    play(world, keep)
+    assert world.groups[0].population.steps.tolist() == [24, 24, 24]
+    assert world.state["rounds"].tolist() == [8.0, 8.0, 8.0]
 
 
 def test_saved_in_the_middle_and_loaded_it_goes_on_to_the_bit(tiny):
