@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hwsim.device import Device, parameters_of
+from hwsim.devices._pipelined import PeLoad, Pipelined
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
 from hwsim.mask import Mask
@@ -52,6 +53,8 @@ class Explanation:
         estimate: its price.
         roofline_s: what no kernel can beat.
         rows, columns: balance of the mask over outputs and inputs.
+        pes: how evenly the work lies on the processing elements; None for devices without a
+            pipeline.
         occupancy: busy share of each resource; empty for devices without a pipeline.
         changes: masks that would cost less or more, the best first.
         settings: the same mask on the device with another choice for a parameter that has named
@@ -63,6 +66,7 @@ class Explanation:
     roofline_s: float
     rows: Balance
     columns: Balance
+    pes: PeLoad | None
     occupancy: dict[str, float]
     changes: tuple[Change, ...]
     settings: tuple[Change, ...]
@@ -84,24 +88,38 @@ def explain(device: Device, op: Op, rng: np.random.Generator | None = None) -> E
         raise InputError(
             f"op {op.name!r}: kind is {op.kind!r}; allowed is a product with a maskable weight"
         )
+    return _explain(device, op, _other_masks(device, _mask_of(op), rng))
+
+
+def _mask_of(op: Op) -> Mask:
+    """The op's mask, or one without zeros."""
+    assert op.weight_shape is not None
+    return op.mask or Mask(np.ones(op.weight_shape, dtype=bool), copy=False)
+
+
+def _other_masks(device: Device, mask: Mask, rng: np.random.Generator | None) -> dict[str, Mask]:
+    """What could be in the mask's place, by what it is."""
     generator = np.random.default_rng(0) if rng is None else rng
-    mask = op.mask or Mask(np.ones(op.weight_shape, dtype=bool), copy=False)
-    estimate = device.estimate(op)
+    made = {what: make(mask, generator) for what, make in _changes(device).items()}
+    return {what: other for what, other in made.items() if other is not None and other != mask}
+
+
+def _explain(device: Device, op: Op, others: Mapping[str, Mask]) -> Explanation:
+    mask, estimate = _mask_of(op), device.estimate(op)
     occupancy: dict[str, float] = {}
-    if hasattr(device, "run") and hasattr(device, "machine"):
+    pes = None
+    if isinstance(device, Pipelined):
         occupancy = device.run(op).occupancy(device.machine())
+        pes = device.pe_load(op)
     changes = []
-    for what, make in _changes(device).items():
-        other = make(mask, generator)
-        if other is None or other == mask:
-            continue
-        seconds = device.estimate(replace(op, mask=other)).seconds
+    for what, other in others.items():
+        seconds = device.estimate(op.with_mask(other)).seconds
         gain = estimate.seconds / seconds if seconds else 1.0
         changes.append(Change(what, other.nnz, seconds, gain))
     changes.sort(key=lambda c: (c.seconds, c.what))
     return Explanation(
         op, estimate, device.roofline(op), _balance(mask.row_nnz), _balance(mask.col_nnz),
-        occupancy, tuple(changes), _settings(device, op, estimate.seconds),
+        pes, occupancy, tuple(changes), _settings(device, op, estimate.seconds),
     )  # fmt: skip
 
 
@@ -128,11 +146,14 @@ def explain_layer(
     """
     if layer not in workload.layers:
         raise InputError(unknown("layer", layer, sorted(workload.layers)))
-    return [
-        explain(device, op, rng)
+    products = [
+        op
         for op in workload.ops
         if op.name == layer and op.kind in PRODUCTS and op.weight_shape is not None
     ]
+    # The phases have one mask, so what could be in its place is made once.
+    others = _other_masks(device, _mask_of(products[0]), rng)
+    return [_explain(device, op, others) for op in products]
 
 
 def _balance(counts: np.ndarray) -> Balance:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hwsim.device import Device
+from hwsim.devices._pipelined import Pipelined
 from hwsim.errors import InputError
 from hwsim.workload import PRODUCTS, Op, Workload
 
@@ -53,7 +54,7 @@ class Timeline:
 
 def has_timeline(device: Device) -> bool:
     """Whether the device's products run through the pipeline."""
-    return hasattr(device, "tiles") and hasattr(device, "machine")
+    return isinstance(device, Pipelined)
 
 
 def layer_timeline(device: Device, op: Op) -> Timeline:
@@ -78,7 +79,7 @@ def step_timeline(device: Device, workload: Workload, *, most_tiles: int = 4000)
     from hwsim.pipeline import simulate
     from hwsim.tiles import Tiles
 
-    if not has_timeline(device):
+    if not isinstance(device, Pipelined):
         raise InputError(f"device {device.name!r}: model {device.model!r} has no pipeline to draw")
     products = [op for op in workload.ops if op.kind in PRODUCTS]
     if not products:
@@ -86,14 +87,14 @@ def step_timeline(device: Device, workload: Workload, *, most_tiles: int = 4000)
     parts: list[Tiles] = []
     count = 0
     for op in products:
-        tiles = device.tiles(op)  # type: ignore[attr-defined]
+        tiles = device.tiles(op)
         count += len(tiles)
         if parts and count > most_tiles:
             break
         parts.append(tiles)
     joined = Tiles.joined(parts)
-    run = simulate(device.machine(), joined, trace=True)  # type: ignore[attr-defined]
-    hz = device.clock_hz  # type: ignore[attr-defined]
+    run = simulate(device.machine(), joined, trace=True)
+    hz = device.clock_hz
     segments = tuple(
         Segment(e.resource, e.kind, joined.names[e.tile], e.start / hz, e.end / hz)
         for e in run.events

@@ -35,7 +35,6 @@ class Accelerator(Pipelined):
     idle during the op before; never so much that an op falls under its roofline.
     """
 
-    clock_hz: float = parameter("Hz", "of array and buffers", above=0.0, at_most=1e15)
     dram_bandwidth: float = parameter("B/s", "all channels together; may be inf", above=0.0)
     dram_channels: int = parameter(
         "1", "channels that share it", at_least=1, at_most=1024, integer=True, default=1

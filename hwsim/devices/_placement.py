@@ -56,6 +56,23 @@ def balanced_columns(counts: np.ndarray, columns: int) -> np.ndarray:
     return column_of
 
 
+def placed(counts: np.ndarray, columns: int, placement: str) -> np.ndarray:
+    """The column of each feature, (features,) int64.
+
+    Args:
+        counts: nonzeros of each feature in each wave, (waves, features) uint8.
+        columns: PE columns, at most as many as features.
+        placement: "contiguous" (neighbours together), "interleaved" (feature j in column
+            j mod `columns`) or "balanced" (by nonzeros).
+    """
+    features = counts.shape[1]
+    if placement == "interleaved":
+        return np.arange(features) % columns
+    if placement == "contiguous":
+        return neighbours(features, columns)
+    return balanced_columns(counts, columns)
+
+
 @numba.njit(cache=True, nogil=True)
 def neighbours(features: int, columns: int) -> np.ndarray:
     """Runs of neighbours: column c begins with feature ⌊c·features/columns⌋.

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from hwsim._counts import BLOCK
-from hwsim.devices._placement import balanced_columns, neighbours
+from hwsim.devices._placement import placed
 
 SLOWEST, NONZEROS, ACTIVE = range(3)
 
@@ -31,18 +31,12 @@ def wave_table(
         counts: nonzeros of each feature in each wave, (waves, features) uint8.
         per_output: nonzeros of each output, (outputs,).
         columns: PE columns that the features are spread over.
-        placement: "interleaved" puts feature j into column j mod `columns`; "contiguous" and
-            "balanced" are those of `_placement`.
+        placement: as in `placed`.
     """
-    features = counts.shape[1]
-    columns = min(columns, features)
+    columns = min(columns, counts.shape[1])
     if placement == "interleaved":
         return _interleaved_table(counts, per_output, columns)
-    if placement == "contiguous":
-        column_of = neighbours(features, columns)
-    else:
-        column_of = balanced_columns(counts, columns)
-    return _placed_table(counts, per_output, columns, column_of)
+    return _placed_table(counts, per_output, columns, placed(counts, columns, placement))
 
 
 @numba.njit(cache=True, nogil=True)

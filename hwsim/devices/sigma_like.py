@@ -9,6 +9,7 @@ import numpy as np
 
 from hwsim.device import parameter
 from hwsim.devices._accelerator import Accelerator
+from hwsim.devices._pipelined import PeLoad
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
 from hwsim.workload import Op
@@ -109,6 +110,12 @@ class SigmaLike(Accelerator):
         """Waves, folded rows, longest wave, clusters, cycles lost to output ports."""
         names = ("waves", "folded_rows", "longest_wave", "clusters", "port_cycles", "wave_cycles")
         return dict(zip(names, self._priced(op)[9:], strict=True))
+
+    def pe_load(self, op: Op) -> PeLoad:
+        """Cycles of a wave of multipliers; the longest one holds the units of its round up."""
+        facts = self.facts(op)
+        mean = facts["wave_cycles"] / max(facts["waves"], 1)
+        return PeLoad("the longest wave", mean, facts["longest_wave"], "cycles")
 
     def tiles(self, op: Op) -> Tiles:
         from hwsim.devices import _flexible

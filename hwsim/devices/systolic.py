@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwsim.device import parameter
 from hwsim.devices._accelerator import Accelerator
+from hwsim.devices._pipelined import PeLoad
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
 from hwsim.mask import Mask
@@ -121,6 +122,18 @@ class Systolic(Accelerator):
         table = self._table(op)
         table[5] = np.ceil(table[2] / self.output_port_bytes).astype(np.int64)
         return Tiles(*table, names=(op.name or op.kind,) * table.shape[1])
+
+    def pe_load(self, op: Op) -> PeLoad:
+        """Multiply-adds of a cell, zeros included; the first one works in every fold."""
+        _, rows, cols, k, across, stream, products, *_ = self._arguments(
+            op, self.estimate(op).kernel != "dense"
+        )
+        if self.dataflow == "os":
+            folds, each = -(-stream // rows) * -(-across // cols), k
+        else:
+            folds, each = -(-k // rows) * -(-across // cols), stream
+        mean = k * across * stream * products / self.macs_per_cycle
+        return PeLoad("cell (0, 0)", mean, -(-folds * products // self.arrays) * each, "products")
 
     def _table(self, op: Op) -> np.ndarray:
         from hwsim.devices import _folds

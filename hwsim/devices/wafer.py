@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from hwsim.device import parameter
-from hwsim.devices._pipelined import Pipelined
+from hwsim.devices._pipelined import PeLoad, Pipelined
+from hwsim.devices._placement import placed
 from hwsim.devices._waves import (
     ACTIVE,
     NONZEROS,
@@ -111,7 +112,6 @@ class Wafer(Pipelined):
     """
 
     model = "wafer"
-    clock_hz: float = parameter("Hz", "of the PEs", above=0.0)
     pe_rows: int = parameter("1", "PEs that share a column's features", at_least=1, integer=True)
     pe_columns: int = parameter("1", "PEs that share a row's tokens", at_least=1, integer=True)
     datapath_bytes: float = parameter("B/cycle", "values that a PE multiplies", above=0.0)
@@ -212,6 +212,22 @@ class Wafer(Pipelined):
         cut = [_cut(np.ceil(part).astype(np.int64), pieces) for part in waves]
         table = np.array([*cut, np.full_like(cut[0], -1)])
         return Tiles(*table, names=(op.name or op.kind,) * table.shape[1])
+
+    def pe_load(self, op: Op) -> PeLoad:
+        """Nonzeros of the PE columns over all waves; all of them in the dense kernel."""
+        if op.mask is None or self.estimate(op).kernel != "sparse":
+            outputs, features = _oriented(op)
+            columns = min(self.pe_columns, features)
+            most = outputs * -(-features // columns)
+            return PeLoad("PE column 0", outputs * features / columns, most, "weights")
+        counts, _ = _counts(op)
+        columns = min(self.pe_columns, counts.shape[1])
+        column_of = placed(counts, columns, self.placement)
+        loads = np.bincount(column_of, weights=counts.sum(axis=0), minlength=columns)
+        slowest = int(loads.argmax())
+        return PeLoad(
+            f"PE column {slowest}", float(loads.mean()), float(loads[slowest]), "nonzeros"
+        )
 
     def _beside(self, op: Op) -> Estimate:
         """An operation that is no product."""
@@ -330,20 +346,13 @@ class Wafer(Pipelined):
 
     def _table(self, op: Op) -> np.ndarray:
         """What the mask gives each wave to do; kept with the mask."""
-        mask = op.mask
-        assert mask is not None
-        known = mask.prices(self)
+        assert op.mask is not None
+        known = op.mask.prices(self)
         transposed = op.phase == "grad_input"
         key = ("waves", transposed, op.count)
         table = known.get(key)
         if table is None:
-            if op.count > 1:
-                counts, per_output = grouped_counts(mask.array.view(np.uint8), op.count, transposed)
-            elif transposed:
-                counts, per_output = mask.blocks[1].T, mask.col_nnz
-            else:
-                counts, per_output = mask.blocks[0], mask.row_nnz
-            table = known[key] = wave_table(counts, per_output, self.pe_columns, self.placement)
+            table = known[key] = wave_table(*_counts(op), self.pe_columns, self.placement)
         return table
 
     def _live(self, op: Op) -> float:
@@ -364,6 +373,17 @@ def _oriented(op: Op) -> tuple[int, int]:
     """(outputs, features that the columns hold) of a product in its phase, all groups together."""
     outputs, features = op.n * op.count, op.k * op.count
     return (features, outputs) if op.phase == "grad_input" else (outputs, features)
+
+
+def _counts(op: Op) -> tuple[np.ndarray, np.ndarray]:
+    """(nonzeros of each feature in each wave, nonzeros of each output) of a masked product."""
+    mask, transposed = op.mask, op.phase == "grad_input"
+    assert mask is not None
+    if op.count > 1:
+        return grouped_counts(mask.array.view(np.uint8), op.count, transposed)
+    if transposed:
+        return mask.blocks[1].T, mask.col_nnz
+    return mask.blocks[0], mask.row_nnz
 
 
 def _cut(whole: np.ndarray, pieces: int) -> np.ndarray:

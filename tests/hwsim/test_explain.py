@@ -109,3 +109,36 @@ def test_devices_and_steps_without_a_pipeline_are_refused():
     norm = Workload((Op("norm", "forward", dense_flops=1, activation_bytes=1),))
     with pytest.raises(InputError, match="no matrix product"):
         step_timeline(load_device("systolic"), norm)
+
+
+def test_the_slowest_pe_column_of_a_wafer_is_the_one_with_most_nonzeros():
+    array = np.zeros((128, 256), bool)
+    array[:100, 5] = array[:7, 133] = True  # both lie in column 5 of 128 when interleaved
+    found = explain(load_device("wafer"), gemm(16, 128, 256, Mask(array))).pes
+    assert (found.slowest, found.max, found.unit) == ("PE column 5", 107, "nonzeros")
+    assert found.mean == pytest.approx(107 / 128)
+    apart = explain(load_device("wafer", placement="balanced"), gemm(16, 128, 256, Mask(array)))
+    assert apart.pes.max == 100
+    assert 0 < apart.pes.balance <= 1
+
+
+@pytest.mark.parametrize("dataflow", ["ws", "is", "os"])
+@pytest.mark.parametrize("phase", ["forward", "grad_input", "grad_weight"])
+def test_the_first_cell_of_an_array_has_most_products_and_all_cells_have_the_macs(dataflow, phase):
+    device = load_device("systolic", rows=8, cols=16, dataflow=dataflow, arrays=2)
+    op = gemm(20, 24, 40, phase=phase)
+    found = explain(device, op).pes
+    assert found.mean * 8 * 16 * 2 == pytest.approx(20 * 24 * 40)
+    assert found.max >= found.mean
+    full = explain(device, gemm(32, 32, 32, phase=phase)).pes
+    assert full.balance == pytest.approx(1.0)
+
+
+def test_a_device_without_a_pipeline_has_no_processing_elements_to_balance():
+    assert explain(load_device("ideal"), gemm(4, 8, 8)).pes is None
+
+
+def test_the_longest_wave_of_flexible_multipliers_is_never_shorter_than_the_mean_one():
+    found = explain(load_device("sigma-like"), gemm(64, 256, 256, skewed())).pes
+    assert found.slowest == "the longest wave"
+    assert found.max >= found.mean > 0
