@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -154,6 +154,28 @@ def explain_layer(
     # The phases have one mask, so what could be in its place is made once.
     others = _other_masks(device, _mask_of(products[0]), rng)
     return [_explain(device, op, others) for op in products]
+
+
+def layer_changes(phases: Sequence[Explanation]) -> tuple[Change, ...]:
+    """The masks of `Explanation.changes` priced for all phases of a layer, the best first."""
+    return _over_phases(phases, [p.changes for p in phases])
+
+
+def layer_settings(phases: Sequence[Explanation]) -> tuple[Change, ...]:
+    """The settings of `Explanation.settings` priced for all phases of a layer, the best first."""
+    return _over_phases(phases, [p.settings for p in phases])
+
+
+def _over_phases(
+    phases: Sequence[Explanation], changes: Sequence[Sequence[Change]]
+) -> tuple[Change, ...]:
+    now = sum(p.estimate.seconds for p in phases)
+    found = []
+    for what in [c.what for c in changes[0]]:
+        same = [c for of_phase in changes for c in of_phase if c.what == what]
+        seconds = sum(c.seconds for c in same)
+        found.append(Change(what, same[0].nnz, seconds, now / seconds if seconds else 1.0))
+    return tuple(sorted(found, key=lambda c: (c.seconds, c.what)))
 
 
 def _balance(counts: np.ndarray) -> Balance:

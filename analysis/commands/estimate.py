@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
             "nettime estimate bert-base --sparsity 0.9 --algorithm rigl --by layer",
             "nettime estimate bert-base --sweep 0.05:0.9 --plot speed_up.svg",
             "nettime estimate bert-base --density 0.5 --pattern 2:4 --dtype bfloat16 -d h200",
+            "nettime estimate bert-base --density 0.1 -d sigma-like --explain encoder.0.up",
             "nettime estimate --model my_module:make_model --density 0.2 --json",
         ),
     )(estimate)
@@ -95,6 +96,12 @@ def estimate(
     plot: Annotated[
         Path | None, typer.Option(help="Where the sweep's figure goes: .svg, .png or .pdf.")
     ] = None,
+    explain: Annotated[
+        str | None,
+        typer.Option(
+            help="A layer: what limits it, who has most to do, and which masks would help."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the random masks.")] = 0,
     as_json: options.Json = False,
 ) -> None:
@@ -111,6 +118,8 @@ def estimate(
     densities = _densities(sweep) if sweep else [_density(density, sparsity)]
     if plot is not None and sweep is None:
         raise InputError("--plot: needs --sweep; a single density has no curve")
+    if explain is not None and sweep is not None:
+        raise InputError("--explain: needs one density; --sweep gives several")
     options.at_least("--batch-size", batch_size)
     options.at_least("--sequence-length", sequence_length)
     from analysis import subject
@@ -124,6 +133,13 @@ def estimate(
     )
     if sweep:
         return _sweep(what, devices, densities, setting, plot, as_json)
+    if explain is not None:
+        from analysis import explain_view
+
+        _, sparse = price(what, [], densities[0], setting)
+        return explain_view.show(
+            what.name, devices, sparse, explain, _described(setting, "phase"), as_json
+        )
     return _single(what, devices, densities[0], setting, by, as_json)
 
 
