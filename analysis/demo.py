@@ -5,26 +5,28 @@ Every number of a budget is here, with its reason; what is printed states them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.contenders import Contender, common_loss
+from analysis.contenders import MEASURED, Contender, common_loss
 from analysis.summary import best_of
 
 if TYPE_CHECKING:
     from hwsim import Workload
     from sparse_train.config import TrainConfig
+    from sparse_train.tasks import Prepared
 
 # Two densities: what a narrower model could still match, and where it should fall behind.
 DENSITIES = (0.2, 0.1)
 ALGORITHMS = ("static", "set", "rigl")
-# Sparse models want larger rates than dense ones; these span both, a factor of two apart.
+# Sparse models want larger rates than dense ones; these span both, a factor of two apart. Each is
+# tried at full length: short runs end on the plateau where only the frequencies of the tokens are
+# known, and rank rates by how fast they get there.
 RATES = (1e-3, 2e-3, 4e-3)
-# A fifth of the final length ranks rates as the whole does, and costs less than the final runs.
-TUNE_STEPS = 200
-STEPS = 1000
+STEPS = 900
 # A narrower step costs little, so that the narrower model can afford more of them. It gets the
 # best of these, by time to the loss that all contenders reach.
 NARROW_LENGTHS = (1, 2)
@@ -34,9 +36,10 @@ EVALUATIONS = 20
 PROCESSES = 2
 SEED = 0
 PRESET = "tiny"
-# Short windows and few, byte-like tokens: a small model learns from them within minutes. Of each
+# Two layers of `tiny`, on bytes in short windows: they learn something within a minute. Of each
 # window 30 % are guessed, not BERT's 15 %: twice the signal for the same time.
-TASK = {"vocabulary_size": 300, "tokens": 32, "hidden_share": 0.3, "evaluation_windows": 128}
+LAYERS = 2
+TASK = {"vocabulary_size": 262, "tokens": 32, "hidden_share": 0.3, "evaluation_windows": 128}
 BATCH_SIZE = 8
 UPDATE_INTERVAL = 25
 # What `sparsify` masks by default in this model: all but embeddings and the output layer.
@@ -51,7 +54,6 @@ class Budget:
     """How much training a demo does."""
 
     steps: int = STEPS
-    tune_steps: int = TUNE_STEPS
     rates: tuple[float, ...] = RATES
     densities: tuple[float, ...] = DENSITIES
     algorithms: tuple[str, ...] = ALGORITHMS
@@ -61,7 +63,7 @@ class Budget:
 
 # Every part of the demo, too short to mean anything.
 QUICK = Budget(
-    steps=40, tune_steps=10, rates=(2e-3, 4e-3), densities=(0.2,), algorithms=("static", "rigl"),
+    steps=40, rates=(2e-3, 4e-3), densities=(0.2,), algorithms=("static", "rigl"),
     narrow_lengths=(1, 2), evaluations=4,
 )  # fmt: skip
 
@@ -102,7 +104,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Choice:
-    """A learning rate and why: rate → validation loss of the short run."""
+    """A learning rate and why: rate → the lowest validation loss of its run."""
 
     rate: float
     losses: dict[float, float]
@@ -133,9 +135,9 @@ def entries(budget: Budget) -> list[Entry]:
 
 
 def tuning_jobs(budget: Budget, made: Sequence[Entry], folder: Path) -> list[Job]:
-    """The short runs: every contender at every rate, the costly ones first."""
+    """Every contender at every rate, the costly ones first."""
     return [
-        Job(entry, rate, budget.tune_steps, 1, folder / "tune" / slug(entry.name) / f"{rate:g}")
+        _job(budget, entry, rate, 1, folder)
         for entry in _costly_first(made)
         for rate in budget.rates
     ]
@@ -144,19 +146,25 @@ def tuning_jobs(budget: Budget, made: Sequence[Entry], folder: Path) -> list[Job
 def final_jobs(
     budget: Budget, made: Sequence[Entry], choices: dict[str, Choice], folder: Path
 ) -> list[Job]:
-    """The runs that count, the costly ones first, each at its contender's rate."""
+    """The runs that count: each contender at its rate, in every length that it is given.
+
+    Those of the budget's own length are the tuning's, and only read again.
+    """
     return [
-        Job(
-            entry, choices[entry.name].rate, budget.steps * length, budget.evaluations * length,
-            folder / "final" / slug(entry.name) / f"{budget.steps * length}-steps",
-        )
+        _job(budget, entry, choices[entry.name].rate, length, folder)
         for entry in _costly_first(made)
         for length in sorted(entry.lengths, reverse=True)
-    ]  # fmt: skip
+    ]
+
+
+def _job(budget: Budget, entry: Entry, rate: float, length: int, folder: Path) -> Job:
+    steps = budget.steps * length
+    place = folder / slug(entry.name) / f"{steps}-steps-at-{rate:g}"
+    return Job(entry, rate, steps, budget.evaluations * length, place)
 
 
 def choose(jobs: Sequence[Job], losses: Sequence[float]) -> dict[str, Choice]:
-    """Contender → the rate whose short run had the lowest validation loss; the smaller of equals.
+    """Contender → the rate whose run had the lowest validation loss; the smaller of equals.
 
     A run that diverged (NaN) never wins unless all did.
     """
@@ -187,15 +195,16 @@ def notes(budget: Budget, choices: dict[str, Choice], *, quick: bool = False) ->
     lines = ["Quick: too short for any number here to mean anything."] if quick else []
     lines += [
         "One seed: differences of a few per cent are chance, not findings.",
-        f"Learning rate: each of the {len(choices)} contenders had {len(budget.rates)} short runs "
-        f"of {budget.tune_steps} steps ({rates}); the lowest validation loss chose.",
+        f"Learning rate: each of the {len(choices)} contenders had a run of {budget.steps} steps "
+        f"at each of {rates}; shown is the one with the lowest validation loss.",
+        f"{MEASURED}: what the steps took on this machine, one thread and {PROCESSES} runs at a "
+        "time; masked layers ran on the sparse CPU kernels.",
     ]
     if len(budget.narrow_lengths) > 1:
-        counts = " and ".join(str(budget.steps * length) for length in budget.narrow_lengths)
+        longer = " and ".join(str(budget.steps * n) for n in budget.narrow_lengths if n > 1)
         lines.append(
-            f"Each narrower dense model also trained for {counts} steps; shown is the run that "
-            "reaches the common loss first. All others had "
-            f"{budget.steps} steps."
+            f"Each narrower dense model then trained for {longer} steps too, at its rate; shown "
+            "is the run that reaches the common loss first."
         )
     ends = [name for name, choice in choices.items() if choice.at_an_end]
     if ends:
@@ -212,7 +221,7 @@ def work(job: Job, tell: Callable[[int, str], None]) -> float:
 
     try:
         record = train(
-            config(job), job.folder, progress=lambda p: tell(p.step, f"{job.entry.name}")
+            config(job), job.folder, progress=lambda p: tell(p.step, job.entry.name), task=_task()
         )
     except Diverged:
         return float("nan")
@@ -221,17 +230,27 @@ def work(job: Job, tell: Callable[[int, str], None]) -> float:
     return min(after["loss"].to_list())
 
 
+@functools.cache
+def _task() -> Prepared:
+    """The text, read once in each process: it takes as long as sixty training steps."""
+    from sparse_train.tasks import make_task
+
+    return make_task("mlm", TASK).prepare()
+
+
 def config(job: Job) -> TrainConfig:
     """The settings of a job's run."""
     from sparse_train.config import TrainConfig
 
     sparse: dict[str, Any] = {}
     if job.entry.algorithm != "dense":
-        sparse = {"density": job.entry.density, "update_interval": UPDATE_INTERVAL}
+        sparse = {
+            "density": job.entry.density, "update_interval": UPDATE_INTERVAL, "compute": "sparse",
+        }  # fmt: skip
         if job.entry.algorithm == "static":
             sparse.pop("update_interval")
     return TrainConfig(
-        preset=PRESET, task_options=TASK, model_options=dict(job.entry.sizes),
+        preset=PRESET, task_options=TASK, model_options={"layers": LAYERS, **dict(job.entry.sizes)},
         algorithm=job.entry.algorithm, distribution="erk", steps=job.steps,
         batch_size=BATCH_SIZE, learning_rate=job.rate,
         warmup_steps=max(1, round(WARMUP_SHARE * job.steps)),
@@ -247,7 +266,7 @@ def narrower_sizes(density: float) -> dict[str, int]:
     """
     from sparse_train.models import bert
 
-    full = bert.BertConfig.preset(PRESET, vocabulary=TASK["vocabulary_size"])
+    full = bert.BertConfig.preset(PRESET, layers=LAYERS, vocabulary=TASK["vocabulary_size"])
     step = _step(full)
     maskable = sum(
         op.dense_flops for op in step if op.kind == "gemm" and op.name.startswith(MASKED)

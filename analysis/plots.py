@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.contenders import FAMILIES, Contender, devices_of
+from analysis.contenders import FAMILIES, MEASURED, Contender, devices_of
 from analysis.units import unit_of
 from hwsim import InputError
 from hwsim.workload import PHASES
@@ -97,7 +97,8 @@ def loss_by_time(contenders: Sequence[Contender]) -> Figure:
         scale, unit = unit_of(longest)
         for c in contenders:
             _curve(axes, c, c.seconds[device].expected / scale, contenders)
-        axes.set(title=f"on {device}", xlabel=f"net training time ({unit})")
+        title = "measured here" if device == MEASURED else f"on {device}"
+        axes.set(title=title, xlabel=f"net training time ({unit})")
         _without_the_start(axes, contenders)
     for axes in panels[::columns]:
         axes.set_ylabel("validation loss (nats per token)")

@@ -130,6 +130,8 @@ def _costs(contenders: Sequence[Contender]) -> Iterable[str]:
     if other is None or other is one:
         return
     for device in devices_of(contenders):
+        if device not in one.layers:
+            continue
         yield _figure(
             plots.steps_by_layer(one, other, device),
             f"By layer and phase on {device}: {one.name} and {other.name}, on one scale.",

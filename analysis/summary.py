@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis import units
 from analysis.contenders import (
+    MEASURED,
     Contender,
     Reached,
     common_loss,
@@ -54,12 +55,15 @@ def table(contenders: Sequence[Contender], loss: float, which: str) -> Table:
     columns = ["", "loss", "steps"]
     for device in devices_of(contenders):
         unsure = any(not c.verified.get(device, True) for c in contenders)
-        columns += [device + (UNVERIFIED if unsure else ""), "interval"]
+        columns.append(device + (UNVERIFIED if unsure else ""))
+        if device != MEASURED:  # of which only the report has room for the interval
+            columns.append("interval")
     rows = []
     for c in contenders:
         row = [c.name, f"{c.best_loss:.3f}", str(int(c.steps[-1]))]
         for device in devices_of(contenders):
-            row += _cells(contenders, c, base, device, loss)
+            cells = _cells(contenders, c, base, device, loss)
+            row += cells[:1] if device == MEASURED else cells
         rows.append(row)
     unit = "net time ÷ dense's" if base is not None else "net time"
     return plain(f"{unit} to validation loss {loss:.3f}, {which}", columns, rows)

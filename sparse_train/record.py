@@ -141,6 +141,13 @@ class TrainingRecord:
         return max(self.training["elapsed_s"].to_list(), default=0.0)
 
     @cached_property
+    def wall_seconds(self) -> np.ndarray:
+        """(evaluations,): seconds this machine's steps took up to each validation."""
+        steps = [0, *self.training["step"].to_list()]
+        elapsed = [0.0, *self.training["elapsed_s"].to_list()]
+        return np.interp(self.evaluations["step"].to_numpy(), steps, elapsed)
+
+    @cached_property
     def mask_versions(self) -> tuple[tuple[int, Path], ...]:
         """(first step that used it, file) of each mask version; empty for a dense run."""
         firsts = self.densities.group_by("version").agg(pl.col("first_step").first())

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from hwsim.errors import InputError
 from sparse_train import run_folder
 from sparse_train.config import TrainConfig
-from sparse_train.metrics import Explored, run_figures
+from sparse_train.metrics import Explored
 from sparse_train.record import TrainingRecord
 from sparse_train.sparse_linear import SparseCompute
 from sparse_train.tasks import Prepared, make_task
@@ -57,7 +57,7 @@ class Run:
     def __init__(self, config: TrainConfig, task: Prepared) -> None:
         self.config = config
         self.task = task
-        self.model = task.build_model(config.model, config.preset, config.model_options)
+        self.model = task.build_for(config)
         self.optimizer = make_optimizer(config, self.model)
         self.sparsifier = task.make_sparsifier(config, self.model, self.optimizer)
         if config.compute == "sparse" and self.sparsifier is not None:
@@ -147,7 +147,7 @@ class Run:
         """Exploration, coverage and bytes of the masked layers; empty for a dense run."""
         if self.sparsifier is None:
             return {}
-        return {**run_figures(self.sparsifier), "explored": self.explored.rate}
+        return {**self.sparsifier.figures(), "explored": self.explored.rate}
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and strings only, for `torch.load(weights_only=True)`."""
@@ -179,6 +179,7 @@ def train(
     *,
     progress: Callable[[Progress], None] | None = None,
     stop_after: int | None = None,
+    task: Prepared | None = None,
 ) -> TrainingRecord:
     """Trains, or goes on training, in a run folder.
 
@@ -191,6 +192,7 @@ def train(
         config: all settings.
         folder: made if it is not there. See `sparse_train.run_folder` for what lies in it.
         progress: called after each step.
+        task: the config's task with its data, where they have been read already.
         stop_after: return after this step, with a checkpoint; None trains to the end.
 
     Raises:
@@ -206,7 +208,8 @@ def train(
         known = run_folder.read_config(folder)
         if known is not None:
             _check_same(folder, config, known)
-        task = make_task(config.task, config.task_options).prepare()
+        if task is None:
+            task = make_task(config.task, config.task_options).prepare()
         threads = config.threads or (known or {}).get("environment", {}).get("threads")
         with _threads(threads), private_randomness(config.seed):
             run = Run(config, task)
@@ -271,7 +274,8 @@ def _open(folder: Path, run: Run, known: dict[str, Any] | None) -> None:
         if optimizer == "sgd" and run.config.beta1:
             optimizer = "sgd_momentum"
         batch = run.task.batch(1, run.config.batch_size, run.config.seed)
-        run_folder.write_workload(folder, workload(run.model, batch, optimizer=optimizer))
+        model = run.task.priced_model(run.model)
+        run_folder.write_workload(folder, workload(model, batch, optimizer=optimizer))
     saved = run_folder.read_checkpoint(folder)
     if saved is None:
         run_folder.drop_masks_after(folder, -1)

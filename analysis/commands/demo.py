@@ -57,9 +57,9 @@ def demo(
     with resumable(f"nettime demo goes on where it stopped, in {out}"):
         made = plan.entries(budget)
         tuning = plan.tuning_jobs(budget, made, folder)
-        choices = plan.choose(tuning, _train("choosing learning rates", tuning))
+        choices = plan.choose(tuning, _train("training at each rate", tuning))
         final = plan.final_jobs(budget, made, choices, folder)
-        _train("training", final)
+        _train("narrower models, longer", final)
         contenders = plan.keep_best(_price(final, devices), devices[0].name)
         contenders = _in_order(contenders, made)
         notes = plan.notes(budget, choices, quick=quick)
@@ -117,7 +117,9 @@ def _price(jobs: Sequence[Job], devices: Sequence[Device]) -> list[tuple[Entry, 
     with progress_bar("pricing runs", len(jobs)) as update:
         for done, job in enumerate(jobs, start=1):
             entry = job.entry
-            priced.append((entry, contender(job.folder, devices, entry.name, entry.family)))
+            priced.append(
+                (entry, contender(job.folder, devices, entry.name, entry.family, measured=True))
+            )
             update(done, entry.name)
     return priced
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ from hwsim.registry import unknown
 from sparse_train.models._family import Family
 
 MASKED_SHARE = 0.15  # of the positions, as in the paper
+EMBEDDING_STD = 0.02
+PAPER_WIDTH = 768
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,10 @@ class Bert(nn.Module):
     """Encoder with a masked-language head.
 
     Pre-LN (Xiong et al. 2020), where the paper's is post-LN: it trains without a long warm-up.
-    The head is the paper's: dense, GELU, LayerNorm, output layer. Weights start as N(0, 0.02²),
-    the paper's value, biases as 0.
+    The head is the paper's: dense, GELU, LayerNorm, output layer. Embeddings start as
+    N(0, 0.02²), the paper's value. So do linear weights at the paper's width of 768; at other
+    widths their variance goes as 1/width, without which narrow models hardly start to learn.
+    Biases start as 0.
 
     Source: Devlin et al. (2019), "BERT", sections 3 and A.2.
     """
@@ -141,9 +146,18 @@ class Bert(nn.Module):
         self.transform = nn.Linear(config.width, config.width)
         self.transform_norm = nn.LayerNorm(config.width)
         self.decoder = nn.Linear(config.width, config.vocabulary)
-        self.apply(_initialise)
+        self._initialise()
         if config.tied:
             self.decoder.weight = self.tokens.weight
+
+    def _initialise(self) -> None:
+        linear = EMBEDDING_STD * math.sqrt(PAPER_WIDTH / self.config.width)
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=EMBEDDING_STD)
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=linear)
+                nn.init.zeros_(module.bias)
 
     def forward(
         self,
@@ -179,13 +193,6 @@ class Bert(nn.Module):
         if labels is not None:
             loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
         return MaskedLanguageOutput(loss, logits)
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, (nn.Linear, nn.Embedding)):
-        nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
 
 
 def example(config: BertConfig, batch_size: int, length: int) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ def test_every_contender_has_the_same_number_of_tuning_runs_and_steps():
     for name in names:
         own = [job for job in jobs if job.entry.name == name]
         assert sorted(job.rate for job in own) == sorted(demo.RATES)
-        assert {job.steps for job in own} == {demo.TUNE_STEPS}
+        assert {job.steps for job in own} == {demo.STEPS}
 
 
 def test_the_contenders_are_dense_narrower_dense_and_each_algorithm_at_each_density():
@@ -25,13 +25,16 @@ def test_the_contenders_are_dense_narrower_dense_and_each_algorithm_at_each_dens
         assert families.count(family) == len(demo.DENSITIES)
 
 
-def test_no_two_jobs_share_a_folder():
+def test_two_jobs_share_a_folder_only_if_they_are_the_same_run():
     budget = demo.Budget()
     choices = {e.name: demo.Choice(1e-3, {1e-3: 1.0}) for e in ENTRIES}
-    jobs = demo.tuning_jobs(budget, ENTRIES, Path("r")) + demo.final_jobs(
-        budget, ENTRIES, choices, Path("r")
-    )
-    assert len({job.folder for job in jobs}) == len(jobs)
+    tuning = demo.tuning_jobs(budget, ENTRIES, Path("r"))
+    final = demo.final_jobs(budget, ENTRIES, choices, Path("r"))
+    assert len({job.folder for job in tuning}) == len(tuning)
+    assert len({job.folder for job in tuning + final}) == len(set(tuning + final))
+    assert [job for job in final if job not in tuning] == [
+        job for job in final if job.steps > demo.STEPS
+    ]
 
 
 def test_the_narrower_model_gets_several_lengths_and_the_others_one():
@@ -82,7 +85,7 @@ def test_the_notes_say_one_seed_and_how_rates_were_chosen():
     choices = {"a": demo.Choice(2e-3, {1e-3: 2.0, 2e-3: 1.0, 4e-3: 3.0})}
     text = " ".join(demo.notes(demo.Budget(), choices))
     assert "One seed" in text
-    assert f"3 short runs of {demo.TUNE_STEPS} steps" in text
+    assert f"a run of {demo.STEPS} steps at each of 0.001, 0.002, 0.004" in text
     assert "may lie beyond" not in text
     choices["b"] = demo.Choice(4e-3, {1e-3: 3.0, 2e-3: 2.0, 4e-3: 1.0})
     assert "may lie beyond: b" in " ".join(demo.notes(demo.Budget(), choices))

@@ -138,3 +138,11 @@ def test_always_dense_gradients_cost_more_in_every_step(text_folder, tmp_path):
     assert (set_.gradient, snfs.gradient) == ("never", "always")
     for mine, theirs in zip(set_.segments(), snfs.segments(), strict=True):
         assert mine.workload.phase("grad_weight").flops < theirs.workload.phase("grad_weight").flops
+
+
+def test_wall_seconds_rise_from_nothing_to_the_whole_run(record):
+    seconds = record.wall_seconds
+    assert seconds.shape == (len(record.evaluations),)
+    assert seconds[0] == 0
+    assert (np.diff(seconds) > 0).all()
+    assert seconds[-1] == pytest.approx(record.wall_s)
