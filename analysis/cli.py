@@ -9,7 +9,17 @@ from typing import Annotated
 
 import typer
 
-from analysis.commands import calibrate, compare, crosscheck, demo, devices, estimate, report, train
+from analysis.commands import (
+    calibrate,
+    compare,
+    crosscheck,
+    demo,
+    devices,
+    estimate,
+    measure,
+    report,
+    train,
+)
 from analysis.console import Interrupted
 from hwsim.errors import InputError
 
@@ -23,7 +33,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (estimate, train, compare, devices, calibrate, crosscheck, report, demo):
+for module in (
+    estimate, train, compare, devices, measure, calibrate, crosscheck, report, demo,
+):  # fmt: skip
     module.register(app)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hwsim import InputError, load_device
+from hwsim.crosscheck import crosscheck
 from hwsim.gpu_suite import STEP_KINDS, STEPS, Case, Prepared, plan, run_suite
 from hwsim.measure import SAMPLE_S
 from hwsim.measurement import read_measurements
@@ -135,7 +136,12 @@ def test_samples_are_long_enough_and_variants_are_shuffled(tmp_path):
     timer = FakeTimer(1e-6)
     taken = []
     exact = timer.sample
-    timer.sample = lambda p, calls: taken.append(exact(p, calls)) or taken[-1]
+
+    def noted(prepared, calls):
+        taken.append(exact(prepared, calls))
+        return taken[-1]
+
+    timer.sample = noted
     run_suite(GROUPS[:1], timer, tmp_path / "gpu.jsonl", rounds=8)
     assert min(taken[-16:]) >= SAMPLE_S
     firsts = {case.kernel for case in timer.order[-16::2]}
@@ -152,5 +158,5 @@ def test_a_steps_record_is_not_priced_as_a_product(tmp_path):
     run_suite([[Case("bert-base dense", "step", 16384, 768, 12, graph=False)]], FakeTimer(), path)
     (record,) = read_measurements(path)
     with pytest.raises(InputError, match="without its mask"):
-        load_device("h200").price_record(record)
+        crosscheck(load_device("h200"), [record])
     assert dataclasses.asdict(record)["phase"] == "step"

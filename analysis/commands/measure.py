@@ -1,0 +1,130 @@
+"""`nettime measure gpu`: times real kernels on the GPU at hand; records to calibrate with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from analysis.commands import options
+from hwsim.errors import InputError
+
+if TYPE_CHECKING:
+    from hwsim.gpu_suite import Outcome
+    from hwsim.measurement import Measurement
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "measure",
+        short_help="Time the real kernels on this machine's GPU; writes records.",
+        epilog=options.examples(
+            "nettime measure gpu --out h200.jsonl",
+            "nettime measure gpu --out h200.jsonl --minutes 3",
+            "nettime measure gpu --out h200.jsonl --data-sheet h200 --json",
+            "nettime calibrate gpu --records h200.jsonl --data-sheet h200 --out mine.toml",
+        ),
+    )(measure)
+
+
+def measure(
+    what: Annotated[str, typer.Argument(help="gpu.")],
+    out: Annotated[Path, typer.Option("--out", help="Records, JSON Lines (.jsonl); appended to.")],
+    minutes: Annotated[
+        float, typer.Option("--minutes", help="Begin nothing new after so long.")
+    ] = 8,
+    data_sheet: Annotated[
+        str | None,
+        typer.Option("--data-sheet", help="A device: its estimate stands beside each step."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Dense, 2:4 by both of torch's backends, CSR, gather and block kernels, and training steps.
+
+    Forward and both gradients, in CUDA graphs and eagerly, with packing apart and included. What
+    the file already holds is not measured again, so that the command can be started once more.
+    """
+    options.chosen("measure", what, ("gpu",))
+    if out.suffix != ".jsonl":
+        raise InputError(f"--out: value is {str(out)!r}; allowed is a name that ends in .jsonl")
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"--out: folder {out.absolute().parent} does not exist")
+    if not minutes > 0:
+        raise InputError(f"--minutes: value is {minutes:g}; allowed is a number above 0")
+    from analysis.console import print_json, progress_bar, resumable
+    from hwsim import load_device
+    from hwsim.gpu_suite import plan, run_suite
+    from hwsim.measurement import read_measurements
+
+    device = load_device(data_sheet) if data_sheet is not None else None
+    timer, clocks = _timer()
+    before, groups = clocks(), plan()
+    with (
+        resumable(f"{out} holds what was measured; the same command goes on"),
+        progress_bar("measuring", len(groups)) as update,
+    ):
+        outcome = run_suite(groups, timer, out, budget_s=60.0 * minutes, progress=update)
+    from analysis.gpu_steps import steps
+
+    records = read_measurements(out) if out.exists() else []
+    rows = steps(records, device)
+    after = clocks()
+    if as_json:
+        return print_json({
+            "command": "measure", "out": out, "machine": timer.machine,
+            "measured": len(outcome.measured), "kept": outcome.kept, "left": outcome.left,
+            "skipped": outcome.skipped, "clocks": {"before": before, "after": after},
+            "steps": rows,
+        })  # fmt: skip
+    return _print(out, timer.machine, outcome, (before, after), rows, records)
+
+
+def _timer() -> tuple[Any, Any]:
+    """CUDA's timer and clock reader; an InputError without torch or without a GPU."""
+    try:
+        from hwsim.kernels.gpu._timer import CudaTimer, clocks
+    except ImportError as error:
+        raise InputError(
+            f"measure gpu: module {error.name!r} is not installed; "
+            "allowed is an installation with the extra 'gpu' (torch and triton)"
+        ) from None
+    return CudaTimer(), clocks
+
+
+def _print(
+    out: Path, machine: str, outcome: Outcome, clocks: tuple[str, str],
+    rows: Sequence[dict[str, Any]], records: Sequence[Measurement],
+) -> None:  # fmt: skip
+    from analysis.console import stdout
+    from analysis.tables import table
+    from analysis.units import ratio, seconds
+
+    console = stdout()
+    console.print(
+        f"{machine}: {len(outcome.measured)} records measured, {outcome.kept} kept, "
+        f"{len(records)} in {out}."
+    )
+    if any(clocks):
+        console.print(f"SM clock, power, temperature: {clocks[0]} before, {clocks[1]} after.")
+    cells = [
+        [
+            row["step"],
+            *(
+                shown(row[name]) if row[name] is not None else "–"
+                for name, shown in (
+                    ("measured_s", seconds), ("speed_up", ratio),
+                    ("estimated_s", seconds), ("estimated_speed_up", ratio),
+                )
+            ),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    if cells:
+        columns = ("training step", "measured", "gain", "estimated", "gain")
+        console.print(table("Encoder blocks, a whole step", columns, cells))
+    for why, count in outcome.skipped.items():
+        console.print(f"no record: {count} × {why}")
+    if outcome.left:
+        console.print(f"{outcome.left} cases left: start the same command again.", style="bold")

@@ -1,0 +1,109 @@
+"""The suite's cases in Triton's interpreter, and its training step with stand-ins for packing."""
+
+import os
+
+import pytest
+
+os.environ.setdefault("TRITON_INTERPRET", "1")
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton", reason="triton is not installed (the extra 'gpu' has it)")
+
+from hwsim import InputError, Mask  # noqa: E402
+from hwsim.gpu_suite import Case  # noqa: E402
+from hwsim.kernels.gpu._cases import ALLOWED, Built, build, error_of, kernel_of, mask_of  # noqa: E402
+from hwsim.kernels.gpu._steps import MaskedLinear, Packers, build_step, encoder  # noqa: E402
+from hwsim.kernels.gpu._timer import CudaTimer  # noqa: E402
+from hwsim.patterns import pattern  # noqa: E402
+
+PHASES = ("forward", "grad_input", "grad_weight")
+# What packing does to a weight's values: nothing.
+PLAIN = Packers(lambda w: w, lambda w: (w, w.t().contiguous()))
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("kernel", ["csr", "gather", "block"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_triton_case_equals_its_product(kernel, phase, dtype):
+    case = Case(kernel, phase, 20, 128, 64, dtype, 0.3)
+    assert error_of(build(case, "cpu"), case) <= ALLOWED[dtype]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_dense_case_is_its_product(phase):
+    case = Case("dense", phase, 7, 5, 3, "float32")
+    assert error_of(build(case, "cpu"), case) <= ALLOWED["float32"]
+
+
+def test_a_wrong_result_has_a_large_error():
+    case = Case("dense", "forward", 7, 5, 3, "float32")
+    right = build(case, "cpu")
+    wrong = Built(lambda: right.call() + 1.0, right.expected)
+    assert error_of(wrong, case) > ALLOWED["float32"]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "holds"),
+    [("2:4", "transposable 2:4"), ("2:4 cutlass", "transposable 2:4"), ("block", "block:64,64"),
+     ("gather", "fan_in")],
+)  # fmt: skip
+def test_masks_of_cases_are_of_their_kernels_pattern(kernel, holds):
+    case = Case(kernel, "forward", 8, 128, 256, density=0.5)
+    made = mask_of(case, torch.Generator().manual_seed(0), "cpu")
+    assert Mask(made.numpy()).satisfies(pattern(holds))
+    assert 0.2 < made.float().mean() < 0.8
+
+
+def test_cases_that_cannot_be_built_say_why():
+    with pytest.raises(InputError, match="unknown kernel of a case 'csc'"):
+        kernel_of("csc")
+    with pytest.raises(InputError, match="unknown dtype 'int8'"):
+        build(Case("dense", "forward", 8, 8, 8, "int8"), "cpu")
+    with pytest.raises(InputError, match="device is cpu; allowed is cuda"):
+        build(Case("fused pack", "update", 1, 16, 16), "cpu")
+    with pytest.raises(InputError, match="packing is timed for 2:4 forward only"):
+        build(Case("csr", "forward", 8, 16, 16, packing=True), "cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_without_a_gpu_the_timer_says_so_in_one_line():
+    with pytest.raises(InputError, match="no CUDA device here") as error:
+        CudaTimer()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("transposable", [True, False])
+def test_a_masked_linears_gradients_are_those_of_the_masked_weight(transposable):
+    torch.manual_seed(0)
+    mask = torch.rand(8, 12) < 0.5
+    layer = MaskedLinear(8, 12, mask, PLAIN, transposable)
+    x = torch.randn(5, 12, requires_grad=True)
+    layer(x).square().sum().backward()
+    weight = layer.weight.detach().clone().requires_grad_()
+    again = x.detach().clone().requires_grad_()
+    (again @ (weight * mask).t()).square().sum().backward()
+    assert torch.allclose(x.grad, again.grad, atol=1e-5)
+    assert torch.allclose(layer.weight.grad, weight.grad, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["dense", "2:4", "transposable 2:4"])
+def test_a_training_step_runs_and_learns(kind):
+    torch.manual_seed(0)
+    step = build_step(Case(f"bert-base {kind}", "step", 32, 128, 2, "float32"), "cpu", PLAIN)
+    losses = [step().item() for _ in range(8)]
+    assert losses[-1] < losses[0]
+
+
+def test_masks_stay_boolean_and_the_sizes_are_the_models():
+    made = encoder(Case("vit-large 2:4", "step", 16, 128, 1, "bfloat16"), "cpu", PLAIN)
+    shapes = [tuple(m.weight.shape) for m in made.modules() if isinstance(m, MaskedLinear)]
+    assert shapes == [(384, 128), (128, 128), (512, 128), (128, 512)]
+    build_step(Case("vit-large 2:4", "step", 16, 128, 1, "bfloat16"), "cpu", PLAIN)()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("gpt dense", "unknown model of a step 'gpt'"), ("bert-base 1:4", "unknown kind of a step")],
+)
+def test_an_unknown_step_lists_the_valid_ones(name, says):
+    with pytest.raises(InputError, match=says):
+        encoder(Case(name, "step", 16, 128, 1), "cpu", PLAIN)
