@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-TILE = 256
+TILE = 192
+"""Columns of a tile: with 64 samples each, 48 KB of activations."""
+CHUNK = 256
+"""Rows that go through all tiles together, at most: their sums stay in the second-level cache."""
 LANES = (8, 16, 32, 64)
 
 
 def lanes_for(batch: int) -> int:
     """Samples side by side: 64, or fewer if the batch is small."""
     return next((lanes for lanes in LANES if batch <= lanes), LANES[-1])
+
+
+def chunk_for(rows: int, threads: int) -> int:
+    """Rows of a chunk: about as many chunks for each thread, none above CHUNK.
+
+    >>> chunk_for(768, 2)
+    192
+    """
+    each = -(-rows // threads)
+    return -(-each // -(-each // CHUNK))

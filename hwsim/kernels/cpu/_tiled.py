@@ -1,8 +1,9 @@
 """Sparse weights in tiles of input columns, and activations packed for them.
 
 Activations: [batch / lanes][features][lanes], so that one weight meets `lanes` samples in
-consecutive memory. Weights: ordered by tile of columns, then row; values float32, columns uint16
-within the tile. While a tile is walked, its slice of the activations stays in the nearest cache.
+consecutive memory. Weights: ordered by tile of columns, then row, rows of a chunk by their number
+of weights; values float32, columns uint16 within the tile. While a tile is walked, its slice of
+the activations stays in the nearest caches.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from hwsim.errors import InputError
 from hwsim.kernels.cpu import _tiled_passes as passes
 from hwsim.kernels.cpu._layer import aligned
-from hwsim.kernels.cpu._layout import TILE, lanes_for
+from hwsim.kernels.cpu._layout import TILE, chunk_for, lanes_for
 from hwsim.kernels.cpu._threads import ranges, run
 
 
@@ -62,7 +63,9 @@ class TiledMatrix:
         self.threads = threads
         if mask.size >= 1 << 32:
             raise InputError(f"mask: size is {mask.size}; allowed is below 2³²")
-        self._pointers, self._index, self.source = passes.build(mask, TILE, transposed)
+        self._chunk = chunk_for(self.rows, threads)
+        layout = passes.build(np.flatnonzero(mask), mask.shape, TILE, self._chunk, transposed)
+        self._order, self._pointers, self._index, self.source = layout
         self.values = aligned(self.source.size)
 
     def repack(self, weights: np.ndarray) -> None:
@@ -82,17 +85,17 @@ class TiledMatrix:
     def multiply(self, x: Packed) -> Packed:
         """The matrix times packed activations of `columns` features: packed, `rows` features."""
         y = Packed(x.batch, self.rows)
-        operands = (self._pointers, self._index, self.values, x.data, y.data)
-        self._run(passes.multiply, operands, x)
+        self._run(passes.multiply, (self._index, self.values, x.data, y.data), x)
         return y
 
     def sampled_product(self, dy: Packed, x: Packed) -> np.ndarray:
         """Σ over the batch of dy[row]·x[column] for each stored value, in stored order."""
         dw = aligned(self.source.size)
-        self._run(passes.sample, (self._pointers, self._index, dy.data, x.data, dw), x)
+        self._run(passes.sample, (self._index, dy.data, x.data, dw), x)
         return dw
 
     def _run(self, function: Any, operands: tuple, x: Packed) -> None:
-        shape = (self.rows, self.columns, TILE, x.blocks)
-        width = (0,) * x.lanes
-        run(function, [(*operands, shape, *p, width) for p in ranges(self.rows, self.threads)])
+        shape = (self.rows, self.columns, TILE, self._chunk, x.blocks)
+        given = (self._order, self._pointers, *operands, shape)
+        parts = ranges(self.rows, self.threads, self._chunk)
+        run(function, [(*given, *part, (0,) * x.lanes) for part in parts])

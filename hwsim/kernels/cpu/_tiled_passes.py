@@ -7,48 +7,61 @@ import numpy as np
 
 from hwsim.kernels.cpu._vector import (
     add_scaled,
+    eight_dots,
+    four_dots,
     load,
     partial_dot,
+    prefetch,
     store,
-    sums_of_eight,
     total,
     transpose_eight,
     zeros,
 )
 
+AHEAD = 2  # rows; the next ones are fetched while one is worked on
+ONE = np.float32(1.0)
+
 
 @numba.njit(cache=True, nogil=True)
-def build(mask, tile, transposed):
-    """(pointers, local indices, source positions) of a boolean matrix.
+def build(active, shape, tile, chunk, transposed):
+    """(order, pointers, local indices, source positions) of a matrix whose active places, in the
+    flat matrix of `shape` (n_out, n_in), are given in ascending order.
 
-    Weights are ordered by tile of columns, then row, then column. `transposed` describes the
-    transposed matrix, from the same array. A source position is the place in the flat matrix,
-    which has less than 2³² elements.
+    Weights are ordered by tile of columns, then row, then column; within a chunk of rows, those
+    with as many weights in the tile follow each other, so that the loop over a row's weights is
+    as long as the one before and the processor predicts its end. order[tile, place] is the row.
+    `transposed` describes the transposed matrix, from the same places. A source position is the
+    place in the flat matrix, which has less than 2³² elements.
     """
-    n_out, n_in = mask.shape
+    n_out, n_in = shape
     rows, columns = (n_in, n_out) if transposed else (n_out, n_in)
     tiles = -(-columns // tile)
+    counts = np.zeros((tiles, rows), np.uint32)
+    for place in active:
+        o, i = place // n_in, place % n_in
+        row, column = (i, o) if transposed else (o, i)
+        counts[column // tile, row] += 1
+    order = np.empty((tiles, rows), np.uint32)
     pointers = np.zeros(tiles * rows + 1, np.int64)
-    for o in range(n_out):
-        for i in range(n_in):
-            if mask[o, i]:
-                row, column = (i, o) if transposed else (o, i)
-                pointers[column // tile * rows + row + 1] += 1
-    for n in range(tiles * rows):
-        pointers[n + 1] += pointers[n]
-    filled = pointers[:-1].copy()
+    filled = np.empty((tiles, rows), np.int64)
+    for t in range(tiles):
+        for first in range(0, rows, chunk):
+            part = counts[t, first : first + chunk]
+            order[t, first : first + chunk] = first + np.argsort(part, kind="mergesort")
+        for place in range(rows):
+            at, row = t * rows + place, order[t, place]
+            filled[t, row] = pointers[at]
+            pointers[at + 1] = pointers[at] + counts[t, row]
     index = np.empty(pointers[-1], np.uint16)
     source = np.empty(pointers[-1], np.uint32)
-    for o in range(n_out):
-        for i in range(n_in):
-            if mask[o, i]:
-                row, column = (i, o) if transposed else (o, i)
-                place = column // tile * rows + row
-                at = filled[place]
-                filled[place] += 1
-                index[at] = column % tile
-                source[at] = o * n_in + i
-    return pointers, index, source
+    for place in active:
+        o, i = place // n_in, place % n_in
+        row, column = (i, o) if transposed else (o, i)
+        at = filled[column // tile, row]
+        filled[column // tile, row] += 1
+        index[at] = column % tile
+        source[at] = place
+    return order.reshape(-1), pointers, index, source
 
 
 @numba.njit(cache=True, nogil=True)
@@ -59,62 +72,73 @@ def gather(weights, source, values):
 
 
 @numba.njit(cache=True, nogil=True)
-def multiply(pointers, index, values, x, y, shape, first_row, last_row, width):
-    """y = W · x for rows first_row … last_row; x and y packed.
+def multiply(order, pointers, index, values, x, y, shape, first_row, last_row, width):
+    """y = W · x for rows first_row … last_row, whole chunks of them; x and y packed.
 
-    shape: (rows, columns, columns per tile, batch blocks). The accumulators of one row stay in
-    registers while its weights of a tile are walked; the tile of x stays in the nearest cache.
+    shape: (rows, columns, columns per tile, rows per chunk, batch blocks). The accumulators of
+    one row stay in registers while its weights of a tile are walked; the tile of x and the
+    chunk's rows of y stay in the near caches. Unsigned positions spare the tests for negative
+    ones.
     """
-    rows, columns, tile, blocks = shape
+    rows, columns, tile, chunk, blocks = shape
     lanes = len(width)
     tiles = (columns + tile - 1) // tile
     for block in range(blocks):
-        for t in range(tiles):
-            base = (block * columns + t * tile) * lanes
-            for row in range(first_row, last_row):
-                at = (block * rows + row) * lanes
-                held = zeros(width) if t == 0 else load(y, at, width)
-                for p in range(pointers[t * rows + row], pointers[t * rows + row + 1]):
-                    held = add_scaled(held, values[p], x, base + np.int64(index[p]) * lanes)
-                store(y, at, held)
+        for first in range(first_row, last_row, chunk):
+            last = min(first + chunk, last_row)
+            for t in range(tiles):
+                base = np.int64((block * columns + t * tile) * lanes)
+                stop = np.uint64(pointers[np.uint64(t * rows + first)])
+                for place in range(first, last):
+                    at = row_of(order, t * rows, place, block * rows) * lanes
+                    ahead = row_of(order, t * rows, min(place + AHEAD, last - 1), block * rows)
+                    prefetch(y, ahead * lanes, width)
+                    start, stop = stop, np.uint64(pointers[np.uint64(t * rows + place + 1)])
+                    held = zeros(width) if t == 0 else load(y, at, width)
+                    for p in range(start, stop):
+                        held = add_scaled(held, values[p], x, base + np.int64(index[p]) * lanes)
+                    store(y, at, held)
 
 
 @numba.njit(cache=True, nogil=True)
-def sample(pointers, index, dy, x, dw, shape, first_row, last_row, width):
+def row_of(order, tile_start, place, block_start):
+    """The row at a place of a tile's order, counted over all batch blocks."""
+    return np.int64(block_start) + np.int64(order[np.uint64(tile_start + place)])
+
+
+@numba.njit(cache=True, nogil=True)
+def sample(order, pointers, index, dy, x, dw, shape, first_row, last_row, width):
     """dw[p] = Σ over the batch of dy[row] · x[column], for the weights of some rows.
 
-    Same order and packing as `multiply`. A row of dy stays in registers; eight dot products are
-    summed at a time.
+    Same order, shape and packing as `multiply`. A row of dy stays in registers; eight dot
+    products are summed at a time.
     """
-    rows, columns, tile, blocks = shape
+    rows, columns, tile, chunk, blocks = shape
     lanes = len(width)
     tiles = (columns + tile - 1) // tile
     for block in range(blocks):
-        for t in range(tiles):
-            base = (block * columns + t * tile) * lanes
-            for row in range(first_row, last_row):
-                start, stop = pointers[t * rows + row], pointers[t * rows + row + 1]
-                if block == 0:
-                    for p in range(start, stop):
-                        dw[p] = 0.0
-                held = load(dy, (block * rows + row) * lanes, width)
-                p = start
-                while p + 8 <= stop:
-                    sums = sums_of_eight(
-                        partial_dot(held, x, base + np.int64(index[p]) * lanes),
-                        partial_dot(held, x, base + np.int64(index[p + 1]) * lanes),
-                        partial_dot(held, x, base + np.int64(index[p + 2]) * lanes),
-                        partial_dot(held, x, base + np.int64(index[p + 3]) * lanes),
-                        partial_dot(held, x, base + np.int64(index[p + 4]) * lanes),
-                        partial_dot(held, x, base + np.int64(index[p + 5]) * lanes),
-                        partial_dot(held, x, base + np.int64(index[p + 6]) * lanes),
-                        partial_dot(held, x, base + np.int64(index[p + 7]) * lanes),
-                    )
-                    store(dw, p, add_scaled(sums, np.float32(1.0), dw, p))
-                    p += 8
-                while p < stop:
-                    dw[p] += total(partial_dot(held, x, base + np.int64(index[p]) * lanes))
-                    p += 1
+        for first in range(first_row, last_row, chunk):
+            last = min(first + chunk, last_row)
+            for t in range(tiles):
+                base = np.int64((block * columns + t * tile) * lanes)
+                stop = pointers[np.uint64(t * rows + first)]
+                for place in range(first, last):
+                    at = row_of(order, t * rows, place, block * rows) * lanes
+                    ahead = row_of(order, t * rows, min(place + AHEAD, last - 1), block * rows)
+                    prefetch(dy, ahead * lanes, width)
+                    p, stop = stop, pointers[np.uint64(t * rows + place + 1)]
+                    held = load(dy, at, width)
+                    while p + 8 <= stop:
+                        eight = eight_dots(held, x, base, index, p)
+                        store(dw, p, add_scaled(eight, ONE, dw, p) if block else eight)
+                        p += 8
+                    if p + 4 <= stop:
+                        four = four_dots(held, x, base, index, p)
+                        store(dw, p, add_scaled(four, ONE, dw, p) if block else four)
+                        p += 4
+                    for q in range(np.uint64(p), np.uint64(stop)):
+                        dot = total(partial_dot(held, x, base + np.int64(index[q]) * lanes))
+                        dw[q] = dw[q] + dot if block else dot
 
 
 @numba.njit(cache=True, nogil=True)

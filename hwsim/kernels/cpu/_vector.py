@@ -138,27 +138,99 @@ def partial_dot(typing_context, vector, array, start):
 
 
 @intrinsic
-def sums_of_eight(typing_context, a, b, c, d, e, f, g, h):
-    """The sums of eight vectors of eight: lane n is the sum of the n-th."""
+def eight_dots(typing_context, vector, array, start, index, first):
+    """Lane n of eight: vector · array[start + index[first + n] · lanes :], n in 0 … 7."""
+    return _dots(vector, array, index, ((0, 4, 2, 6), (1, 5, 3, 7)))
+
+
+@intrinsic
+def four_dots(typing_context, vector, array, start, index, first):
+    """The same for four."""
+    return _dots(vector, array, index, ((0, 2, 1, 3),))
+
+
+def _dots(vector, array, index, groups):
+    """Four products run side by side: enough to hide the latency of multiply-adds, and few
+    enough to stay in sixteen registers beside `vector`. Sums are folded by halves of lanes, in
+    which each partner is four, two and one away."""
+    i64 = ir.IntType(64)
+    count = 4 * len(groups)
+
+    def four(context, builder, signature, arguments, numbers):
+        held, data, start, positions, first = arguments
+        places = context.make_array(signature.args[3])(context, builder, positions).data
+        rows = []
+        for number in numbers:
+            one = builder.load(builder.gep(places, [builder.add(first, i64(number))]))
+            row = builder.mul(builder.zext(one, i64), i64(vector.lanes))
+            rows.append(builder.add(start, row))
+        totals: list[Any] = [None] * 4
+        for part in range(0, vector.lanes, 8):
+            ours = _lanes(builder, held, range(part, part + 8))
+            for n, row in enumerate(rows):
+                theirs = _load(
+                    context, builder, signature.args[1], data, builder.add(row, i64(part)), 8
+                )
+                if totals[n] is None:
+                    totals[n] = builder.fmul(ours, theirs)
+                else:
+                    totals[n] = _multiply_add(builder, ours, theirs, totals[n])
+        return totals
 
     def codegen(context, builder, signature, arguments):
-        def pairs(x, y, step):
-            # Lanes without bit `step` from x and y side by side, plus those with it.
-            low = [n if not n & step else 8 + (n ^ step) for n in range(8)]
-            high = [(n | step) if not n & step else 8 + n for n in range(8)]
-            kind = ir.VectorType(_I32, 8)
-            return builder.fadd(
-                builder.shuffle_vector(x, y, ir.Constant(kind, low)),
-                builder.shuffle_vector(x, y, ir.Constant(kind, high)),
-            )
-
-        level = list(arguments)
-        for step in (4, 2, 1):
-            half = len(level) // 2
-            level = [pairs(level[i], level[i + half], step) for i in range(half)]
+        level = []
+        for numbers in groups:
+            level += four(context, builder, signature, arguments, numbers)
+        if count == 4:
+            level = [
+                builder.fadd(_lanes(builder, t, range(4)), _lanes(builder, t, range(4, 8)))
+                for t in level
+            ]
+        step = count // 2
+        while step:
+            level = [
+                _fold(builder, a, b, step) for a, b in zip(level[::2], level[1::2], strict=True)
+            ]
+            step //= 2
         return level[0]
 
-    return a(a, b, c, d, e, f, g, h), codegen
+    return VectorType(count)(vector, array, types.int64, index, types.int64), codegen
+
+
+def _fold(builder, x, y, step):
+    """Lanes without bit `step` from x and y side by side, plus those with it."""
+    lanes = x.type.count
+    low = [n if not n & step else lanes + (n ^ step) for n in range(lanes)]
+    high = [(n | step) if not n & step else lanes + n for n in range(lanes)]
+    kind = ir.VectorType(_I32, lanes)
+    return builder.fadd(
+        builder.shuffle_vector(x, y, ir.Constant(kind, low)),
+        builder.shuffle_vector(x, y, ir.Constant(kind, high)),
+    )
+
+
+@intrinsic
+def prefetch(typing_context, array, start, width):
+    """Asks for array[start : start + lanes] ahead of its use; without effect on any value."""
+    lanes = len(width)
+
+    def codegen(context, builder, signature, arguments):
+        data, first, _ = arguments
+        origin = context.make_array(signature.args[0])(context, builder, data).data
+        byte = ir.IntType(8).as_pointer()
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32]),
+            "llvm.prefetch.p0i8",
+        )
+        for line in range(0, lanes, 16):
+            place = builder.gep(origin, [builder.add(first, ir.IntType(64)(line))])
+            # To be read, of the highest locality, data.
+            call = [builder.bitcast(place, byte), _I32(0), _I32(3), _I32(1)]
+            builder.call(function, call)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, width), codegen
 
 
 @intrinsic

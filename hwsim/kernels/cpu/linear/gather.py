@@ -28,8 +28,10 @@ class GatherLayer(Layer):
     def _build(self) -> None:
         # One tile of all columns is a CSR matrix.
         self._sides = []
+        active = np.flatnonzero(self.mask.array)
         for transposed in (False, True):
-            pointers, index, source = _tiled_passes.build(self.mask.array, _MOST, transposed)
+            _, *csr = _tiled_passes.build(active, self.mask.shape, _MOST, 1, transposed)
+            pointers, index, source = csr
             self._sides.append((pointers, index, aligned(source.size), source))
 
     def _repack(self, weights: np.ndarray) -> None:
