@@ -157,6 +157,12 @@ class Sparsifier:
         total = sum(p.numel() for p in self.model.parameters())
         return sum(layer.parameter.numel() for layer in self.layers.values()) / total
 
+    def figures(self) -> dict[str, float | int]:
+        """Density, coverage, and bytes of weights, indices and moments as the pattern packs."""
+        from sparse_train.metrics import run_figures
+
+        return run_figures(self)
+
     def remove(self) -> None:
         """Take hooks and masks off the model; inactive weights stay zero, and can then train."""
         for handle in self._handles:

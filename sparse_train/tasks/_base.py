@@ -48,6 +48,17 @@ class Prepared(ABC):
     def build_model(self, model: str, preset: str, options: Mapping[str, Any]) -> nn.Module:
         """A new model for this data; initial weights from torch's present random state."""
 
+    def build_for(self, config: TrainConfig) -> nn.Module:
+        """The model of a run; where sparse weights are stored in another way than dense, so."""
+        return self.build_model(config.model, config.preset, config.model_options)
+
+    def priced_model(self, model: nn.Module) -> nn.Module:
+        """What stands for a run's model when its step is priced: the same layers, dense.
+
+        It may lie on the meta device: only shapes count.
+        """
+        return model
+
     @abstractmethod
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """The training batch of step number `step`, counted from 1: a pure function.
