@@ -38,7 +38,7 @@ class Setting:
     batch_size: int = 32
     dense_steps: int = 240
     round_steps: int = 10
-    optimizer: AdamW = field(default_factory=lambda: AdamW(lr=1e-2, warmup=20))
+    optimizer: AdamW = field(default_factory=lambda: AdamW(lr=5e-3, warmup=20))
     families: tuple[str, ...] = ()
     width_scale: int = 32
     rows_scale: int = 8
@@ -51,7 +51,7 @@ class Setting:
 SETTINGS = {
     "mlm": Setting(
         "mlm",
-        {"vocabulary_size": 262, "tokens": 8, "hidden_share": 0.25, "evaluation_windows": 192},
+        {"vocabulary_size": 262, "tokens": 6, "hidden_share": 0.34, "evaluation_windows": 256},
         batch_size=64,
         families=("bert",),
         width_scale=32,
