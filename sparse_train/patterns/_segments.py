@@ -47,7 +47,7 @@ class Segmented(Projection):
     def keep(self, scores: np.ndarray, mask: np.ndarray, units: int, budget: int) -> np.ndarray:
         k, rows = self.shares(mask.shape, budget)
         chosen = top_k(scores, min(units, self.capacity(mask.shape, budget)), mask)
-        quotas = self._quotas(k, rows, scores, chosen, np.zeros(mask.shape[0], dtype=bool))
+        quotas = self._quotas(k, rows, scores, chosen, np.any(chosen, axis=1))
         return select(scores, chosen, quotas, self.edges(mask.shape[1]))
 
     def fill(self, scores: np.ndarray, kept: np.ndarray, budget: int) -> np.ndarray:

@@ -19,11 +19,17 @@ from sparse_train.patterns import Projection, projection
 from sparse_train.testing._strategies import budgets, matrices, quiet, shapes, views
 
 
-def check_pattern(pattern: str | Projection, *, examples: int = 100) -> None:
-    """Every law of a projection: in the pattern, exact, deterministic, stable, and pure."""
+def check_pattern(pattern: str | Projection, *, examples: int = 100, shrink: bool = True) -> None:
+    """Every law of a projection: in the pattern, exact, deterministic, stable, and pure.
+
+    Args:
+        pattern: a name or your own.
+        examples: how many Hypothesis draws.
+        shrink: whether it then looks for the smallest that breaks the law.
+    """
     chosen = projection(pattern)
 
-    @quiet(examples)
+    @quiet(examples, shrink=shrink)
     @given(st.data())
     def laws(data: st.DataObject) -> None:
         shape = data.draw(shapes())
@@ -55,13 +61,24 @@ def check_pattern(pattern: str | Projection, *, examples: int = 100) -> None:
 
 
 def check_update(
-    algorithm: Algorithm, pattern: str | Projection | None = None, *, examples: int = 100
+    algorithm: Algorithm,
+    pattern: str | Projection | None = None,
+    *,
+    examples: int = 100,
+    shrink: bool = True,
 ) -> None:
-    """Every law of an algorithm's `update`: pure, exact, in the pattern, the largest kept."""
+    """Every law of an algorithm's `update`: pure, exact, in the pattern, the largest kept.
+
+    Args:
+        algorithm: yours.
+        pattern: a name or your own; by default the algorithm's.
+        examples: how many Hypothesis draws.
+        shrink: whether it then looks for the smallest that breaks the law.
+    """
     chosen = pattern_of(algorithm, pattern)
     prunes = algorithm.first_mask == "dense"
 
-    @quiet(examples)
+    @quiet(examples, shrink=shrink)
     @given(views(chosen, smaller=prunes, within=algorithm.update_interval == 0))
     def laws(view: View) -> None:
         state = algorithm.start(_again(view))
@@ -96,18 +113,25 @@ def check_option(
         values: at least two.
     """
     for one, other in pairwise(values):
-        differs = False
-
-        @quiet(examples)
-        @given(views(pattern_of(make(one), pattern)))
-        def look(view: View, one: Any = one, other: Any = other) -> None:
-            nonlocal differs
-            made = [make(value) for value in (one, other)]
-            found = [a.update(_again(view), a.start(_again(view))).masks for a in made]
-            differs = differs or not same(*found)
-
-        look()
+        differs = _ever_differ(make(one), make(other), pattern, examples)
         assert differs, f"values {one!r} and {other!r} of the option give equal masks always"
+
+
+def _ever_differ(
+    one: Algorithm, other: Algorithm, pattern: str | Projection | None, examples: int
+) -> bool:
+    found = False
+
+    @quiet(examples)
+    @given(views(pattern_of(one, pattern)))
+    def look(view: View) -> None:
+        nonlocal found
+        if not found:
+            masks = [a.update(_again(view), a.start(_again(view))).masks for a in (one, other)]
+            found = not same(*masks)
+
+    look()
+    return found
 
 
 def check_schedule(schedule: Callable[[float], float], start: float, end: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from sparse_train.algorithms._base import View
@@ -85,9 +85,10 @@ def schedules() -> st.SearchStrategy[str]:
     return st.sampled_from(["constant", "linear", "quadratic", "cubic", "cosine", "exponential"])
 
 
-def quiet(examples: int) -> settings:
-    """Hypothesis settings of every check here."""
+def quiet(examples: int, *, shrink: bool = True) -> settings:
+    """Settings of every check here; without `shrink` the first example found is shown."""
     return settings(
+        phases=tuple(Phase) if shrink else (Phase.explicit, Phase.generate),
         max_examples=examples, deadline=None, database=None, report_multiple_bugs=False,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )  # fmt: skip

@@ -50,12 +50,13 @@ def train_step(
 def check_invariants(sparsifier: Sparsifier, optimizer: torch.optim.Optimizer) -> None:
     """Masks are boolean buffers in the pattern; weights and moments are zero where not trained."""
     counted = {id(parameter) for parameter in sparsifier.model.parameters()}
+    for name, layer in sparsifier.layers.items():
+        assert layer.parameter.ndim >= 2, f"layer {name!r}: a weight of rank 1 is masked"
+        assert id(layer.mask) not in counted, f"mask of {name!r} is counted as a parameter"
+        assert layer.mask.dtype == torch.bool, f"mask of {name!r} is {layer.mask.dtype}"
     masks = sparsifier.masks()
     for name, layer in sparsifier.layers.items():
         mask = masks[name]
-        assert layer.parameter.ndim >= 2, f"layer {name!r}: a weight of rank 1 is masked"
-        assert layer.mask.dtype == torch.bool, f"mask of {name!r} is {layer.mask.dtype}"
-        assert id(layer.mask) not in counted, f"mask of {name!r} is counted as a parameter"
         assert mask.satisfies(sparsifier.pattern.definition), f"layer {name!r} leaves the pattern"
         stray = layer.parameter.detach()[~layer.mask]
         assert not stray.any(), f"layer {name!r}: an inactive weight is {stray[stray != 0][0]}"
