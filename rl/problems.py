@@ -38,7 +38,7 @@ class Setting:
     batch_size: int = 32
     dense_steps: int = 240
     round_steps: int = 10
-    optimizer: AdamW = field(default_factory=lambda: AdamW(lr=5e-3, warmup=20))
+    optimizer: AdamW = field(default_factory=lambda: AdamW(lr=3e-3, warmup=20))
     families: tuple[str, ...] = ()
     width_scale: int = 32
     rows_scale: int = 8
