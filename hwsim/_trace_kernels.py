@@ -21,8 +21,8 @@ def _touch(start, size, store, addresses, is_store, filled):
 
 
 @numba.njit(cache=True, nogil=True)
-def emit_rows(pointers, index, first, last, bases, sizes, addresses, is_store):
-    """Accesses of rows first … last of a sparse product, in order; returns how many.
+def emit_rows(order, pointers, index, first, last, bases, sizes, addresses, is_store):
+    """Accesses of the rows at places first … last of an order; returns how many.
 
     bases: where indices, values, columns (x), rows (y) and gradients start. sizes: bytes of an
     index, of a value, of one column's samples, of the row loaded before, updated at each weight
@@ -32,10 +32,10 @@ def emit_rows(pointers, index, first, last, bases, sizes, addresses, is_store):
     index_size, value_size, column_size, load_size, update_size, store_size, gradient_size = sizes
     row_size = max(load_size, update_size, store_size)
     filled = 0
-    for row in range(first, last):
-        y = row_at + row * row_size
+    for place in range(first, last):
+        y = row_at + np.int64(order[place]) * row_size
         filled = _touch(y, load_size, 0, addresses, is_store, filled)
-        for p in range(pointers[row], pointers[row + 1]):
+        for p in range(pointers[place], pointers[place + 1]):
             filled = _touch(index_at + p * index_size, index_size, 0, addresses, is_store, filled)
             filled = _touch(value_at + p * value_size, value_size, 0, addresses, is_store, filled)
             x = column_at + np.int64(index[p]) * column_size
@@ -50,7 +50,7 @@ def emit_rows(pointers, index, first, last, bases, sizes, addresses, is_store):
 
 
 @numba.njit(cache=True, nogil=True)
-def emit_streams(pointers, first, last, bases, sizes, addresses, is_store):
+def emit_streams(order, pointers, first, last, bases, sizes, addresses, is_store):
     """What `emit_rows` touches besides the columns: indices, values, rows and gradients.
 
     Stands in for rows that are left out of a sample: it takes the place in the caches that they
@@ -60,9 +60,9 @@ def emit_streams(pointers, first, last, bases, sizes, addresses, is_store):
     index_size, value_size, _, load_size, update_size, store_size, gradient_size = sizes
     row_size = max(load_size, update_size, store_size)
     filled = 0
-    for row in range(first, last):
-        y = row_at + row * row_size
-        p, count = pointers[row], pointers[row + 1] - pointers[row]
+    for place in range(first, last):
+        y = row_at + np.int64(order[place]) * row_size
+        p, count = pointers[place], pointers[place + 1] - pointers[place]
         filled = _touch(y, max(load_size, update_size), 0, addresses, is_store, filled)
         start = index_at + p * index_size
         filled = _touch(start, count * index_size, 0, addresses, is_store, filled)

@@ -16,11 +16,12 @@ import numpy as np
 
 from hwsim.cache import ZEN4_LEVELS, CacheCounts, CacheHierarchy, simulate_trace
 from hwsim.errors import InputError
-from hwsim.kernels.cpu._layout import TILE, lanes_for
+from hwsim.kernels.cpu._layout import TILE, chunk_for, lanes_for
 from hwsim.mask import Mask
 from hwsim.registry import unknown
 
 KERNELS = ("csr", "dense", "gather", "sampled", "tiled")
+_CHUNKED = ("sampled", "tiled")
 _PIECE = 1 << 16
 _WHOLE = (1 << 16) - 1  # one tile of all columns
 # Arrays start far apart, on different lines of a page: nothing is aligned to anything else.
@@ -72,37 +73,42 @@ class KernelTrace:
         """The accesses of ranges of rows (start, stop, whole), as (number of the range, piece).
 
         A range that is not whole gives its streams only: weights and outputs, not the inputs.
-        The order is the kernel's: one that walks tiles outside and rows inside gives each range
-        once per tile and batch block.
+        The order is the kernel's: one that works by tiles gives each range once per tile, chunk
+        of rows and batch block. Its ranges are cut at chunks.
         """
-        from hwsim import _trace_kernels as emitters
         from hwsim.kernels.cpu._tiled_passes import build
 
         tile, passes, sizes = self._plan()
-        pointers, index, _ = build(self.mask.array, tile, False)
-        tiles = -(-self.mask.shape[1] // tile)
-        column_size, row_size = sizes[2], max(sizes[3:6])
+        active, columns = np.flatnonzero(self.mask.array), self.mask.shape[1]
+        order, pointers, index, _ = build(active, self.mask.shape, tile, self._sorted, False)
         most = self._most_per_row(pointers, sizes)
         step = max(1, _PIECE // most)
-        addresses, is_store = np.empty(step * most, np.int64), np.empty(step * most, np.int8)
+        memory = np.empty(step * most, np.int64), np.empty(step * most, np.int8)
         for block in range(passes):
-            for t in range(tiles):
-                bases = list(_BASES)
-                bases[2] += (block * self.mask.shape[1] + t * tile) * column_size
-                bases[3] += block * self.rows * row_size
-                loaded = list(sizes)
-                if t == 0 and self.kernel == "tiled":
-                    loaded[3] = 0  # accumulators start from zero
-                own = pointers[t * self.rows : (t + 1) * self.rows + 1]
-                for number, (start, stop, whole) in enumerate(ranges):
-                    for first in range(start, stop, step):
-                        last = min(first + step, stop)
-                        where = (tuple(bases), tuple(loaded), addresses, is_store)
-                        if whole:
-                            count = emitters.emit_rows(own, index, first, last, *where)
-                        else:
-                            count = emitters.emit_streams(own, first, last, *where)
-                        yield number, (addresses[:count], is_store[:count])
+            for first in range(0, self.rows, self.chunk):
+                for t in range(-(-columns // tile)):
+                    bases = list(_BASES)
+                    bases[2] += (block * columns + t * tile) * sizes[2]
+                    bases[3] += block * self.rows * max(sizes[3:6])
+                    loaded = list(sizes)
+                    if t == 0 and self.kernel == "tiled":
+                        loaded[3] = 0  # accumulators start from zero
+                    own = slice(t * self.rows, (t + 1) * self.rows + 1)
+                    given = (order[own], pointers[own], index, tuple(bases), tuple(loaded))
+                    for number, (start, stop, whole) in enumerate(ranges):
+                        span = max(start, first), min(stop, first + self.chunk)
+                        for piece in _emitted(given, span, step, whole, memory):
+                            yield number, piece
+
+    @property
+    def chunk(self) -> int:
+        """Rows that go through all tiles together."""
+        return chunk_for(self.rows, 1) if self.kernel in _CHUNKED else self.rows
+
+    @property
+    def _sorted(self) -> int:
+        """Rows that are put in the order of their weights."""
+        return self.chunk if self.kernel in _CHUNKED else 1
 
     def _plan(self) -> tuple[int, int, tuple[int, ...]]:
         """(columns per tile, passes over the matrix, sizes for `emit_rows`)."""
@@ -138,6 +144,25 @@ class KernelTrace:
                         _BASES[:3], addresses, is_store,
                     )  # fmt: skip
                     yield addresses[:count], is_store[:count]
+
+
+def _emitted(
+    given: tuple, span: tuple[int, int], step: int, whole: bool, memory: Piece
+) -> Iterator[Piece]:
+    """The pieces of the rows at some places of one tile and batch block."""
+    from hwsim import _trace_kernels as emitters
+
+    order, pointers, index, bases, sizes = given
+    addresses, is_store = memory
+    start, stop = span
+    for first in range(start, stop, step):
+        last = min(first + step, stop)
+        where = (first, last, bases, sizes, addresses, is_store)
+        if whole:
+            count = emitters.emit_rows(order, pointers, index, *where)
+        else:
+            count = emitters.emit_streams(order, pointers, *where)
+        yield addresses[:count], is_store[:count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +204,8 @@ def sampled_counts(
 
     The first rows count as they are, with all that is cold. Of the rest, `groups` groups of
     consecutive rows are drawn, one from each of as many equal parts; each is preceded by twice as
-    many rows that warm the caches and are not counted. Their mean, times the number of groups that
+    many rows that warm the caches and are not counted. Groups of the tiled kernels are whole
+    chunks of rows, which share the inputs of a tile. Their mean, times the number of groups that
     would fit, stands for the rest. Of rows in between, weights and outputs are still streamed
     through the caches, uncounted, so that they take the place that is theirs. A layer with hardly
     more rows is simulated whole.
@@ -196,7 +222,10 @@ def sampled_counts(
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise InputError(f"{name}: value is {value!r}; allowed is an integer from {least}")
     trace = KernelTrace(kernel, mask, batch)
-    ranges = _row_ranges(trace.rows, groups, rows_per_group, rng)
+    grain = trace.chunk if kernel in _CHUNKED else 1
+    size = max(1, rows_per_group // grain)
+    units = -(-trace.rows // grain)
+    ranges = _row_ranges(units, groups, size, rng)
     if ranges is None:
         counts = simulate_trace(trace, levels, policy=policy)
         exact = {level.name: float(level.misses) for level in counts.levels}
@@ -204,12 +233,13 @@ def sampled_counts(
     caches = CacheHierarchy(levels, policy=policy)
     per_range = np.zeros((len(ranges), len(caches.counts().levels)))
     before = caches.misses()
-    for number, (addresses, is_store) in trace.of_rows(ranges):
+    rows = [(a * grain, min(b * grain, trace.rows), whole) for a, b, whole in ranges]
+    for number, (addresses, is_store) in trace.of_rows(rows):
         caches.access(addresses, is_store)
         after = caches.misses()
         per_range[number] += after - before
         before = after
-    return _estimate(caches, per_range, trace.rows, rows_per_group, ranges)
+    return _estimate(caches, per_range, units, size, ranges)
 
 
 def _row_ranges(
