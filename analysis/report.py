@@ -19,6 +19,7 @@ from analysis.contenders import (
     verdicts,
 )
 from analysis.summary import target_losses
+from analysis.timelines import Drawing
 from hwsim import InputError
 
 if TYPE_CHECKING:
@@ -42,7 +43,12 @@ td small { color: var(--muted); } th { font-weight: 600; }
 """
 
 
-def report(contenders: Sequence[Contender], title: str, notes: Sequence[str] = ()) -> str:
+def report(
+    contenders: Sequence[Contender],
+    title: str,
+    notes: Sequence[str] = (),
+    drawings: Sequence[Drawing] = (),
+) -> str:
     """The page.
 
     Args:
@@ -50,6 +56,7 @@ def report(contenders: Sequence[Contender], title: str, notes: Sequence[str] = (
         title: what the page is about.
         notes: sentences that the reader must know before the numbers, for example how learning
             rates were chosen.
+        drawings: timelines to show at the end.
 
     Raises:
         InputError: no contender, two of one name, or no device that all have times on.
@@ -62,7 +69,8 @@ def report(contenders: Sequence[Contender], title: str, notes: Sequence[str] = (
     if not devices_of(contenders):
         raise InputError("report: no device has times of every run")
     with plots.styled():
-        body = "\n".join(_sections(contenders, title, notes))
+        sections = [*_sections(contenders, title, notes), *_timelines(drawings)]
+    body = "\n".join(sections)
     return _page(title, body)
 
 
@@ -109,6 +117,18 @@ def _sections(contenders: Sequence[Contender], title: str, notes: Sequence[str])
         yield "<h2>Density of each layer</h2>"
         yield _figure(drawn, "Active share of each masked layer's weights; 1 is dense.")
     yield from _costs(contenders)
+
+
+def _timelines(drawings: Sequence[Drawing]) -> Iterable[str]:
+    if not drawings:
+        return
+    yield "<h2>Who waits for whom</h2>"
+    yield (
+        "<p>How far a bar is filled is the share of the time in which a resource is busy; hatched "
+        "is the time in which arrays wait, in the colour of what they wait for.</p>"
+    )
+    for drawing in drawings:
+        yield _figure(drawing.figure(), drawing.caption)
 
 
 def verdict_lines(contenders: Sequence[Contender]) -> list[str]:

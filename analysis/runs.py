@@ -50,7 +50,7 @@ def contender(
         raise InputError(f"run folder {folder}: no step and validation in it yet; train it first")
     density = _density(record)
     steps, densities = _densities(record)
-    last = _last_step(record)
+    last = last_step(record)
     return Contender(
         name=name or label(record.config, density, widest),
         family=family or _family(record.config, widest),
@@ -131,7 +131,7 @@ def _densities(record: TrainingRecord) -> tuple[np.ndarray, dict[str, np.ndarray
     return steps, layers
 
 
-def _last_step(record: TrainingRecord) -> Workload:
+def last_step(record: TrainingRecord) -> Workload:
     """An ordinary training step under the last masks."""
     base = record.base_workload
     if not record.mask_versions:

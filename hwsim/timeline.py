@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from hwsim.device import Device
 from hwsim.devices._pipelined import Pipelined
 from hwsim.errors import InputError
@@ -17,13 +19,16 @@ class Segment:
     Attributes:
         resource: its row ("channel 0", "fill 0", "array 0", "output port").
         kind: what is done: weight, input, output, fill, compute, drain, or "waits for …".
-        label: the op that it belongs to.
+        op: place of the op that it belongs to among the products that are drawn.
+        label, phase: of that op.
         start_s, end_s: seconds.
     """
 
     resource: str
     kind: str
+    op: int
     label: str
+    phase: str
     start_s: float
     end_s: float
 
@@ -93,12 +98,16 @@ def step_timeline(device: Device, workload: Workload, *, most_tiles: int = 4000)
             break
         parts.append(tiles)
     joined = Tiles.joined(parts)
+    op_of = np.repeat(np.arange(len(parts)), [len(tiles) for tiles in parts]).tolist()
     run = simulate(device.machine(), joined, trace=True)
     hz = device.clock_hz
     segments = tuple(
-        Segment(e.resource, e.kind, joined.names[e.tile], e.start / hz, e.end / hz)
+        Segment(
+            e.resource, e.kind, op_of[e.tile], joined.names[e.tile],
+            products[op_of[e.tile]].phase, e.start / hz, e.end / hz,
+        )
         for e in run.events
-    )
+    )  # fmt: skip
     order = {"channel": 0, "fill": 1, "array": 2, "output": 3}
     rows = {s.resource for s in segments}
     resources = sorted(rows, key=lambda name: (order[name.split()[0]], len(name), name))

@@ -40,9 +40,10 @@ def report(
     """
     devices = options.load_devices(device)
     from analysis import report as page
-    from analysis import summary
+    from analysis import summary, timelines
     from analysis.console import print_json, progress_bar, stdout
-    from analysis.runs import contender, distinct_names, widest
+    from analysis.runs import contender, distinct_names, last_step, widest
+    from sparse_train.record import TrainingRecord
 
     contenders = []
     width = widest(runs)
@@ -51,7 +52,11 @@ def report(
             contenders.append(contender(folder, devices, widest=width))
             update(done + 1, folder.name)
     contenders = distinct_names(contenders, runs)
-    path = page.write(page.report(contenders, title), out)
+    # One run's timelines are enough: the last with masks.
+    shown = max(range(len(runs)), key=lambda i: (contenders[i].density < 1, i))
+    step = last_step(TrainingRecord.load(runs[shown]))
+    drawings = timelines.drawings(contenders[shown].name, step, devices)
+    path = page.write(page.report(contenders, title, drawings=drawings), out)
     if as_json:
         return print_json(
             {"command": "report", "report": path, **summary.as_json(contenders),
