@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hwsim.clock_ticks import Ticks
 from hwsim.gpu_matmul import (
     DENSE,
     FAMILIES,
@@ -63,16 +64,19 @@ def fit_products(
     peaks: Mapping[str, float],
     *,
     members: int = 3,
+    ticks: Ticks | None = None,
     rng: np.random.Generator,
 ) -> dict[tuple[str, str], ProductFit]:
     """(kind, family) → its fit; spreads are those of an unfitted card until `held_out` gives them.
 
-    The first member starts from the typical values, the others from random ones near them.
+    The first member starts from the typical values, the others from random ones near them. Times
+    that a clock of visible `ticks` has rounded count less.
     """
     sets = [t for t in timed if len(t.log_s)]
     keys = sorted({t.key for t in sets})
-    found = [_fit_member(sets, keys, card, peaks, None)]
-    found += [_fit_member(sets, keys, card, peaks, rng) for _ in range(members - 1)]
+    ticks = ticks or Ticks()
+    found = [_fit_member(sets, keys, card, peaks, ticks, None)]
+    found += [_fit_member(sets, keys, card, peaks, ticks, rng) for _ in range(members - 1)]
     fits = {
         key: ProductFit(np.stack([member[key] for member in found]), None, UNFITTED_SPREAD[key[0]])
         for key in keys
@@ -113,6 +117,7 @@ def _fit_member(
     keys: list[tuple[str, str]],
     card: Card,
     peaks: Mapping[str, float],
+    ticks: Ticks,
     rng: np.random.Generator | None,
 ) -> dict[tuple[str, str], np.ndarray]:
     """One robust least-squares fit of all keys at once: key → member vector."""
@@ -132,11 +137,12 @@ def _fit_member(
     def residual(z: np.ndarray, i: int) -> np.ndarray:
         member = _member(keys[i][0], z)
         parts = [
-            log_seconds(member, t.kind, t.shapes, card, peaks[t.dtype], t.dtype) - t.log_s
+            (log_seconds(member, t.kind, t.shapes, card, peaks[t.dtype], t.dtype) - t.log_s)
+            / np.hypot(_NOISE, ticks.noise(np.exp(t.log_s)))
             for t in sets
             if t.key == keys[i]
         ]
-        return np.concatenate(parts) / _NOISE
+        return np.concatenate(parts)
 
     def all_residuals(x: np.ndarray) -> np.ndarray:
         return np.concatenate(

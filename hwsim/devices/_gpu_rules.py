@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,25 +11,102 @@ from hwsim.mask import Mask
 from hwsim.patterns.block import Block
 from hwsim.workload import Op
 
+BLOCKS = tuple(Block(size, size) for size in (128, 64, 32, 16))
+_NEIGHBOURS = 32
 
-@dataclass(frozen=True)
-class TwoFour:
-    """At most two active in every four consecutive inputs (axis 1) or outputs (axis 0).
 
-    The same law as `hwsim.patterns.n_m.NM(2, 4, axis)`, fast enough for fresh masks.
+class Counts(NamedTuple):
+    """Active weights of the rows of a mask, or of its columns, as a kernel over them feels it.
+
+    Attributes:
+        longest: of the fullest row.
+        uneven: how much longer 32 neighbouring rows take than their mean: the slowest of each
+            group; 1 where nothing is active.
+        equal: whether all rows with any have the same number, and there is one.
     """
 
-    axis: int
+    longest: int
+    uneven: float
+    equal: bool
 
-    def holds(self, mask: Mask) -> bool:
+
+class Facts:
+    """What GPU kernels ask of a mask, each found out once.
+
+    Args:
+        mask: asked about.
+        memory: what is known already; kept by the caller for as long as the mask lives. It must
+            not hold the mask, which would then wait for the garbage collector with its megabytes.
+    """
+
+    __slots__ = ("mask", "memory")
+
+    def __init__(self, mask: Mask, memory: dict[Any, Any]) -> None:
+        self.mask, self.memory = mask, memory
+
+    def _known(self, name: str, find: Callable[[], Any]) -> Any:
+        if name not in self.memory:
+            self.memory[name] = find()
+        return self.memory[name]
+
+    @property
+    def along_inputs(self) -> bool:
+        """At most two active in every four consecutive inputs, as `patterns.n_m.NM(2, 4, 1)`."""
+        return self._known("two_four", self._two_four)[0]
+
+    @property
+    def along_outputs(self) -> bool:
+        """At most two active in every four consecutive outputs, as `patterns.n_m.NM(2, 4, 0)`."""
+        return self._known("two_four", self._two_four)[1]
+
+    @property
+    def transposable(self) -> bool:
+        """Whether both forward and grad_input may use the mask as 2:4."""
+        return self.along_inputs and self.along_outputs
+
+    @property
+    def block_side(self) -> int:
+        """Side of the largest square blocks that the mask consists of; 0 if there are none."""
+        return self._known("block_side", self._block_side)
+
+    def counts(self, phase: str) -> Counts:
+        """Of the rows that a kernel of this phase goes over: the columns in grad_input."""
+        if phase == "grad_input":
+            return self._known("columns", lambda: counts_of(self.mask.col_nnz))
+        return self._known("rows", lambda: counts_of(self.mask.row_nnz))
+
+    def _two_four(self) -> tuple[bool, bool]:
         from hwsim import _two_four
 
-        array = mask.array.view(np.uint8)
-        return bool((_two_four.along_inputs if self.axis else _two_four.along_outputs)(array))
+        return _two_four.directions(self.mask.array.view(np.uint8))
+
+    def _block_side(self) -> int:
+        array = self.mask.array
+        for block in BLOCKS:
+            side = block.rows
+            if array.shape[0] % side or array.shape[1] % side:
+                continue
+            # The first row, then first and last of each block, tell most masks apart.
+            alike = (array[0, ::side] == array[0, side - 1 :: side]).all()
+            alike = alike and (array[::side] == array[side - 1 :: side]).all()
+            alike = alike and (array[:, ::side] == array[:, side - 1 :: side]).all()
+            if alike and self.mask.satisfies(block):
+                return side
+        return 0
 
 
-ALONG_INPUTS, ALONG_OUTPUTS = TwoFour(1), TwoFour(0)
-BLOCKS = tuple(Block(size, size) for size in (128, 64, 32, 16))
+def counts_of(counts: np.ndarray) -> Counts:
+    """Of the active weights per row, (rows,)."""
+    longest = int(counts.max())
+    if not longest:
+        return Counts(0, 1.0, False)
+    whole = len(counts) // _NEIGHBOURS * _NEIGHBOURS
+    slowest = int(counts[:whole].reshape(-1, _NEIGHBOURS).max(axis=1).sum()) if whole else 0
+    if whole < len(counts):
+        slowest += int(counts[whole:].max())
+    least = int(counts.min())
+    equal = least == longest or (least == 0 and bool(((counts == 0) | (counts == longest)).all()))
+    return Counts(longest, slowest * _NEIGHBOURS / int(counts.sum()), equal)
 
 
 class Product(NamedTuple):
@@ -69,9 +146,9 @@ def product(op: Op) -> Product:
     return Product(op.m * op.count, op.n, op.k)
 
 
-def why_not_two_four(op: Op) -> str:
+def why_not_two_four(op: Op, facts: Facts | None) -> str:
     """Why no 2:4 kernel can run this op; empty if one can."""
-    if op.mask is None:
+    if facts is None:
         return "no mask"
     if op.kind != "gemm":
         return f"no 2:4 kernel for {op.kind}"
@@ -80,18 +157,11 @@ def why_not_two_four(op: Op) -> str:
     unaligned = why_not_aligned(op)
     if unaligned:
         return unaligned
-    if op.phase == "forward" and not op.mask.satisfies(ALONG_INPUTS):
+    if op.phase == "forward" and not facts.along_inputs:
         return "mask is not 2:4 along the inputs"
-    if op.phase == "grad_input" and not op.mask.satisfies(ALONG_OUTPUTS):
+    if op.phase == "grad_input" and not facts.along_outputs:
         return "mask is not 2:4 along the outputs (not transposable)"
     return ""
-
-
-def transposable(op: Op) -> bool:
-    """Whether both forward and grad_input may use the mask as 2:4."""
-    return (
-        op.mask is not None and op.mask.satisfies(ALONG_INPUTS) and op.mask.satisfies(ALONG_OUTPUTS)
-    )
 
 
 def why_not_aligned(op: Op) -> str:
@@ -117,18 +187,17 @@ def padded(op: Op) -> Product:
     return whole._replace(rows=-(-whole.rows // step) * step)
 
 
-def why_not_gather(op: Op) -> str:
+def why_not_gather(op: Op, facts: Facts | None) -> str:
     """Why the constant fan-in kernel cannot run this op; empty if it can."""
-    if op.mask is None:
+    if facts is None:
         return "no mask"
     if op.kind != "gemm":
         return f"no gather kernel for {op.kind}"
-    along = "columns" if op.phase == "grad_input" else "rows"
-    counts = op.mask.col_nnz if along == "columns" else op.mask.row_nnz
-    active = counts[counts > 0]
-    if not active.size:
+    counts = facts.counts(op.phase)
+    if not counts.longest:
         return "no active weight"
-    if (active != active[0]).any():
+    if not counts.equal:
+        along = "columns" if op.phase == "grad_input" else "rows"
         return f"active {along} do not all have the same number of weights"
     return ""
 
@@ -138,36 +207,3 @@ def why_not_csr(op: Op) -> str:
     if op.mask is None:
         return "no mask"
     return "" if op.kind == "gemm" else f"no csr kernel for {op.kind}"
-
-
-def block_of(op: Op) -> int:
-    """Side of the largest square blocks that the mask consists of; 0 if there are none."""
-    if op.mask is None or op.kind != "gemm":
-        return 0
-    for block in BLOCKS:
-        side, array = block.rows, op.mask.array
-        if array.shape[0] % side or array.shape[1] % side:
-            continue
-        # First and last row, then column, of each block tell most masks apart.
-        alike = (array[::side] == array[side - 1 :: side]).all()
-        alike = alike and (array[:, ::side] == array[:, side - 1 :: side]).all()
-        if alike and op.mask.satisfies(block):
-            return side
-    return 0
-
-
-def longest(mask: Mask, phase: str) -> int:
-    """Active weights of the fullest row; of the fullest column in grad_input."""
-    return int((mask.col_nnz if phase == "grad_input" else mask.row_nnz).max())
-
-
-def imbalance(mask: Mask, phase: str, group: int = 32) -> float:
-    """How much longer `group` neighbouring rows take than their mean: the slowest of each group.
-
-    Rows are columns of the weight in grad_input. 1 where nothing is active.
-    """
-    counts = mask.col_nnz if phase == "grad_input" else mask.row_nnz
-    if not counts.any():
-        return 1.0
-    filled = np.pad(counts, (0, -len(counts) % group)).reshape(-1, group)
-    return float(filled.max(axis=1).sum() * group / filled.sum())

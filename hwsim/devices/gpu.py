@@ -97,6 +97,8 @@ class Gpu(Device):
     block_share: float = parameter("1", "of the peak, by 128×128 block-sparse tiles", above=0.0)
     _fits: dict[tuple[str, str], ProductFit] = field(default_factory=dict, init=False, repr=False)
     _products: dict[tuple, float] = field(default_factory=dict, init=False, repr=False)
+    _launches: dict[tuple[str, str], float] = field(default_factory=dict, init=False, repr=False)
+    _estimates: dict[tuple, Estimate] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.fit == "none":
@@ -175,26 +177,55 @@ class Gpu(Device):
         found = self._fits.get((kind, FAMILIES[dtype]))
         return found if found is not None else typical(kind)
 
+    def _launch_s(self, kind: str, dtype: str) -> float:
+        """From launch to the first instruction, by the fit: the geometric mean of its members."""
+        family = kind, FAMILIES[dtype]
+        if family not in self._launches:
+            fit = self._fit_of(kind, dtype)
+            self._launches[family] = float(np.exp(np.log(fit.members[:, 0]).mean()))
+        return self._launches[family]
+
     def _price_product(self, op: Op) -> tuple[Estimate, ...]:
         return (
             self._dense(op),
             self._masked_two_four(op),
             self._gathered(op, "csr", rules.why_not_csr(op)),
-            self._gathered(op, "gather", rules.why_not_gather(op)),
+            self._gathered(op, "gather", rules.why_not_gather(op, self._facts(op))),
             self._block(op),
         )
 
+    def _facts(self, op: Op) -> rules.Facts | None:
+        """What kernels ask of an op's mask; what was found out is kept with the mask."""
+        return None if op.mask is None else rules.Facts(op.mask, op.mask.prices(self))
+
     def _dense(self, op: Op) -> Estimate:
-        seconds = self.product_seconds(DENSE, op.dtype, rules.product(op))
-        moved = op.activation_bytes + op.weight_bytes
-        return self._library(op, DENSE, self._called(seconds), moved, op.dense_flops)
+        """The dense product, which knows no mask: layers of equal size are priced once."""
+        key = (DENSE, *_size_of(op))
+        known = self._estimates.get(key)
+        if known is None:
+            seconds = self._called(self.product_seconds(DENSE, op.dtype, rules.product(op)))
+            moved = op.activation_bytes + op.weight_bytes
+            known = self._library(op, DENSE, seconds, moved, op.dense_flops)
+            self._estimates[key] = known
+        return known
 
     def _masked_two_four(self, op: Op) -> Estimate:
-        reason = rules.why_not_two_four(op)
+        reason = rules.why_not_two_four(op, self._facts(op))
         return Estimate.illegal(SPARSE, reason) if reason else self._two_four(op)
 
     def _two_four(self, op: Op, *, packed: bool = True) -> Estimate:
-        """A 2:4 product; `packed` says whether packing the weight belongs to it."""
+        """A 2:4 product; `packed` says whether packing the weight belongs to it.
+
+        Of its mask it matters only whether it is transposable.
+        """
+        facts = self._facts(op)
+        key = (SPARSE, packed, facts is not None and facts.transposable, *_size_of(op))
+        known = self._estimates.get(key)
+        if known is None:
+            known = self._estimates[key] = self._priced_two_four(op, packed)
+        return known
+
+    def _priced_two_four(self, op: Op, packed: bool) -> Estimate:
         seconds = self.product_seconds(SPARSE, op.dtype, rules.padded(op))
         pack_s, pack_bytes = self._pack(op) if packed else (0.0, 0.0)
         if self.descriptors == "per_call":
@@ -219,7 +250,8 @@ class Gpu(Device):
         if self.packing == "library":
             return self._called(moved / (self.dram_bytes_per_s * self.library_pack_share)), moved
         seconds = self._called(moved / (self.dram_bytes_per_s * self.fused_pack_share))
-        shared = 0.5 if rules.transposable(op) else 1.0
+        facts = self._facts(op)
+        shared = 0.5 if facts is not None and facts.transposable else 1.0
         return shared * seconds, shared * moved
 
     def _called(self, seconds: float) -> float:
@@ -234,7 +266,7 @@ class Gpu(Device):
         low, high = found.spread
         if not own and self.fit != "none":
             low, high = low * _DERIVED_WIDENING, high * _DERIVED_WIDENING
-        launch_s = float(np.exp(np.log(found.members[:, 0]).mean()))
+        launch_s = self._launch_s(kind, op.dtype)
         peak = self.peak(op.dtype) * (2.0 if kind == SPARSE else 1.0)
         # 2:4 does the dense product in half the operations: `flops` are those left.
         arithmetic_s = flops * (2.0 if kind == SPARSE else 1.0) / peak
@@ -252,13 +284,15 @@ class Gpu(Device):
         """
         if reason:
             return Estimate.illegal(kernel, reason)
-        assert op.mask is not None
         element = ELEMENT_BYTES[op.dtype]
         index_bytes = 4.0 if kernel == "csr" else 2.0
-        uneven = rules.imbalance(op.mask, op.phase) if kernel == "csr" else 1.0
+        facts = self._facts(op)
+        assert facts is not None
+        counts = facts.counts(op.phase)
+        uneven = counts.uneven if kernel == "csr" else 1.0
         share = self.csr_share if kernel == "csr" else self.gather_share
         compute = op.flops * uneven / (self.vector_flops * share)
-        chain = rules.longest(op.mask, op.phase) / _ENTRIES * _DEPENDENT_S
+        chain = counts.longest / _ENTRIES * _DEPENDENT_S
         compute = max(compute, chain)
         moved = op.activation_bytes + op.nnz * op.count * (element + index_bytes)
         bound = "imbalance" if uneven > 1.5 else "gather"
@@ -269,9 +303,10 @@ class Gpu(Device):
 
         Source: Gray et al. 2017 (block-sparse kernels); the efficiency is assumed.
         """
-        side = rules.block_of(op)
+        facts = self._facts(op)
+        side = facts.block_side if facts is not None and op.kind == "gemm" else 0
         if not side:
-            reason = "no mask" if op.mask is None else "mask is not made of aligned square blocks"
+            reason = "no mask" if facts is None else "mask is not made of aligned square blocks"
             return Estimate.illegal("block", reason)
         rate = self.peak(op.dtype) * self.block_share * 2 * side / (side + 128.0)
         return self._simple(op, "block", op.bytes, op.flops, op.flops / rate, product=True)
@@ -293,7 +328,7 @@ class Gpu(Device):
 
         A product's floor is that of the smallest dense product: it too starts and ends a tile.
         """
-        launch_s = float(np.exp(np.log(self._fit_of(DENSE, op.dtype).members[:, 0]).mean()))
+        launch_s = self._launch_s(DENSE, op.dtype)
         if product:
             launch_s = max(launch_s, self.product_seconds(DENSE, op.dtype, _SMALLEST))
         memory = moved / (self.dram_bytes_per_s * self.stream_share)
@@ -316,6 +351,12 @@ class Gpu(Device):
             seconds, low, seconds * math.exp(spread[1]), self.cycles(seconds), moved, flops,
             kernel, bound, verified=verified,
         )  # fmt: skip
+
+
+def _size_of(op: Op) -> tuple:
+    """What the price of an unmasked product depends on: its signature but the layer's name."""
+    signature = op.signature
+    return (*signature[:2], *signature[3:])
 
 
 MODEL = Gpu

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim import InputError, Mask, Op, Workload, device_names, gemm, load_device
-from hwsim.devices._gpu_rules import TwoFour
+from hwsim.devices._gpu_rules import Facts, counts_of
 from hwsim.devices.gpu import Gpu
 from hwsim.patterns.n_m import NM
 
@@ -20,6 +20,12 @@ PHASES = ("forward", "grad_input", "grad_weight")
 
 def mask_of(tile, n, k):
     return Mask(np.tile(tile, (n // tile.shape[0], k // tile.shape[1])), copy=False)
+
+
+def gpu(name, **settings) -> Gpu:
+    device = load_device(name, **settings)
+    assert isinstance(device, Gpu)
+    return device
 
 
 def kernel(device, op, name):
@@ -94,7 +100,7 @@ def test_grad_weight_is_dense_whatever_the_mask():
 
 def test_a_plan_per_call_costs_exactly_its_time():
     op = gemm(4096, 4096, 4096, mask_of(BOTH_WAYS, 4096, 4096), "forward", "bfloat16")
-    kept, anew = load_device("h100"), load_device("h100", descriptors="per_call")
+    kept, anew = gpu("h100"), gpu("h100", descriptors="per_call")
     more = kernel(anew, op, "2:4").seconds - kernel(kept, op, "2:4").seconds
     assert more == pytest.approx(kept.descriptor_s)
 
@@ -182,11 +188,31 @@ def test_uneven_rows_slow_csr_down():
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.integers(1, 13), st.integers(1, 13), st.floats(0, 1), st.integers(0, 99))
+@given(st.integers(1, 13), st.integers(1, 33), st.floats(0, 1), st.integers(0, 99))
 def test_the_fast_two_four_check_is_the_patterns_own(n, k, density, seed):
     mask = Mask(np.random.default_rng(seed).random((n, k)) < density)
-    for axis in (0, 1):
-        assert mask.satisfies(TwoFour(axis)) == mask.satisfies(NM(2, 4, axis))
+    facts = Facts(mask, {})
+    assert facts.along_inputs == mask.satisfies(NM(2, 4, 1))
+    assert facts.along_outputs == mask.satisfies(NM(2, 4, 0))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 13), st.integers(1, 4), st.integers(0, 1), st.integers(0, 999))
+def test_one_weight_too_many_anywhere_is_found(n, eights, axis, seed):
+    rng = np.random.default_rng(seed)
+    array = np.tile(BOTH_WAYS, (4, 2 * eights))[:n, : 8 * eights]
+    array[rng.integers(n), rng.integers(array.shape[1])] = True
+    mask = Mask(array)
+    facts = Facts(mask, {})
+    found = facts.along_inputs if axis else facts.along_outputs
+    assert found == mask.satisfies(NM(2, 4, axis))
+
+
+def test_counts_of_rows_know_the_fullest_the_groups_and_whether_they_are_equal():
+    assert counts_of(np.array([0, 3, 3])) == (3, 16.0, True)
+    assert counts_of(np.array([2] * 64)) == (2, 1.0, True)
+    assert counts_of(np.array([1, 2])) == (2, pytest.approx(64 / 3), False)
+    assert counts_of(np.array([0, 0])) == (0, 1.0, False)
 
 
 @settings(deadline=None, max_examples=60)
@@ -217,15 +243,15 @@ def test_no_kernel_beats_the_roofline_and_every_interval_holds_its_estimate(
 def test_more_rows_never_take_much_less_time(card):
     device = load_device(card)
     times = [
-        device.estimate(gemm(m, 4096, 4096, None, "forward", "bfloat16")).seconds
-        for m in 2 ** np.arange(4, 17)
+        device.estimate(gemm(2**m, 4096, 4096, None, "forward", "bfloat16")).seconds
+        for m in range(4, 17)
     ]
     assert all(b > 0.9 * a for a, b in itertools.pairwise(times))
 
 
 def test_eager_calls_follow_no_faster_than_the_host_makes_them():
     small, large = (gemm(m, 512, 512, None, "forward", "bfloat16") for m in (8, 65536))
-    graph, eager = load_device("h100"), load_device("h100", launch="eager")
+    graph, eager = gpu("h100"), gpu("h100", launch="eager")
     assert graph.estimate(small).seconds < eager.estimate(small).seconds == eager.eager_s
     assert graph.estimate(large).seconds == eager.estimate(large).seconds
 
