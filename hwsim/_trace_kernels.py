@@ -50,6 +50,35 @@ def emit_rows(order, pointers, index, first, last, bases, sizes, addresses, is_s
 
 
 @numba.njit(cache=True, nogil=True)
+def emit_groups(layout, rows, first, last, bases, whole, addresses, is_store):
+    """Accesses of groups first … last of the gather kernel for one sample; returns how many.
+
+    layout: (order, starts, index, rest starts, rest index) as `_gather_passes.lay_out` has them.
+    bases: where indices, values, x, y and what is left over start: there a weight takes eight
+    bytes, its value and then its index. `whole` is 0 to leave out the inputs.
+    """
+    order, starts, index, rest, rest_index = layout
+    index_at, value_at, column_at, row_at, rest_at = bases
+    filled = 0
+    for g in range(first, last):
+        for p in range(starts[g], starts[g + 1], 8):
+            filled = _touch(index_at + 2 * p, 16, 0, addresses, is_store, filled)
+            filled = _touch(value_at + 4 * p, 32, 0, addresses, is_store, filled)
+            for q in range(p, p + 8 * whole):
+                x = column_at + np.int64(index[q]) * 4
+                filled = _touch(x, 4, 0, addresses, is_store, filled)
+        for place in range(8 * g, 8 * g + 8):
+            if order[place] < rows:
+                for p in range(rest[place], rest[place + 1]):
+                    filled = _touch(rest_at + 8 * p, 8, 0, addresses, is_store, filled)
+                    x = column_at + np.int64(rest_index[p]) * 4
+                    filled = _touch(x, 4 * whole, 0, addresses, is_store, filled)
+                y = row_at + np.int64(order[place]) * 4
+                filled = _touch(y, 4, 1, addresses, is_store, filled)
+    return filled
+
+
+@numba.njit(cache=True, nogil=True)
 def emit_streams(order, pointers, first, last, bases, sizes, addresses, is_store):
     """What `emit_rows` touches besides the columns: indices, values, rows and gradients.
 

@@ -78,9 +78,13 @@ class KernelTrace:
         """
         from hwsim.kernels.cpu._tiled_passes import build
 
+        if self.kernel == "gather":
+            yield from self._groups(ranges)
+            return
         tile, passes, sizes = self._plan()
         active, columns = np.flatnonzero(self.mask.array), self.mask.shape[1]
-        order, pointers, index, _ = build(active, self.mask.shape, tile, self._sorted, False)
+        sorted_rows = self.chunk if self.kernel in _CHUNKED else 1
+        order, pointers, index, _ = build(active, self.mask.shape, tile, sorted_rows, False)
         most = self._most_per_row(pointers, sizes)
         step = max(1, _PIECE // most)
         memory = np.empty(step * most, np.int64), np.empty(step * most, np.int8)
@@ -100,15 +104,42 @@ class KernelTrace:
                         for piece in _emitted(given, span, step, whole, memory):
                             yield number, piece
 
+    def _groups(self, ranges: Sequence[tuple[int, int, bool]]) -> Iterator[tuple[int, Piece]]:
+        """`of_rows` of the gather kernel, whose rows are in groups of eight, sorted by weights."""
+        from hwsim import _trace_kernels as emitters
+        from hwsim.kernels.cpu import _gather_passes
+        from hwsim.kernels.cpu._tiled_passes import build
+
+        active, columns = np.flatnonzero(self.mask.array), self.mask.shape[1]
+        _, *csr = build(active, self.mask.shape, _WHOLE, 1, False)
+        order = _gather_passes.sorted_places(csr[0])
+        starts, index, _, rest, rest_index, _ = _gather_passes.lay_out(order, *csr)
+        layout = (order, starts, index, rest, rest_index)
+        most = 4 * (int(np.diff(starts).max()) + int(np.diff(rest[::8]).max())) + 8
+        step = max(1, _PIECE // most)
+        addresses, is_store = np.empty(step * most, np.int64), np.empty(step * most, np.int8)
+        for sample in range(self.batch):
+            bases = list(_BASES)
+            bases[2] += sample * columns * 4
+            bases[3] += sample * self.rows * 4
+            for number, (start, stop, whole) in enumerate(ranges):
+                for first in range(start // 8, -(-stop // 8), step):
+                    last = min(first + step, -(-stop // 8))
+                    count = emitters.emit_groups(
+                        layout, self.rows, first, last, tuple(bases), int(whole),
+                        addresses, is_store,
+                    )  # fmt: skip
+                    yield number, (addresses[:count], is_store[:count])
+
+    @property
+    def grain(self) -> int:
+        """Rows that a sample takes or leaves together."""
+        return {"gather": 8, "sampled": self.chunk, "tiled": self.chunk}.get(self.kernel, 1)
+
     @property
     def chunk(self) -> int:
         """Rows that go through all tiles together."""
         return chunk_for(self.rows, 1) if self.kernel in _CHUNKED else self.rows
-
-    @property
-    def _sorted(self) -> int:
-        """Rows that are put in the order of their weights."""
-        return self.chunk if self.kernel in _CHUNKED else 1
 
     def _plan(self) -> tuple[int, int, tuple[int, ...]]:
         """(columns per tile, passes over the matrix, sizes for `emit_rows`)."""
@@ -118,8 +149,6 @@ class KernelTrace:
             return TILE, blocks, (2, 4, vector, vector, 0, vector, 0)
         if self.kernel == "sampled":
             return TILE, blocks, (2, 0, vector, vector, 0, 0, 4)
-        if self.kernel == "gather":
-            return _WHOLE, self.batch, (2, 4, 4, 0, 0, 4, 0)
         return _WHOLE, 1, (4, 4, 4 * self.batch, 0, 4 * self.batch, 0, 0)
 
     @staticmethod
@@ -205,7 +234,8 @@ def sampled_counts(
     The first rows count as they are, with all that is cold. Of the rest, `groups` groups of
     consecutive rows are drawn, one from each of as many equal parts; each is preceded by twice as
     many rows that warm the caches and are not counted. Groups of the tiled kernels are whole
-    chunks of rows, which share the inputs of a tile. Their mean, times the number of groups that
+    chunks of rows, which share the inputs of a tile; the gather kernel's rows count in its own
+    order, by eights. Their mean, times the number of groups that
     would fit, stands for the rest. Of rows in between, weights and outputs are still streamed
     through the caches, uncounted, so that they take the place that is theirs. A layer with hardly
     more rows is simulated whole.
@@ -222,7 +252,7 @@ def sampled_counts(
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise InputError(f"{name}: value is {value!r}; allowed is an integer from {least}")
     trace = KernelTrace(kernel, mask, batch)
-    grain = trace.chunk if kernel in _CHUNKED else 1
+    grain = trace.grain
     size = max(1, rows_per_group // grain)
     units = -(-trace.rows // grain)
     ranges = _row_ranges(units, groups, size, rng)

@@ -40,13 +40,16 @@ def test_pieces_count_as_the_whole_trace_and_can_be_made_again(
 
 
 def test_a_gather_trace_by_hand():
-    mask = Mask(np.array([[True, False, True], [False, False, False]]))
-    addresses, is_store = held(KernelTrace("gather", mask, 1))
-    index, value, column, row, _ = ((n << 36) + n * 0x1240 for n in range(5))
+    index, value, column, row, rest = ((n << 36) + n * 0x1240 for n in range(5))
+    # Eight rows: seven with a weight each, and one with two, which comes last.
+    mask = np.zeros((8, 4), bool)
+    mask[:, 3] = mask[2, 1] = True
+    addresses, is_store = held(KernelTrace("gather", Mask(mask), 1))
     assert addresses.tolist() == [
-        index, value, column, index + 2, value + 4, column + 8, row, row + 4,
+        index, value, *[column + 12] * 7, column + 4,
+        *[row + 4 * r for r in (0, 1, 3, 4, 5, 6, 7)], rest, column + 12, row + 8,
     ]  # fmt: skip
-    assert is_store.tolist() == [0, 0, 0, 0, 0, 0, 1, 1]
+    assert is_store.tolist() == [0] * 10 + [1] * 7 + [0, 0, 1]
 
 
 @pytest.mark.parametrize("kernel", SPARSE)

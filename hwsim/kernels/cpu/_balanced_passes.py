@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from hwsim.kernels.cpu._vector import lookup, multiply_add, store, zeros
+from hwsim.kernels.cpu._vector import lookup, multiply_add, pick, store, zeros
 
 EIGHT = (0,) * 8
 
@@ -14,7 +14,8 @@ EIGHT = (0,) * 8
 def multiply_balanced(values, index, blocks, each, x, y, first, last):
     """y for groups of 16 rows; x one sample of blocks × 32 inputs.
 
-    values, index: [group][block][weight within the block, `each` of them][16 rows].
+    values, index: [group][block][weight within the block, `each` of them][16 rows]. Half of the
+    inputs are found by permutes, half by loads: different units of the processor do these.
     """
     for group in range(first, last):
         low, high = zeros(EIGHT), zeros(EIGHT)
@@ -23,7 +24,7 @@ def multiply_balanced(values, index, blocks, each, x, y, first, last):
             for _ in range(each):
                 low = multiply_add(low, lookup(x, block * 32, index, at), values, at)
                 after = at + 8
-                high = multiply_add(high, lookup(x, block * 32, index, after), values, after)
+                high = multiply_add(high, pick(x, block * 32, index, after), values, after)
                 at += 16
         store(y, group * 16, low)
         store(y, group * 16 + 8, high)

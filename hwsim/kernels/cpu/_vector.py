@@ -347,6 +347,36 @@ def lookup(typing_context, table, start, index, at):
     return VectorType(8)(table, types.int64, index, types.int64), codegen
 
 
+@intrinsic
+def pick(typing_context, table, start, index, at):
+    """Eight values table[start + index[at + lane]], by eight loads; index is uint8 or uint16.
+
+    Indices are read as words of 64 bits and taken apart by shifts, which leaves more of the load
+    units to the values.
+    """
+    bits, i64 = index.dtype.bitwidth, ir.IntType(64)
+
+    def codegen(context, builder, signature, arguments):
+        data, first, positions, place = arguments
+        base = builder.gep(
+            context.make_array(signature.args[0])(context, builder, data).data, [first]
+        )
+        numbers = context.make_array(signature.args[2])(context, builder, positions).data
+        words = builder.bitcast(builder.gep(numbers, [place]), i64.as_pointer())
+        result = ir.Constant(ir.VectorType(_F32, 8), ir.Undefined)
+        each = 64 // bits
+        loaded = [builder.load(builder.gep(words, [i64(n)]), align=1) for n in range(8 // each)]
+        for lane in range(8):
+            number = builder.lshr(loaded[lane // each], i64(lane % each * bits))
+            if lane % each < each - 1:
+                number = builder.and_(number, i64((1 << bits) - 1))
+            value = builder.load(builder.gep(base, [number]))
+            result = builder.insert_element(result, value, _I32(lane))
+        return result
+
+    return VectorType(8)(table, types.int64, index, types.int64), codegen
+
+
 def has_avx2() -> bool:
     """Whether the code that Numba makes here may use AVX2."""
     from llvmlite.binding import get_host_cpu_features

@@ -1,11 +1,12 @@
-"""Row by row with gathered inputs: any mask, batches of one or a few."""
+"""Eight rows side by side with gathered inputs: any mask, batches of one or a few."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from hwsim.kernels.cpu import _tiled_passes
-from hwsim.kernels.cpu._gather_passes import gather_rows
+from hwsim.kernels.cpu import _gather_passes, _tiled_passes
 from hwsim.kernels.cpu._layer import Layer, aligned
 from hwsim.kernels.cpu._threads import ranges, run
 from hwsim.mask import Mask
@@ -13,8 +14,45 @@ from hwsim.mask import Mask
 _MOST = (1 << 16) - 1  # so that the number of weights fits 32 bits too
 
 
+class _Part(NamedTuple):
+    """Weights in groups of rows or what is left of them: where they start, columns, values."""
+
+    pointers: np.ndarray
+    index: np.ndarray
+    values: np.ndarray
+
+
+class _Side:
+    """A matrix, or its transpose, laid out for one direction."""
+
+    def __init__(self, mask: Mask, transposed: bool) -> None:
+        active = np.flatnonzero(mask.array)
+        _, *csr = _tiled_passes.build(active, mask.shape, _MOST, 1, transposed)
+        self.rows = mask.shape[1] if transposed else mask.shape[0]
+        self._order = _gather_passes.sorted_places(csr[0])
+        starts, index, source, *rest = _gather_passes.lay_out(self._order, *csr)
+        self._groups = _Part(starts, index, aligned(source.size))
+        self._rest = _Part(rest[0], rest[1], aligned(rest[2].size))
+        self._sources = source, rest[2]
+
+    def repack(self, weights: np.ndarray) -> None:
+        for part, source in zip((self._groups, self._rest), self._sources, strict=True):
+            _tiled_passes.gather(weights.reshape(-1), source, part.values)
+
+    def multiply(self, x: np.ndarray, threads: int) -> np.ndarray:
+        y = np.empty((len(x), self.rows), np.float32)
+        calls = ranges(self._order.size // 8, threads)
+        given = (self._order, tuple(self._groups), tuple(self._rest), x, y)
+        run(_gather_passes.gather_groups, [(*given, *c) for c in calls])
+        return y
+
+
 class GatherLayer(Layer):
-    """CSR with uint16 indices, six bytes a weight; the input vector stays in the L1 cache."""
+    """Eight rows with as many weights side by side, uint16 indices: six bytes a weight.
+
+    Rows are sorted by their number of weights, so that hardly any weight is left over; the input
+    vector stays in the nearest cache.
+    """
 
     name = "gather"
     phases = ("forward", "grad_input")
@@ -26,30 +64,17 @@ class GatherLayer(Layer):
         return ""
 
     def _build(self) -> None:
-        # One tile of all columns is a CSR matrix.
-        self._sides = []
-        active = np.flatnonzero(self.mask.array)
-        for transposed in (False, True):
-            _, *csr = _tiled_passes.build(active, self.mask.shape, _MOST, 1, transposed)
-            pointers, index, source = csr
-            self._sides.append((pointers, index, aligned(source.size), source))
+        self._sides = [_Side(self.mask, transposed) for transposed in (False, True)]
 
     def _repack(self, weights: np.ndarray) -> None:
-        for _, _, values, source in self._sides:
-            _tiled_passes.gather(weights.reshape(-1), source, values)
+        for side in self._sides:
+            side.repack(weights)
 
     def _forward(self, x: np.ndarray) -> np.ndarray:
-        return self._product(0, x, self.n_out)
+        return self._sides[0].multiply(x, self.threads)
 
     def _grad_input(self, dy: np.ndarray) -> np.ndarray:
-        return self._product(1, dy, self.n_in)
-
-    def _product(self, side: int, x: np.ndarray, rows: int) -> np.ndarray:
-        pointers, index, values, _ = self._sides[side]
-        y = np.empty((len(x), rows), np.float32)
-        parts = ranges(rows, self.threads)
-        run(gather_rows, [(pointers, index, values, x, y, *part) for part in parts])
-        return y
+        return self._sides[1].multiply(dy, self.threads)
 
 
 KERNEL = GatherLayer
