@@ -1,13 +1,21 @@
 """An exact RigL update of BERT-base's 72 linears at 90 %, and what a masked step costs.
 
-python benchmarks/bench_mask_update.py
+    python benchmarks/bench_mask_update.py [--others]
+
+With --others, rigl-torch and sparsimony update the same layers by the same drop fraction, in
+processes of their own. pip puts them into a folder that is deleted afterwards; where it cannot, the
+reason is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -15,6 +23,8 @@ from torch import nn
 from sparse_train import sparsify
 
 WIDTH, FEED_FORWARD, LAYERS = 768, 3072, 12
+DROP = 0.3
+OTHERS = {"rigl_torch": "rigl-torch==0.5.2", "sparsimony": "sparsimony==0.1.0"}
 
 
 class Block(nn.Module):
@@ -31,20 +41,26 @@ class Block(nn.Module):
         return self.down(self.up(x).relu())
 
 
-def seconds(call: Callable[[], object], rounds: int) -> float:
-    """The fastest of `rounds` calls."""
-    best = float("inf")
+def seconds(call: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """(by the clock on the wall, of all processors) of the fastest of `rounds` calls, each.
+
+    On a shared machine the wall's clock tells of others' work too.
+    """
+    best = [float("inf"), float("inf")]
     for _ in range(rounds):
-        start = time.perf_counter()
+        start = time.perf_counter(), time.process_time()
         call()
-        best = min(best, time.perf_counter() - start)
-    return best
+        taken = time.perf_counter() - start[0], time.process_time() - start[1]
+        best = [min(one, other) for one, other in zip(best, taken, strict=True)]
+    return best[0], best[1]
 
 
-def update(rounds: int) -> None:
+def update(rounds: int) -> tuple[float, float]:
+    """Seconds of our update; each with a dense gradient, and moments to be zeroed."""
     model = nn.Sequential(*(Block() for _ in range(LAYERS)))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
-    sparsifier = sparsify(model, optimizer, "rigl", 0.1, layers="all", update_interval=1)
+    sparsifier = sparsify(model, optimizer, "rigl", 0.1, layers="all", update_interval=1,
+                          distribution="uniform", drop_fraction=DROP)  # fmt: skip
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()
@@ -59,8 +75,40 @@ def update(rounds: int) -> None:
         assert sparsifier.step()
 
     one()
-    print(f"update of {len(sparsifier.layers)} linears, SGD with momentum: "
-          f"{seconds(one, rounds):.3f} s")  # fmt: skip
+    ours = seconds(one, rounds)
+    print(f"update of {len(sparsifier.layers)} linears, SGD with momentum: {_said(ours)}")
+    return ours
+
+
+def others(ours: tuple[float, float], rounds: int, threads: int) -> None:
+    """The same update by other libraries, on the same machine in the same run."""
+    for name, wanted in OTHERS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            # Without what they depend on: torch is here, and nothing else is used.
+            fetch = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+            fetched = subprocess.run(
+                [*fetch, "--target", folder, wanted], capture_output=True, text=True
+            )
+            if fetched.returncode:
+                print(f"{wanted}: skipped, pip cannot fetch it: {_last(fetched.stderr)}")
+                continue
+            script = Path(__file__).with_name("_other_rigl.py")
+            command = [sys.executable, script, name, folder, str(rounds), str(threads)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                print(f"{wanted}: skipped, it does not run here: {_last(done.stderr)}")
+                continue
+            theirs = tuple(float(part) for part in done.stdout.split())
+            times = " and ".join(f"{a / b:.1f}×" for a, b in zip(theirs, ours, strict=True))
+            print(f"{wanted}: {_said(theirs)}; {times} ours")
+
+
+def _said(taken: tuple[float, ...]) -> str:
+    return f"{taken[0]:.3f} s, {taken[1]:.3f} s of processor time"
+
+
+def _last(text: str) -> str:
+    return next(reversed(text.strip().splitlines()), "no message")
 
 
 def masked_step(rounds: int) -> None:
@@ -101,7 +149,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--others", action="store_true", help="rigl-torch and sparsimony too")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    update(given.rounds)
+    ours = update(given.rounds)
+    if given.others:
+        others(ours, min(given.rounds, 2), given.threads)
     masked_step(given.rounds)
