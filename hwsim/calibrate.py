@@ -7,15 +7,21 @@ specification and its held-out errors out. `calibrate` picks the function by the
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hwsim.crosscheck import CrossCheck, Pair
 from hwsim.device import Device, parameters_of
 from hwsim.errors import InputError
-from hwsim.measurement import Measurement
+from hwsim.gpu_matmul import FAMILIES
+from hwsim.measurement import STEP, Measurement
+
+if TYPE_CHECKING:
+    from hwsim.gpu_fit import Unseen
 
 FEWEST_SHAPES = 8
 
@@ -29,11 +35,14 @@ class Calibration:
         errors: one row per kernel and family of operands: shapes, held-out MAPE and bias, and the
             interval that estimates will show.
         rejected: why records were left out, with how many.
+        held_out: every record beside the estimate of a fit to the other half of the shapes;
+            None for a model whose fit does not cut its records so.
     """
 
     text: str
     errors: tuple[dict[str, Any], ...]
     rejected: dict[str, int]
+    held_out: CrossCheck | None = None
 
 
 def calibrate(
@@ -68,7 +77,7 @@ def fit_gpu(
         InputError: fewer than eight usable shapes.
     """
     from hwsim.devices.gpu import Gpu
-    from hwsim.gpu_fit import fit_products, held_out, spread_of
+    from hwsim.gpu_fit import fit_products, held_out, spread_of, ticks_of
 
     if not isinstance(data_sheet, Gpu):
         raise InputError(f"data sheet {data_sheet.name!r}: model is not 'gpu'")
@@ -82,29 +91,80 @@ def fit_gpu(
         )
     timed = _timed(usable)
     peaks = {t.dtype: data_sheet.peak(t.dtype) for t in timed}
-    unseen = held_out(timed, data_sheet.card, peaks, rng=rng)
-    fits = fit_products(timed, data_sheet.card, peaks, members=members, rng=rng)
+    unseen = held_out(timed, data_sheet.card, peaks, members=members, rng=rng)
+    ticks = ticks_of(timed)
+    fits = fit_products(timed, data_sheet.card, peaks, members=members, ticks=ticks, rng=rng)
     tables: dict[str, dict[str, list[float]]] = {"dense_fit": {}, "sparse_fit": {}}
-    rows = []
+    rows, spreads = [], {}
     for (kind, family), fit in fits.items():
-        errors = unseen.get((kind, family), np.zeros(0))
+        errors = np.array([
+            u.log_error for u in unseen if (u.kind, FAMILIES[u.dtype]) == (kind, family)
+        ])  # fmt: skip
         fit = replace(fit, spread=spread_of(kind, errors))
+        spreads[kind, family] = fit.spread
         tables["dense_fit" if kind == "dense" else "sparse_fit"].update(_entries(family, fit))
         rows.append(_error_row(kind, family, errors, fit.spread))
     machines = sorted({f"{r.machine} ({r.toolchain})" for r in usable})
     source = f"fitted to {len(usable)} records of {len(shapes)} shapes: {', '.join(machines)}"
-    text = specification_text(data_sheet, {"fit": "own", **tables}, source)
-    return Calibration(text, tuple(rows), rejected)
+    changes = {"fit": "own", **tables, **_packing(records, data_sheet)}
+    if ticks.step_s:
+        changes |= {"timer_tick_s": ticks.step_s, "timer_offset_s": ticks.offset_s}
+    text = specification_text(data_sheet, changes, source)
+    return Calibration(text, tuple(rows), rejected, _beside(unseen, data_sheet.name, spreads))
+
+
+def _beside(
+    unseen: Sequence[Unseen], device: str, spreads: Mapping[tuple[str, str], tuple[float, float]]
+) -> CrossCheck:
+    """Held-out products as a cross-check, for its errors of time and speed-up, by size."""
+    pairs = []
+    for u in unseen:
+        low, high = spreads[u.kind, FAMILIES[u.dtype]]
+        record = Measurement.of_median(
+            u.measured_s, machine=device, toolchain="held out", kernel=u.kind, phase="forward",
+            m=u.shape[0], n=u.shape[1], k=u.shape[2], dtype=u.dtype, rounds=1,
+            density=1.0 if u.kind == "dense" else 0.5,
+        )  # fmt: skip
+        estimated = u.estimated_s
+        pairs.append(Pair(record, estimated, estimated * math.exp(low), estimated * math.exp(high)))
+    return CrossCheck(device, tuple(pairs), {})
+
+
+def _packing(records: Sequence[Measurement], device: Any) -> dict[str, float]:
+    """Shares of the bandwidth that packing reaches, from records of packing alone, if any.
+
+    The median over weights of bytes read and written, by the time and the data sheet's bandwidth.
+    """
+    from hwsim.gpu_matmul import ELEMENT_BYTES, packed_share
+
+    found = {}
+    for kernel, name in (
+        ("fused pack", "fused_pack_share"), ("library pack", "library_pack_share"),
+    ):  # fmt: skip
+        shares = [
+            r.n * r.k * ELEMENT_BYTES[r.dtype] * (1.0 + packed_share(r.dtype))
+            / (r.median_s * device.dram_bytes_per_s)
+            for r in records
+            if r.kernel == kernel
+        ]  # fmt: skip
+        if shares:
+            found[name] = float(f"{np.median(shares):.3g}")
+    return found
 
 
 def _usable(
     records: Sequence[Measurement], device: Device
 ) -> tuple[list[Measurement], dict[str, int]]:
     usable, rejected = [], {}
+    captured = {(r.kernel, r.phase, r.dtype, r.shape) for r in records if r.graph}
     for r in records:
         why = ""
-        if r.kernel not in ("dense", "2:4"):
+        if r.phase == STEP:
+            why = "a whole step, not a product"
+        elif r.kernel not in ("dense", "2:4"):
             why = f"kernel {r.kernel!r} has no fitted model"
+        elif not r.graph and (r.kernel, r.phase, r.dtype, r.shape) in captured:
+            why = "launched by the host; the same product was timed in a graph"
         elif r.packing:
             why = "packing is in the time"
         elif r.cache != "warm":

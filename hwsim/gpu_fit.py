@@ -7,12 +7,14 @@ deviations are held near zero, so that a few measurements move what they know ab
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from hwsim.clock_ticks import Ticks
+from hwsim.clock_ticks import Ticks, find_ticks
 from hwsim.gpu_matmul import (
     DENSE,
     FAMILIES,
@@ -29,7 +31,7 @@ from hwsim.gpu_matmul import (
 
 _PARAMETERS = len(PARAMETERS)
 _PRIOR = 0.4  # weight of a deviation of one scale against a residual of one _NOISE
-_NOISE = 0.05
+_NOISE = 0.04
 _TILE_SCALE = 0.1
 _SCALE = np.concatenate([[p.scale for p in PARAMETERS], np.full(len(TILES), _TILE_SCALE)])
 _CARD = np.concatenate([np.ones(_PARAMETERS), np.full(len(TILES), 3.0)])
@@ -84,32 +86,70 @@ def fit_products(
     return {key: _corrected(key, fits, sets, card, peaks) for key in keys}
 
 
+class Unseen(NamedTuple):
+    """A product priced by a fit that has not seen its shape in any dtype or kind.
+
+    Attributes:
+        kind, dtype, shape: of the product; shape is rows, outputs, inputs.
+        measured_s, estimated_s: the estimate is what the clock of the records would show.
+    """
+
+    kind: str
+    dtype: str
+    shape: tuple[int, int, int]
+    measured_s: float
+    estimated_s: float
+
+    @property
+    def log_error(self) -> float:
+        """ln(measured / estimated)."""
+        return math.log(self.measured_s / self.estimated_s)
+
+
 def held_out(
     timed: Iterable[Timed],
     card: Card,
     peaks: Mapping[str, float],
     *,
-    halves: int = 2,
+    folds: int = 2,
+    members: int = 3,
     rng: np.random.Generator,
-) -> dict[tuple[str, str], np.ndarray]:
-    """(kind, family) → ln(measured / estimated) of shapes that the fit has not seen.
+) -> list[Unseen]:
+    """Every product, priced by a fit to the other half of the shapes.
 
     Shapes are cut in two at random; each part is priced by a fit to the other. A shape is on one
-    side in every dtype and kind. Two halves are one cut, four are two cuts, and so on.
+    side in every dtype and kind. With one fold only the second part is priced.
     """
     sets = [t for t in timed if len(t.log_s)]
     shapes = sorted({tuple(s) for t in sets for s in t.shapes})
-    errors: dict[tuple[str, str], list[np.ndarray]] = {}
-    for _ in range((halves + 1) // 2):
-        order = rng.permutation(len(shapes))
-        first = {shapes[i] for i in order[: len(shapes) // 2]}
-        for train in (first, set(shapes) - first):
-            test = set(shapes) - train
-            fits = fit_products([t.only(train) for t in sets], card, peaks, rng=rng)
-            for t in (t.only(test) for t in sets):
-                if t.key in fits and len(t.log_s):
-                    errors.setdefault(t.key, []).append(_residual(fits[t.key], t, card, peaks))
-    return {key: np.concatenate(parts) for key, parts in errors.items()}
+    order = rng.permutation(len(shapes))
+    first = {shapes[i] for i in order[: len(shapes) // 2]}
+    found = []
+    for train in (first, set(shapes) - first)[:folds]:
+        seen = [t.only(train) for t in sets]
+        ticks = ticks_of(seen)
+        fits = fit_products(seen, card, peaks, members=members, ticks=ticks, rng=rng)
+        for t in (t.only(set(shapes) - train) for t in sets):
+            if t.key in fits and len(t.log_s):
+                found += _priced(fits[t.key], t, card, peaks, ticks)
+    return found
+
+
+def ticks_of(sets: Iterable[Timed]) -> Ticks:
+    """The visible step of the clock that timed some products."""
+    times = [np.exp(t.log_s) for t in sets]
+    return find_ticks(np.concatenate(times)) if times else Ticks()
+
+
+def _priced(
+    fit: ProductFit, t: Timed, card: Card, peaks: Mapping[str, float], ticks: Ticks
+) -> list[Unseen]:
+    logs = fit.log_seconds(t.kind, t.shapes, card, peaks[t.dtype], t.dtype)
+    shown = ticks.shown(np.exp(logs))
+    return [
+        Unseen(t.kind, t.dtype, (int(s[0]), int(s[1]), int(s[2])), math.exp(log_s), float(e))
+        for s, log_s, e in zip(t.shapes, t.log_s, shown, strict=True)
+    ]
 
 
 def _fit_member(
@@ -223,4 +263,4 @@ def spread_of(kind: str, errors: np.ndarray) -> tuple[float, float]:
     )
 
 
-__all__ = ["DENSE", "Timed", "fit_products", "held_out", "spread_of"]
+__all__ = ["DENSE", "Timed", "Unseen", "fit_products", "held_out", "spread_of", "ticks_of"]

@@ -50,7 +50,7 @@ PARAMETERS = (
     Parameter("reduce_s", "second pass of split-K", 8e-6, 8e-6, 0.7),
     Parameter("overlap", "p-norm of arithmetic, L2 and DRAM is 1 + this", 3.0, 2.0, 0.5),
     Parameter("step_s", "least time of 64 inputs of 16 bit in a tile", 0.1e-6, 0.15e-6, 0.5),
-    Parameter("raster", "tiles a strip is high", 3.0, 2.0, 0.7, 1.0, 4.0),
+    Parameter("raster", "tiles a strip is high", 3.0, 2.0, 1.0, 1.0, 2.0),
     Parameter("throttle", "rate lost at the power limit", 0.1, 0.1, 0.5),
     Parameter("throttle_s", "duration at which the limit bites", 700e-6, 700e-6, 0.5, 1.0, 4.0),
     Parameter("choice", "spread of the library's choice of tile", 0.03, 0.04, 0.3),

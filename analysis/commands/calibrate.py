@@ -89,10 +89,12 @@ def _print(found: Calibration, out: Path, as_json: bool) -> None:
     from analysis.console import print_json, stdout
     from analysis.tables import table
 
+    check = found.held_out
     if as_json:
         return print_json({
             "command": "calibrate", "out": out, "held_out": list(found.errors),
             "left_out": found.rejected,
+            "speed_ups": check.rows() if check else [], "sizes": check.size_rows() if check else [],
         })  # fmt: skip
     rows = [
         [
@@ -103,6 +105,10 @@ def _print(found: Calibration, out: Path, as_json: bool) -> None:
     ]  # fmt: skip
     columns = ("kernel", "operands", "held-out records", "MAPE", "bias", "interval")
     stdout().print(table("Error on shapes that the fit had not seen", columns, rows))
+    if check is not None:
+        from analysis.commands.crosscheck import print_errors
+
+        print_errors(check, "The same, by operand type and size")
     for why, count in found.rejected.items():
         stdout().print(f"left out: {count} records: {why}")
     stdout().print(f"{out}: use it with --device {out}")

@@ -52,10 +52,10 @@ def crosscheck(
     return None
 
 
-def _print(found: CrossCheck, worst: int) -> None:
+def print_errors(found: CrossCheck, title: str) -> None:
+    """Errors of time and speed-up by dtype and kernel, then of time by size."""
     from analysis.console import stdout
     from analysis.tables import table
-    from analysis.units import seconds
 
     out = stdout()
     columns = ("dtype", "kernel", "records", "time", "inside", "speed-up", "τ", "fastest hit")
@@ -67,15 +67,22 @@ def _print(found: CrossCheck, worst: int) -> None:
         ]
         for row in found.rows()
     ]  # fmt: skip
-    out.print(
-        table(f"{found.device}: mean error of time and of speed-up over dense", columns, rows)
-    )
+    out.print(table(title, columns, rows))
     sizes = [
         [r["kernel"], r["measured"], str(r["records"]), _percent(r["time_mape"]),
          _percent(r["bias"])]
         for r in found.size_rows()
     ]  # fmt: skip
     out.print(table("By size", ("kernel", "measured", "records", "time", "bias"), sizes))
+
+
+def _print(found: CrossCheck, worst: int) -> None:
+    from analysis.console import stdout
+    from analysis.tables import table
+    from analysis.units import seconds
+
+    out = stdout()
+    print_errors(found, f"{found.device}: mean error of time and of speed-up over dense")
     if worst:
         shown = [
             [p["kernel"], p["dtype"], "×".join(map(str, p["shape"])), seconds(p["measured_s"]),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from hwsim.clock_ticks import Ticks
 from hwsim.device import Device, parameter
 from hwsim.devices import _gpu_rules as rules
 from hwsim.errors import InputError
@@ -90,6 +91,11 @@ class Gpu(Device):
         choices=("cached", "per_call"), default="cached",
     )  # fmt: skip
     descriptor_s: float = parameter("s", "making one plan", at_least=0.0)
+    timer_tick_s: float = parameter(
+        "s", "visible step of the clock that timed the records; acts on price_record alone",
+        at_least=0.0, default=0.0,
+    )  # fmt: skip
+    timer_offset_s: float = parameter("s", "where that clock's multiples lie", default=0.0)
     stream_share: float = parameter("1", "of the bandwidth, by elementwise kernels", above=0.0)
     attention_share: float = parameter("1", "of the peak, by fused attention", above=0.0)
     csr_share: float = parameter("1", "of the CUDA-core peak, by CSR products", above=0.0)
@@ -143,11 +149,22 @@ class Gpu(Device):
             raise InputError(f"kernel {record.kernel!r} cannot be priced without its mask")
         op = gemm(record.m, record.n, record.k, None, record.phase, record.dtype)
         if record.kernel == DENSE:
-            return self._dense(op)
+            return self._shown(self._dense(op))
         reason = rules.why_not_aligned(op)
         if reason:
             raise InputError(f"2:4: {reason}")
-        return self._two_four(op, packed=record.packing)
+        return self._shown(self._two_four(op, packed=record.packing))
+
+    def _shown(self, estimate: Estimate) -> Estimate:
+        """As the clock of this card's records shows it: its ticks are not the product's time."""
+        if not self.timer_tick_s:
+            return estimate
+        ticks = Ticks(self.timer_tick_s, self.timer_offset_s)
+        seconds = float(ticks.shown(np.array([estimate.seconds]))[0])
+        return replace(
+            estimate, seconds=seconds, cycles=self.cycles(seconds),
+            low_s=min(estimate.low_s, seconds), high_s=max(estimate.high_s, seconds),
+        )  # fmt: skip
 
     def peak(self, dtype: str) -> float:
         """Dense FLOP/s: tensor cores where the card has them for `dtype`, else CUDA cores."""

@@ -1,0 +1,143 @@
+"""How well a fit to half of the public shapes predicts the other half: five random halves.
+
+    NETTIME_REFERENCE=FOLDER python benchmarks/bench_gpu_fit.py [CARD…] [--halves 5]
+
+FOLDER holds gpu_24_vllmbench.json (arXiv 2603.05232's public bench), which is read in place. A
+shape is held out in every operand type and kernel at once. Rows are means over the halves; "again"
+is what bfloat16 predicts if the same shape, timed in float16 on the same card, is taken for it: how
+well the bench repeats itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hwsim import InputError, load_device
+from hwsim.crosscheck import CrossCheck, Pair
+from hwsim.devices.gpu import Gpu
+from hwsim.gpu_fit import Timed, Unseen, held_out
+from hwsim.measurement import Measurement
+
+CARDS = {"A100": "a100", "H100": "h100", "B200": "b200", "RTX4090": "rtx4090"}
+DTYPES = {"BF16": "bfloat16", "FP16": "float16", "INT8": "int8", "FP8": "float8"}
+COLUMNS = {"dense": "dense_us", "2:4": "sparse24_us"}
+
+
+def rows_of(card: str) -> list[dict]:
+    """The bench's rows of one card.
+
+    Raises:
+        InputError: the file is not there.
+    """
+    folder = os.environ.get("NETTIME_REFERENCE")
+    path = Path(folder or Path(__file__).parents[2] / "shared" / "reference")
+    path /= "gpu_24_vllmbench.json"
+    if not path.exists():
+        raise InputError(f"{path}: No such file; NETTIME_REFERENCE must name its folder")
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return [r for r in rows if r["gpu"] == card and r["dtype"] in DTYPES]
+
+
+def timed_of(rows: Sequence[dict]) -> list[Timed]:
+    """The products of some rows, by kernel and operand type."""
+    sets = []
+    for kind, column in COLUMNS.items():
+        for short, dtype in DTYPES.items():
+            mine = [r for r in rows if r["dtype"] == short and r[column]]
+            if mine:
+                shapes = np.array([(r["M"], r["N"], r["K"]) for r in mine], float)
+                sets.append(Timed(kind, dtype, shapes, np.log([r[column] * 1e-6 for r in mine])))
+    return sets
+
+
+def check(unseen: Sequence[Unseen]) -> CrossCheck:
+    """Held-out products as a cross-check."""
+    return CrossCheck(
+        "held out",
+        tuple(
+            Pair(
+                Measurement.of_median(
+                    u.measured_s, machine="public bench", toolchain="-", kernel=u.kind,
+                    phase="forward", m=u.shape[0], n=u.shape[1], k=u.shape[2], dtype=u.dtype,
+                    rounds=1, density=1.0 if u.kind == "dense" else 0.5,
+                ),
+                u.estimated_s, u.estimated_s, u.estimated_s,
+            )
+            for u in unseen
+        ),
+        {},
+    )  # fmt: skip
+
+
+def again(sets: Sequence[Timed]) -> list[Unseen]:
+    """bfloat16 predicted by float16 at the same shape and kernel."""
+    found = []
+    for kind in COLUMNS:
+        both = {t.dtype: dict(zip(map(tuple, t.shapes), t.log_s, strict=True))
+                for t in sets if t.kind == kind}  # fmt: skip
+        for shape, log_s in both["bfloat16"].items():
+            other = both.get("float16", {}).get(shape)
+            if other is not None:
+                whole = (int(shape[0]), int(shape[1]), int(shape[2]))
+                found.append(
+                    Unseen(kind, "bfloat16", whole, float(np.exp(log_s)), float(np.exp(other)))
+                )
+    return found
+
+
+def line(name: str, dtype: str, checks: Sequence[CrossCheck]) -> str:
+    """Means over some cross-checks of one operand type."""
+    only = [
+        CrossCheck("", tuple(p for p in c.pairs if p.record.dtype == dtype), {}) for c in checks
+    ]
+    figures = [
+        np.mean([c.time_mape("dense") for c in only]), np.mean([c.time_mape("2:4") for c in only]),
+        np.mean([c.speed_up_mape() for c in only]),
+    ]  # fmt: skip
+    tau = np.mean([c.speed_up_tau() for c in only])
+    shown = "".join(f"{100 * f:8.1f} %" if f == f else f"{'–':>10}" for f in figures)
+    return (
+        f"{name:>8} {dtype:>9}{shown}{tau:8.2f}" if tau == tau else f"{name:>8} {dtype:>9}{shown}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cards", nargs="*", metavar="CARD", help=", ".join(CARDS))
+    parser.add_argument("--halves", type=int, default=5)
+    options = parser.parse_args()
+    print(f"{'card':>8} {'operands':>9}{'dense':>10}{'2:4':>10}{'speed-up':>10}{'τ':>8}")
+    for name in options.cards or CARDS:
+        if name not in CARDS:
+            raise InputError(f"card: value is {name!r}; allowed: {', '.join(CARDS)}")
+        sheet = load_device(CARDS[name], fit="none")
+        assert isinstance(sheet, Gpu)
+        sets = timed_of(rows_of(name))
+        peaks = {t.dtype: sheet.peak(t.dtype) for t in sets}
+        checks = [
+            check(held_out(sets, sheet.card, peaks, folds=1, rng=np.random.default_rng(seed)))
+            for seed in range(options.halves)
+        ]
+        for dtype in DTYPES.values():
+            if any(t.dtype == dtype for t in sets):
+                print(line(name, dtype, checks))
+        print(line("again", "bfloat16", [check(again(sets))]))
+        bfloat16 = tuple(p for c in checks for p in c.pairs if p.record.dtype == "bfloat16")
+        for row in CrossCheck(name, bfloat16, {}).size_rows():
+            print(
+                f"         {row['kernel']:>9} {row['measured']:>10}: {row['records']:4d} records, "
+                f"time {100 * row['time_mape']:.1f} %, bias {100 * row['bias']:+.1f} %"
+            )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        raise SystemExit(f"bench_gpu_fit: error: {error}") from None
