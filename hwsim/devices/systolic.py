@@ -11,7 +11,7 @@ from hwsim.devices._accelerator import Accelerator
 from hwsim.devices._pipelined import PeLoad
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
-from hwsim.mask import Mask
+from hwsim.patterns.n_m import NM
 from hwsim.workload import Op
 
 if TYPE_CHECKING:
@@ -175,9 +175,10 @@ class Systolic(Accelerator):
             return "no mask"
         if op.phase == "grad_weight":
             return "its operands are dense; the mask is on its output"
-        axis = "row" if op.phase == "forward" else "column"
-        if not op.mask.satisfies(_NOfM(self.sparsity_n, self.sparsity_m, axis)):
-            return f"mask is not {self.sparsity_n}:{self.sparsity_m} along its {axis}s"
+        axis = 1 if op.phase == "forward" else 0
+        if not op.mask.satisfies(NM(self.sparsity_n, self.sparsity_m, axis)):
+            along = "rows" if axis else "columns"
+            return f"mask is not {self.sparsity_n}:{self.sparsity_m} along its {along}"
         return ""
 
     def _arguments(self, op: Op, compressed: bool) -> tuple[Any, ...]:
@@ -204,23 +205,6 @@ class Systolic(Accelerator):
 
     def _serial_fill(self, fill: int) -> int:
         return 0 if self.chained else fill
-
-
-@dataclass(frozen=True)
-class _NOfM:
-    """At most n ones in every m successive entries along rows or columns of a mask."""
-
-    n: int
-    m: int
-    axis: str
-
-    def holds(self, mask: Mask) -> bool:
-        import numpy as np
-
-        from hwsim.devices import _folds
-
-        check = _folds.n_of_m_rows if self.axis == "row" else _folds.n_of_m_columns
-        return check(mask.array.view(np.uint8), self.n, self.m)
 
 
 def _dimensions(op: Op) -> tuple[int, int, int]:

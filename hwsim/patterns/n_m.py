@@ -37,7 +37,10 @@ class NM(Pattern):
             raise InputError(f"pattern n_m: axis is {self.axis!r}; allowed is 0 or 1")
 
     def holds(self, mask: Mask) -> bool:
-        return bool((self._groups(mask.array).sum(axis=2) <= self.n).all())
+        from hwsim.patterns import _n_m_kernels
+
+        check = _n_m_kernels.along_rows if self.axis == 1 else _n_m_kernels.along_columns
+        return check(mask.array.view(np.uint8), self.n, self.m)
 
     def unpack(self, packed: Packed) -> np.ndarray:
         lines, groups, _ = packed.values.shape
