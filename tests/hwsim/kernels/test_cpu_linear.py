@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim import InputError, Mask
-from hwsim.kernels.cpu import LINEAR, _vector
+from hwsim.kernels.cpu import LINEAR, _two_four_passes, _vector
 
 NAMES = LINEAR.names()
-ANY_MASK = tuple(n for n in NAMES if n not in ("balanced", "grouped", "narrower"))
+TWO_FOUR = ("two_four", "two_four_bf16")
+ANY_MASK = tuple(n for n in NAMES if n not in ("balanced", "grouped", "narrower", *TWO_FOUR))
 
 
 def suitable_mask(name, rng, n_out, n_in, density):
@@ -24,6 +25,11 @@ def suitable_mask(name, rng, n_out, n_in, density):
     if name == "balanced":
         order = rng.random((n_out, -(-n_in // 32), 32)).argsort(axis=2)
         mask = (order < round(32 * density)).reshape(n_out, -1)
+        if n_out > 1:
+            mask[rng.integers(n_out)] = False
+    if name in TWO_FOUR:
+        order = rng.random((n_out, 8 * -(-n_in // 32), 4)).argsort(axis=2)
+        mask = (order < 2).reshape(n_out, -1)
         if n_out > 1:
             mask[rng.integers(n_out)] = False
     if name == "narrower":
@@ -54,6 +60,8 @@ def check(name, mask, batch, rng, threads=1):
     kernel = LINEAR.get(name)
     n_out, n_in = mask.shape
     weights = rng.standard_normal(mask.shape).astype(np.float32)
+    if name.endswith("bf16"):  # without rounding to do
+        weights = (weights.view(np.uint32) & 0xFFFF0000).view(np.float32)
     exact = np.where(mask.array, weights, 0).astype(np.float64)
     weights[~mask.array] = np.nan
     layer = kernel(mask, weights * 2, threads)
@@ -153,7 +161,7 @@ def guarded(size, dtype=np.float32):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("batch", [1, 8, 13, 64, 70])
 def test_kernels_stay_within_their_memory(name, batch, monkeypatch):
-    for module in ("_tiled", "linear.balanced", "linear.gather"):
+    for module in ("_tiled", "linear.balanced", "linear.gather", "linear.two_four"):
         monkeypatch.setattr(
             importlib.import_module(f"hwsim.kernels.cpu.{module}"), "aligned", guarded
         )
@@ -176,6 +184,7 @@ def test_kernels_stay_within_their_memory(name, batch, monkeypatch):
 
 
 MASK = Mask(np.ones((8, 32), bool))
+HALF = Mask(np.tile([True, False], (8, 16)))
 WEIGHTS = np.ones((8, 32), np.float32)
 
 
@@ -191,13 +200,15 @@ WEIGHTS = np.ones((8, 32), np.float32)
     ],
 )
 def test_a_bad_layer_is_named(name, arguments, words):
+    if name in TWO_FOUR and arguments[0] is MASK:
+        arguments = (HALF, *arguments[1:])
     with pytest.raises(InputError, match=words):
         LINEAR.get(name)(*arguments)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bad_activations_are_named(name):
-    layer = LINEAR.get(name)(MASK, WEIGHTS)
+    layer = LINEAR.get(name)(HALF if name in TWO_FOUR else MASK, WEIGHTS)
     phases = {"forward": 32, "grad_input": 8}
     for phase, features in phases.items():
         if phase not in layer.phases:
@@ -252,6 +263,42 @@ def test_a_lookup_finds_its_values_with_and_without_permutes(avx2, monkeypatch):
     out = np.zeros(8, np.float32)
     looked_up(table, index, out)
     np.testing.assert_array_equal(out, table[3 + index[1:].astype(int)])
+
+
+@pytest.mark.parametrize("avx2", [True, False])
+def test_two_of_four_are_found_with_and_without_permutes(avx2, monkeypatch):
+    if avx2 and not _vector.has_avx2():
+        pytest.skip("this machine has no AVX2")
+    monkeypatch.setattr(_two_four_passes, "has_avx2", lambda: avx2)
+
+    @numba.njit
+    def product(x, codes, values, out):
+        none = _vector.zeros(_two_four_passes.WIDTH)
+        _vector.store(out, 0, _two_four_passes.add_two_of_four(none, x, 0, codes, 0, values, 0))
+
+    rng = np.random.default_rng(11)
+    x, values = rng.random(32, np.float32), rng.random((16, 32), np.float32)
+    places = rng.integers(0, 4, (16, 32)).astype(np.uint32)
+    codes = (places << 2 * np.arange(16, dtype=np.uint32)[:, None]).sum(0).astype(np.uint32)
+    out = np.zeros(32, np.float32)
+    product(x, codes, values.reshape(-1), out)
+    inputs = x[4 * (np.arange(16) // 2)[:, None] + places]
+    np.testing.assert_allclose(out, (values * inputs).sum(0), rtol=1e-5)
+
+
+def test_bfloat16_weights_are_rounded_to_nearest_with_ties_to_even():
+    weights = np.array([1, 1 + 2**-8, 1 + 3 * 2**-8, -(1 + 2**-9), np.nan, np.inf], np.float32)
+    found = np.empty(6, np.uint16)
+    _two_four_passes.gather_rounded(weights, np.arange(6, dtype=np.uint32), found)
+    rounded = (found.astype(np.uint32) << 16).view(np.float32)
+    np.testing.assert_array_equal(rounded, [1, 1, 1 + 2**-6, -1, np.nan, np.inf])
+
+
+def test_masks_with_other_than_two_of_four_say_why():
+    kernel = LINEAR.get("two_four")
+    assert "allowed is a multiple of 32" in kernel.unsuitable(Mask(np.ones((4, 40), bool)))
+    for mask in (np.ones((4, 32), bool), np.tile([True, False, False, False], (4, 8))):
+        assert "allowed are 2" in kernel.unsuitable(Mask(mask))
 
 
 def test_an_unknown_kernel_lists_the_valid_ones():

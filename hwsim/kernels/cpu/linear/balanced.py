@@ -59,15 +59,18 @@ class BalancedLayer(Layer):
             self._values[self._used] = self._packed
 
     def _forward(self, x: np.ndarray) -> np.ndarray:
-        y = np.zeros((len(x), self.n_out), np.float32)
+        direct = self._rows.size == self.n_out and self.n_out % 16 == 0
+        y = (np.empty if direct else np.zeros)((len(x), self.n_out), np.float32)
         parts = ranges(self._groups, self.threads) if self._groups else []
-        found = np.empty(self._groups * 16, np.float32)
+        found = np.empty(0 if direct else self._groups * 16, np.float32)
         for sample, row in zip(x, y, strict=True):
+            target = row if direct else found
             run(passes.multiply_balanced, [
-                (self._values, self._index, self._blocks, self._each, sample, found, *part)
+                (self._values, self._index, self._blocks, self._each, sample, target, *part)
                 for part in parts
             ])  # fmt: skip
-            row[self._rows] = found[: self._rows.size]
+            if not direct:
+                row[self._rows] = found[: self._rows.size]
         return y
 
 
