@@ -150,13 +150,6 @@ class Accelerator(Pipelined):
             "memory" if busy == link else "compute", verified=False,
         )  # fmt: skip
 
-    def _ranked(self, op: Op) -> tuple[Estimate, ...]:
-        # As in Device, but without a copy of the only kernel: most products have one.
-        priced = self.price(op)
-        if len(priced) == 1 and priced[0].legal:
-            return priced
-        return super()._ranked(op)
-
     def _price_of_run(
         self, op: Op, totals: Sequence[int], kernel: str, bound: str,
         rejected: tuple[Estimate, ...] = (),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,9 @@ class SigmaLike(Accelerator):
     The weight's rows (forward), its columns (grad_input) or the gradient's rows (grad_weight) stay
     in the multipliers; vectors stream through. Empty rows cost nothing. grad_weight is sampled: a
     row streams only the vectors at which its mask has a one. Zeros in the streamed operand are
-    sent all the same, as in STONNE.
+    sent all the same, as in STONNE. The dense kernel keeps every weight, zeros too, and sends no
+    bitmap; it is taken where that is faster. Its `flops` are those that the mask leaves, as on
+    every array that multiplies zeros like other numbers.
 
     A wave costs, with N vectors and s = multipliers / distribution_bw, s·N plus the latency of its
     slowest cluster; results that leave through the same port wait for each other, so four equal
@@ -73,6 +76,20 @@ class SigmaLike(Accelerator):
         return 2 * step + 2 + (1 if step > 1 else 0)
 
     def products(self, op: Op) -> tuple[Estimate, ...]:
+        if op.mask is None:
+            return (self._price(op),)
+        # No mask changes the dense kernel: it is priced once for the op's shape.
+        plain = op.with_mask(None)
+        (dense,) = self.kernels(plain)
+        sparse = self._price(op, (dense,))
+        if sparse.seconds <= dense.seconds:
+            return sparse, dense
+        if self.prefetch:
+            op.mask.prices(self)["lead", op.signature] = self._leads["lead", op.signature]
+        sparse = dataclasses.replace(sparse, rejected=())
+        return dataclasses.replace(dense, flops=op.flops, rejected=(sparse,)), sparse
+
+    def _price(self, op: Op, rejected: tuple[Estimate, ...] = ()) -> Estimate:
         found = self._priced(op)
         totals, (*_, waiting, waves) = found[:9], found[9:]
         offered = totals[1] * self.macs_per_cycle
@@ -81,8 +98,14 @@ class SigmaLike(Accelerator):
             bound = "port"
         elif op.flops < offered:  # under half of the multiply-adds that the arrays offered
             bound = "imbalance"
-        kernel = "clusters" if op.phase != "grad_weight" else "sampled clusters"
-        return (self._price_of_run(op, totals, kernel, bound),)
+        kernel = "dense"
+        if op.mask is not None:
+            kernel = "clusters" if op.phase != "grad_weight" else "sampled clusters"
+        return self._price_of_run(op, totals, kernel, bound, rejected)
+
+    def _chosen(self, op: Op) -> Op:
+        """The op as its fastest kernel runs it: without its mask if that is the dense one."""
+        return op.with_mask(None) if self.estimate(op).kernel == "dense" else op
 
     def rows(self, op: Op) -> tuple[np.ndarray, np.ndarray]:
         """Per stationary row: multipliers that it needs, and vectors that it meets (int64).
@@ -107,13 +130,13 @@ class SigmaLike(Accelerator):
         return sizes, self._filled(len(sizes), op.m)
 
     def facts(self, op: Op) -> dict[str, int]:
-        """Waves, folded rows, longest wave, clusters, cycles lost to output ports."""
+        """Under its mask: waves, folded rows, longest wave, clusters, cycles lost to ports."""
         names = ("waves", "folded_rows", "longest_wave", "clusters", "port_cycles", "wave_cycles")
         return dict(zip(names, self._priced(op)[9:], strict=True))
 
     def pe_load(self, op: Op) -> PeLoad:
         """Cycles of a wave of multipliers; the longest one holds the units of its round up."""
-        facts = self.facts(op)
+        facts = self.facts(self._chosen(op))
         mean = facts["wave_cycles"] / max(facts["waves"], 1)
         return PeLoad("the longest wave", mean, facts["longest_wave"], "cycles")
 
@@ -121,7 +144,7 @@ class SigmaLike(Accelerator):
         from hwsim.devices import _flexible
         from hwsim.tiles import Tiles
 
-        arguments = (*self._arguments(op), np.zeros(6, np.int64))
+        arguments = (*self._arguments(self._chosen(op)), np.zeros(6, np.int64))
         table = _flexible.tile_table(*arguments)
         return Tiles(*table, names=(op.name or op.kind,) * table.shape[1])
 

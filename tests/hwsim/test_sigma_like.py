@@ -178,6 +178,35 @@ def test_empty_rows_cost_no_waves_and_masks_never_beat_the_roofline(spec, m):
         assert device.estimate(few).seconds >= device.roofline(few)
 
 
+@settings(deadline=None, max_examples=60)
+@given(MASKS, st.integers(1, 150), st.sampled_from(["forward", "grad_input", "grad_weight"]))
+def test_a_mask_is_never_slower_than_keeping_every_weight(spec, m, phase):
+    device, mask = load_device("sigma-like", units=2), draw(spec)
+    masked, plain = gemm(m, *mask.shape, mask, phase), gemm(m, *mask.shape, phase=phase)
+    best, other = device.kernels(masked)
+    assert {best.kernel, other.kernel} == {
+        "dense", "sampled clusters" if phase == "grad_weight" else "clusters"
+    }  # fmt: skip
+    assert best.seconds <= other.seconds
+    assert best.seconds <= device.estimate(plain).seconds
+    (dense,) = (e for e in (best, other) if e.kernel == "dense")
+    assert (dense.seconds, dense.bytes) == (
+        device.estimate(plain).seconds, device.estimate(plain).bytes
+    )  # fmt: skip
+
+
+def test_short_clusters_that_wait_for_ports_lose_to_whole_rows():
+    device = load_device(
+        "sigma-like", multipliers=64, distribution_bw=64, reduction_bw=64, units=1, **NO_MEMORY
+    )
+    array = np.random.default_rng(0).random((16, 32)) >= 0.3
+    best = device.estimate(gemm(8, 16, 32, Mask(array)))
+    assert best.kernel == "dense" and best.rejected[0].kernel == "clusters"
+    assert best.flops == 2 * 8 * array.sum()
+    thin = gemm(8, 16, 32, Mask(np.random.default_rng(0).random((16, 32)) < 0.3))
+    assert device.estimate(thin).kernel == "clusters"
+
+
 def test_dense_and_full_mask_need_the_same_waves():
     device = load_device("sigma-like")
     full = Mask(np.ones((48, 96), dtype=bool))
