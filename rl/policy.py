@@ -28,12 +28,14 @@ class LayerNetwork(nn.Module):
 
     Each layer is embedded by the same MLP, with the global features beside its own; the mean over
     the live layers is the context that every layer's head sees. Weights know neither the number
-    of layers nor their order. Dead (padding) layers get uniform logits: a constant in the
-    log-probability, without gradient.
+    of layers nor their order. Features named in `hide` are zeroed. Dead (padding) layers get
+    uniform logits: a constant in the log-probability, without gradient.
     """
 
-    def __init__(self, hidden: int = 32) -> None:
+    def __init__(self, hidden: int = 32, hide: tuple[str, ...] = ()) -> None:
         super().__init__()
+        self.register_buffer("shown_layers", _shown(LAYER_FEATURES, hide), persistent=False)
+        self.register_buffer("shown_whole", _shown(GLOBAL_FEATURES, hide), persistent=False)
         f, g = len(LAYER_FEATURES), len(GLOBAL_FEATURES)
         self.embed = nn.Sequential(
             nn.Linear(f + g, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh()
@@ -48,6 +50,7 @@ class LayerNetwork(nn.Module):
     def forward(
         self, layers: torch.Tensor, whole: torch.Tensor, live: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        layers, whole = layers * self.shown_layers, whole * self.shown_whole
         spread = whole.unsqueeze(-2).expand(*layers.shape[:-1], whole.shape[-1])
         embedded = self.embed(torch.cat([layers, spread], -1))  # (…, layers, hidden)
         weight = live.unsqueeze(-1).to(embedded.dtype)
@@ -79,15 +82,24 @@ class Critic(nn.Module):
         return self.network(layers, whole, live)[1]
 
 
-def actor_critic(hidden: int = 32) -> tuple[ProbabilisticActor, TensorDictModule]:
+def _shown(names: tuple[str, ...], hide: tuple[str, ...]) -> torch.Tensor:
+    """1 for each feature that is seen, 0 for each that is hidden."""
+    return torch.tensor([float(name not in hide) for name in names])
+
+
+def actor_critic(
+    hidden: int = 32, hide: tuple[str, ...] = ()
+) -> tuple[ProbabilisticActor, TensorDictModule]:
     """A TorchRL actor and critic, each with a network of its own."""
     keys = ["layers", "whole", "live"]
     actor = ProbabilisticActor(
-        TensorDictModule(Actor(LayerNetwork(hidden)), in_keys=keys, out_keys=["logits"]),
+        TensorDictModule(Actor(LayerNetwork(hidden, hide)), in_keys=keys, out_keys=["logits"]),
         in_keys=["logits"],
         out_keys=["action"],
         distribution_class=LayerwiseCategorical,
         return_log_prob=True,
     )
-    critic = TensorDictModule(Critic(LayerNetwork(hidden)), in_keys=keys, out_keys=["state_value"])
+    critic = TensorDictModule(
+        Critic(LayerNetwork(hidden, hide)), in_keys=keys, out_keys=["state_value"]
+    )
     return actor, critic

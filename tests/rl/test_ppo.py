@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from hwsim import InputError
+from rl.algorithms.ppo import PPO, PPOConfig
 from rl.batched import WhiteBoxEnv
 from rl.evaluate import greedy, speed_ups
 from rl.policy import LayerNetwork
-from rl.ppo import PPO, PPOConfig
 from rl.whitebox import WhiteBoxConfig
 
 SMALL = PPOConfig(iterations=4, steps=8, epochs=1, minibatches=2)

@@ -1,0 +1,26 @@
+"""What learns: one algorithm a file, all behind `rl.algorithms._base.Agent`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from hwsim import InputError
+from hwsim.registry import Registry, unknown
+from rl.algorithms._base import Agent
+
+ALGORITHMS = Registry("algorithm", "rl.algorithms", "AGENT")
+
+
+def make_agent(algorithm: str, **settings: Any) -> Agent:
+    """A new agent by name, with fields of its configuration.
+
+    Raises:
+        InputError: an unknown algorithm or setting; both list the valid ones.
+    """
+    kind = ALGORITHMS.get(algorithm)
+    valid = tuple(f.name for f in dataclasses.fields(kind.configuration))
+    for name in settings:
+        if name not in valid:
+            raise InputError(unknown(f"setting of {algorithm}", name, valid))
+    return kind(kind.configuration(**settings))

@@ -1,0 +1,158 @@
+"""What every agent is: a policy, a loop of iterations, and a state that can be taken up again."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
+from torchrl.collectors import Collector
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+from hwsim import InputError
+from hwsim.registry import unknown
+from rl.interface import ScheduleEnv
+from rl.observe import GLOBAL_FEATURES, LAYER_FEATURES
+
+Report = Callable[[dict[str, float]], None]
+_C = TypeVar("_C", bound="AgentConfig")
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """What all algorithms share; `seed` decides everything random.
+
+    Attributes:
+        iterations: how often `environments × steps` decisions are collected and learnt from.
+        steps: decisions per environment and iteration.
+        hidden: width of the policy's layers.
+        hide: names of features (rl.observe) that the policy does not see.
+    """
+
+    iterations: int = 28
+    steps: int = 40
+    hidden: int = 32
+    seed: int = 0
+    hide: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "steps", "hidden"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: value is {getattr(self, name)}; allowed is at least 1")
+        valid = tuple(dict.fromkeys(LAYER_FEATURES + GLOBAL_FEATURES))
+        for name in self.hide:
+            if name not in valid:
+                raise InputError(unknown("feature", name, valid))
+
+
+class Agent(ABC):
+    """An agent and its training state.
+
+    `train` runs the remaining iterations; `state_dict` between two of them holds all that the
+    next ones depend on, the random stream included, so that a resumed run is the uninterrupted
+    one. Every iteration starts its episodes anew: none is in mid-flight at a checkpoint.
+    """
+
+    name: ClassVar[str]
+    configuration: ClassVar[type[AgentConfig]]
+    config: AgentConfig
+    iteration: int
+    stream: torch.Tensor
+
+    def train(
+        self, env: ScheduleEnv, *, report: Report | None = None, stop_after: int | None = None
+    ) -> None:
+        """Runs up to `config.iterations`, or to `stop_after` of them.
+
+        Args:
+            report: called after each iteration with its numbers.
+
+        Raises:
+            InputError: a number that is not finite; the agent is that of the iteration before.
+        """
+        total = self.config.iterations
+        last = total if stop_after is None else min(total, stop_after)
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self.stream)
+            while self.iteration < last:
+                row = self._iterate(env)
+                self.iteration += 1
+                self.stream = torch.get_rng_state()
+                if report is not None:
+                    report({"iteration": self.iteration, **row})
+
+    def _iterate(self, env: ScheduleEnv) -> dict[str, float]:
+        before = copy.deepcopy(self.state_dict())
+        batch = self._collect(env)
+        for key in ("layers", "whole", ("next", "layers"), ("next", "whole"), ("next", "reward")):
+            if not torch.isfinite(batch[key]).all():
+                name = key if isinstance(key, str) else key[1]
+                raise InputError(
+                    f"{self.name}: an episode of iteration {self.iteration} returned a {name} "
+                    "that is not finite; nothing was learnt from it"
+                )
+        try:
+            row = self._learn(batch)
+        except InputError:
+            self.load_state_dict(before)
+            raise
+        over = batch["next", "done"]
+        ended = int(over.sum())
+        final = batch["next", "time"][over].mean().item() if ended else float("nan")
+        return {
+            **row,
+            "reward": batch["next", "reward"].mean().item(),
+            "return": batch["next", "reward"].sum().item() / max(1, ended),
+            "final_time": final,
+            "episodes": float(ended),
+            "frames": float(batch.numel()),
+        }
+
+    def _collect(self, env: ScheduleEnv) -> TensorDict:
+        """(environments, steps) decisions of the present policy, from fresh episodes."""
+        frames = env.batch_size[0] * self.config.steps
+        collector = Collector(
+            env, self._explorer(), frames_per_batch=frames, total_frames=frames,
+            trust_policy=True, auto_register_policy_transforms=False,
+        )  # fmt: skip
+        batch = next(iter(collector))
+        collector.shutdown(close_env=False)
+        return batch
+
+    def _finite(self, loss: torch.Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"{self.name}: loss is {loss.item()} in iteration {self.iteration}, not finite; "
+                "the agent is left as it was before; allowed is a smaller learning rate"
+            )
+
+    @torch.no_grad()
+    def act(self, observation: TensorDict) -> torch.Tensor:
+        """What it holds for best in each layer, (batch, layers)."""
+        with set_exploration_type(ExplorationType.DETERMINISTIC):
+            return self._policy()(observation.clone(recurse=False))["action"]
+
+    @abstractmethod
+    def _policy(self) -> TensorDictModule:
+        """Observation → action, without exploration."""
+
+    @abstractmethod
+    def _explorer(self) -> TensorDictModule:
+        """Observation → action, as episodes are collected."""
+
+    @abstractmethod
+    def _learn(self, batch: TensorDict) -> dict[str, float]:
+        """One iteration's learning from (environments, steps) decisions; its numbers."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next iteration depends on: tensors, numbers, strings."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state_dict` of the same configuration."""

@@ -1,0 +1,98 @@
+"""PPO on TorchRL: one readable loop, resumable to the bit.
+
+Source: Schulman et al. (2017), "Proximal policy optimization algorithms"; advantages by
+Schulman et al. (2016). Undiscounted: an episode is one training run and its net time is what
+counts, so γ = 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
+from torchrl.objectives import ClipPPOLoss
+from torchrl.objectives.value import GAE
+
+from rl.algorithms._base import Agent, AgentConfig
+from rl.policy import actor_critic
+
+
+@dataclass(frozen=True)
+class PPOConfig(AgentConfig):
+    """Numbers of the algorithm."""
+
+    epochs: int = 4
+    minibatches: int = 8
+    lr: float = 1e-2
+    clip: float = 0.2
+    entropy: float = 0.001
+    gae_lambda: float = 0.95
+    max_grad_norm: float = 1.0
+
+
+class PPO(Agent):
+    """Clipped policy gradient; the learning rate falls in a straight line to 0."""
+
+    name: ClassVar[str] = "ppo"
+    configuration: ClassVar[type[AgentConfig]] = PPOConfig
+
+    def __init__(self, config: PPOConfig) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.actor, self.critic = actor_critic(config.hidden, config.hide)
+            self.stream = torch.get_rng_state()
+        self.config: PPOConfig = config
+        self.iteration = 0
+        self.loss = ClipPPOLoss(
+            self.actor, self.critic, clip_epsilon=config.clip, entropy_coeff=config.entropy,
+            critic_coeff=0.5, normalize_advantage=True,
+        )  # fmt: skip
+        self.advantage = GAE(gamma=1.0, lmbda=config.gae_lambda, value_network=self.critic)
+        self.optimizer = torch.optim.Adam(self.loss.parameters(), lr=config.lr)
+
+    def _policy(self) -> TensorDictModule:
+        return self.actor
+
+    def _explorer(self) -> TensorDictModule:
+        return self.actor
+
+    def _learn(self, batch: TensorDict) -> dict[str, float]:
+        c = self.config
+        for group in self.optimizer.param_groups:
+            group["lr"] = c.lr * (1 - self.iteration / c.iterations)
+        with torch.no_grad():
+            self.advantage(batch)
+        flat = batch.reshape(-1)
+        size = -(-len(flat) // c.minibatches)
+        total = 0.0
+        for _ in range(c.epochs):
+            for chosen in torch.randperm(len(flat)).split(size):
+                terms = self.loss(flat[chosen])
+                loss = terms["loss_objective"] + terms["loss_critic"] + terms["loss_entropy"]
+                self._finite(loss)
+                self.optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(self.loss.parameters(), c.max_grad_norm)
+                self.optimizer.step()
+                total += loss.item()
+        return {"loss": total / (c.epochs * c.minibatches)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "iteration": self.iteration,
+            "loss": self.loss.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "stream": self.stream,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.iteration = state["iteration"]
+        self.loss.load_state_dict(state["loss"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.stream = state["stream"]
+
+
+AGENT = PPO
