@@ -80,7 +80,7 @@ def measure_cpu(
                     records += _records(found, phase, m, mask, threads)
             found = timed(_updates(mask, weights, threads, rng))
             records += _records(found, "update", 1, mask, threads)
-    records += _balanced(timed, shapes, batches, densities, threads, rng)
+    records += _patterned(timed, shapes, batches, densities, threads, rng)
     for size in _STREAM_BYTES:
         source, target = np.ones(size // 8, np.float32), np.ones(size // 8, np.float32)
         found = timed({"stream": partial(np.add, source, 1, target)})
@@ -107,19 +107,21 @@ def _products(mask, weights, m, threads, rng) -> dict[str, dict[str, Callable[[]
     }
 
 
-def _balanced(timed, shapes, batches, densities, threads, rng) -> list[Measurement]:
-    """Records of the one kernel that needs masks of its own."""
+def _patterned(timed, shapes, batches, densities, threads, rng) -> list[Measurement]:
+    """Records of the kernels that need masks of their own."""
     records = []
-    for n, k in shapes:
-        for density in densities:
-            if k % 32:
-                continue
-            order = rng.random((n, k // 32, 32)).argsort(axis=2)
-            mask = Mask((order < max(1, round(32 * density))).reshape(n, k))
-            layer = LINEAR.get("balanced")(mask, np.ones((n, k), np.float32), threads)
+    for n, k in (shape for shape in shapes if shape[1] % 32 == 0):
+        order = rng.random((n, k // 32, 32)).argsort(axis=2)
+        masks = [("balanced", order < max(1, round(32 * density))) for density in densities]
+        # Of four inputs in a row, those two whose turn comes first.
+        quads = order.reshape(n, -1, 4).argsort(axis=2)
+        masks.append(("two_four", quads < 2))
+        for name, array in masks:
+            mask = Mask(array.reshape(n, k))
+            layer = LINEAR.get(name)(mask, np.ones((n, k), np.float32), threads)
             for m in (m for m in batches if m <= 8):
                 x = rng.standard_normal((m, k)).astype(np.float32)
-                found = timed({"balanced": partial(layer.forward, x)})
+                found = timed({name: partial(layer.forward, x)})
                 records += _records(found, "forward", m, mask, threads)
     return records
 

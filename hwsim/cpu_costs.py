@@ -40,6 +40,7 @@ KERNEL_TERMS = {
     "csr": ("call", "gathered", "visit", "sample", "far_sample", "activation"),
     "gather": ("call", "gathered", "row"),
     "balanced": ("call", "gathered", "row"),
+    "two_four": ("call", "gathered", "row"),
     "tiled": ("call", "sample", "far_sample", "visit", "segment", "activation"),
     "sampled": ("call", "sample", "far_sample", "visit", "segment", "activation", "weight"),
     "repack": ("call", "visit", "weight"),

@@ -14,15 +14,16 @@ from hwsim.estimate import Estimate
 from hwsim.mask import Mask
 from hwsim.measurement import Measurement
 from hwsim.patterns.balanced import Balanced
+from hwsim.patterns.n_m import NM
 from hwsim.roofline import roofline
 from hwsim.workload import Op
 
 _SPARSE = {
-    "forward": ("tiled", "gather", "csr", "balanced"),
+    "forward": ("tiled", "gather", "csr", "balanced", "two_four"),
     "grad_input": ("tiled", "gather", "csr"),
     "grad_weight": ("sampled",),
 }
-_BALANCED = Balanced(32)
+_BALANCED, _TWO_FOUR = Balanced(32), NM(2, 4)
 _UPKEEP_BYTES = 18
 _MOST_GATHER = (1 << 16) - 1
 
@@ -55,6 +56,7 @@ class Cpu(Device):
     csr: Mapping[str, float] = _table("term of scipy's CSR product")
     gather: Mapping[str, float] = _table("term of the row-by-row kernel")
     balanced: Mapping[str, float] = _table("term of the kernel with in-register look-up")
+    two_four: Mapping[str, float] = _table("term of the 2:4 kernel with in-register look-up")
     tiled: Mapping[str, float] = _table("term of the tiled kernel, activations packed")
     sampled: Mapping[str, float] = _table("term of the sampled gradient")
     repack: Mapping[str, float] = _table("term of packing values for forward and grad_input")
@@ -216,6 +218,12 @@ def _unsuitable(kernel: str, mask: Mask) -> str:
         # Equal rows first: that is known already, and most masks fail it.
         if (counts.size and (counts != counts[0]).any()) or not mask.satisfies(_BALANCED):
             return f"rows differ in their weights per {_BALANCED.block} inputs"
+    if kernel == "two_four":
+        if mask.shape[1] % _BALANCED.block:
+            return f"n_in is {mask.shape[1]}; allowed is a multiple of {_BALANCED.block}"
+        used = int(np.count_nonzero(mask.row_nnz))
+        if 2 * mask.nnz != used * mask.shape[1] or not mask.satisfies(_TWO_FOUR):
+            return "rows have other than 2 weights in every 4 inputs"
     return ""
 
 

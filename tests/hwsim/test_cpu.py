@@ -62,7 +62,7 @@ def test_the_sparse_kernel_wins_at_ninety_percent_and_dense_at_none(name):
     sparse = device.estimate(gemm(256, 768, 768, mask_of(0.1, (768, 768))))
     assert sparse.kernel == "tiled"
     assert {e.kernel for e in sparse.rejected} == {
-        "dense", "gather", "csr", "balanced", "narrower",
+        "dense", "gather", "csr", "balanced", "two_four", "narrower",
     }  # fmt: skip
     assert device.estimate(gemm(256, 768, 768, mask_of(1.0, (768, 768)))).kernel == "dense"
     assert device.estimate(gemm(1, 768, 768, mask_of(0.1, (768, 768)))).kernel == "gather"
@@ -85,6 +85,15 @@ def test_a_balanced_mask_has_its_kernel():
     other = gemm(1, 768, 768, mask_of(0.1, (768, 768)))
     rejected = load_device("zen3").estimate(other).rejected
     assert "rows differ" in next(e for e in rejected if e.kernel == "balanced").reason
+
+
+def test_a_mask_with_two_of_four_has_its_kernel():
+    order = np.random.default_rng(0).random((768, 192, 4)).argsort(axis=2)
+    op = gemm(1, 768, 768, Mask((order < 2).reshape(768, 768)))
+    assert load_device("zen3").estimate(op).kernel == "two_four"
+    assert any(e.kernel == "two_four" and e.legal for e in load_device("zen4").kernels(op))
+    rejected = load_device("zen3").estimate(gemm(1, 768, 768, mask_of(0.1, (768, 768)))).rejected
+    assert "every 4 inputs" in next(e for e in rejected if e.kernel == "two_four").reason
 
 
 def test_a_narrower_layer_is_priced_as_one():
@@ -131,7 +140,7 @@ def test_a_whole_step_is_priced():
 
 
 def test_terms_of_one_layer_by_hand():
-    # 70 samples are two blocks of 64; 300 inputs are two tiles of 256.
+    # 70 samples are two blocks of 64; 300 inputs are two tiles of 192.
     assert terms("tiled", "forward", 70, 4, 300, 10) == {
         "call": 1, "sample": 10 * 128, "far_sample": 10 * 128, "visit": 20,
         "segment": 4 * 2 * 2, "activation": 128 * 304,
