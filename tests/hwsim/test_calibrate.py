@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from gpu_records import CARDS, DTYPES, bench_records, needs_bench
 
-from hwsim import InputError, load_device
+from hwsim import InputError, gemm, load_device
 from hwsim.calibrate import calibrate, specification_text
 from hwsim.crosscheck import crosscheck
 from hwsim.devices._gpu_rules import Product
+from hwsim.devices.gpu import Gpu
 from hwsim.gpu_fit import spread_of
 from hwsim.gpu_matmul import UNFITTED_SPREAD
 from hwsim.measurement import Measurement
@@ -43,13 +44,16 @@ def some_shapes(count, seed):
 def written(tmp_path, text):
     path = tmp_path / "card.toml"
     path.write_text(text)
-    return load_device(path)
+    device = load_device(path)
+    assert isinstance(device, Gpu)
+    return device
 
 
 @pytest.fixture(scope="module")
 def fitted():
     """A card whose truth is B200's fit on A100's data sheet, from fifteen shapes of it."""
     b200 = load_device("b200")
+    assert isinstance(b200, Gpu)
     truth = load_device("a100", dense_fit=b200.dense_fit, sparse_fit=b200.sparse_fit)
     sheet = load_device("a100", fit="none")
     found = calibrate(sheet, synthetic(truth, some_shapes(15, 0)), rng=np.random.default_rng(0))
@@ -92,6 +96,70 @@ def test_a_specification_written_and_read_is_the_same(tmp_path):
     for name in ("dense_fit", "sparse_fit", "peak_flops", "fit", "dram_bytes_per_s"):
         assert getattr(again, name) == getattr(h100, name)
     assert again.sources == h100.sources
+
+
+def test_every_record_is_priced_by_a_fit_that_has_not_seen_its_shape(fitted):
+    truth, _, found = fitted
+    pairs = found.held_out.pairs
+    assert len(pairs) == 30 and len({(p.record.kernel, p.record.shape) for p in pairs}) == 30
+    assert {row["kernel"]: row["records"] for row in found.held_out.rows()} == {
+        "dense": 15, "2:4": 15,
+    }  # fmt: skip
+    assert found.held_out.speed_up_mape() < 0.5
+    for pair in pairs:
+        real = truth.product_seconds(pair.record.kernel, "bfloat16", Product(*pair.record.shape))
+        assert pair.record.median_s == pytest.approx(real)
+
+
+def test_records_of_packing_set_what_packing_costs(tmp_path):
+    sheet = load_device("a100", fit="none")
+    records = synthetic(load_device("a100"), some_shapes(8, 3))
+    packs = [
+        Measurement.of_median(
+            seconds, machine="made up", toolchain="none", kernel=kernel, phase="update", m=1,
+            n=4096, k=1024, dtype="bfloat16", rounds=1, density=0.5,
+        )
+        for kernel, seconds in (("fused pack", 36e-6), ("library pack", 380e-6))
+    ]  # fmt: skip
+    found = calibrate(sheet, records + packs, rng=np.random.default_rng(0))
+    device = written(tmp_path, found.text)
+    # 4096×1024 weights of 2 bytes read and 9/16 of that written, against 1.935 TB/s.
+    assert device.fused_pack_share == pytest.approx(0.188, rel=0.01)
+    assert device.library_pack_share == pytest.approx(0.0178, rel=0.01)
+    assert "fitted to" in device.sources["fused_pack_share"]
+
+
+def test_an_eager_record_gives_way_to_the_same_product_in_a_graph():
+    from hwsim.calibrate import _usable
+
+    eager = synthetic(load_device("a100"), some_shapes(3, 3))
+    captured = [dataclasses.replace(r, graph=True) for r in eager[:2]]
+    usable, rejected = _usable(eager + captured, load_device("a100"))
+    assert len(usable) == len(eager) and sum(rejected.values()) == 2
+    assert "launched by the host" in next(iter(rejected))
+
+
+def test_a_clock_of_visible_ticks_is_found_and_acts_on_records_alone(tmp_path):
+    truth = load_device("a100")
+    shapes = [(64 * (1 + i % 4), 256 * (2 + i % 7), 256 * (2 + i % 5)) for i in range(40)]
+    records = [
+        Measurement.of_median(
+            2.048e-6 * max(1, round(r.median_s / 2.048e-6)), machine="made up", toolchain="none",
+            kernel=r.kernel, phase="forward", m=r.m, n=r.n, k=r.k, dtype="bfloat16", rounds=1,
+            density=r.density,
+        )
+        for r in synthetic(truth, sorted(set(shapes)))
+    ]  # fmt: skip
+    found = calibrate(load_device("a100", fit="none"), records, rng=np.random.default_rng(0))
+    device = written(tmp_path, found.text)
+    assert device.timer_tick_s == pytest.approx(2.048e-6)
+    small = next(r for r in records if r.median_s < 9e-6 and r.kernel == "dense")
+    shown = device.price_record(small)
+    assert shown.low_s <= shown.seconds <= shown.high_s
+    without = dataclasses.replace(device, timer_tick_s=0.0).price_record(small)
+    assert shown.seconds != without.seconds
+    op = gemm(small.m, small.n, small.k, None, "forward", "bfloat16")
+    assert device.estimate(op).seconds == without.seconds  # real time does not tick
 
 
 def test_equal_generators_give_equal_text():
