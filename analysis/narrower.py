@@ -64,7 +64,7 @@ def _step(config: TrainConfig, task: Prepared, options: dict[str, Any]) -> tuple
     with private_randomness(config.seed):
         model = task.build_model(config.model, config.preset, options)
     batch = task.batch(1, config.batch_size, config.seed)
-    step = workload(model, batch, optimizer=config.optimizer)
+    step = workload(task.priced_model(model), batch, optimizer=config.optimizer)
     masked = {layer.name for layer in select_layers(model, config.layers, None).layers}
     flops = sum(op.dense_flops for op in step if op.name.partition("[")[0] in masked)
     return step, float(flops)

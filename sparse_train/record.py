@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from hwsim.device import Device
 from hwsim.errors import InputError
 from hwsim.mask import Mask
 from hwsim.net_time import cumulative
-from hwsim.workload import Workload
+from hwsim.workload import PRODUCTS, Workload
 from sparse_train import run_folder
 from sparse_train.config import TrainConfig
 
@@ -190,13 +190,18 @@ class TrainingRecord:
                     n: masks[n] if masks.get(n) == m else m for n, m in fresh.items() if n in priced
                 }
             ordinary = base.with_masks(masks)
-            if self.gradient == "always":
+            trained = run_folder.read_trained(self.mask_versions[version][1]) if masks else {}
+            if trained:
+                ordinary = _training(ordinary, trained)
+            elif self.gradient == "always":
                 ordinary = ordinary.with_dense_gradients()
+            # Who trains inactive weights updates by their magnitude, and needs no other gradient.
+            dense_gradient = self.gradient != "never" and not trained
             at = first
             for update in [u for u in updates if first <= u <= last]:
                 if update > at:
                     yield Segment(at, update - at, ordinary)
-                growth = ordinary.growth_step(dense_gradient=self.gradient != "never")
+                growth = ordinary.growth_step(dense_gradient=dense_gradient)
                 yield Segment(update, 1, growth)
                 at = update + 1
             if at <= last:
@@ -221,3 +226,18 @@ class TrainingRecord:
         """(steps, seconds), both (evaluations,): expected net time up to each validation."""
         time = self.net_time(device)
         return time.steps, time.seconds
+
+
+def _training(step: Workload, trained: Mapping[str, Mask]) -> Workload:
+    """The step where gradients and the optimizer reach the `trained` weights, not the active ones.
+
+    Top-KAST trains more weights than it uses, SR-STE all of them.
+    """
+    ops = []
+    for op in step:
+        reached = (op.phase == "grad_weight" and op.kind in PRODUCTS) or op.kind == "optimizer"
+        if reached and op.mask is not None and op.name in trained:
+            mask = trained[op.name]
+            op = op.with_mask(None if mask.nnz == mask.size else mask)
+        ops.append(op)
+    return Workload(tuple(ops), step.name)

@@ -47,6 +47,8 @@ CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "weights.safetensors"
 MASKS = "masks"
 LOCK = ".lock"
+# Before a layer's name, in a mask file: which of its weights are trained.
+_TRAINED = "trained/"
 
 METRICS_SCHEMA = {
     "step": pl.Int64,
@@ -182,11 +184,21 @@ def mask_path(folder: Path, version: int) -> Path:
     return folder / MASKS / f"v{version:04d}.safetensors"
 
 
-def write_masks(folder: Path, version: int, first_step: int, masks: Mapping[str, Mask]) -> None:
-    """One version: the bits of each layer in rows' order, eight a byte."""
+def write_masks(
+    folder: Path,
+    version: int,
+    first_step: int,
+    masks: Mapping[str, Mask],
+    trained: Mapping[str, Mask] | None = None,
+) -> None:
+    """One version: the bits of each layer in rows' order, eight a byte.
+
+    `trained` is given where the optimizer trains inactive weights too: which weights those are.
+    """
     path = mask_path(folder, version)
     path.parent.mkdir(exist_ok=True)
     bits = {name: mask.bits for name, mask in masks.items()}
+    bits |= {_TRAINED + name: mask.bits for name, mask in (trained or {}).items()}
     shapes = {name: mask.shape for name, mask in masks.items()}
     metadata = {"first_step": str(first_step), "shapes": json.dumps(shapes)}
     with replacing(path) as part:
@@ -199,13 +211,30 @@ def read_masks(path: Path) -> tuple[int, dict[str, Mask]]:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata()
             shapes = json.loads(metadata["shapes"])
-            masks = {}
-            for name, (n_out, n_in) in shapes.items():
-                bits = np.unpackbits(file.get_tensor(name), count=n_out * n_in)
-                masks[name] = Mask(bits.view(np.bool_).reshape(n_out, n_in), copy=False)
+            masks = {name: _mask(file.get_tensor(name), shapes[name]) for name in shapes}
             return int(metadata["first_step"]), masks
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path}: not a mask version ({_first_line(error)})") from None
+
+
+def read_trained(path: Path) -> dict[str, Mask]:
+    """Layer → the weights that the optimizer trains; empty where those are the active ones."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            shapes = json.loads(file.metadata()["shapes"])
+            return {
+                name: _mask(file.get_tensor(_TRAINED + name), shape)
+                for name, shape in shapes.items()
+                if _TRAINED + name in file.keys()  # noqa: SIM118 (it is no mapping)
+            }
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: not a mask version ({_first_line(error)})") from None
+
+
+def _mask(packed: np.ndarray, shape: tuple[int, int]) -> Mask:
+    n_out, n_in = shape
+    bits = np.unpackbits(packed, count=n_out * n_in)
+    return Mask(bits.view(np.bool_).reshape(n_out, n_in), copy=False)
 
 
 def mask_versions(folder: Path) -> list[Path]:

@@ -141,6 +141,13 @@ class Sparsifier:
         """Where the optimizer trains a layer's weight: the mask, unless inactive weights train."""
         return self._gate(self.layers[name])
 
+    def trained_masks(self) -> dict[str, Mask]:
+        """Layer → the weights that the optimizer trains; empty where those are the active ones."""
+        return {
+            name: Mask(self.layers[name].array(trained).astype(bool), copy=False)
+            for name, trained in self._reserve.trained.items()
+        }
+
     def densities(self) -> dict[str, float]:
         """Layer name → share of its weights that is active."""
         return {name: mask.density for name, mask in self.masks().items()}

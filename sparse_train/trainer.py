@@ -24,6 +24,7 @@ from sparse_train.config import TrainConfig
 from sparse_train.metrics import Explored
 from sparse_train.record import TrainingRecord
 from sparse_train.sparse_linear import SparseCompute
+from sparse_train.sparsifier import Sparsifier
 from sparse_train.tasks import Prepared, make_task
 
 
@@ -364,7 +365,9 @@ def _write_masks(folder: Path, run: Run) -> None:
     if run.sparsifier is not None:
         run.note_masks()
         masks = run.sparsifier.masks()
-        run_folder.write_masks(folder, run.mask_version, run.step + 1, masks)
+        own = isinstance(run.sparsifier, Sparsifier)
+        trained = run.sparsifier.trained_masks() if own else None
+        run_folder.write_masks(folder, run.mask_version, run.step + 1, masks, trained)
 
 
 def _facts(run: Run) -> dict[str, Any]:

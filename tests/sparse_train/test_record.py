@@ -146,3 +146,33 @@ def test_wall_seconds_rise_from_nothing_to_the_whole_run(record):
     assert seconds[0] == 0
     assert (np.diff(seconds) > 0).all()
     assert seconds[-1] == pytest.approx(record.wall_s)
+
+
+def test_weights_that_are_trained_without_being_used_are_priced_as_trained(text_folder, tmp_path):
+    """Top-KAST: forward on D, gradients of D + M; SR-STE: gradients of all."""
+    options = {"density": 0.3, "distribution": "uniform", "steps": 8}
+    set_, kast = (
+        train(tiny(text_folder, algorithm=name, **options), tmp_path / name)
+        for name in ("set", "top_kast")
+    )
+    ste = train(
+        tiny(
+            text_folder, algorithm="sr_ste", update_interval=None,
+            **{**options, "density": 0.5},
+        ),
+        tmp_path / "ste",
+    )  # fmt: skip
+    sparse, wider, every = (r.segments()[0].workload for r in (set_, kast, ste))
+    assert wider.phase("forward").flops == sparse.phase("forward").flops
+    for op in wider:
+        if op.kind == "gemm" and op.phase == "grad_weight" and op.mask is not None:
+            assert op.nnz / op.weights == pytest.approx(0.3 + 0.1, abs=0.01), op.name
+    for kind in ("gemm", "optimizer"):
+        reached = [o for o in every if o.kind == kind and o.phase in ("grad_weight", "update")]
+        assert reached and all(op.mask is None for op in reached), kind
+    # Their updates look at magnitudes: no step needs a gradient beyond what it trains.
+    growth = next(
+        s.workload for s in kast.segments() if any(o.kind == "mask_update" for o in s.workload)
+    )
+    ordinary = wider.phase("grad_weight").flops
+    assert growth.phase("grad_weight").flops == ordinary
