@@ -79,8 +79,7 @@ class SigmaLike(Accelerator):
         if op.mask is None:
             return (self._price(op),)
         # No mask changes the dense kernel: it is priced once for the op's shape.
-        plain = op.with_mask(None)
-        (dense,) = self.kernels(plain)
+        (dense,) = self._unmasked.get(op.signature) or self.kernels(op.with_mask(None))
         sparse = self._price(op, (dense,))
         if sparse.seconds <= dense.seconds:
             return sparse, dense
