@@ -17,6 +17,7 @@ from analysis.commands import (
     devices,
     estimate,
     measure,
+    memory,
     report,
     train,
 )
@@ -34,7 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    estimate, train, compare, devices, measure, calibrate, crosscheck, report, demo,
+    estimate, train, compare, devices, measure, memory, calibrate, crosscheck, report, demo,
 ):  # fmt: skip
     module.register(app)
 

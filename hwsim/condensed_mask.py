@@ -46,8 +46,10 @@ class CondensedMask(Mask):
                 f"inputs: from {held[:, 0].min()} to {held[:, -1].max()}; allowed is 0 to "
                 f"{n_in - 1}"
             )
-        if bool((held[:, 1:] == held[:, :-1]).any()):
-            raise InputError("inputs: a place is twice in a row; allowed is once")
+        for start in range(0, len(held), _ROWS):
+            some = held[start : start + _ROWS]
+            if bool((some[:, 1:] == some[:, :-1]).any()):
+                raise InputError("inputs: a place is twice in a row; allowed is once")
         held.flags.writeable = False
         self._inputs = held
         self._n_in = n_in
@@ -78,8 +80,12 @@ class CondensedMask(Mask):
 
     @property
     def bits(self) -> np.ndarray:
-        starts = range(0, self._inputs.shape[0], _ROWS)
-        return np.concatenate([np.packbits(self._rows(s, s + _ROWS)) for s in starts])
+        packed = np.empty(-(-self.size // 8), np.uint8)
+        for start in range(0, self._inputs.shape[0], _ROWS):
+            some = np.packbits(self._rows(start, start + _ROWS))
+            at = start * self._n_in // 8
+            packed[at : at + len(some)] = some
+        return packed
 
     def _rows(self, start: int, stop: int) -> np.ndarray:
         places = self._inputs[start:stop]

@@ -76,7 +76,8 @@ class CondensedLinear(nn.Module):
         """
         if self.training:
             self.seen = x.detach(), labels
-        return _OneVersusAll.apply(x, self.values, self.bias, self.inputs, labels)
+        wanted = torch.is_grad_enabled()
+        return _OneVersusAll.apply(x, self.values, self.bias, self.inputs, labels, wanted)
 
     @torch.no_grad()
     def best(self, x: Tensor, k: int) -> Tensor:
@@ -94,10 +95,10 @@ class _OneVersusAll(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, values: Tensor, bias: Tensor, inputs: Tensor, labels: Tensor
-    ) -> Tensor:
+        ctx: Any, x: Tensor, values: Tensor, bias: Tensor, inputs: Tensor, labels: Tensor,
+        wanted: bool,
+    ) -> Tensor:  # fmt: skip
         turned = columns(x)
-        wanted = any(ctx.needs_input_grad)
         d_values = torch.empty_like(values) if wanted else torch.empty(0, 0)
         d_bias = torch.empty_like(bias) if wanted else torch.empty(0)
         d_x = np.zeros_like(turned) if wanted else _NONE
@@ -114,7 +115,7 @@ class _OneVersusAll(torch.autograd.Function):
         # In place, and not kept here: a second copy would be as large as the weights.
         gradients = [gradient.mul_(outer[0]) for gradient in ctx.gradients]
         del ctx.gradients
-        return (*gradients, None, None)
+        return (*gradients, None, None, None)
 
 
 def columns(x: Tensor) -> np.ndarray:

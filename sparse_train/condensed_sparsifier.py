@@ -108,6 +108,7 @@ class CondensedSparsifier:
             InputError: weights or activations with NaN or infinity; the mask is then as it was.
         """
         self.steps += 1
+        self.layer.values.grad = None  # was used; as large as the weights
         changed = self.is_update_step(self.steps) and self._update(self.steps)
         self.version += changed
         return changed
@@ -127,7 +128,6 @@ class CondensedSparsifier:
                 f"mask update in step {step}: layer {self.name!r} has NaN or infinity in its "
                 "weights or inputs; allowed is finite"
             )
-        layer.values.grad = None  # was used; its room is what the selection takes
         threshold, ties = _kept(values, n - n_drop)
         none = torch.empty(0, 0, dtype=torch.long)
         pairs = by_output(none if labels is None else labels, layer.n_out)
