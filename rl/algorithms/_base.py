@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from tensordict import TensorDict
@@ -20,7 +20,7 @@ from rl.interface import ScheduleEnv
 from rl.observe import GLOBAL_FEATURES, LAYER_FEATURES
 
 Report = Callable[[dict[str, float]], None]
-_C = TypeVar("_C", bound="AgentConfig")
+C = TypeVar("C", bound="AgentConfig")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class AgentConfig:
                 raise InputError(unknown("feature", name, valid))
 
 
-class Agent(ABC):
+class Agent(ABC, Generic[C]):
     """An agent and its training state.
 
     `train` runs the remaining iterations; `state_dict` between two of them holds all that the
@@ -60,7 +60,7 @@ class Agent(ABC):
 
     name: ClassVar[str]
     configuration: ClassVar[type[AgentConfig]]
-    config: AgentConfig
+    config: C
     iteration: int
     stream: torch.Tensor
 

@@ -77,7 +77,7 @@ class _Choose(nn.Module):
         return torch.where(torch.rand(best.shape) < self.explore, other, best)
 
 
-class DQN(Agent):
+class DQN(Agent[DQNConfig]):
     """Learns from a memory of all decisions; its target network follows slowly."""
 
     name: ClassVar[str] = "dqn"
@@ -88,7 +88,7 @@ class DQN(Agent):
             torch.manual_seed(config.seed)
             self.values = _Values(LayerNetwork(config.hidden, config.hide))
             self.stream = torch.get_rng_state()
-        self.config: DQNConfig = config
+        self.config = config
         self.iteration = 0
         self.target = copy.deepcopy(self.values).requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.values.parameters(), lr=config.lr)

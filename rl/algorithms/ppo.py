@@ -33,7 +33,7 @@ class PPOConfig(AgentConfig):
     max_grad_norm: float = 1.0
 
 
-class PPO(Agent):
+class PPO(Agent[PPOConfig]):
     """Clipped policy gradient; the learning rate falls in a straight line to 0."""
 
     name: ClassVar[str] = "ppo"
@@ -44,7 +44,7 @@ class PPO(Agent):
             torch.manual_seed(config.seed)
             self.actor, self.critic = actor_critic(config.hidden, config.hide)
             self.stream = torch.get_rng_state()
-        self.config: PPOConfig = config
+        self.config = config
         self.iteration = 0
         self.loss = ClipPPOLoss(
             self.actor, self.critic, clip_epsilon=config.clip, entropy_coeff=config.entropy,
