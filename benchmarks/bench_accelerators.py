@@ -25,7 +25,7 @@ import time
 import venv
 from pathlib import Path
 
-DEVICES = ("systolic", "tpu-like", "sigma-like")
+DEVICES = ("wafer", "systolic", "tpu-like", "sigma-like")
 GEMM = (128, 3072, 768)
 ARRAY = 32
 

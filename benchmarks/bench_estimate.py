@@ -28,7 +28,7 @@ BLOCKS = 12
 TOKENS = 8 * 128
 DENSITY = 0.1
 PHASES = ("forward", "grad_input", "grad_weight")
-TARGETS = {"wafer": (100, 1000)}
+TARGETS = dict.fromkeys(("wafer", "systolic", "tpu-like", "sigma-like"), (100, 1000))
 
 
 def bert_base(dtype: str) -> Workload:
