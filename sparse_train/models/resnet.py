@@ -33,7 +33,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """(batch, 3, 32, 32) → (batch, classes).
+    """(batch, channels, height, width) → (batch, classes).
 
     The stem is one 3 × 3 convolution without pooling, as is usual on CIFAR, where the paper's
     network for ImageNet has 7 × 7, stride 2 and pooling.
@@ -41,9 +41,11 @@ class ResNet(nn.Module):
     Source: He et al. (2016), "Deep residual learning for image recognition", table 1.
     """
 
-    def __init__(self, blocks: tuple[int, ...], classes: int = 10, width: int = 64) -> None:
+    def __init__(
+        self, blocks: tuple[int, ...], classes: int = 10, width: int = 64, channels: int = 3
+    ) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.stem = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.stem_norm = nn.BatchNorm2d(width)
         self.blocks = nn.Sequential()
         n_in = width

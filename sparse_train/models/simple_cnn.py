@@ -1,4 +1,4 @@
-"""A five-layer convolutional network for images of 32 × 32."""
+"""A five-layer convolutional network for small images."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ PRESETS = {"small": (16, 32, 64, 64), "medium": (32, 64, 128, 128)}
 
 class SimpleCnn(nn.Module):
     """Four 3 × 3 convolutions with BatchNorm and ReLU, the last three of stride 2, and a linear
-    layer on the mean over positions: (batch, 3, 32, 32) → (batch, classes)."""
+    layer on the mean over positions: (batch, n_in, height, width) → (batch, classes)."""
 
-    def __init__(self, channels: tuple[int, int, int, int], classes: int = 10) -> None:
+    def __init__(
+        self, channels: tuple[int, int, int, int], classes: int = 10, n_in: int = 3
+    ) -> None:
         super().__init__()
-        if len(channels) != 4 or min(*channels, classes) < 1:
+        if len(channels) != 4 or min(*channels, classes, n_in) < 1:
             raise InputError(
                 f"channels: value is {channels}, classes: {classes}; allowed are four, at least 1"
             )
-        widths = (3, *channels)
+        widths = (n_in, *channels)
         self.convolutions = nn.ModuleList(
             nn.Conv2d(widths[i], widths[i + 1], 3, stride=2 if i else 1, padding=1, bias=False)
             for i in range(4)

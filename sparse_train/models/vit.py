@@ -13,7 +13,8 @@ from sparse_train.models.bert import BertConfig, EncoderLayer
 
 @dataclass(frozen=True)
 class VitConfig:
-    """Sizes: encoder layers, width, heads and inner width as in BERT; image and patch in pixels."""
+    """Sizes: encoder layers, width, heads and inner width as in BERT; image and patch in pixels;
+    colour channels."""
 
     layers: int
     width: int
@@ -22,10 +23,13 @@ class VitConfig:
     image: int = 224
     patch: int = 16
     classes: int = 1000
+    channels: int = 3
 
 
-# small: Touvron et al. (2021), DeiT, table 1; base, large: Dosovitskiy et al. (2021), table 1.
+# tiny: ours, for small images; small: Touvron et al. (2021), DeiT, table 1; base, large:
+# Dosovitskiy et al. (2021), table 1.
 PRESETS = {
+    "tiny": VitConfig(4, 64, 4, 128, image=32, patch=4, classes=10),
     "small": VitConfig(12, 384, 6, 1536),
     "base": VitConfig(12, 768, 12, 3072),
     "large": VitConfig(24, 1024, 16, 4096),
@@ -33,7 +37,7 @@ PRESETS = {
 
 
 class Vit(nn.Module):
-    """(batch, 3, image, image) → (batch, classes).
+    """(batch, channels, image, image) → (batch, classes).
 
     Patches through one convolution, a class token, learnt positions, pre-LN encoder layers, a
     linear layer on the class token.
@@ -47,7 +51,7 @@ class Vit(nn.Module):
             layers=config.layers, width=config.width, heads=config.heads, ffn=config.ffn
         )
         patches = (config.image // config.patch) ** 2
-        self.patches = nn.Conv2d(3, config.width, config.patch, config.patch)
+        self.patches = nn.Conv2d(config.channels, config.width, config.patch, config.patch)
         self.token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.positions = nn.Parameter(torch.randn(1, patches + 1, config.width) * 0.02)
         self.encoder = nn.ModuleList(EncoderLayer(encoder) for _ in range(config.layers))
@@ -65,7 +69,7 @@ class Vit(nn.Module):
 def _build(preset: str, batch_size: int, length: int) -> tuple[Vit, Tensor]:
     config = PRESETS[preset]
     with torch.device("meta"):
-        return Vit(config), torch.empty(batch_size, 3, config.image, config.image)
+        return Vit(config), torch.empty(batch_size, config.channels, config.image, config.image)
 
 
 FAMILY = Family(presets=tuple(PRESETS), build=_build)

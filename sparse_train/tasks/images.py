@@ -1,0 +1,226 @@
+"""Image classification: digits at hand, MNIST, Fashion-MNIST and CIFAR where their files are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hwsim.errors import InputError
+from hwsim.registry import unknown
+from sparse_train.image_files import DIGITS, ImageSet, load_images
+from sparse_train.models import _classifier
+from sparse_train.tasks._base import Batch, Prepared, Task, stream
+
+# First numbers of the keys of random streams, so that no two purposes share one.
+_ORDER, _AUGMENTATION, _SPLIT = 1, 2, 3
+_VALIDATION_SHARE = 0.1
+# Where the authors of a set gave no test split.
+_TEST_SHARE, _SMALL_VALIDATION_SHARE = 0.2, 0.2
+_EVALUATION_SPLITS = ("validation", "test")
+_EVALUATION_BATCH = 256
+AUGMENTATIONS = ("none", "crop", "crop_flip")
+_USUAL = {"cifar10": "crop_flip", "cifar100": "crop_flip", "fashion_mnist": "crop"}
+
+
+@dataclass(frozen=True)
+class Images(Task):
+    """Settings of image classification.
+
+    Attributes:
+        data: "digits" (scikit-learn's 1,797 of 8 × 8), "mnist", "fashion_mnist", "cifar10" or
+            "cifar100".
+        path: folder or archive of the data's files; None looks where they usually are.
+        augmentation: "none"; "crop": shifted by up to an eighth of the side, zeros from outside;
+            "crop_flip": also mirrored, every second time; "usual": crop_flip for CIFAR, crop for
+            Fashion-MNIST, none for the others.
+
+    The validation set is a tenth of the training images, chosen once for all seeds; digits, which
+    come without a test set, are split 60/20/20.
+    """
+
+    default_model: ClassVar[str] = "mlp"
+    default_preset: ClassVar[str] = "small"
+
+    data: str = DIGITS
+    path: str | None = None
+    augmentation: str = "usual"
+
+    def __post_init__(self) -> None:
+        if self.augmentation not in ("usual", *AUGMENTATIONS):
+            raise InputError(unknown("augmentation", self.augmentation, ("usual", *AUGMENTATIONS)))
+        for name in ("data", "path"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and not (name == "path" and value is None):
+                raise InputError(f"{name}: value is {value!r}; allowed is a text")
+
+    def prepare(self) -> PreparedImages:
+        return PreparedImages(self, load_images(self.data, self.path))
+
+
+class PreparedImages(Prepared):
+    """Images in memory as bytes; a batch is made of them step by step."""
+
+    metric: ClassVar[str] = "accuracy"
+    lower_is_better: ClassVar[bool] = False
+
+    def __init__(self, settings: Images, data: ImageSet) -> None:
+        self.settings = settings
+        self.data = data
+        usual = _USUAL.get(settings.data, "none")
+        self.augmentation = usual if settings.augmentation == "usual" else settings.augmentation
+        self._parts = _split(data)
+        images = self._parts["train"][0]
+        pixels = images.astype(np.float64) / 255
+        self._mean = pixels.mean((0, 2, 3), keepdims=True)
+        self._std = np.maximum(pixels.std((0, 2, 3), keepdims=True), 1e-3)
+        self._evaluation: dict[str, list[Batch]] = {}
+        self._order: tuple[tuple[int, int], np.ndarray] | None = None
+
+    @property
+    def sizes(self) -> _classifier.Sizes:
+        _, channels, height, width = self.data.images.shape
+        return _classifier.Sizes(channels, height, width, self.data.classes)
+
+    @property
+    def digest(self) -> str:
+        # A path may differ between machines; what lies there is in the data's digest.
+        settings = {name: v for name, v in asdict(self.settings).items() if name != "path"}
+        text = json.dumps([settings, self.augmentation, self.data.digest], sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "digest": self.digest, "data": self.data.name, "data_digest": self.data.digest,
+            "augmentation": self.augmentation, "sizes": asdict(self.sizes),
+            "images": {name: len(part[1]) for name, part in self._parts.items()},
+        }  # fmt: skip
+
+    def build_model(self, model: str, preset: str, options: Mapping[str, Any]) -> nn.Module:
+        return _classifier.build(model, preset, options, self.sizes)
+
+    def narrowed(
+        self, model: str, preset: str, options: Mapping[str, Any], share: float
+    ) -> dict[str, Any]:
+        return {**options, _classifier.WIDTH: share * options.get(_classifier.WIDTH, 1.0)}
+
+    def batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        """images (batch, channels, height, width) float32, labels (batch,) int64.
+
+        Each epoch goes through the training images once, in an order of its own; what is left of
+        it at the end and does not fill a batch is left out.
+        """
+        images, labels = self._parts["train"]
+        steps = len(labels) // batch_size
+        if not steps:
+            raise InputError(
+                f"batch_size: value is {batch_size}; allowed is at most {len(labels)}, the number "
+                "of training images"
+            )
+        epoch, place = divmod(step - 1, steps)
+        chosen = self._epoch(seed, epoch)[place * batch_size : (place + 1) * batch_size]
+        pixels = images[chosen]
+        if self.augmentation != "none":
+            rng = stream(_AUGMENTATION, seed, step)
+            pixels = _shifted(pixels, rng)
+            if self.augmentation == "crop_flip":
+                mirrored = rng.random(len(pixels)) < 0.5
+                pixels[mirrored] = pixels[mirrored, :, :, ::-1]
+        return self._tensors(pixels, labels[chosen])
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return model(**batch).loss
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: str = "validation") -> dict[str, float]:
+        """Mean cross-entropy in nats, and the share of images that are classified right."""
+        was_training = model.training
+        model.eval()
+        loss = right = images = 0.0
+        try:
+            for batch in self.evaluation_batches(split):
+                outcome = model(**batch)
+                n = len(batch["labels"])
+                loss += float(outcome.loss) * n
+                right += int((outcome.logits.argmax(-1) == batch["labels"]).sum())
+                images += n
+        finally:
+            model.train(was_training)
+        return {"loss": loss / images, "accuracy": right / images}
+
+    def evaluation_batches(self, split: str = "validation") -> list[Batch]:
+        if split not in _EVALUATION_SPLITS:
+            raise InputError(f"split: value is {split!r}; allowed: {', '.join(_EVALUATION_SPLITS)}")
+        if split not in self._evaluation:
+            whole = self._tensors(*self._parts[split])
+            pieces = {name: torch.split(t, _EVALUATION_BATCH) for name, t in whole.items()}
+            self._evaluation[split] = [
+                dict(zip(pieces, parts, strict=True))
+                for parts in zip(*pieces.values(), strict=True)
+            ]
+        return self._evaluation[split]
+
+    def measure(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        logits = model(**{**batch, "labels": None}).logits
+        return {
+            "loss": F.cross_entropy(logits, batch["labels"]),
+            "accuracy": (logits.argmax(-1) == batch["labels"]).double().mean(),
+        }
+
+    def _epoch(self, seed: int, epoch: int) -> np.ndarray:
+        if self._order is None or self._order[0] != (seed, epoch):
+            order = stream(_ORDER, seed, epoch).permutation(len(self._parts["train"][1]))
+            self._order = ((seed, epoch), order)
+        return self._order[1]
+
+    def _tensors(self, pixels: np.ndarray, labels: np.ndarray) -> Batch:
+        scaled = (pixels / 255 - self._mean) / self._std
+        return {
+            "images": torch.from_numpy(scaled.astype(np.float32)),
+            "labels": torch.from_numpy(labels),
+        }
+
+
+def _split(data: ImageSet) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Training, validation and test images with their labels: the same for every seed."""
+    n = len(data.labels)
+    order = stream(_SPLIT, n).permutation(n)
+    parts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    if data.test_images is None or data.test_labels is None:
+        n_test = round(_TEST_SHARE * n)
+        test, order = order[:n_test], order[n_test:]
+        parts["test"] = (data.images[test], data.labels[test])
+        n_validation = round(_SMALL_VALIDATION_SHARE * n)
+    else:
+        parts["test"] = (data.test_images, data.test_labels)
+        n_validation = round(_VALIDATION_SHARE * n)
+    if not 0 < n_validation < len(order):
+        raise InputError(f"data {data.name!r}: {n} training images; allowed are at least 10")
+    for name, chosen in (("validation", order[:n_validation]), ("train", order[n_validation:])):
+        parts[name] = (data.images[chosen], data.labels[chosen])
+    return parts
+
+
+def _shifted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Each image moved by up to an eighth of its side, with zeros from outside.
+
+    Source: He et al. (2016), section 4.2: four pixels of 32.
+    """
+    n, _, height, width = images.shape
+    pad = max(1, height // 8)
+    padded = np.pad(images, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    down, right = rng.integers(0, 2 * pad + 1, (2, n))
+    moved = np.empty_like(images)
+    for i in range(n):
+        moved[i] = padded[i, :, down[i] : down[i] + height, right[i] : right[i] + width]
+    return moved
+
+
+TASK = Images
