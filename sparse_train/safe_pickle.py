@@ -62,7 +62,9 @@ class _Reader(pickle.Unpickler):
 
 def _check_memo(content: bytes) -> None:
     for opcode, place, _ in pickletools.genops(content):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and place >= _MOST_MEMO_PLACES:
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (
+            place is None or place >= _MOST_MEMO_PLACES
+        ):
             raise _Refused(f"{place} places of memory")
 
 

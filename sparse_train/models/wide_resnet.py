@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from hwsim.errors import InputError
 from sparse_train.models._family import Family
 
-# (depth, widening): 22-2 is what the sparse-training papers train on CIFAR.
-PRESETS = {"22-2": (22, 2), "16-4": (16, 4), "28-10": (28, 10)}
+# (depth, widening): 22x2 is what the sparse-training papers train on CIFAR.
+PRESETS = {"22x2": (22, 2), "16x4": (16, 4), "28x10": (28, 10)}
 _STAGES = (16, 32, 64)
 
 
