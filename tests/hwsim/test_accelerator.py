@@ -27,6 +27,18 @@ def attention(phase: str = "forward") -> Op:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("name", "published_flops"),
+    [
+        ("tpu-like", 123e12 / 2),  # Google Cloud, TPU v3: 123 TFLOP/s for a chip of two cores
+        ("sigma-like", 10.8e12 / 0.659),  # Qin et al. 2020: effective, and its share of the peak
+    ],
+)
+def test_the_specification_has_the_published_peak(name, published_flops):
+    device = load_device(name)
+    assert 2 * device.macs_per_cycle * device.clock_hz == pytest.approx(published_flops, rel=0.01)
+
+
 def test_operand_bytes_add_up_to_the_compulsory_traffic():
     for phase in ("forward", "grad_input", "grad_weight"):
         for op in (gemm(7, 11, 13, phase=phase), conv(phase), conv(phase, 4), attention(phase)):
