@@ -115,6 +115,7 @@ def make_plan(
             f"drop_fraction: value is {drop_fraction!r}; allowed is a number from 0 to 1"
         )
     schedules.drop_fraction(drop_fraction, 0, end_step, shape=drop_schedule)
+    moving = schedules.schedule(schedule, initial_density, density)
     if schedule != "constant" and (end_step is None or update_interval == 0):
         raise InputError(
             "schedule: a density that moves needs updates and their end; "
@@ -123,7 +124,7 @@ def make_plan(
     return Plan(
         shapes=dict(shapes),
         distribution=distribution,
-        schedule=schedules.schedule(schedule, initial_density, density),
+        schedule=moving,
         update_interval=update_interval,
         drop_fraction=float(drop_fraction),
         drop_schedule=drop_schedule,
