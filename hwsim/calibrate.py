@@ -259,4 +259,29 @@ def _toml(value: Any) -> str:
     return repr(value).replace("e+", "e")
 
 
-CALIBRATORS: dict[str, Callable[..., Calibration]] = {"gpu": fit_gpu}
+def fit_cpu(
+    data_sheet: Device, records: Sequence[Measurement], *, rng: np.random.Generator
+) -> Calibration:
+    """Seconds per counted term of each CPU kernel; see `hwsim.cpu_fit`.
+
+    Records are those of `hwsim.calibrate_cpu.measure_cpu`: float32, of one number of threads. Each
+    kernel's held-out error is that of a fit to the other half of the shapes.
+
+    Raises:
+        InputError: a kernel without enough records, or records of several numbers of threads.
+    """
+    from hwsim.cpu_fit import error_rows, fit_cpu, parameters, usable
+    from hwsim.devices.cpu import Cpu
+
+    if not isinstance(data_sheet, Cpu):
+        raise InputError(f"data sheet {data_sheet.name!r}: model is not 'cpu'")
+    kept, rejected = usable(records)
+    fit = fit_cpu(kept)
+    rows = error_rows(kept, fit, rng)
+    machines = sorted({f"{r.machine} ({r.toolchain}), {r.threads} thread(s)" for r in kept})
+    source = f"fitted to {len(kept)} records: {', '.join(machines)}"
+    changes = parameters(fit, kept)
+    return Calibration(specification_text(data_sheet, changes, source), rows, rejected)
+
+
+CALIBRATORS: dict[str, Callable[..., Calibration]] = {"cpu": fit_cpu, "gpu": fit_gpu}

@@ -7,6 +7,8 @@ by `hwsim.calibrate_cpu`.
 
 from __future__ import annotations
 
+import math
+
 from hwsim.errors import InputError
 from hwsim.kernels.cpu._layout import TILE, lanes_for
 from hwsim.registry import unknown
@@ -18,6 +20,8 @@ TERMS = {
     "weight": "memory",  # position of the dense weight that is read or written
     "spilled": "memory",  # position of it beyond the last-level cache
     "activation": "memory",  # input or output element
+    "far_activation": "memory",  # the same, where all of them lie beyond the near cache
+    "far_weight": "memory",  # position of a dense weight that lies beyond the near cache
     "sample": "compute",  # active weight × sample, in vector lanes
     "far_sample": "memory",  # the same, where the inputs lie beyond the near cache
     "visit": "gather",  # active weight × block of samples
@@ -27,12 +31,18 @@ TERMS = {
     "byte": "memory",  # byte that is streamed through caches
     "far_byte": "memory",  # byte that is streamed through main memory
 }
-# Where the speed of reading inputs again changes: half of a first- and of a second-level cache, the
-# sizes of most cores. A tile of 256 inputs and 64 samples lies beyond the first.
+# Where the speed of reading inputs again changes: a first-level cache, and from half to twice of a
+# second-level cache, the sizes of most cores. A tile of 192 inputs and 64 samples lies beyond the
+# first.
 NEAR_TILE_BYTES = 1 << 15
 NEAR_INPUT_BYTES = 1 << 18
+# Activations packed and unpacked, and a dense gradient filled with zeros: what is more than this
+# comes and goes through the last-level cache, and new memory has to be mapped for it.
+NEAR_ACTIVATION_BYTES = 1 << 21
+NEAR_WEIGHT_BYTES = 1 << 22
 # Operations on more than this find little of it in the last-level cache, which others use too.
 NEAR_STREAM_BYTES = 1 << 22
+# fmt: off
 KERNEL_TERMS = {
     "dense": ("call", "multiply", "weight", "activation"),
     "dense_vector": ("call", "weight", "spilled"),
@@ -41,12 +51,18 @@ KERNEL_TERMS = {
     "gather": ("call", "gathered", "row"),
     "balanced": ("call", "gathered", "row"),
     "two_four": ("call", "gathered", "row"),
-    "tiled": ("call", "sample", "far_sample", "visit", "segment", "activation"),
-    "sampled": ("call", "sample", "far_sample", "visit", "segment", "activation", "weight"),
+    "tiled": (
+        "call", "sample", "far_sample", "visit", "segment", "activation", "far_activation",
+    ),
+    "sampled": (
+        "call", "sample", "far_sample", "visit", "segment", "activation", "far_activation",
+        "weight", "far_weight",
+    ),
     "repack": ("call", "visit", "weight"),
     "select": ("call", "weight"),
     "stream": ("call", "byte", "far_byte"),
 }
+# fmt: on
 
 
 def terms(
@@ -84,13 +100,23 @@ def terms(
         counts["visit"] = counts["sample"] = counts["activation"] = 0
     elif kernel == "csr":
         counts["gathered"], counts["sample"] = 0, nnz * m
-        far = 4 * columns * m > NEAR_INPUT_BYTES
-        counts["far_sample"] = nnz * m if far else 0
+        counts["far_sample"] = nnz * m * _far_share(4 * columns * m)
     if kernel in ("tiled", "sampled"):
         counts["activation"] = blocks * lanes * (n + k)
         far = 4 * TILE * lanes > NEAR_TILE_BYTES
         counts["far_sample"] = counts["sample"] if far else 0
+        far = 4 * counts["activation"] > NEAR_ACTIVATION_BYTES
+        counts["far_activation"] = counts["activation"] if far else 0
+    counts["far_weight"] = n * k if 4 * n * k > NEAR_WEIGHT_BYTES else 0
     return {term: float(counts[term]) for term in KERNEL_TERMS[kernel]}
+
+
+def _far_share(input_bytes: int) -> float:
+    """How much of inputs that are read at random lies beyond the near cache.
+
+    None up to half of a second-level cache, all from twice of one, along the logarithm between.
+    """
+    return min(1.0, max(0.0, math.log2(max(input_bytes, 1) / NEAR_INPUT_BYTES) / 2))
 
 
 def stream_terms(moved_bytes: float) -> dict[str, float]:

@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
         epilog=options.examples(
             "nettime calibrate gpu --records mine.jsonl --data-sheet h100 --out mine.toml",
             "nettime calibrate cpu --out this.toml",
+            "nettime calibrate cpu --records mine.jsonl --data-sheet zen3 --out mine.toml",
             "nettime estimate bert-base --device mine.toml",
             "nettime calibrate gpu --records mine.jsonl --data-sheet a100 --out a.toml --json",
         ),
@@ -33,7 +34,8 @@ def calibrate(
     what: Annotated[str, typer.Argument(help="gpu, from records; or cpu, this one.")],
     out: Annotated[Path, typer.Option("--out", help="Where the specification goes (.toml).")],
     records: Annotated[
-        Path | None, typer.Option("--records", help="Measurements, JSON Lines (gpu).")
+        Path | None,
+        typer.Option("--records", help="Measurements, JSON Lines; cpu: in place of timing."),
     ] = None,
     data_sheet: Annotated[
         str | None,
@@ -55,9 +57,7 @@ def calibrate(
     if what == "gpu":
         _gpu(records, data_sheet, out, rng, as_json)
     else:
-        if records is not None or data_sheet is not None:
-            raise InputError("calibrate cpu: times this machine; --records, --data-sheet are gpu's")
-        _cpu(out, options.at_least("--threads", threads), rng, as_json)
+        _cpu(records, data_sheet, out, options.at_least("--threads", threads), rng, as_json)
 
 
 def _gpu(records: Path | None, data_sheet: str | None, out: Path, rng: Any, as_json: bool) -> None:
@@ -72,17 +72,30 @@ def _gpu(records: Path | None, data_sheet: str | None, out: Path, rng: Any, as_j
     _print(found, out, as_json)
 
 
-def _cpu(out: Path, threads: int, rng: Any, as_json: bool) -> None:
-    from analysis.console import print_json, stdout
+def _cpu(
+    records: Path | None,
+    data_sheet: str | None,
+    out: Path,
+    threads: int,
+    rng: Any,
+    as_json: bool,
+) -> None:
+    from hwsim import load_device
+    from hwsim.calibrate import calibrate as fitted
     from hwsim.calibrate_cpu import calibrate_machine
-    from hwsim.measurement import write_whole
+    from hwsim.measurement import read_measurements, write_whole
 
-    text, records = calibrate_machine(threads=threads, rng=rng)
-    write_whole(out, [text])
-    if as_json:
-        return print_json({"command": "calibrate", "out": out, "records": len(records)})
-    stdout().print(f"{out}: fitted to {len(records)} records of this machine")
-    return None
+    if (records is None) != (data_sheet is None):
+        raise InputError(
+            "calibrate cpu: times this machine without --records and --data-sheet, or fits to "
+            "records with both; one of them is missing"
+        )
+    if records is not None and data_sheet is not None:
+        found = fitted(load_device(data_sheet), read_measurements(records), rng=rng)
+    else:
+        found, _ = calibrate_machine(threads=threads, rng=rng)
+    write_whole(out, [found.text])
+    _print(found, out, as_json)
 
 
 def _print(found: Calibration, out: Path, as_json: bool) -> None:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,14 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim import InputError, Mask, Op, gemm, load_device
-from hwsim.calibrate_cpu import (
-    fit_cpu,
-    kernel_of,
-    measure_cpu,
-    relative_errors,
-    specification,
-)
+from hwsim.calibrate import calibrate
+from hwsim.calibrate_cpu import measure_cpu
 from hwsim.cpu_costs import KERNEL_TERMS, TERMS, terms
+from hwsim.cpu_fit import fit_cpu, kernel_of, relative_errors, specification
 from hwsim.kernels.cpu import LINEAR
 from hwsim.measurement import Measurement
 
@@ -143,9 +140,14 @@ def test_terms_of_one_layer_by_hand():
     # 70 samples are two blocks of 64; 300 inputs are two tiles of 192.
     assert terms("tiled", "forward", 70, 4, 300, 10) == {
         "call": 1, "sample": 10 * 128, "far_sample": 10 * 128, "visit": 20,
-        "segment": 4 * 2 * 2, "activation": 128 * 304,
+        "segment": 4 * 2 * 2, "activation": 128 * 304, "far_activation": 0,
     }  # fmt: skip
     assert terms("tiled", "grad_input", 8, 4, 300, 10)["segment"] == 300
+    assert terms("tiled", "forward", 1024, 768, 768, 1)["far_activation"] == 1024 * 1536
+    assert terms("sampled", "grad_weight", 8, 768, 768, 1)["far_weight"] == 0
+    assert terms("sampled", "grad_weight", 8, 3072, 768, 1)["far_weight"] == 3072 * 768
+    # Inputs of 512 KB are between half and twice of a second-level cache.
+    assert terms("csr", "forward", 128, 8, 1024, 10)["far_sample"] == 10 * 128 / 2
     assert terms("dense_vector", "forward", 1, 4, 4, 16, cached_weights=10)["spilled"] == 6
     with pytest.raises(InputError, match="valid: dense"):
         terms("bcsr", "forward", 1, 1, 1, 1)
@@ -185,7 +187,7 @@ def test_a_fit_finds_the_seconds_that_records_were_made_with(tmp_path):
     assert max(fit.spread.values()) < 1e-6
     path = tmp_path / "made_up.toml"
     path.write_text(specification(fit, records, clock_hz=2e9), encoding="utf-8")
-    device = load_device(path)
+    device: Any = load_device(path)
     errors = relative_errors(records, lambda record: device.price_record(record).seconds)
     assert max(np.abs(e).max() for e in errors.values()) < 1e-3  # four digits are written
 
@@ -208,7 +210,7 @@ def test_disturbed_records_are_left_out_where_enough_is_left():
 
 
 def test_a_record_is_priced_as_its_op():
-    device = load_device("zen3")
+    device: Any = load_device("zen3")
     rng = np.random.default_rng(3)
     for kernel, phase in (
         ("tiled", "forward"),
@@ -235,6 +237,28 @@ def test_a_table_with_other_terms_is_named():
 def test_too_few_records_are_named():
     with pytest.raises(InputError, match="records: 0 of kernel 'dense'"):
         fit_cpu([])
+
+
+def test_the_calibrator_of_cpu_models_fits_records_and_says_how_far_off_it_is(tmp_path):
+    rng = np.random.default_rng(4)
+    costs = {name: dict.fromkeys(used, 1.5e-9) for name, used in KERNEL_TERMS.items()}
+    for table in costs.values():
+        if "spilled" in table:
+            table["spilled"] = 0.0
+    sheet: Any = load_device("zen3")
+    strange = Measurement.of_median(
+        1.0, machine="m", toolchain="t", kernel="2:4", phase="forward", m=1, n=8, k=8,
+        dtype="float16", rounds=1,
+    )  # fmt: skip
+    found = calibrate(sheet, [*synthetic(costs, rng), strange], rng=rng)
+    assert {row["kernel"] for row in found.errors} == set(KERNEL_TERMS)
+    assert max(row["held_out_mape"] for row in found.errors) < 0.02
+    assert sum(found.rejected.values()) == 1
+    path = tmp_path / "fitted.toml"
+    path.write_text(found.text, encoding="utf-8")
+    device: Any = load_device(path)
+    assert device.tiled["sample"] == pytest.approx(1.5e-9)
+    assert device.attention_share == sheet.attention_share
 
 
 def test_measuring_gives_a_record_for_every_kernel(tmp_path):
