@@ -72,10 +72,8 @@ def show(title, records, device) -> None:
             f"  {kernel:<15} n={len(size):<4} time MAPE {size.mean():6.1%}   "
             f"90 % within {np.percentile(size, 90):6.1%}   bias {np.median(errors):+6.1%}"
         )
-    everything = np.concatenate([*by_kernel.values()])
-    print(
-        f"  all: time MAPE {np.abs(everything).mean():.1%}, median bias {np.median(everything):+.1%}"
-    )
+    off = np.concatenate([*by_kernel.values()])
+    print(f"  all: time MAPE {np.abs(off).mean():.1%}, median bias {np.median(off):+.1%}")
     groups: dict[tuple, dict[str, tuple[float, float]]] = {}
     for r in records:
         if r.phase != "update":
