@@ -33,7 +33,7 @@ def report(
     device: options.Devices = None,
     as_json: options.Json = False,
 ) -> None:
-    """Loss against steps and net time, density by layer, cost by phase, and who is first.
+    """Loss against steps and net time, density by layer, cost by phase, who waits for whom.
 
     The page needs no network and no script. A run that is not complete is compared as far as it
     went.
