@@ -25,13 +25,13 @@ ALGORITHMS = ("static", "set", "rigl")
 # Sparse models want larger rates than dense ones; these span both, a factor of two apart. Each is
 # tried at full length: short runs end on the plateau where only the frequencies of the tokens are
 # known, and rank rates by how fast they get there.
-RATES = (1e-3, 2e-3, 4e-3)
-STEPS = 900
+RATES = (1e-3, 2e-3, 4e-3, 8e-3)
+STEPS = 650
 # A narrower step costs little, so that the narrower model can afford more of them. It gets the
 # best of these, by time to the loss that all contenders reach.
 NARROW_LENGTHS = (1, 2)
-# Of a final run, so that the time to a loss is known to five per cent of the run.
-EVALUATIONS = 20
+# Of a run, every 50 steps; each costs as much as five steps.
+EVALUATIONS = 13
 # Two processes of one thread each: a small network leaves the second thread of one idle.
 PROCESSES = 2
 SEED = 0
