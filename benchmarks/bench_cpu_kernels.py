@@ -4,7 +4,8 @@
 
 Per layer and batch: each kernel's time and its speed-up with quartiles over the fastest of the
 dense variants (numpy and torch) and the fastest of the CSR variants (scipy and torch), with its
-distance to the roof. One thread. Activations of the tiled kernels are packed beforehand, since
+distance to the roof. One thread, timed by its own processor time. Totals over phases are sums of
+the fastest samples. Activations of the tiled kernels are packed beforehand, since
 packed activations can stay packed; `+ packing` adds it on both sides.
 
 The roof of a sparse product is the larger of two times: its multiply-adds at the speed of the
@@ -20,6 +21,7 @@ for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ[f"{library}_NUM_THREADS"] = "1"
 
 import argparse  # noqa: E402
+import time  # noqa: E402
 import warnings  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -28,11 +30,16 @@ import torch  # noqa: E402
 from hwsim import Mask  # noqa: E402
 from hwsim.kernels.cpu import LINEAR  # noqa: E402
 from hwsim.kernels.cpu._tiled import Packed  # noqa: E402
-from hwsim.measure import compare, processor  # noqa: E402
+from hwsim.measure import CacheFlush, processor  # noqa: E402
+from hwsim.measure import compare as compare_variants  # noqa: E402
 
 torch.set_num_threads(1)
 torch.set_grad_enabled(False)
 warnings.filterwarnings("ignore", message="Sparse CSR")
+
+
+def compare(variants, **options):
+    return compare_variants(variants, clock=time.thread_time, **options)
 
 
 class Case:
@@ -98,8 +105,8 @@ class Case:
             "sampled + packing": lambda: self.layers["sampled"].grad_weight(dy, x),
         }
 
-    def roof_s(self, dense_s: float, bytes_per_s: float) -> float:
-        moved = 6 * self.mask.nnz + 4 * self.batch * (self.n_in + self.n_out)
+    def roof_s(self, dense_s: float, bytes_per_s: float, weight_bytes: float) -> float:
+        moved = weight_bytes * self.mask.nnz + 4 * self.batch * (self.n_in + self.n_out)
         return max(dense_s * self.mask.density if self.batch > 1 else 0.0, moved / bytes_per_s)
 
 
@@ -107,20 +114,23 @@ def best(found, kind):
     return min((t for t in found.timings if t.name.startswith(kind)), key=lambda t: t.median_s)
 
 
-def show(title, case, found, bytes_per_s):
+def show(title, case, found, bytes_per_s, weight_bytes=6.0):
     print(f"{title}{'' if found.steady else '   (disturbed: median above 1.3 × minimum)'}")
     dense = best(found, "dense")
     csrs = [t for t in found.timings if t.name.startswith("csr")]
     csr = min(csrs, key=lambda t: t.median_s) if csrs else None
-    roof = case.roof_s(dense.min_s, bytes_per_s)
+    roof = case.roof_s(dense.min_s, bytes_per_s, weight_bytes)
     for timing in sorted(found.timings, key=lambda t: t.median_s):
         low, median, high = found.speed_up(timing.name, over=dense.name)
-        line = f"  {timing.name:<18} {timing.median_s * 1e3:8.3f} ms   {median:5.2f}× dense"
+        line = (
+            f"  {timing.name:<18} {timing.median_s * 1e3:8.3f} ms, least {timing.min_s * 1e3:.3f}"
+        )
+        line += f"   {median:5.2f}× dense"
         line += f" ({low:.2f} … {high:.2f})"
         if csr is not None:
             line += f"   {found.speed_up(timing.name, over=csr.name)[1]:5.2f}× csr"
         if not timing.name.startswith("dense"):
-            line += f"   roof {roof / timing.median_s:4.0%}"
+            line += f"   roof {roof / timing.min_s:4.0%}"
         print(line)
     return dense, csr
 
@@ -138,7 +148,25 @@ def show_balanced(rng, n_in, n_out, rounds):
         "balanced": lambda: case.layers["balanced"].forward(case.x),
     }
     found = compare(variants, rounds=rounds)
-    show(f"{n_in}→{n_out}, batch 1, balanced mask", case, found, read_speed(5 * case.mask.nnz))
+    speed = read_speed(5 * case.mask.nnz)
+    show(f"{n_in}→{n_out}, batch 1, balanced mask", case, found, speed, 5.0)
+
+
+def show_two_four(rng, n_in, n_out, rounds):
+    """One sample through a 2:4 mask, weights in float32 and in bfloat16, warm and cold."""
+    order = rng.random((n_out, n_in // 4, 4)).argsort(axis=2)
+    case = Case(rng, n_in, n_out, 1, 0.5)
+    case.mask = Mask((order < 2).reshape(n_out, n_in))
+    case.weights = rng.standard_normal((n_out, n_in)).astype(np.float32) * case.mask.array
+    names = ("dense", "two_four", "two_four_bf16")
+    case.layers = {name: LINEAR.get(name)(case.mask, case.weights) for name in names}
+    weights, x = torch.from_numpy(case.weights), torch.from_numpy(case.x[0])
+    variants = {name: lambda n=name: case.layers[n].forward(case.x) for name in names}
+    variants["dense torch mv"] = lambda: torch.mv(weights, x)
+    speed = read_speed(round(4.25 * case.mask.nnz))
+    for state, before in (("warm", None), ("cold", CacheFlush())):
+        found = compare(variants, rounds=rounds, before=before)
+        show(f"{n_in}→{n_out}, batch 1, 2:4 mask, {state}", case, found, speed, 4.25)
 
 
 def read_speed(nbytes: int) -> float:
@@ -186,14 +214,15 @@ def main() -> None:
                 found = compare(getattr(case, phase)(), rounds=options.rounds)
                 title = f"{n_in}→{n_out}, batch {batch}, {phase}"
                 dense, _ = show(title, case, found, speed)
-                total["dense"] += dense.median_s
+                total["dense"] += dense.min_s
                 ours = "gather" if batch == 1 else "sampled" if "weight" in phase else "tiled"
-                total["sparse"] += found[ours].median_s
-                total["with packing"] += found[ours if batch == 1 else f"{ours} + packing"].median_s
+                total["sparse"] += found[ours].min_s
+                total["with packing"] += found[ours if batch == 1 else f"{ours} + packing"].min_s
             ratio, packing = (total["dense"] / total[k] for k in ("sparse", "with packing"))
             print(f"  all phases: {ratio:.2f}× dense, {packing:.2f}× with packing")
             if batch == 1:
                 show_balanced(rng, n_in, n_out, options.rounds)
+                show_two_four(rng, n_in, n_out, options.rounds)
             narrower_break_even(rng, n_in, n_out, batch, options.rounds)
 
 
