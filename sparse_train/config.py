@@ -130,6 +130,8 @@ class TrainConfig:
             raise InputError(f"preset: none given; allowed is a size of model {model!r}")
         object.__setattr__(self, "model", model)
         object.__setattr__(self, "preset", self.preset or task.default_preset)
+        if self.layers is None:
+            object.__setattr__(self, "layers", task.default_layers)
 
     def learning_rate_at(self, step: int) -> float:
         """The rate of step number `step`, counted from 1."""

@@ -165,10 +165,13 @@ class Task(ABC):
 
     Attributes:
         default_model, default_preset: what is trained on it where nothing else is asked for.
+        default_layers: what masks act on where nothing else is asked for; None for what
+            `sparsify` takes then.
     """
 
     default_model: ClassVar[str]
     default_preset: ClassVar[str]
+    default_layers: ClassVar[tuple[str, ...] | None] = None
 
     @abstractmethod
     def prepare(self) -> Prepared:
