@@ -13,8 +13,11 @@ from torch import Tensor, nn
 
 from hwsim import InputError
 from hwsim.registry import unknown
+from sparse_train.models._classifier import ImageClassifier
+from sparse_train.models.mlp import Mlp
 from sparse_train.population import AdamW
 from sparse_train.tasks._base import Prepared, make_task
+from sparse_train.tasks.images import PreparedImages
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,20 @@ class Setting:
     batch_size: int = 32
     dense_steps: int = 240
     round_steps: int = 10
-    optimizer: AdamW = field(default_factory=lambda: AdamW(lr=3e-3, warmup=20))
+    optimizer: AdamW = field(default_factory=lambda: AdamW(lr=3e-3, warmup=20, density_power=1.0))
     families: tuple[str, ...] = ()
     width_scale: int = 32
     rows_scale: int = 8
+
+    def __post_init__(self) -> None:
+        if self.round_steps < 1 or self.dense_steps % self.round_steps:
+            raise InputError(
+                f"round_steps: value is {self.round_steps}; allowed is a divisor of dense_steps, "
+                f"{self.dense_steps}"
+            )
+
+    def prepare(self) -> Prepared:
+        return make_task(self.task, self.options).prepare()
 
     @property
     def dense_rounds(self) -> int:
@@ -57,6 +70,16 @@ SETTINGS = {
         width_scale=32,
         rows_scale=4,
     ),
+    "images": Setting(
+        "images",
+        {"data": "digits"},
+        batch_size=64,
+        dense_steps=160,
+        optimizer=AdamW(lr=2e-3, warmup=10, density_power=1.0),
+        families=("mlp",),
+        width_scale=16,
+        rows_scale=32,
+    ),
 }
 _NAME = re.compile(r"(bert|mlp)-(\d+)x(\d+)")
 
@@ -66,7 +89,7 @@ class Problem:
     """A network on a task.
 
     Args:
-        network: "bert-LAYERSxWIDTH" or "mlp-LAYERSxWIDTH", for example "bert-1x16".
+        network: "bert-LAYERSxWIDTH" (on mlm) or "mlp-LAYERSxWIDTH" (on images; its hidden layers).
         task: one of SETTINGS.
     """
 
@@ -96,24 +119,38 @@ class Problem:
     def build(self, seed: int = 0) -> nn.Module:
         """A new network with the initial weights of `seed`."""
         family, layers, width = _NAME.fullmatch(self.network).groups()  # type: ignore[union-attr]
-        options = _OPTIONS[family](int(layers), int(width))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.data.build_model(family, "tiny", options)
+            return _BUILDERS[family](self.data, int(layers), int(width))
 
 
-def _bert(layers: int, width: int) -> dict[str, Any]:
+def _bert(data: Prepared, layers: int, width: int) -> nn.Module:
     heads = next(h for h in range(max(1, width // 8), 0, -1) if width % h == 0)
-    return {"layers": layers, "width": width, "heads": heads, "ffn": 2 * width}
+    options = {"layers": layers, "width": width, "heads": heads, "ffn": 2 * width}
+    return data.build_model("bert", "tiny", options)
 
 
-_OPTIONS = {"bert": _bert}
+def _mlp(data: Prepared, layers: int, width: int) -> nn.Module:
+    """Weights start as N(0, 2/n_in), so that signals keep their size through any depth.
+
+    Source: He et al. (2015), "Delving deep into rectifiers", section 2.2.
+    """
+    assert isinstance(data, PreparedImages)
+    s = data.sizes
+    network = Mlp((s.channels * s.height * s.width, *(width,) * layers, s.classes))
+    for layer in network:
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+    return ImageClassifier(nn.Sequential(nn.Flatten(), network))
+
+
+_BUILDERS = {"bert": _bert, "mlp": _mlp}
 
 
 @functools.cache
 def _data(task: str) -> Prepared:
-    setting = SETTINGS[task]
-    return make_task(setting.task, setting.options).prepare()
+    return SETTINGS[task].prepare()
 
 
 def first_batch(problem: Problem) -> dict[str, Tensor]:

@@ -109,20 +109,21 @@ def gradient_masses(
 
 @numba.njit(cache=True, nogil=True)
 def adamw(
-    which: Any, weights: Any, first: Any, second: Any, gradients: Any, mask: Any, steps: Any,
-    lr: Any, beta1: float, beta2: float, eps: float, decay: float,
+    which: Any, weights: Any, first: Any, second: Any, gradients: Any, mask: Any, rates: Any,
+    steps: Any, lr: Any, beta1: float, beta2: float, eps: float, decay: float,
 ) -> None:  # fmt: skip
     """One AdamW step in place, each network at its own step number, inactive weights left at 0.
 
     Args:
         which: (n,) rows of weights, moments and mask.
         gradients: (n, parameters), unmasked.
+        rates: (networks, parameters) what the learning rate is multiplied by, but not the decay.
         steps, lr: (n,) the number of this step, counted from 1, and its learning rate.
     """
     one, b1, b2 = np.float32(1), np.float32(beta1), np.float32(beta2)
     for row in range(which.size):
         w, m, v = weights[which[row]], first[which[row]], second[which[row]]
-        g, active = gradients[row], mask[which[row]]
+        g, active, rate = gradients[row], mask[which[row]], rates[which[row]]
         step = np.float32(lr[row] / (1.0 - beta1 ** steps[row]))
         root = np.float32(1.0 / np.sqrt(1.0 - beta2 ** steps[row]))
         shrink = np.float32(1.0 - lr[row] * decay)
@@ -130,7 +131,7 @@ def adamw(
             gradient = g[i] if active[i] else np.float32(0)
             m[i] = b1 * m[i] + (one - b1) * gradient
             v[i] = b2 * v[i] + (one - b2) * gradient * gradient
-            w[i] = w[i] * shrink - step * m[i] / (np.sqrt(v[i]) * root + np.float32(eps))
+            w[i] = w[i] * shrink - step * rate[i] * m[i] / (np.sqrt(v[i]) * root + np.float32(eps))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -38,8 +38,12 @@ class AdamW:
 
     Attributes:
         lr: learning rate, reached in a straight line in `warmup` steps.
+        density_power: a masked layer of density d learns at lr · d^(−density_power). Adam moves
+            every weight alike, so at one rate a sparse layer's output moves less, by its density;
+            1 makes up for it. 0 is Adam itself.
 
-    Source: Loshchilov & Hutter (2019), "Decoupled weight decay regularization", algorithm 2.
+    Source: Loshchilov & Hutter (2019), "Decoupled weight decay regularization", algorithm 2;
+    Dey et al. (2024), "Sparse maximal update parameterization", for a power of 1.
     """
 
     lr: float = 3e-3
@@ -47,8 +51,11 @@ class AdamW:
     eps: float = 1e-8
     weight_decay: float = 0.01
     warmup: int = 0
+    density_power: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.density_power <= 1:
+            raise InputError(f"density_power: value is {self.density_power}; allowed is 0 to 1")
         if not self.lr > 0:
             raise InputError(f"lr: value is {self.lr}; allowed is above 0")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -122,6 +129,7 @@ class Population:
         self.sizes = torch.from_numpy(self.ends - self.starts)
         self.weights, self.first, self.second = (torch.zeros(size, end) for _ in range(3))
         self.mask = torch.ones(size, end, dtype=torch.uint8)
+        self._rates = torch.ones(size, end)
         self.nnz = self.sizes.expand(size, -1).clone()
         self.steps = torch.zeros(size, dtype=torch.long)
         self.gradients = torch.zeros(size, end)
@@ -144,6 +152,7 @@ class Population:
             state[which] = 0
         self.mask[which] = 1
         self.nnz[which] = self.sizes
+        self._set_rates(which)
 
     def take(self, which: Tensor) -> dict[str, Tensor]:
         """A copy of everything that networks `which` are."""
@@ -153,6 +162,7 @@ class Population:
         """Networks from `take` into the places `which`."""
         for name in _STATE:
             getattr(self, name)[which] = networks[name]
+        self._set_rates(which)
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.take(torch.arange(self.size))
@@ -205,7 +215,8 @@ class Population:
         lr = o.lr * np.minimum(1.0, steps / max(1, o.warmup))
         _passes().adamw(
             rows.numpy(), self.weights.numpy(), self.first.numpy(), self.second.numpy(),
-            gradients.numpy(), self.mask.numpy(), steps, lr, *o.betas, o.eps, o.weight_decay,
+            gradients.numpy(), self.mask.numpy(), self._rates.numpy(), steps, lr,
+            *o.betas, o.eps, o.weight_decay,
         )  # fmt: skip
         return loss
 
@@ -298,6 +309,7 @@ class Population:
             self.starts, self.ends, kept.numpy(), (nnz - kept).numpy(),
         )  # fmt: skip
         self.nnz[which] = nnz
+        self._set_rates(which)
         for values in (self.weights, self.first, self.second):
             _passes().zero_inactive(which.numpy(), values.numpy(), self.mask.numpy())
 
@@ -321,6 +333,14 @@ class Population:
                 self.mask.numpy(), self.starts, self.ends, counts.numpy(),
             )
         )  # fmt: skip
+
+    def _set_rates(self, which: Tensor) -> None:
+        """Learning rates of masked layers, from their densities."""
+        power = self.optimizer.density_power
+        if power:
+            rates = (self.sizes / self.nnz[which].clamp(min=1)) ** power  # (n, layers)
+            for layer, (a, b) in enumerate(zip(self.starts, self.ends, strict=True)):
+                self._rates[which, a:b] = rates[:, layer, None].float()
 
     def _random(self, which: Tensor, seeds: Sequence[int], purpose: int) -> np.ndarray:
         steps = self.steps[which].tolist()

@@ -285,6 +285,17 @@ def test_networks_of_different_depth_share_a_batch(tiny):
     torch.testing.assert_close(dense, torch.ones(4))
 
 
+def test_images_are_a_problem_too():
+    world = SparseTrainingEnv(
+        TrainingConfig(problems=(("mlp-2x8", "images"),), devices=("ideal",), seeds=(0, 8)), 1
+    )
+    _, seen = play(world, keep)
+    assert seen["time"].item() == pytest.approx(1.0)
+    assert 0.5 < world.state["accuracy"][0] <= 1.0
+    with pytest.raises(InputError, match="allowed for task images is mlp-LAYERSxWIDTH"):
+        Problem("bert-1x8", "images")
+
+
 def test_a_narrower_dense_network_is_held_against_the_one_it_replaces(tiny):
     world = env(tiny)
     world.reset(contexts=[Context(SMALL, tiny, "ideal", 1.0, 0, reference="bert-1x16")])

@@ -103,6 +103,28 @@ def test_masked_training_is_that_of_the_loop_one_by_one():
         torch.testing.assert_close(made.weights[seed], made.flat(model), atol=1e-5, rtol=1e-4)
 
 
+def test_sparse_layers_learn_at_the_rate_of_their_density():
+    task, made, models = population(lr=0.01, density_power=1.0)
+    sparse(made, 0.25)
+    masks = made.masks(1)
+    train(made, 4)
+    model = models[1]
+    weights = [model.get_submodule(name).weight for name in masks]
+    others = [p for p in model.parameters() if all(p is not w for w in weights)]
+    optimizer = torch.optim.AdamW(
+        [{"params": weights, "lr": 0.04, "weight_decay": 0.01 / 4}, {"params": others, "lr": 0.01}]
+    )  # the decay is not scaled: it is lr · weight_decay in torch
+    for step in range(1, 5):
+        for weight, mask in zip(weights, masks.values(), strict=True):
+            weight.data *= torch.tensor(mask.array)
+        optimizer.zero_grad()
+        task.loss(model, task.batch(step, 5, 1)).backward()
+        for weight, mask in zip(weights, masks.values(), strict=True):
+            weight.grad *= torch.tensor(mask.array)
+        optimizer.step()
+    torch.testing.assert_close(made.weights[1], made.flat(model), atol=1e-5, rtol=1e-4)
+
+
 def test_a_network_does_not_depend_on_its_neighbours():
     _, made, _ = population()
     _, alone, _ = population(1)
@@ -298,6 +320,7 @@ def test_a_transformer_on_text_trains_as_one_by_one(text_folder):
         (lambda p: Population(p.task, nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.1)), 1),
          "no random numbers"),
         (lambda p: AdamW(lr=0.0), "lr: value is 0.0"),
+        (lambda p: AdamW(density_power=2.0), "density_power: value is 2.0"),
         (lambda p: Feed(p.task, 0), "batch_size"),
         (lambda p: p.load_state_dict(population(2)[1].state_dict()), "allowed is"),
     ],
