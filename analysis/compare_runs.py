@@ -21,6 +21,7 @@ class Figures:
         test: metric → value on the test set after the last step; empty if the run diverged.
         validation: metric → value after the last step.
         flops: of the whole run, every operation of every step.
+        published_flops: of the whole run by the papers' formulas, which leave some out.
         bytes: of weights, indices and optimizer moments of the whole model, at the end.
         density: active share of the masked weights at the end; 1 without masks.
         explored: share of the masked weights that was ever active (ITOP's Rs); 1 without masks.
@@ -34,6 +35,7 @@ class Figures:
     validation: dict[str, float]
     flops: float
     bytes: int
+    published_flops: float
     density: float = 1.0
     explored: float = 1.0
     coverage: float = 0.0
@@ -61,7 +63,8 @@ def measure(job: Job, tell: Tell) -> Figures:
     record = _trained(job, tell)
     if record is None:
         partial = TrainingRecord.load(job.folder)
-        return Figures({}, {}, float("nan"), _bytes(partial), wall_s=partial.wall_s)
+        gone = float("nan")
+        return Figures({}, {}, gone, _bytes(partial), gone, wall_s=partial.wall_s)
     pairs = list(record.pairs())
     figures = record.figures
     seconds, verified = {}, {}
@@ -77,6 +80,7 @@ def measure(job: Job, tell: Tell) -> Figures:
         validation=_last(record),
         flops=float(sum(step.flops * count for step, count in pairs)),
         bytes=_bytes(record),
+        published_flops=record.published_flops,
         density=float(figures.get("density", 1.0)),
         explored=float(figures.get("explored", 1.0)),
         coverage=float(figures.get("coverage", 0.0)),
@@ -124,13 +128,12 @@ def _bytes(record: TrainingRecord) -> int:
     """Weights, indices and moments: what is masked is packed, the rest is dense."""
     from sparse_train import run_folder
 
+    figures = record.figures
+    if figures:
+        dense = figures["dense_bytes"]
+        others = dense / figures["coverage"] - dense
+        return round(others + sum(figures[f"{k}_bytes"] for k in ("weight", "index", "moment")))
     content = run_folder.read_config(record.folder) or {}
-    parameters = int(content["model"]["parameters"])
     config = record.config
     slots = 2 if config.optimizer == "adamw" else int(config.beta1 > 0)
-    dense = parameters * 4 * (1 + slots)
-    figures = record.figures
-    if not figures:
-        return dense
-    packed = sum(int(figures[k]) for k in ("weight_bytes", "index_bytes", "moment_bytes"))
-    return dense - int(figures["dense_bytes"]) + packed
+    return int(content["model"]["parameters"]) * 4 * (1 + slots)

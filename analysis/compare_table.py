@@ -169,6 +169,7 @@ class Table:
             "test": {n: _interval_json(row.mean(lambda r, n=n: r.test[n])) for n in names},
             "test_by_seed": {s: run.test for s, run in row.runs.items()},
             "flops": row.mean(lambda r: r.flops).point, "bytes": row.mean(lambda r: r.bytes).point,
+            "published_flops": row.mean(lambda r: r.published_flops).point,
             "explored": row.mean(lambda r: r.explored).point,
             "coverage": row.mean(lambda r: r.coverage).point,
             "net_time_s": {

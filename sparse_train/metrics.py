@@ -172,7 +172,11 @@ def footprint(
 
 
 def run_figures(sparsifier: Sparsifier) -> dict[str, float | int]:
-    """What every run records: density, coverage, and bytes of weights, indices and moments."""
+    """What every run records: density, coverage, and bytes of weights, indices and moments.
+
+    Weights that are trained without being used are held too (Top-KAST, SR-STE: all values, and the
+    moments of those trained).
+    """
     slots = [
         sum(
             isinstance(v, Tensor) and v.shape == layer.parameter.shape
@@ -187,11 +191,17 @@ def run_figures(sparsifier: Sparsifier) -> dict[str, float | int]:
         moments=max(slots, default=0),
         itemsize=max(layer.parameter.element_size() for layer in sparsifier.layers.values()),
     )
+    weight_bytes, moment_bytes = memory.weight_bytes, memory.moment_bytes
+    trained = sparsifier.trained_masks()
+    if trained:
+        share = sum(m.nnz for m in trained.values()) / sum(m.size for m in trained.values())
+        weight_bytes = memory.dense_weight_bytes
+        moment_bytes = round(memory.dense_moment_bytes * share)
     return {
         "density": sparsifier.density,
         "coverage": sparsifier.coverage,
-        "weight_bytes": memory.weight_bytes,
+        "weight_bytes": weight_bytes,
         "index_bytes": memory.index_bytes,
-        "moment_bytes": memory.moment_bytes,
+        "moment_bytes": moment_bytes,
         "dense_bytes": memory.dense_weight_bytes + memory.dense_moment_bytes,
     }

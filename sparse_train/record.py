@@ -148,6 +148,28 @@ class TrainingRecord:
         return np.interp(self.evaluations["step"].to_numpy(), steps, elapsed)
 
     @cached_property
+    def published_flops(self) -> float:
+        """FLOPs of all steps by the formulas of the papers: forward and twice that backward.
+
+        3 f_D dense, 3 f_S static, 2 f_S + f_D with dense gradients in every step, and
+        (3 f_S · ΔT + 2 f_S + f_D) / (ΔT + 1) with dense gradients in update steps. f_S is of each
+        step's own masks. What the formulas leave out (optimizer, packing, updates) is in `pairs`.
+
+        Source: Evci et al. 2020, appendix H.
+        """
+        from sparse_train.metrics import training_flops
+
+        base = self.base_workload
+        dense = base.phase("forward").flops
+        if not self.mask_versions:
+            return training_flops("dense", dense, dense) * self.steps
+        updates = int(self.training["mask_update"].sum())
+        kind = "never" if self.gradient == "update" and updates == 0 else self.gradient
+        interval = max(1, round(self.steps / max(updates, 1)))
+        sparse = [(step.phase("forward").flops, count) for step, count in self.pairs()]
+        return sum(training_flops(kind, f, dense, interval) * count for f, count in sparse)
+
+    @cached_property
     def mask_versions(self) -> tuple[tuple[int, Path], ...]:
         """(first step that used it, file) of each mask version; empty for a dense run."""
         firsts = self.densities.group_by("version").agg(pl.col("first_step").first())

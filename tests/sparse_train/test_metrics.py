@@ -78,3 +78,15 @@ def test_a_run_records_coverage_and_memory():
     assert found["coverage"] == masked / sum(p.numel() for p in model.parameters())
     assert found["moment_bytes"] == 2 * found["weight_bytes"]
     assert found["dense_bytes"] == masked * 12
+
+
+@pytest.mark.parametrize(("algorithm", "share"), [("top_kast", 0.35), ("sr_ste", 1.0)])
+def test_values_that_inactive_weights_keep_are_counted(algorithm, share):
+    model = small_model()
+    optimizer = torch.optim.AdamW(model.parameters())
+    density = 0.25 if algorithm == "top_kast" else 0.5
+    sparsifier = sparsify(model, optimizer, algorithm, density, distribution="uniform")
+    train_step(model, optimizer, sparsifier, 0)
+    found = run_figures(sparsifier)
+    assert found["weight_bytes"] * 3 == found["dense_bytes"]
+    assert found["moment_bytes"] / (2 * found["weight_bytes"]) == pytest.approx(share, abs=0.02)

@@ -176,3 +176,31 @@ def test_weights_that_are_trained_without_being_used_are_priced_as_trained(text_
     )
     ordinary = wider.phase("grad_weight").flops
     assert growth.phase("grad_weight").flops == ordinary
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "share"), [("static", 3.0), ("set", 3.0), ("snfs", 2.0), ("rigl", None)]
+)
+def test_flops_of_a_run_follow_the_published_formulas(text_folder, tmp_path, algorithm, share):
+    options = {"algorithm": algorithm, "steps": 8, "distribution": "uniform"}
+    if algorithm == "static":
+        options["update_interval"] = None
+    run = train(tiny(text_folder, **options), tmp_path / algorithm)
+    dense = run.base_workload.phase("forward").flops
+    masks = {n: m for n, m in run.masks(0).items() if n in run.base_workload.layers}
+    sparse = run.base_workload.with_masks(masks).phase("forward").flops
+    if algorithm == "snfs":
+        # Layers' densities move: only the bounds are sure.
+        assert 8 * (2 * sparse * 0.9 + dense) < run.published_flops < 8 * 3 * dense
+    elif algorithm == "rigl":
+        assert run.training["mask_update"].sum() == 1
+        expected = 8 * (3 * sparse * 8 + 2 * sparse + dense) / 9
+        assert run.published_flops == pytest.approx(expected, rel=1e-3)
+    else:
+        assert run.published_flops == pytest.approx(8 * share * sparse, rel=1e-3)
+
+
+def test_flops_of_a_dense_run_are_three_forward_passes_a_step(text_folder, tmp_path):
+    config = tiny(text_folder, algorithm="dense", density=1.0, update_interval=None, steps=3)
+    run = train(config, tmp_path / "dense")
+    assert run.published_flops == 9 * run.base_workload.phase("forward").flops
