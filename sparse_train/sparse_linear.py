@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from hwsim.errors import InputError
 from hwsim.kernels.cpu._tiled import Packed, TiledMatrix
@@ -99,6 +100,14 @@ def sparse_compute(sparsifier: Sparsifier, **options: Any) -> Iterator[SparseCom
         compute.remove()
 
 
+def _observed() -> bool:
+    """Whether a dispatch mode looks on: it must see the product that the kernels stand for.
+
+    A workload is recorded that way; without this it would miss every layer that computes here.
+    """
+    return _get_current_dispatch_mode() is not None
+
+
 def _unfit(layer: MaskedLayer) -> str:
     """Why a layer cannot use the kernels; empty if it can."""
     module = layer.module
@@ -130,7 +139,7 @@ class _Engine:
         module: Any = self.layer.module
         weight, bias = module.weight, module.bias
         fits = x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > 0
-        if not fits or torch.is_autocast_enabled("cpu") or not self._renew():
+        if not fits or torch.is_autocast_enabled("cpu") or _observed() or not self._renew():
             return functional.linear(x, weight, bias)
         flat = x.reshape(-1, x.shape[-1])
         y = _SparseLinear.apply(flat, weight, bias, self)

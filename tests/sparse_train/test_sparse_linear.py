@@ -136,3 +136,17 @@ def test_bad_input_is_named():
     SparseCompute(sparsifier)
     with pytest.raises(InputError, match="replaced already"):
         SparseCompute(sparsifier)
+
+
+def test_a_recorded_step_has_every_layer_as_without_the_kernels():
+    from sparse_train.workload import workload
+
+    model = network()
+    batch = torch.randn(70, 20)
+    dense = workload(model, batch)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    sparsifier = sparsify(model, optimizer, "static", 0.2)
+    with sparse_compute(sparsifier, threads=1) as compute:
+        assert compute.layers and set(compute.layers) < set(dense.layers)
+        for real in (False, True):
+            assert workload(model, batch, real=real).ops == dense.ops
