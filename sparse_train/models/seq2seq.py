@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from hwsim.errors import InputError
 from hwsim.registry import unknown
 from sparse_train.models._family import Family
 from sparse_train.models.bert import Attention, BertConfig, EncoderLayer
+
+_NEVER = -math.inf
 
 
 @dataclass(frozen=True)
@@ -152,20 +155,28 @@ class Seq2Seq(nn.Module):
         )
         self.decoder_norm = nn.LayerNorm(config.width)
         self.output = nn.Linear(config.width, config.vocabulary)
+        # What a position may not look at gets −∞ for a score.
+        later = torch.full((config.max_length, config.max_length), _NEVER).triu(1)
+        self.register_buffer("later", later, persistent=False)
         self.apply(_initialise)
         self.output.weight = self.tokens.weight
 
     def forward(
-        self, source_ids: Tensor, target_ids: Tensor, labels: Tensor | None = None
+        self,
+        source_ids: Tensor,
+        target_ids: Tensor,
+        source_mask: Tensor,
+        labels: Tensor | None = None,
     ) -> Seq2SeqOutput:
         """Predicts each next token of the target.
 
         Args:
             source_ids: (batch, source tokens), int64, filled up with `padding` at the end.
             target_ids: (batch, target tokens): what the decoder has seen.
+            source_mask: `padding_mask` of the source.
             labels: the tokens that follow, of the same shape; `padding` is not counted.
         """
-        logits = self.decode(target_ids, *self.encode(source_ids))
+        logits = self.decode(target_ids, self.encode(source_ids, source_mask), source_mask)
         loss = None
         if labels is not None:
             loss = F.cross_entropy(
@@ -173,32 +184,31 @@ class Seq2Seq(nn.Module):
             )
         return Seq2SeqOutput(loss, logits)
 
-    def encode(self, source_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """(memory (batch, source, width), which of it may be attended to (batch, 1, 1, source))."""
-        allowed = (source_ids != self.config.padding)[:, None, None, :]
+    def encode(self, source_ids: Tensor, source_mask: Tensor) -> Tensor:
+        """Memory, (batch, source, width)."""
         x = self._embedded(source_ids, self.source_positions)
         for layer in self.encoder:
-            x = layer(x, allowed)
-        return self.encoder_norm(x), allowed
+            x = layer(x, source_mask)
+        return self.encoder_norm(x)
 
-    def decode(self, target_ids: Tensor, memory: Tensor, allowed: Tensor) -> Tensor:
+    def decode(self, target_ids: Tensor, memory: Tensor, source_mask: Tensor) -> Tensor:
         """Logits (batch, target, vocabulary) of the token after each prefix of the target."""
         length = target_ids.shape[1]
-        past = torch.ones(length, length, dtype=torch.bool, device=target_ids.device).tril()
         x = self._embedded(target_ids, self.target_positions)
         for layer in self.decoder:
-            x = layer(x, memory, past, allowed)
+            x = layer(x, memory, self.later[:length, :length], source_mask)
         return self.output(self.decoder_norm(x))
 
     @torch.no_grad()
     def translate(self, source_ids: Tensor, begin: int, end: int, most: int) -> Tensor:
         """Greedy decoding: (batch, at most `most`) tokens, `padding` after `end`."""
-        memory, allowed = self.encode(source_ids)
+        mask = padding_mask(source_ids, self.config.padding)
+        memory = self.encode(source_ids, mask)
         made = torch.full((len(source_ids), 1), begin)
         open_ = torch.ones(len(source_ids), dtype=torch.bool)
         for _ in range(min(most, self.config.max_length)):
             rows = open_.nonzero().flatten()
-            logits = self.decode(made[rows], memory[rows], allowed[rows])[:, -1]
+            logits = self.decode(made[rows], memory[rows], mask[rows])[:, -1]
             chosen = torch.full((len(made),), self.config.padding)
             chosen[rows] = logits.argmax(-1)
             made = torch.cat([made, chosen[:, None]], 1)
@@ -214,6 +224,12 @@ class Seq2Seq(nn.Module):
         return self.tokens(ids) + positions.weight[:length]
 
 
+def padding_mask(source_ids: Tensor, padding: int) -> Tensor:
+    """(batch, 1, 1, source) float32: 0 for tokens that may be attended to, −∞ for padding."""
+    empty = torch.zeros(source_ids.shape).masked_fill_(source_ids == padding, _NEVER)
+    return empty[:, None, None, :]
+
+
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, (nn.Linear, nn.Embedding)):
         nn.init.normal_(module.weight, std=0.02)
@@ -227,7 +243,9 @@ def _build(preset: str, batch_size: int, length: int) -> tuple[Seq2Seq, dict[str
         config = dataclasses.replace(config, max_length=length)
     ids = torch.ones(batch_size, length, dtype=torch.long)
     with torch.device("meta"):
-        return Seq2Seq(config), {"source_ids": ids, "target_ids": ids, "labels": ids}
+        mask = torch.zeros(batch_size, 1, 1, length)
+        model = Seq2Seq(config)
+    return model, {"source_ids": ids, "target_ids": ids, "source_mask": mask, "labels": ids}
 
 
 FAMILY = Family(presets=tuple(PRESETS), build=_build)

@@ -147,10 +147,13 @@ class PreparedTranslation(Prepared):
         return {**options, "width": one.width, "ffn": one.ffn, "heads": one.heads}
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
-        """source_ids, target_ids and labels, all (batch, tokens) int64, filled up with [PAD]."""
+        """source_ids, target_ids and labels, all (batch, tokens) int64, filled up with [PAD].
+
+        And source_mask, (batch, 1, 1, tokens) float32: 0 for tokens, −∞ for [PAD].
+        """
         rng = stream(_TRAINING, seed, step)
         rows = torch.from_numpy(rng.integers(0, len(self._training["labels"]), batch_size))
-        return {name: whole[rows].long() for name, whole in self._training.items()}
+        return _whole({name: whole[rows] for name, whole in self._training.items()})
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         return model(**batch).loss
@@ -193,7 +196,7 @@ class PreparedTranslation(Prepared):
             most = self.settings.tokens
             sources, targets = self._encoded(pairs)
             whole = self._tensors([s[:most] for s in sources], [t[: most - 1] for t in targets])
-            pieces = {name: torch.split(t.long(), _EVALUATION_BATCH) for name, t in whole.items()}
+            pieces = {n: torch.split(t, _EVALUATION_BATCH) for n, t in _whole(whole).items()}
             self._evaluation[split] = [
                 dict(zip(pieces, parts, strict=True))
                 for parts in zip(*pieces.values(), strict=True)
@@ -226,6 +229,14 @@ class PreparedTranslation(Prepared):
             labels[i, : len(t) + 1] = [*t, SEP]
         arrays = {"source_ids": source, "target_ids": seen, "labels": labels}
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _whole(ids: Batch) -> Batch:
+    """Token numbers as a model takes them, and what of the source is no token."""
+    from sparse_train.models.seq2seq import padding_mask
+
+    batch = {name: tensor.long() for name, tensor in ids.items()}
+    return {**batch, "source_mask": padding_mask(batch["source_ids"], PAD)}
 
 
 def _bleu_library() -> Any:
