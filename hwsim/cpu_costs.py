@@ -39,7 +39,7 @@ NEAR_INPUT_BYTES = 1 << 18
 # Activations packed and unpacked, and a dense gradient filled with zeros: what is more than this
 # comes and goes through the last-level cache, and new memory has to be mapped for it.
 NEAR_ACTIVATION_BYTES = 1 << 21
-NEAR_WEIGHT_BYTES = 1 << 22
+NEAR_WEIGHT_BYTES = 1 << 21
 # Operations on more than this find little of it in the last-level cache, which others use too.
 NEAR_STREAM_BYTES = 1 << 22
 # fmt: off
@@ -58,7 +58,7 @@ KERNEL_TERMS = {
         "call", "sample", "far_sample", "visit", "segment", "activation", "far_activation",
         "weight", "far_weight",
     ),
-    "repack": ("call", "visit", "weight"),
+    "repack": ("call", "visit", "weight", "far_weight"),
     "select": ("call", "weight"),
     "stream": ("call", "byte", "far_byte"),
 }
@@ -100,23 +100,23 @@ def terms(
         counts["visit"] = counts["sample"] = counts["activation"] = 0
     elif kernel == "csr":
         counts["gathered"], counts["sample"] = 0, nnz * m
-        counts["far_sample"] = nnz * m * _far_share(4 * columns * m)
+        counts["far_sample"] = nnz * m * _far_share(4 * columns * m, NEAR_INPUT_BYTES)
     if kernel in ("tiled", "sampled"):
         counts["activation"] = blocks * lanes * (n + k)
         far = 4 * TILE * lanes > NEAR_TILE_BYTES
         counts["far_sample"] = counts["sample"] if far else 0
         far = 4 * counts["activation"] > NEAR_ACTIVATION_BYTES
         counts["far_activation"] = counts["activation"] if far else 0
-    counts["far_weight"] = n * k if 4 * n * k > NEAR_WEIGHT_BYTES else 0
+    counts["far_weight"] = n * k * _far_share(4 * n * k, NEAR_WEIGHT_BYTES)
     return {term: float(counts[term]) for term in KERNEL_TERMS[kernel]}
 
 
-def _far_share(input_bytes: int) -> float:
-    """How much of inputs that are read at random lies beyond the near cache.
+def _far_share(used_bytes: int, near_bytes: int) -> float:
+    """How much of what is used lies beyond a near cache.
 
-    None up to half of a second-level cache, all from twice of one, along the logarithm between.
+    None up to `near_bytes`, all from four times of it, along the logarithm between.
     """
-    return min(1.0, max(0.0, math.log2(max(input_bytes, 1) / NEAR_INPUT_BYTES) / 2))
+    return min(1.0, max(0.0, math.log2(max(used_bytes, 1) / near_bytes) / 2))
 
 
 def stream_terms(moved_bytes: float) -> dict[str, float]:

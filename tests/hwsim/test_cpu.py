@@ -144,7 +144,7 @@ def test_terms_of_one_layer_by_hand():
     }  # fmt: skip
     assert terms("tiled", "grad_input", 8, 4, 300, 10)["segment"] == 300
     assert terms("tiled", "forward", 1024, 768, 768, 1)["far_activation"] == 1024 * 1536
-    assert terms("sampled", "grad_weight", 8, 768, 768, 1)["far_weight"] == 0
+    assert terms("sampled", "grad_weight", 8, 512, 768, 1)["far_weight"] == 0
     assert terms("sampled", "grad_weight", 8, 3072, 768, 1)["far_weight"] == 3072 * 768
     # Inputs of 512 KB are between half and twice of a second-level cache.
     assert terms("csr", "forward", 128, 8, 1024, 10)["far_sample"] == 10 * 128 / 2
