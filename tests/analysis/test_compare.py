@@ -38,8 +38,8 @@ def plan(**changes) -> Plan:
 def figures(loss: float, flops: float) -> Figures:
     test = {"loss": loss, "accuracy": 1 - loss / 10} if loss == loss else {}
     return Figures(
-        test, {"loss": loss}, flops, int(flops), flops, seconds={"ideal": (flops, flops / 2, flops * 2)},
-        verified={"ideal": True},
+        test, {"loss": loss}, flops, int(flops), flops,
+        seconds={"ideal": (flops, flops / 2, flops * 2)}, verified={"ideal": True},
     )  # fmt: skip
 
 
