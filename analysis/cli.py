@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from analysis.commands import (
+    agent,
     calibrate,
     compare,
     crosscheck,
@@ -35,7 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    estimate, train, compare, devices, measure, memory, calibrate, crosscheck, report, demo,
+    estimate, train, agent, compare, devices, measure, memory, calibrate, crosscheck, report, demo,
 ):  # fmt: skip
     module.register(app)
 

@@ -52,6 +52,11 @@ class Opponent:
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
 
+    @property
+    def description(self) -> str:
+        """What tuning found, in words; "" for what is not tuned."""
+        return ""
+
     def fit(self, budget: Budget) -> None:
         """Spends the budget's episodes to set itself up; those that are not tuned do nothing."""
 

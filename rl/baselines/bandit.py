@@ -44,6 +44,10 @@ class Bandit(Opponent):
         mean = torch.where(count > 0, total / count.clamp(min=1), -math.inf)
         self.best = float(arms[mean.argmax()])
 
+    @property
+    def description(self) -> str:
+        return "" if self.best is None else f"density {self.best:.3g}"
+
     def wanted(self, env: ScheduleEnv) -> Tensor:
         return everywhere(env, self.setup.density if self.best is None else self.best)
 

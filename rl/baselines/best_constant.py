@@ -21,6 +21,10 @@ class BestConstant(Opponent):
         densities = torch.exp(torch.linspace(-3.4657, 0.0, CANDIDATES))[:, None]
         self.best = halving(budget, densities, lambda env, own: everywhere(env, own[:, 0]))
 
+    @property
+    def description(self) -> str:
+        return "" if self.best is None else f"density {float(self.best[0]):.3g}"
+
     def wanted(self, env: ScheduleEnv) -> Tensor:
         return everywhere(env, self.setup.density if self.best is None else self.best[0])
 

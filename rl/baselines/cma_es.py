@@ -61,6 +61,10 @@ class CMAES(Opponent):
                 np.random.set_state(state)  # noqa: NPY002
         self.best = torch.tensor(search.mean, dtype=torch.float32)
 
+    @property
+    def description(self) -> str:
+        return "" if self.best is None else "knots " + " ".join(f"{k:.2f}" for k in self.best)
+
     def wanted(self, env: ScheduleEnv) -> Tensor:
         best = torch.tensor([0.4] * KNOTS + [0.0]) if self.best is None else self.best
         return spline(env, best.expand(len(env.density), -1))

@@ -1,0 +1,125 @@
+"""`nettime agent compare`: agents of several seeds and all opponents on unseen networks."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from analysis.commands import agent as shared
+from analysis.commands import options
+
+if TYPE_CHECKING:
+    from analysis.agent_study import Study
+
+
+@shared.agent_app.command(
+    "compare",
+    short_help="Agents against all opponents, with intervals.",
+    epilog=options.examples(
+        "nettime agent compare --env whitebox --seeds 2 --out runs/white",
+        "nettime agent compare --env surrogate --network bert-1x16 -d wafer --out runs/agent_mlm",
+        "nettime agent compare --env surrogate --opponent best_schedule --opponent rigl --seeds 3",
+        "nettime agent compare -d zen4 --write docs/results/agent_mlm.md",
+    ),
+)
+def compare(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of all agents.")] = Path(
+        "runs/agent"
+    ),
+    env: shared.Kind = "training",
+    network: shared.Network = None,
+    task: shared.Task = "mlm",
+    device: shared.Device = None,
+    slots: shared.Slots = 32,
+    algorithm: shared.Algorithm = "ppo",
+    settings: shared.Set = None,
+    reward: shared.Reward = "log_ratio",
+    recorded: shared.Recorded = Path("runs/recorded"),
+    runs: shared.Runs = 64,
+    seeds: Annotated[int, typer.Option(help="How many agents.")] = 10,
+    opponent: Annotated[
+        list[str] | None, typer.Option(help="Repeatable; a wrong name lists all. Default: all.")
+    ] = None,
+    blind: Annotated[
+        bool, typer.Option("--blind/--no-blind", help="Agents without hardware features too.")
+    ] = True,
+    density: Annotated[float, typer.Option(help="Of schedules that are not tuned.")] = 0.25,
+    test_network: shared.TestNetwork = None,
+    episodes: shared.Episodes = 10,
+    test_seed: shared.TestSeed = 16,
+    target: shared.Target = 0.9,
+    write: Annotated[Path | None, typer.Option(help="A Markdown page, figures beside it.")] = None,
+    title: Annotated[str, typer.Option(help="Of the page.")] = "Agent against opponents",
+    as_json: options.Json = False,
+) -> None:
+    """Trains agents, tunes opponents with as many episodes, judges all on the same unseen runs.
+
+    Speed-ups to the dense run's validation loss: interquartile means, stratified bootstrap
+    intervals, the probability that the agent is faster, its cost and when it has paid.
+    """
+    from contextlib import ExitStack
+
+    from analysis import agent_page, agent_study
+    from analysis.console import print_json, progress_bar, resumable, stdout
+    from rl import checkpoint
+
+    made = shared.world(env, network, task, device, slots, reward, recorded, 1 / 32)
+    test = shared.test_of(env, made, test_network, device, episodes, test_seed, target)
+    study = agent_study.Study(
+        made, test, algorithm, shared.pairs(settings), seeds, tuple(opponent or ()), blind, density
+    )
+    shared.prepare(made, runs, slots)
+    with resumable(f"the same command goes on, in {out}"), ExitStack() as stack:
+        bars: dict = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                stack.close()
+                bars[what] = stack.enter_context(progress_bar(what, total))
+            bars[what](done)
+
+        outcome = agent_study.run(study, out, tell)
+    first = checkpoint.load(out / "agent-0" / "agent.pt")
+    real = runs * len(made.problems) if env == "surrogate" else 0
+    cost = agent_study.learning_cost(first, real)
+    written = _write(study, outcome, out, write, title, cost, real) if write else []
+    if as_json:
+        print_json(
+            {
+                "command": "agent compare", **outcome.to_json(), "learning_dense_runs": cost,
+                "payback_runs": agent_study.payback(cost, _agent(outcome)), "written": written,
+            }
+        )  # fmt: skip
+        return
+    console = stdout()
+    agent_page.show(console, outcome, cost, real)
+    for path in written:
+        console.print(f"written: {path}", soft_wrap=True)
+
+
+def _agent(outcome) -> float:
+    return next(row.speed_up.point for row in outcome.rows() if row.name == outcome.agent.name)
+
+
+def _write(
+    study: Study, outcome, out: Path, page: Path, title: str, cost: float, real: int
+) -> list[Path]:
+    from analysis import agent_page, agent_plots, report
+    from rl import checkpoint
+
+    curves = [
+        checkpoint.load(out / f"agent-{seed}" / "agent.pt").curve for seed in range(study.seeds)
+    ]
+    figures = agent_plots.write_all(outcome, curves, page.parent, page.stem)
+    notes = []
+    if study.learn.kind == "surrogate":
+        from rl.recorded import fitted_error
+
+        notes = fitted_error(study.learn.problems, Path(study.learn.recording))
+    command = shlex.join(["nettime", *sys.argv[1:]])
+    text = agent_page.markdown(study, outcome, title, command, cost, real, figures, notes)
+    return [report.write(text, page), *figures]

@@ -1,0 +1,146 @@
+"""`nettime agent train` and `nettime agent eval`: Algorithm 1, its two halves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from analysis.commands import agent as shared
+from analysis.commands import options
+
+
+@shared.agent_app.command(
+    "train",
+    short_help="Learns a schedule; killed, the same command goes on.",
+    epilog=options.examples(
+        "nettime agent train --env whitebox --out runs/white",
+        "nettime agent train --env surrogate --network bert-1x16 -d wafer --out runs/wafer",
+        "nettime agent train --network bert-1x16 -d zen4 --set iterations=12 --out runs/zen4",
+        "nettime agent train --env whitebox --algorithm dqn --out runs/dqn",
+    ),
+)
+def train(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the agent.")],
+    env: shared.Kind = "training",
+    network: shared.Network = None,
+    task: shared.Task = "mlm",
+    device: shared.Device = None,
+    slots: shared.Slots = 32,
+    algorithm: shared.Algorithm = "ppo",
+    settings: shared.Set = None,
+    reward: shared.Reward = "log_ratio",
+    min_density: Annotated[float, typer.Option(help="Lower end of every layer's density.")] = 1
+    / 32,
+    recorded: shared.Recorded = Path("runs/recorded"),
+    runs: shared.Runs = 64,
+    seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Curves for it too.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Trains an agent on small networks. Writes agent.pt and curve.csv after each iteration.
+
+    Interrupted or killed, the same command goes on, to the bit as if nothing had happened.
+    """
+    from analysis.console import print_json, progress_bar, resumable, stdout
+    from rl import learn
+    from rl.algorithms import make_agent
+
+    made = shared.world(env, network, task, device, slots, reward, recorded, min_density)
+    given: dict[str, Any] = {**shared.pairs(settings), "seed": seed}
+    if made.kind == "surrogate":
+        given["hide"] = (*made.blind, *given.get("hide", ()))
+    total = make_agent(algorithm, **given).config.iterations
+    shared.prepare(made, runs, slots)
+    with resumable(f"the same command goes on, in {out}"), progress_bar("learning", total) as bar:
+        saved = learn.train(
+            out, made, algorithm, given, tensorboard=tensorboard,
+            report=lambda row: bar(int(row["iteration"]), f"return {row['return']:.3f}"),
+        )  # fmt: skip
+    last = saved.curve[-1]
+    if as_json:
+        found: dict[str, Any] = {
+            "command": "agent train", "agent": out / learn.CHECKPOINT, "curve": saved.curve,
+            "processor_s": saved.cost, "algorithm": saved.algorithm, "settings": saved.settings,
+        }  # fmt: skip
+        print_json(found)
+        return
+    stdout().print(
+        f"{saved.algorithm}: {len(saved.curve)} iterations, {saved.cost:.0f} s of one processor, "
+        f"return {last['return']:.3f} per episode\nwritten: {out / learn.CHECKPOINT}\n"
+        f"written: {out / learn.CURVE}",
+        soft_wrap=True,
+    )
+
+
+@shared.agent_app.command(
+    "eval",
+    short_help="Runs a frozen agent on unseen networks.",
+    epilog=options.examples(
+        "nettime agent eval runs/wafer/agent.pt --test-network bert-2x24 --episodes 10",
+        "nettime agent eval runs/white/agent.pt --json",
+    ),
+)
+def evaluate(
+    agent: Annotated[Path, typer.Argument(help="An agent.pt.", show_default=False)],
+    test_network: shared.TestNetwork = None,
+    device: shared.Device = None,
+    episodes: shared.Episodes = 10,
+    test_seed: shared.TestSeed = 16,
+    target: shared.Target = 0.9,
+    plot: Annotated[Path | None, typer.Option(help="Densities by layer: .svg, .png, .pdf.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """N episodes of the frozen agent: speed-up over dense training, density of each layer."""
+    import numpy as np
+
+    from analysis.agent import Contender
+    from analysis.console import print_json, stdout
+    from analysis.stats import stratified_bootstrap
+    from rl import checkpoint
+
+    saved = checkpoint.load(agent)
+    kind = "whitebox" if saved.world.kind == "whitebox" else "training"
+    test = shared.test_of(kind, saved.world, test_network, device, episodes, test_seed, target)
+    shared.prepare(test.world, 0, episodes)
+    policy = saved.restore()
+    played = test.run(lambda _, seen: policy.act(seen), saved.world.mode)
+    contender = Contender("agent", (played,))
+    interval = stratified_bootstrap(
+        [s.tolist() for s in contender.strata()], rng=np.random.default_rng(0)
+    )
+    low, high = densities(played.episodes)
+    if plot is not None:
+        from analysis import plots
+        from analysis.agent_plots import schedules
+
+        with plots.styled():
+            plots.save(schedules(played, "agent"), plot)
+    if as_json:
+        print_json(
+            {
+                "command": "agent eval", "speed_up": vars(interval), "speed_ups": played.speed_ups,
+                "groups": played.groups, "least_density": low, "most_density": high,
+                "switching": played.episodes.switching,
+            }
+        )  # fmt: skip
+        return
+    stdout().print(
+        f"{len(played.speed_ups)} episodes: speed-up (IQM) {interval.point:.3f}, 95 % "
+        f"{interval.low:.3f}–{interval.high:.3f}\ndensity of layers, least and most: "
+        + ", ".join(f"{a:.3g}–{b:.3g}" for a, b in zip(low, high, strict=True)),
+        soft_wrap=True,
+    )
+
+
+def densities(episodes: Any) -> tuple[list[float], list[float]]:
+    """Least and most density of each layer, over decisions and episodes in which it exists."""
+    low, high = [], []
+    for layer in range(episodes.live.shape[1]):
+        own = episodes.live[:, layer]
+        if own.any():
+            found = episodes.density[:, own, layer]
+            low.append(found.min().item())
+            high.append(found.max().item())
+    return low, high

@@ -1,0 +1,109 @@
+"""Training an agent so that it can be killed at any time and taken up again."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hwsim import InputError
+from rl import checkpoint
+from rl.algorithms import make_agent
+from rl.algorithms._base import Agent
+from rl.worlds import World
+from sparse_train._atomic import replacing
+
+CHECKPOINT, CURVE = "agent.pt", "curve.csv"
+
+
+def train(
+    out: Path, world: World, algorithm: str = "ppo", settings: dict[str, Any] | None = None, *,
+    every: int = 1, tensorboard: bool = False,
+    report: Callable[[dict[str, float]], None] = lambda _: None,
+) -> checkpoint.Saved:  # fmt: skip
+    """Trains an agent in `out`, or goes on with the one that is there.
+
+    Writes `agent.pt` after every `every` iterations and `curve.csv` with it.
+
+    Args:
+        settings: fields of the algorithm's configuration.
+        report: called with each iteration's row.
+
+    Raises:
+        InputError: `out` holds an agent of another world, algorithm or setting; or an iteration
+            failed: the checkpoint is then that of the iteration before.
+    """
+    path = out / CHECKPOINT
+    agent = make_agent(algorithm, **(settings or {}))
+    env = world.make(agent.config.seed)
+    curve: list[dict[str, float]] = []
+    spent = 0.0
+    if path.exists():
+        saved = checkpoint.load(path)
+        _check_same(path, saved, agent, world)
+        agent.load_state_dict(saved.agent)
+        env.load_state_dict(saved.env)
+        curve, spent = list(saved.curve), saved.cost
+    began = time.process_time() - spent
+    writer = _writer(out, curve) if tensorboard else None
+
+    def told(row: dict[str, float]) -> None:
+        curve.append(row)
+        if agent.iteration % every == 0 or agent.iteration == agent.config.iterations:
+            checkpoint.save(path, agent, world, env, curve, time.process_time() - began)
+            _write_curve(out / CURVE, curve)
+        if writer is not None:
+            _add(writer, row)
+        report(row)
+
+    try:
+        # The stream of an iteration is kept by the agent only once its report has returned, so
+        # the file is written by the loop itself, between two iterations.
+        while agent.iteration < agent.config.iterations:
+            rows: list[dict[str, float]] = []
+            agent.train(env, report=rows.append, stop_after=agent.iteration + 1)
+            told(rows[0])
+    finally:
+        if writer is not None:
+            writer.close()
+    return checkpoint.load(path)
+
+
+def _check_same(path: Path, saved: checkpoint.Saved, agent: Agent[Any], world: World) -> None:
+    asked = {"algorithm": agent.name, **dataclasses.asdict(agent.config)}
+    there = {"algorithm": saved.algorithm, **saved.settings}
+    asked |= dataclasses.asdict(world)
+    there |= dataclasses.asdict(saved.world)
+    for name, value in asked.items():
+        if there.get(name) != value:
+            raise InputError(
+                f"{path}: {name} of the agent there is {there.get(name)!r}, asked is {value!r}; "
+                "allowed is the same, or another folder"
+            )
+
+
+def _write_curve(path: Path, curve: list[dict[str, float]]) -> None:
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.DictWriter(file, list(curve[0]))
+        rows.writeheader()
+        rows.writerows(curve)
+
+
+def _writer(out: Path, curve: list[dict[str, float]]) -> Any:
+    """A TensorBoard writer that goes on after `curve`."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError(
+            "--tensorboard: it is not installed; allowed after pip install 'nettime[tensorboard]'"
+        ) from None
+    return SummaryWriter(str(out / "tensorboard"), purge_step=len(curve) + 1)
+
+
+def _add(writer: Any, row: dict[str, float]) -> None:
+    for name, value in row.items():
+        if name != "iteration":
+            writer.add_scalar(name, value, int(row["iteration"]))

@@ -1,0 +1,117 @@
+"""What an agent learns or is judged in, as one record that a file can hold."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hwsim import InputError
+from hwsim.registry import unknown
+from rl.batched import WhiteBoxEnv
+from rl.interface import MODES, ScheduleEnv
+from rl.training import SparseTrainingEnv
+from rl.training_config import TrainingConfig
+from rl.whitebox import WhiteBoxConfig
+
+KINDS = ("training", "surrogate", "whitebox")
+
+
+@dataclass(frozen=True)
+class World:
+    """An environment's settings.
+
+    Attributes:
+        kind: "training" trains networks, "surrogate" is the white box fitted to recorded runs of
+            `problems`, "whitebox" draws formulas.
+        slots: episodes side by side.
+        problems, devices, targets, seeds: see `rl.training_config.TrainingConfig`; targets only
+            for "training".
+        recording: folder of the surrogate's recordings.
+        layers: fewest and most layers of a white-box network.
+        reward: a name in `rl.rewards`.
+        mode, factor, min_density, budget: see `rl.interface` and the configurations.
+        decisions: of a dense run, white box and surrogate.
+    """
+
+    kind: str = "training"
+    slots: int = 32
+    problems: tuple[tuple[str, str], ...] = (("bert-1x16", "mlm"), ("bert-1x24", "mlm"))
+    devices: tuple[str, ...] = ("wafer",)
+    targets: tuple[float, float] = (0.7, 1.0)
+    seeds: tuple[int, int] = (0, 16)
+    recording: str = ""
+    layers: tuple[int, int] = (3, 6)
+    reward: str = "log_ratio"
+    mode: str = "step"
+    factor: float = 0.5
+    min_density: float = 1 / 32
+    budget: float = 2.5
+    decisions: int = 24
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(unknown("kind of environment", self.kind, KINDS))
+        if self.mode not in MODES:
+            raise InputError(unknown("action mode", self.mode, MODES))
+        if self.slots < 1:
+            raise InputError(f"slots: value is {self.slots}; allowed is at least 1")
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> World:
+        """The record that `dataclasses.asdict` and JSON made of one."""
+        valid = tuple(f.name for f in dataclasses.fields(cls))
+        for name in content:
+            if name not in valid:
+                raise InputError(unknown("setting of the environment", name, valid))
+        return cls(**{name: _tuples(value) for name, value in content.items()})
+
+    def training(self, **changes: Any) -> TrainingConfig:
+        """The rules of real training."""
+        given: dict[str, Any] = {
+            "problems": self.problems, "devices": self.devices, "targets": self.targets,
+            "seeds": self.seeds, "budget": self.budget, "mode": self.mode, "factor": self.factor,
+            "min_density": self.min_density,
+        }  # fmt: skip
+        return TrainingConfig(**{**given, **changes})
+
+    def formula(self) -> WhiteBoxConfig:
+        """The rules of the white box."""
+        return WhiteBoxConfig(
+            layers=self.layers, decisions=self.decisions, budget=self.budget, factor=self.factor,
+            min_density=self.min_density,
+        )  # fmt: skip
+
+    def make(self, seed: int) -> ScheduleEnv:
+        """The environment, with its own random stream."""
+        if self.kind == "training":
+            return SparseTrainingEnv(self.training(), self.slots, reward=self.reward, seed=seed)
+        if self.kind == "whitebox":
+            return WhiteBoxEnv(
+                self.formula(), self.slots, reward=self.reward, mode=self.mode, seed=seed
+            )
+        from rl.recorded import source
+
+        draw, width = source(self.problems, self.devices, Path(self.recording))
+        return WhiteBoxEnv(
+            self.formula(), self.slots, reward=self.reward, mode=self.mode, seed=seed,
+            source=draw, width=max(width, self.layers[1]),
+        )  # fmt: skip
+
+    @property
+    def blind(self) -> tuple[str, ...]:
+        """Features that mean nothing here and must be hidden from what is to leave it."""
+        if self.kind == "training":
+            return ()
+        return (
+            "log_gradient", "log_gradient_to_mean", "activation_mean", "log_activation_variance",
+            "loss_gap",
+        )  # fmt: skip
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(_tuples(v) for v in value)
+    return value
