@@ -78,5 +78,6 @@ def _waits(line: Timeline) -> str:
     busy = sum(s.end_s - s.start_s for s in line.segments if s.kind == "compute") / whole
     text = f"Arrays work {units.percent(min(busy, 1.0))} of the time"
     waits = sorted(line.waiting().items(), key=lambda item: -item[1])
-    told = [f"{units.percent(min(s / whole, 1.0))} for {cause}" for cause, s in waits if s]
+    named = [("filling" if cause == "fill" else cause, s / whole) for cause, s in waits if s]
+    told = [f"{units.percent(min(share, 1.0))} for {cause}" for cause, share in named]
     return f"{text} and wait {', '.join(told)}." if told else f"{text}."
