@@ -6,8 +6,9 @@ Prints three things: one BERT FFN GEMM (128×3072×768 on a 32×32 weight-statio
 SCALE-Sim and by `systolic`, with the cycles of both; estimates a second of a BERT-base training
 step (72 linears, 8×128 tokens, three phases) per device, with all masks fresh and with masks
 cached, by the clock and by CPU time, which other work on the machine spoils less; and the memory
-that such an estimate takes above the masks. SCALE-Sim takes about two minutes and runs in an environment of its own, made under the user's cache folder (it needs numpy
-below 2.4); where that cannot be made it is skipped and the reason printed.
+that such an estimate takes above the masks. SCALE-Sim takes about two minutes and runs in an
+environment of its own, made under the user's cache folder (it needs numpy below 2.4); where that
+cannot be made it is skipped and the reason printed.
 """
 
 from __future__ import annotations
