@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from hwsim import InputError, Mask
 from hwsim import patterns as definitions
+from sparse_train import sparsify
 from sparse_train.patterns import PATTERNS, projection
 from sparse_train.patterns.block import Block
 from sparse_train.patterns.n_m import NM
 from sparse_train.patterns.transposable_n_m import TransposableNM
+from sparse_train.testing import OPTIMIZERS, check_invariants, small_model, train_step
 
 DATA = json.loads((Path(__file__).parent.parent / "data" / "patterns.json").read_text())
 SPECS = (
@@ -229,3 +231,37 @@ def test_patterns_that_do_not_exist_are_refused(text):
     for make in (projection, definitions.pattern):
         with pytest.raises(InputError, match="pattern"):
             make(text)
+
+
+def test_neurons_are_permuted_into_groups_that_want_the_same_inputs_every_so_many_updates():
+    pattern = projection("group:2,3")
+    # Neighbours share inputs; the large weights of rows 0 and 2, and of 1 and 3, lie together.
+    mask = pattern.project(np.ones((4, 4), np.float32), 8)
+    weights = np.array([[9, 8, 0, 0], [0, 0, 9, 8], [7, 9, 0, 0], [0, 0, 8, 9]], np.float32)
+    for update in (0, 1, 2, 4):
+        assert pattern.rearranged(weights, mask, 8, update) is mask
+    assert np.array_equal(pattern.rearranged(weights, mask, 8, 3), weights > 0)
+    assert projection("group:2").rearranged(weights, mask, 8, 3) is mask
+
+
+@pytest.mark.parametrize("algorithm", ["set", "rigl", "magnitude_random"])
+def test_an_update_that_permutes_groups_starts_new_weights_at_zero_and_keeps_the_budget(algorithm):
+    def trained(pattern):
+        model = small_model()
+        optimizer = OPTIMIZERS["adamw"](model.parameters())
+        sparsifier = sparsify(
+            model, optimizer, algorithm, 0.4, pattern, schedule="constant", update_interval=2,
+            total_steps=20,
+        )  # fmt: skip
+        for step in range(4):
+            before = {n: m.array for n, m in sparsifier.masks().items()}
+            train_step(model, optimizer, sparsifier, step)
+            check_invariants(sparsifier, optimizer)
+            for name, layer in sparsifier.layers.items():
+                grown = sparsifier.masks()[name].array & ~before[name]
+                assert not layer.array(layer.parameter)[grown].any()
+        return sparsifier.masks()
+
+    kept, permuted = trained("group:3"), trained("group:3,1")
+    assert kept != permuted
+    assert {n: m.nnz for n, m in kept.items()} == {n: m.nnz for n, m in permuted.items()}
