@@ -96,7 +96,10 @@ class Systolic(Accelerator):
         reason = self._why_not(op)
         if not reason:
             return self._price(op, compressed=False), self._price(op, compressed=True)
-        rejected = Estimate.illegal(f"{self.sparsity_n}:{self.sparsity_m}", reason)
+        rejected = self._known.get(reason)  # there are few reasons, and many ops
+        if rejected is None:
+            kernel = f"{self.sparsity_n}:{self.sparsity_m}"
+            rejected = self._known[reason] = Estimate.illegal(kernel, reason)
         return self._price(op, compressed=False, rejected=(rejected,)), rejected
 
     def _ranked(self, op: Op) -> tuple[Estimate, ...]:
@@ -176,10 +179,16 @@ class Systolic(Accelerator):
         if op.phase == "grad_weight":
             return "its operands are dense; the mask is on its output"
         axis = 1 if op.phase == "forward" else 0
-        if not op.mask.satisfies(NM(self.sparsity_n, self.sparsity_m, axis)):
+        if not op.mask.satisfies(self._pattern(axis)):
             along = "rows" if axis else "columns"
             return f"mask is not {self.sparsity_n}:{self.sparsity_m} along its {along}"
         return ""
+
+    def _pattern(self, axis: int) -> NM:
+        known = self._known.get(("pattern", axis))
+        if known is None:
+            known = self._known["pattern", axis] = NM(self.sparsity_n, self.sparsity_m, axis)
+        return known
 
     def _arguments(self, op: Op, compressed: bool) -> tuple[Any, ...]:
         from hwsim.devices import _folds
