@@ -10,6 +10,7 @@ reason is printed.
 from __future__ import annotations
 
 import argparse
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -131,17 +132,19 @@ def masked_step(rounds: int) -> None:
     def dense() -> None:
         step(twin, optimizers["dense"])
 
-    # Processor time: on a shared machine the clock on the wall tells of others' work.
-    spent = {"dense": float("inf"), "masked": float("inf")}
-    for _ in range(rounds):
-        for name, call in (("dense", dense), ("masked", masked)):
+    # Processor time, in pairs: on a shared machine the clock on the wall tells of others' work.
+    spent: dict[str, list[float]] = {"dense": [], "masked": []}
+    for number in range(rounds):
+        pair = [("dense", dense), ("masked", masked)]
+        for name, call in pair if number % 2 else reversed(pair):
             start = time.process_time()
             call()
-            spent[name] = min(spent[name], time.process_time() - start)
-    share = spent["masked"] / spent["dense"] - 1
+            spent[name].append(time.process_time() - start)
+    ratios = [b / a - 1 for a, b in zip(spent["dense"], spent["masked"], strict=True)]
     print(
-        f"step at 1,024 tokens, processor time: dense {spent['dense']:.3f} s, "
-        f"masked {spent['masked']:.3f} s, {share:+.1%}"
+        f"step at 1,024 tokens, processor time: dense {min(spent['dense']):.3f} s, masked "
+        f"{min(spent['masked']):.3f} s; over dense {statistics.median(ratios):+.1%} "
+        f"(median of {rounds} pairs, {min(ratios):+.1%} to {max(ratios):+.1%})"
     )
 
 
@@ -155,4 +158,4 @@ if __name__ == "__main__":
     ours = update(given.rounds)
     if given.others:
         others(ours, min(given.rounds, 2), given.threads)
-    masked_step(given.rounds)
+    masked_step(3 * given.rounds)

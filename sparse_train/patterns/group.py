@@ -45,7 +45,9 @@ class Group(Projection):
     ) -> np.ndarray:
         if self.every == 0 or update == 0 or update % self.every or budget == 0:
             return mask
-        return self.regroup(np.abs(weights), budget)
+        # All inputs that a neuron has now are its group's; the larger half of them is its own.
+        own = max(1, self.fan_in(mask.shape, budget) // 2)
+        return self.regroup(np.abs(weights), budget, inputs=own)
 
     def fan_in(self, shape: tuple[int, int], budget: int) -> int:
         return max(budget // shape[0], int(budget > 0))
@@ -66,15 +68,15 @@ class Group(Projection):
     def fill(self, scores: np.ndarray, kept: np.ndarray, budget: int) -> np.ndarray:
         return self._filled(scores, kept, budget, self._groups(kept))
 
-    def regroup(self, scores: np.ndarray, budget: int) -> np.ndarray:
+    def regroup(self, scores: np.ndarray, budget: int, *, inputs: int | None = None) -> np.ndarray:
         """A new mask whose groups are neurons with many of their best inputs in common.
 
         Greedy: the first neuron left takes the `size` − 1 others whose best inputs overlap most
-        with its own, as many inputs as the fan-in.
+        with its own. `inputs` of each neuron are compared, by default as many as the fan-in.
         """
         check_finite(scores)
         n_out = scores.shape[0]
-        k = self.fan_in(scores.shape, budget)
+        k = self.fan_in(scores.shape, budget) if inputs is None else inputs
         everything = np.ones(scores.shape, dtype=bool)
         best = _per_group(scores, everything, k).astype(np.float32)
         overlap = best @ best.T
