@@ -65,6 +65,9 @@ class Cpu(Device):
     attention_share: float = parameter(
         "1", "share of the dense rate that attention's products reach", above=0.0, at_most=1.0
     )
+    element_s: float = parameter(
+        "s", "seconds per operation on an element: exp, erf, root and product alike", at_least=0.0
+    )
     spread: Mapping[str, float] = parameter(
         "1", "relative error of a kernel's estimate, 90 % of cases", at_least=0.0, by_dtype=True
     )
@@ -89,8 +92,10 @@ class Cpu(Device):
         if op.kind == "mask_update":
             count = terms("select", "update", 1, 1, max(1, op.dense_flops // 2), 0)
             return (self._priced(op, "select", count),)
-        moved = op.activation_bytes + op.weight_bytes
-        return (self._priced(op, "stream", stream_terms(moved)),)
+        moved = self._priced(op, "stream", stream_terms(op.activation_bytes + op.weight_bytes))
+        if op.kind == "optimizer":
+            return (moved,)
+        return (self._longer(moved, op.flops * self.element_s),)
 
     def roofline(self, op: Op) -> float:
         """Active arithmetic at the vector units' peak, bytes at the nearest cache's speed.
@@ -134,12 +139,17 @@ class Cpu(Device):
         n, k = op.weight_shape or (1, 1)
         packing = self._priced(op, "repack", terms("repack", "update", 1, n, k, op.nnz))
         upkeep = self._priced(op, "stream", stream_terms(_UPKEEP_BYTES * n * k))
+        return self._longer(packing, upkeep.seconds)
+
+    def _longer(self, estimate: Estimate, seconds: float) -> Estimate:
+        """The estimate with seconds added, and its interval in proportion."""
+        share = 1.0 + seconds / estimate.seconds if estimate.seconds else 1.0
         return replace(
-            packing,
-            seconds=packing.seconds + upkeep.seconds,
-            low_s=packing.low_s + upkeep.low_s,
-            high_s=packing.high_s + upkeep.high_s,
-            cycles=packing.cycles + upkeep.cycles,
+            estimate,
+            seconds=estimate.seconds * share,
+            low_s=estimate.low_s * share,
+            high_s=estimate.high_s * share,
+            cycles=estimate.cycles * share,
             by_bound={},
             by_kernel={},
         )

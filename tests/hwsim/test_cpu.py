@@ -122,6 +122,14 @@ def test_attention_runs_at_its_share_of_the_dense_rate():
     assert half.seconds == pytest.approx(2 * whole.seconds)
 
 
+def test_operations_on_elements_add_to_the_time_of_their_bytes():
+    op = Op("elementwise", "forward", "a", activation_bytes=1 << 20, dense_flops=1 << 20)
+    device = load_device("zen3")
+    bytes_alone = load_device("zen3", element_s=0.0).estimate(op).seconds
+    added = device.estimate(op).seconds - bytes_alone
+    assert added == pytest.approx(op.flops * 1.8e-10)
+
+
 def test_a_whole_step_is_priced():
     device = load_device("zen3")
     ops = [
