@@ -10,7 +10,6 @@ or within 5 % of it. Times are the fastest samples: a busy machine disturbs medi
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from pathlib import Path
 
@@ -21,8 +20,6 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="where the specification goes")
     parser.add_argument("--records", type=Path, help="where the records go, JSON Lines")
     options = parser.parse_args()
-    for library in ("OMP", "OPENBLAS", "MKL"):
-        os.environ[f"{library}_NUM_THREADS"] = str(options.threads)
     run(options)
 
 
@@ -39,10 +36,7 @@ def run(options: argparse.Namespace) -> None:
     start = time.perf_counter()
     found, seen = calibration.calibrate_machine(threads=options.threads, rng=rng)
     print(f"calibrated in {time.perf_counter() - start:.0f} s from {len(seen)} records")
-    unseen = calibration.measure_cpu(
-        calibration.UNSEEN_SHAPES, calibration.UNSEEN_BATCHES, calibration.UNSEEN_DENSITIES,
-        threads=options.threads, passes=4, rng=rng,
-    )  # fmt: skip
+    unseen = calibration.measure_unseen(threads=options.threads, passes=4, rng=rng)
     path = options.write or Path(tempfile.mkdtemp()) / "cpu.toml"
     path.write_text(found.text, encoding="utf-8")
     if options.records:

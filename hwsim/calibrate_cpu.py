@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from hwsim.calibrate import Calibration
 from hwsim.cpu_fit import error_rows, fit_cpu, specification
@@ -45,16 +46,17 @@ def measure_cpu(
 ) -> list[Measurement]:
     """Times every kernel on random masks; one record per kernel, phase and size.
 
-    BLAS uses as many threads as its library is set to: set OPENBLAS_NUM_THREADS to `threads`
-    before Python starts. One thread is timed by its own processor time, which other processes
-    disturb least; several by the wall clock. All is timed `passes` times, a minute apart, and the
-    fastest record is kept: what disturbs a machine lasts longer than a few rounds.
+    BLAS uses `threads` threads too. One thread is timed by its own processor time, which other
+    processes disturb least; several by the wall clock. All is timed `passes` times, a minute
+    apart, and the fastest record is kept: what disturbs a machine lasts longer than a few rounds.
     """
     seed = int(rng.integers(1 << 63))
     kept: dict[tuple, Measurement] = {}
     for _ in range(passes):
         again = np.random.default_rng(seed)
-        for r in _measured(shapes, batches, densities, threads, again, progress):
+        with threadpool_limits(threads, user_api="blas"):
+            records = _measured(shapes, batches, densities, threads, again, progress)
+        for r in records:
             at = (r.kernel, r.phase, r.shape, r.mask_digest)
             if at not in kept or r.min_s < kept[at].min_s:
                 kept[at] = r
@@ -190,3 +192,12 @@ def calibrate_machine(
     fit = fit_cpu(records)
     text = specification(fit, records, clock_hz=clock_hz())
     return Calibration(text, error_rows(records, fit, rng), {}), records
+
+
+def measure_unseen(
+    *, threads: int = 1, passes: int = PASSES, rng: np.random.Generator
+) -> list[Measurement]:
+    """Records of shapes, batches and densities that `calibrate_machine` does not fit to."""
+    return measure_cpu(
+        UNSEEN_SHAPES, UNSEEN_BATCHES, UNSEEN_DENSITIES, threads=threads, passes=passes, rng=rng
+    )

@@ -85,15 +85,16 @@ class CrossCheck:
         both = self.speed_ups(kernel)
         return float(kendalltau(both[:, 0], both[:, 1])[0]) if len(both) > 1 else float("nan")
 
-    def fastest_hit_rate(self) -> float:
-        """How often the kernel estimated fastest is the one measured fastest, where there is a
-        choice; NaN where there is none."""
-        hits = [
-            min(group.values(), key=lambda p: p.estimated_s)
-            is min(group.values(), key=lambda p: p.record.median_s)
-            for group in self._groups()
-            if len(group) > 1
-        ]
+    def fastest_hit_rate(self, slack: float = 0.0) -> float:
+        """How often the kernel estimated fastest is measured fastest, or within `slack` of it.
+
+        Where there is a choice; NaN where there is none.
+        """
+        hits = []
+        for group in (group for group in self._groups() if len(group) > 1):
+            chosen = min(group.values(), key=lambda p: p.estimated_s).record
+            best_s = min(p.record.median_s for p in group.values())
+            hits.append(chosen.median_s <= best_s * (1.0 + slack))
         return float(np.mean(hits)) if hits else float("nan")
 
     def rows(self) -> list[dict[str, Any]]:

@@ -56,6 +56,7 @@ def test_crosscheck_prints_tables_of_80_columns(nettime, records):
         (["calibrate", "gpu", "--out", "x.toml"], "both --records FILE and --data-sheet"),
         (["calibrate", "cpu", "--out", "x.toml", "--records", "r"], "times this machine"),
         (["crosscheck", "-d", "a100", "--records", "none.jsonl"], "No such file"),
+        (["crosscheck", "-d", "a100"], "--records: none given; allowed without it is a cpu"),
         (["crosscheck", "-d", "a100", "--records", "x", "--worst", "-1"], "--worst: value is -1"),
     ],
 )

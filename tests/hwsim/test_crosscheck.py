@@ -55,6 +55,7 @@ def test_errors_speed_ups_and_hits_are_those_worked_out_by_hand():
 def test_the_fastest_kernel_is_hit_where_the_measured_one_was_estimated_fastest():
     check = crosscheck(Fixed(name="fixed"), FOUR[2:])
     assert check.fastest_hit_rate() == 0.5
+    assert check.fastest_hit_rate(slack=10.0) == 1.0
     alone = crosscheck(Fixed(name="fixed"), FOUR[:1])
     assert np.isnan(alone.fastest_hit_rate()) and np.isnan(alone.speed_up_tau())
 
