@@ -124,7 +124,7 @@ class LeavesThePattern(Set):
     def update(self, view, state):
         masks = {n: m.copy() for n, m in super().update(view, state).masks.items()}
         for mask in masks.values():
-            if mask.any() and not mask.all():
+            if mask.any() and not mask.all() and view.drop_fraction > 0:
                 flat = mask.reshape(-1)
                 flat[np.flatnonzero(~flat)[0]], flat[np.flatnonzero(flat)[-1]] = True, False
         return Outcome(masks, state)
@@ -206,7 +206,7 @@ class UnevenFanIn(SRigL):
     ("double", "pattern", "law"),
     [
         (LosesOne(), None, "units active; the budget is"),
-        (LosesOneOfTheTotal(), None, "active weights in all; the budgets are|the budget is"),
+        (LosesOneOfTheTotal(), None, "in all; the budgets are|the budget is|nothing to drop"),
         (SortsBooleans(), None, "largest weights"),
         (DropsTheLargest(), None, "largest weights"),
         (WritesToItsInput(), None, "writes to its input"),
