@@ -69,9 +69,9 @@ def main() -> None:
     rng = np.random.default_rng(0)
 
     weights, gradients, mask, n_drop = layer(rng, (3072, 768))
-    as_torch = [torch.from_numpy(a) for a in (weights, gradients, mask)]
+    w, g, m = (torch.from_numpy(a) for a in (weights, gradients, mask))
     ours = drop_grow_mask(weights, gradients, mask, n_drop)
-    assert np.array_equal(ours, torch_drop_grow(*as_torch, n_drop).numpy()), "results differ"
+    assert np.array_equal(ours, torch_drop_grow(w, g, m, n_drop).numpy()), "results differ"
     nnz = int(mask.sum())
     variants = {
         "drop_grow_mask": lambda: drop_grow_mask(
@@ -80,9 +80,9 @@ def main() -> None:
         "drop_grow_mask, one thread": lambda: drop_grow_mask(
             weights, gradients, mask, n_drop, threads=1
         ),
-        "drop and grow with torch.topk": lambda: torch_drop_grow(*as_torch, n_drop),
+        "drop and grow with torch.topk": lambda: torch_drop_grow(w, g, m, n_drop),
         "top_k_mask": lambda: top_k_mask(gradients, nnz, threads=options.threads),
-        "torch.topk": lambda: as_torch[1].view(-1).topk(nnz, sorted=False),
+        "torch.topk": lambda: g.view(-1).topk(nnz, sorted=False),
     }
     show(f"3072×768 at 90 %, {options.threads} threads", timed(variants, options.rounds))
 
