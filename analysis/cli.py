@@ -20,6 +20,7 @@ from analysis.commands import (
     measure,
     memory,
     report,
+    tasks,
     train,
 )
 from analysis.console import Interrupted
@@ -36,7 +37,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    estimate, train, agent, compare, devices, measure, memory, calibrate, crosscheck, report, demo,
+    estimate, train, compare, agent, tasks, devices, measure, memory, calibrate, crosscheck, report,
+    demo,
 ):  # fmt: skip
     module.register(app)
 

@@ -27,9 +27,17 @@ def narrower(config: TrainConfig, task: Prepared, density: float) -> dict[str, A
     Raises:
         InputError: the task's models have no width.
     """
+    step, masked = _step(config, task, dict(config.model_options))
+    return narrower_at(config, task, step.dense_flops - (1 - density) * masked)
+
+
+def narrower_at(config: TrainConfig, task: Prepared, target: float) -> dict[str, Any]:
+    """Model options of the dense model whose step is nearest to `target` FLOPs.
+
+    Raises:
+        InputError: the task's models have no width.
+    """
     full = dict(config.model_options)
-    step, masked = _step(config, task, full)
-    target = step.dense_flops - (1 - density) * masked
     low, high = 1, _STEPS  # The narrowest that costs at least the target lies between them.
     tried: dict[int, tuple[float, dict[str, Any]]] = {}
 

@@ -52,14 +52,14 @@ def named(name: str, batch_size: int, sequence_length: int, dtype: str | None = 
     return replace(made, narrowed=narrow)
 
 
-def of(name: str, model: Any, batch: Any, dtype: str | None = None) -> Subject:
-    """A torch module and what it is called with."""
+def of(name: str, model: Any, batch: Any, dtype: str | None = None, layers: Any = None) -> Subject:
+    """A torch module and what it is called with; `layers` as in `sparsify`."""
     from sparse_train._layers import select_layers
 
     step = _step(model, batch, dtype)
-    layers = select_layers(model, None, None).layers
+    chosen = select_layers(model, layers, None).layers
     # A layer that the batch never reaches costs nothing, with a mask or without.
-    shapes = {one.name: one.weight_shape for one in layers if one.name in step.layers}
+    shapes = {one.name: one.weight_shape for one in chosen if one.name in step.layers}
     return Subject(name, step, shapes, sum(p.numel() for p in model.parameters()))
 
 
@@ -95,6 +95,31 @@ def _step(model: Any, batch: Any, dtype: str | None) -> Workload:
     return Workload(
         tuple(replace(op, dtype=dtype) if op.kind in PRODUCTS else op for op in step.ops), step.name
     )
+
+
+def of_task(task: str, batch_size: int, dtype: str | None = None) -> Subject:
+    """The training step of a task's own model on the task's own data."""
+    from analysis.narrower import narrower_at
+    from sparse_train.config import TrainConfig
+    from sparse_train.tasks import make_task
+    from sparse_train.trainer import private_randomness
+
+    config = TrainConfig(task=task, batch_size=batch_size)
+    prepared = make_task(task, {}).prepare()
+
+    def model_of(options: Mapping[str, Any]) -> Any:
+        with private_randomness(0):
+            return prepared.priced_model(prepared.build_model(config.model, config.preset, options))
+
+    batch = prepared.batch(1, batch_size, config.seed)
+    made = of(f"task {task}", model_of({}), batch, dtype, config.layers)
+
+    def narrowed(flops: int) -> tuple[str, Workload]:
+        options = narrower_at(config, prepared, flops)
+        return "narrower, dense", _step(model_of(options), batch, dtype)
+
+    has_width = prepared.narrowed(config.model, config.preset, {}, 0.5) is not None
+    return replace(made, narrowed=narrowed) if has_width else made
 
 
 def user_made(reference: str, dtype: str | None = None) -> Subject:

@@ -60,6 +60,9 @@ def estimate(
         str | None,
         typer.Option(help="Your own: module:function, a function returning (model, batch)."),
     ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="A task of nettime tasks: its own model on its own data.")
+    ] = None,
     density: Annotated[
         float | None, typer.Option(help="Active share of the masked weights; default 0.1.")
     ] = None,
@@ -111,7 +114,7 @@ def estimate(
     an algorithm that moves its masks the share of an update in every step. Beside it stands the
     dense step, and for our own models a narrower dense one of the same arithmetic.
     """
-    _exclusive(name, model, density, sparsity, sweep)
+    _exclusive((name, model, task), density, sparsity, sweep)
     options.chosen("--by", by, GROUPINGS)
     devices = options.load_devices(device)
     setting = _setting(pattern, distribution, algorithm, update_interval, seed)
@@ -126,11 +129,12 @@ def estimate(
 
     if dtype is not None:
         dtype = subject.DTYPES[options.chosen("--dtype", dtype, tuple(subject.DTYPES))]
-    what = (
-        subject.user_made(model, dtype)
-        if model is not None
-        else subject.named(str(name), batch_size, sequence_length, dtype)
-    )
+    if model is not None:
+        what = subject.user_made(model, dtype)
+    elif task is not None:
+        what = subject.of_task(task, batch_size, dtype)
+    else:
+        what = subject.named(str(name), batch_size, sequence_length, dtype)
     if sweep:
         return _sweep(what, devices, densities, setting, plot, as_json)
     if explain is not None:
@@ -144,11 +148,13 @@ def estimate(
 
 
 def _exclusive(
-    name: str | None, model: str | None, density: float | None, sparsity: float | None,
+    sources: Sequence[str | None], density: float | None, sparsity: float | None,
     sweep: str | None,
 ) -> None:  # fmt: skip
-    if (name is None) == (model is None):
-        raise InputError("model: give a name, like bert-base, or --model module:function")
+    if sum(source is not None for source in sources) != 1:
+        raise InputError(
+            "model: give one of a name, like bert-base, --model module:function, or --task name"
+        )
     given = [
         option
         for option, value in (("--density", density), ("--sparsity", sparsity), ("--sweep", sweep))

@@ -1,0 +1,42 @@
+"""`nettime tasks`, and every task through `nettime estimate`."""
+
+import json
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from analysis.cli import app
+from sparse_train.tasks import TASKS
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, words)
+
+
+def test_every_task_is_listed_with_its_model_metric_and_options():
+    found = json.loads(run("tasks", "--json").stdout)["tasks"]
+    assert [task["name"] for task in found] == list(TASKS.names())
+    for task in found:
+        assert all(task[key] for key in ("what", "model", "metric", "options"))
+
+
+def test_the_table_fits_80_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = run("tasks").stdout
+    assert max(len(line) for line in text.splitlines()) <= 80
+    for name in TASKS.names():
+        assert name in text
+
+
+@pytest.mark.parametrize("task", ["images", "continual", "recommendation"])
+def test_a_task_is_priced_on_its_own_model_and_data(task):
+    words = ("estimate", "--task", task, "--density", "0.2", "--device", "ideal", "--json")
+    found = json.loads(run(*words).stdout)
+    assert task in json.dumps(found)
+
+
+def test_only_one_model_at_a_time():
+    result = run("estimate", "bert-tiny", "--task", "images")
+    assert result.exit_code != 0
+    assert "give one of" in str(result.exception)
