@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 
@@ -27,35 +29,40 @@ def directions(mask: np.ndarray) -> tuple[bool, bool]:
     """
     if mask.shape[1] % 8:
         return _rows(mask), _columns(mask)
-    return _words(mask.reshape(-1).view(np.uint64), mask.shape[0], mask.shape[1] // 8)
+    words = mask.reshape(-1).view(np.uint64)
+    return _words(words.reshape(mask.shape[0], mask.shape[1] // 8))
 
 
 @numba.njit(cache=True, nogil=True)
-def _words(words: np.ndarray, rows: int, width: int) -> tuple[bool, bool]:
+def _words(words: np.ndarray) -> tuple[bool, bool]:
     """Eight entries at a time, four rows at a time, until both answers are no."""
     along_inputs, along_outputs = True, True
-    for first in range(0, rows, 4):
-        last = min(first + 4, rows)
-        wide, high = _ZERO, _ZERO
-        if last - first == 4:
-            for c in range(width):
-                at = first * width + c
-                a, b = words[at], words[at + width]
-                d, e = words[at + 2 * width], words[at + 3 * width]
-                high |= (a + b + d + e + _ABOVE_TWO) & _TOP_BITS
-                wide |= _quads(a) | _quads(b) | _quads(d) | _quads(e)
-        else:
-            for c in range(width):
-                total = _ZERO
-                for r in range(first, last):
-                    total += words[r * width + c]
-                    wide |= _quads(words[r * width + c])
-                high |= (total + _ABOVE_TWO) & _TOP_BITS
+    rows = words.shape[0]
+    whole = rows // 4 * 4
+    for first in range(0, whole, 4):
+        # A row of its own each: the compiler then knows the index and can take many words at once.
+        wide, high = _four(words[first], words[first + 1], words[first + 2], words[first + 3])
         along_inputs = along_inputs and wide == _ZERO
         along_outputs = along_outputs and high == _ZERO
         if not along_inputs and not along_outputs:
-            break
+            return False, False
+    for c in range(words.shape[1]):
+        total = _ZERO
+        for r in range(whole, rows):
+            total += words[r, c]
+            along_inputs = along_inputs and _quads(words[r, c]) == _ZERO
+        along_outputs = along_outputs and (total + _ABOVE_TWO) & _TOP_BITS == _ZERO
     return along_inputs, along_outputs
+
+
+@numba.njit(cache=True, nogil=True)
+def _four(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> tuple[Any, Any]:
+    """Not zero where four of a row, and where four of a column, have more than two ones."""
+    wide, high = _ZERO, _ZERO
+    for i in range(len(a)):
+        high |= (a[i] + b[i] + c[i] + d[i] + _ABOVE_TWO) & _TOP_BITS
+        wide |= _quads(a[i]) | _quads(b[i]) | _quads(c[i]) | _quads(d[i])
+    return wide, high
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

@@ -75,6 +75,13 @@ class Facts:
             return self._known("columns", lambda: counts_of(self.mask.col_nnz))
         return self._known("rows", lambda: counts_of(self.mask.row_nnz))
 
+    def key(self, phase: str) -> tuple:
+        """All of the above: masks of equal keys and sizes have equal prices in this phase."""
+        return (
+            self.mask.nnz, self._known("two_four", self._two_four), self.block_side,
+            self.counts(phase),
+        )  # fmt: skip
+
     def _two_four(self) -> tuple[bool, bool]:
         from hwsim import _two_four
 

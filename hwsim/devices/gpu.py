@@ -32,6 +32,7 @@ _UNMEASURED_SPREAD = (-0.5, 0.7)
 # A row's entries are taken 32 at a time; each turn waits for an index and then for a feature, two
 # loads from L2 of about 0.25 µs. Source: order of published latencies of A100 and H100.
 _ENTRIES, _DEPENDENT_S = 32, 0.5e-6
+_MOST_RANKS = 1 << 13
 _SMALLEST = rules.Product(64, 64, 64)
 _MEASURED_DTYPES = ("bfloat16", "float16", "float8", "int8")
 
@@ -105,6 +106,7 @@ class Gpu(Device):
     _products: dict[tuple, float] = field(default_factory=dict, init=False, repr=False)
     _launches: dict[tuple[str, str], float] = field(default_factory=dict, init=False, repr=False)
     _estimates: dict[tuple, Estimate] = field(default_factory=dict, init=False, repr=False)
+    _ranks: dict[tuple, tuple[Estimate, ...]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.fit == "none":
@@ -212,6 +214,21 @@ class Gpu(Device):
             self._gathered(op, "gather", rules.why_not_gather(op, self._facts(op))),
             self._block(op),
         )
+
+    def _ranked(self, op: Op) -> tuple[Estimate, ...]:
+        """Layers of equal size whose masks look the same to every kernel are priced once."""
+        if op.kind not in ("gemm", "conv"):
+            return super()._ranked(op)
+        facts = self._facts(op)
+        key: tuple = _size_of(op)
+        if facts is not None:
+            key += facts.key(op.phase)
+        known = self._ranks.get(key)
+        if known is None:
+            if len(self._ranks) >= _MOST_RANKS:
+                self._ranks.clear()
+            known = self._ranks[key] = super()._ranked(op)
+        return known
 
     def _facts(self, op: Op) -> rules.Facts | None:
         """What kernels ask of an op's mask; what was found out is kept with the mask."""

@@ -208,6 +208,23 @@ def test_one_weight_too_many_anywhere_is_found(n, eights, axis, seed):
     assert found == mask.satisfies(NM(2, 4, axis))
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.sampled_from(PHASES), st.sampled_from(["shifted", "blocks", "random"]), st.integers(0, 9))
+def test_a_price_does_not_depend_on_the_masks_asked_about_before(phase, kind, seed):
+    rng = np.random.default_rng(seed)
+    first = np.tile(BOTH_WAYS, (16, 16))
+    other = {
+        "shifted": np.roll(first, 2, axis=1),
+        "blocks": np.kron(np.eye(4), np.ones((16, 16))).astype(bool),
+        "random": rng.random((64, 64)) < 0.5,
+    }[kind]
+    warm = load_device("a100")
+    ops = [gemm(512, 64, 64, Mask(m), phase, "bfloat16") for m in (first, other)]
+    warm.estimate(ops[0])
+    again = gemm(512, 64, 64, Mask(other), phase, "bfloat16")
+    assert warm.kernels(ops[1]) == load_device("a100").kernels(again)
+
+
 def test_counts_of_rows_know_the_fullest_the_groups_and_whether_they_are_equal():
     assert counts_of(np.array([0, 3, 3])) == (3, 16.0, True)
     assert counts_of(np.array([2] * 64)) == (2, 1.0, True)
