@@ -60,6 +60,11 @@ def of(name: str, model: Any, batch: Any, dtype: str | None = None, layers: Any 
     chosen = select_layers(model, layers, None).layers
     # A layer that the batch never reaches costs nothing, with a mask or without.
     shapes = {one.name: one.weight_shape for one in chosen if one.name in step.layers}
+    if not shapes:
+        raise InputError(
+            f"{name}: masks act on none of its products, so that none makes its step faster; "
+            "tables of embeddings are looked up, not multiplied: what masks save there is memory"
+        )
     return Subject(name, step, shapes, sum(p.numel() for p in model.parameters()))
 
 

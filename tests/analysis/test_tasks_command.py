@@ -29,11 +29,16 @@ def test_the_table_fits_80_columns(monkeypatch):
         assert name in text
 
 
-@pytest.mark.parametrize("task", ["images", "continual", "recommendation"])
+@pytest.mark.parametrize("task", ["images", "continual"])
 def test_a_task_is_priced_on_its_own_model_and_data(task):
     words = ("estimate", "--task", task, "--density", "0.2", "--device", "ideal", "--json")
     found = json.loads(run(*words).stdout)
     assert task in json.dumps(found)
+
+
+def test_a_task_without_products_under_masks_says_so():
+    result = run("estimate", "--task", "recommendation", "--device", "ideal")
+    assert "looked up, not multiplied" in str(result.exception)
 
 
 def test_only_one_model_at_a_time():
