@@ -31,8 +31,8 @@ def observe(env: SparseTrainingEnv, time: Tensor) -> tuple[Tensor, Tensor]:
     lower = (density * c.factor).clamp(min=c.min_density)
     upper = (density / c.factor).clamp(max=1.0)
     least = torch.full_like(density, c.min_density)
-    seconds, fewer, more, fewest = (
-        env.priced.layer_seconds(d) for d in (density, lower, upper, least)
+    seconds, fewer, more, fewest = env.priced.layer_seconds(
+        torch.stack([density, lower, upper, least])
     )
     step = (env.priced.fixed_s + seconds.sum(1))[:, None]
     counts = [(d * env.sizes).round().long() for d in (density, lower, upper, least)]

@@ -195,9 +195,9 @@ class PricedSlots:
     """
 
     def __init__(self, batch: int, width: int) -> None:
-        self.layer_s, self.update_s = (
-            torch.zeros(batch, width, len(GRID), dtype=torch.float64) for _ in range(2)
-        )
+        # One tensor for both, so that a round looks them up in one call.
+        self._tables = torch.zeros(2, batch, width, len(GRID), dtype=torch.float64)
+        self.layer_s, self.update_s = self._tables
         self.layer_flops = torch.zeros(batch, width, dtype=torch.float64)
         self.fixed_s, self.step_s, self.fixed_flops, self.step_flops, self.slope = (
             torch.ones(batch, dtype=torch.float64) for _ in range(5)
@@ -217,7 +217,7 @@ class PricedSlots:
         self.slope[place] = table.slope
 
     def layer_seconds(self, density: Tensor) -> Tensor:
-        """(batch, width) → the same."""
+        """(…, batch, width) → the same."""
         return lookup(self.layer_s, density)
 
     def round(
@@ -230,8 +230,8 @@ class PricedSlots:
             steps: of the round; the first also updates masks.
             updated: (n, layers) in which layers.
         """
-        step = self.fixed_s[places] + lookup(self.layer_s[places], density).sum(1)
-        n = updated.shape[1]
-        extra = lookup(self.update_s[places, :n], density[:, :n]) * updated
+        layer_s, update_s = lookup(self._tables[:, places], density.expand(2, *density.shape))
+        step = self.fixed_s[places] + layer_s.sum(1)
+        extra = update_s[:, : updated.shape[1]] * updated
         flops = self.fixed_flops[places] + (self.layer_flops[places] * density).sum(1)
         return steps * step + extra.sum(1), steps * flops
