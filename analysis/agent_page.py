@@ -47,7 +47,7 @@ def verdict(rows: Sequence[Row]) -> str:
 
 def costs(outcome: Outcome, learning: float, recorded: int = 0) -> str:
     """What the agent's own learning cost, and when it has paid."""
-    rows = {row.name: row for row in outcome.rows()}
+    rows = {row.name: row for row in outcome.rows}
     agent = rows[AGENT]
     after = payback(learning, agent.speed_up.point)
     when = f"it pays after {math.ceil(after)} runs" if math.isfinite(after) else "it never pays"
@@ -66,7 +66,7 @@ def show(console: Console, outcome: Outcome, learning: float, recorded: int = 0)
     """The table on a terminal."""
     from rich.table import Table
 
-    rows = outcome.rows()
+    rows = outcome.rows
     table = Table(box=None, pad_edge=False)
     for i, name in enumerate(COLUMNS):
         table.add_column(name, justify="left" if i in (0, len(COLUMNS) - 1) else "right")
@@ -84,7 +84,7 @@ def markdown(
     figures: Sequence[Path], notes: Sequence[str] = (),
 ) -> str:  # fmt: skip
     """The page: how it was made, the table, the verdict, figures."""
-    rows = outcome.rows()
+    rows = outcome.rows
     learn, test = study.learn, study.test
     parts = [
         f"# {title}",

@@ -102,7 +102,7 @@ def compare(
 
 
 def _agent(outcome) -> float:
-    return next(row.speed_up.point for row in outcome.rows() if row.name == outcome.agent.name)
+    return next(row.speed_up.point for row in outcome.rows if row.name == outcome.agent.name)
 
 
 def _write(

@@ -4,9 +4,11 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from hwsim import InputError
 from rl.baselines.dense import Dense
-from rl.interface import Context
+from rl.interface import Context, ScheduleEnv
 from rl.training_config import TrainingConfig
 
 _NAME = re.compile(r"(.*-\d+x)(\d+)")
@@ -25,7 +27,19 @@ def narrower(network: str, density: float) -> str:
 
 
 class NarrowerDense(Dense):
-    """Must reach the loss of the network that it replaces, and is counted against its time."""
+    """Must reach the loss of the network that it replaces, and is counted against its time.
+
+    Raises:
+        InputError: the environment trains no networks (the white box).
+    """
+
+    def wanted(self, env: ScheduleEnv) -> Tensor:
+        if env.contexts is None:
+            raise InputError(
+                "opponent NarrowerDense: this environment trains no networks; allowed is real "
+                "training"
+            )
+        return super().wanted(env)
 
     def setting(
         self, config: TrainingConfig, contexts: Sequence[Context]

@@ -13,7 +13,7 @@ from rl.training import SparseTrainingEnv
 from rl.training_config import TrainingConfig
 from rl.whitebox import WhiteBoxConfig
 
-SHAPED = ("set", "rigl", "static_erk")
+REAL = ("set", "rigl", "static_erk", "narrower_dense")
 TUNED = ("bandit", "best_constant", "best_schedule", "cma_es")
 CONFIG = WhiteBoxConfig(decisions=8, budget=2.0)
 
@@ -28,7 +28,7 @@ def budget(episodes, slots=16, seed=0):
 
 
 @pytest.mark.parametrize("mode", ["step", "density"])
-@pytest.mark.parametrize("name", [n for n in OPPONENTS.names() if n not in SHAPED])
+@pytest.mark.parametrize("name", [n for n in OPPONENTS.names() if n not in REAL])
 def test_every_opponent_finishes_its_episodes_in_the_white_box(name, mode):
     opponent = make_opponent(name)
     found = play(world(4, mode=mode), opponent.choose)
@@ -47,9 +47,9 @@ def test_every_opponent_finishes_its_episodes_in_real_training(name, tiny):
     assert torch.isfinite(found.time).all() and (found.time > 0).all()
 
 
-@pytest.mark.parametrize("name", SHAPED)
-def test_opponents_that_need_shapes_say_so_in_the_white_box(name):
-    with pytest.raises(InputError, match="knows no shapes"):
+@pytest.mark.parametrize("name", REAL)
+def test_opponents_that_need_real_networks_say_so_in_the_white_box(name):
+    with pytest.raises(InputError, match="no shapes|no networks"):
         play(world(2), make_opponent(name).choose)
 
 
