@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwsim import Device, Workload
@@ -29,6 +30,18 @@ class Drawing:
         from analysis.timeline_plot import timeline
 
         return timeline(self.line, self.title)
+
+
+def of_run(run: str, folder: Path, devices: Sequence[Device]) -> list[Drawing]:
+    """`drawings` of a run's step under its last masks.
+
+    Raises:
+        InputError: no run there, or a broken file.
+    """
+    from analysis.runs import last_step
+    from sparse_train.record import TrainingRecord
+
+    return drawings(run, last_step(TrainingRecord.load(folder)), devices)
 
 
 def drawings(run: str, step: Workload, devices: Sequence[Device]) -> list[Drawing]:

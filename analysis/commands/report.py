@@ -42,8 +42,7 @@ def report(
     from analysis import report as page
     from analysis import summary, timelines
     from analysis.console import print_json, progress_bar, stdout
-    from analysis.runs import contender, distinct_names, last_step, widest
-    from sparse_train.record import TrainingRecord
+    from analysis.runs import contender, distinct_names, widest
 
     contenders = []
     width = widest(runs)
@@ -54,8 +53,7 @@ def report(
     contenders = distinct_names(contenders, runs)
     # One run's timelines are enough: the last with masks.
     shown = max(range(len(runs)), key=lambda i: (contenders[i].density < 1, i))
-    step = last_step(TrainingRecord.load(runs[shown]))
-    drawings = timelines.drawings(contenders[shown].name, step, devices)
+    drawings = timelines.of_run(contenders[shown].name, runs[shown], devices)
     path = page.write(page.report(contenders, title, drawings=drawings), out)
     if as_json:
         return print_json(
