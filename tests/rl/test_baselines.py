@@ -49,7 +49,7 @@ def test_every_opponent_finishes_its_episodes_in_real_training(name, tiny):
 
 @pytest.mark.parametrize("name", REAL)
 def test_opponents_that_need_real_networks_say_so_in_the_white_box(name):
-    with pytest.raises(InputError, match="no shapes|no networks"):
+    with pytest.raises(InputError, match=r"no shapes|no networks"):
         play(world(2), make_opponent(name).choose)
 
 
