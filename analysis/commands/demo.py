@@ -48,7 +48,7 @@ def demo(
     """
     devices = options.load_devices(device)
     from analysis import demo as plan
-    from analysis import report, summary
+    from analysis import report, summary, timelines
     from analysis.console import print_json, resumable, stdout
 
     budget = plan.QUICK if quick else plan.Budget()
@@ -63,7 +63,11 @@ def demo(
         contenders = plan.keep_best(_price(final, devices), devices[0].name)
         contenders = _in_order(contenders, made)
         notes = plan.notes(budget, choices, quick=quick)
-        page = report.report(contenders, "nettime demo: net training time on real text", notes)
+        # One run's timelines are enough: the last that has masks.
+        shown = next(job for job in reversed(final) if job.entry.algorithm != "dense")
+        drawings = timelines.of_run(shown.entry.name, shown.folder, devices)
+        title = "nettime demo: net training time on real text"
+        page = report.report(contenders, title, notes, drawings)
         path = report.write(page, folder / "report.html")
     if as_json:
         return print_json({
