@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hwsim.errors import InputError
+from sparse_train.embeddings import TRAINED, fitted, of_tokens, read_vectors, trained_vectors
 from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, stream
 from sparse_train.text import STDLIB, Corpus, load_corpus
 from sparse_train.vocabulary import MASK, SPECIAL_TOKENS, TokenizedCorpus, tokenize
@@ -36,6 +38,10 @@ class MaskedLanguageModelling(Task):
         hidden_share: share of a window's tokens that are to be guessed.
         evaluation_windows: how many windows validation and test use at most.
         budget_bytes: text used at most; None for 4 MB of "stdlib", everything of a path.
+        embedding: what token embeddings start from: None for random numbers; "trained" for vectors
+            made of the training text (`sparse_train.embeddings.trained_vectors`); or the path of
+            word vectors in the standard text form (GloVe, fastText).
+        freeze_embedding: whether they stay as they started, in the output layer too if it is tied.
 
     Source: Devlin et al. 2019, section 3.1. Of the hidden tokens 80 % become [MASK], 10 % another
     token, 10 % stay. Deviation: each window hides exactly round(hidden_share · tokens) of them, so
@@ -51,6 +57,8 @@ class MaskedLanguageModelling(Task):
     hidden_share: float = 0.15
     evaluation_windows: int = 256
     budget_bytes: int | None = None
+    embedding: str | None = None
+    freeze_embedding: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not self.text:
@@ -62,6 +70,19 @@ class MaskedLanguageModelling(Task):
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
             raise InputError(
                 f"hidden_share: value is {share!r}; allowed is a number above 0 and below 1"
+            )
+        if self.embedding is not None and (
+            not isinstance(self.embedding, str) or not self.embedding
+        ):
+            raise InputError(
+                f"embedding: value is {self.embedding!r}; allowed is 'trained', a path or none"
+            )
+        if not isinstance(self.freeze_embedding, bool) or (
+            self.freeze_embedding and self.embedding is None
+        ):
+            raise InputError(
+                f"freeze_embedding: value is {self.freeze_embedding!r}; allowed is false, or true "
+                "with an embedding"
             )
 
     def prepare(self) -> PreparedText:
@@ -79,6 +100,9 @@ class PreparedText(Prepared):
         self.tokenized = tokenized
         self._corpus = corpus.describe()
         self._training = self._stream("train")
+        self._words = None
+        if settings.embedding not in (None, TRAINED):
+            self._words = read_vectors(str(settings.embedding))
         self._evaluation: dict[str, list[Batch]] = {}
 
     @property
@@ -90,7 +114,10 @@ class PreparedText(Prepared):
     def digest(self) -> str:
         # A path may differ between machines; the text behind it is in the corpus digest.
         settings = {name: v for name, v in asdict(self.settings).items() if name != "text"}
+        named, frozen = settings.pop("embedding"), settings.pop("freeze_embedding")
         content = [settings, self._corpus["digest"], self.tokenized.vocabulary_digest]
+        if named is not None:
+            content += [named if self._words is None else self._words.digest, frozen]
         text = json.dumps(content, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -104,7 +131,32 @@ class PreparedText(Prepared):
             },
             "training_tokens": len(self._training),
             "hidden_tokens_per_window": self.hidden,
+            **({} if self.settings.embedding is None else {"embedding": self._described()}),
         }
+
+    def _described(self) -> dict[str, Any]:
+        frozen = {"frozen": self.settings.freeze_embedding}
+        if self._words is None:
+            return {"source": TRAINED, **frozen}
+        _, has = self._vectors
+        return {
+            "source": self._words.source, "digest": self._words.digest,
+            "tokens_with_a_vector": int(has.sum()), **frozen,
+        }  # fmt: skip
+
+    @cached_property
+    def _vectors(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the file of word vectors has of the vocabulary."""
+        assert self._words is not None
+        return of_tokens(self.tokenized.tokenizer, self._words)
+
+    def _start(self, width: int) -> np.ndarray:
+        """The embedding to start from, (vocabulary, width)."""
+        if self._words is not None:
+            return fitted(*self._vectors, width)
+        size = self.tokenized.vocabulary_size
+        rows = trained_vectors(self._training, size, min(width, size - 1))
+        return fitted(rows, np.isin(np.arange(size), self._training), width)
 
     def build_model(self, model: str, preset: str, options: Mapping[str, Any]) -> nn.Module:
         from sparse_train.models.bert import Bert, BertConfig
@@ -117,7 +169,13 @@ class PreparedText(Prepared):
                 raise InputError(
                     f"model_options: {name} is {options[name]!r}; task mlm sets it, here to {size}"
                 )
-        return Bert(BertConfig.preset(preset, **sizes, **options))
+        made = Bert(BertConfig.preset(preset, **sizes, **options))
+        if self.settings.embedding is not None and not made.tokens.weight.is_meta:
+            start = torch.from_numpy(self._start(made.config.width))
+            with torch.no_grad():
+                made.tokens.weight.copy_(start)
+            made.tokens.weight.requires_grad_(not self.settings.freeze_embedding)
+        return made
 
     def narrowed(
         self, model: str, preset: str, options: Mapping[str, Any], share: float
