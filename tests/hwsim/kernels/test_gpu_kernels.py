@@ -31,13 +31,15 @@ def layer(seed, m, n, k, mask, dtype=torch.float32):
 def close(found, left, right, dtype, depth):
     """|found − left·right| within γ of float32 sums, and one rounding to `dtype`.
 
-    The interpreter cuts float32 to bfloat16 instead of rounding it: twice the unit.
+    The interpreter cuts float32 to bfloat16 instead of rounding it: twice the unit. Below the
+    smallest normal number the spacing is fixed, and in float16 that is within reach.
     """
     exact = left.double() @ right.double()
     size = left.double().abs() @ right.double().abs()
     gamma = (depth + 4) * UNIT[torch.float32]
     allowed = gamma * size + 2 * UNIT[dtype] * (exact.abs() + gamma * size)
-    assert ((found.double() - exact).abs() <= allowed + 1e-30).all()
+    spacing = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    assert ((found.double() - exact).abs() <= allowed + spacing).all()
 
 
 def check_all(kernel, x, dy, weight, mask):
@@ -63,6 +65,11 @@ def fan_in_masks(draw):
     mask[rng.random(n) < 0.3] = False  # neurons without inputs
     mask[rng.integers(n)] = np.arange(k) < fan_in
     return mask
+
+
+def test_products_too_small_for_float16_come_within_its_spacing():
+    x, dy = torch.full((1, 1), 1.7e-3).half(), torch.full((1, 1), 1.9e-4).half()
+    check_all(GPU_KERNELS.get("csr"), x, dy, x.clone(), torch.ones(1, 1, dtype=torch.bool))
 
 
 @settings(deadline=None, max_examples=25)
