@@ -48,9 +48,11 @@ class DenseRun:
         return middles, levels
 
     def target_loss(self, share: float) -> float:
-        """The smoothed loss after `share` of the run."""
+        """The smoothed loss after `share` of the run: one that the run itself reaches."""
         rounds, levels = self._curve
-        return float(np.interp(share * (len(self.losses) - 1), rounds, levels))
+        smooth = float(np.interp(share * (len(self.losses) - 1), rounds, levels))
+        # A mean of equal losses may be rounded to below each of them.
+        return max(smooth, float(self.losses.min()))
 
     def rounds_at(self, loss: np.ndarray | float) -> np.ndarray:
         """Rounds after which the smoothed dense run has each loss; 0 above its first one."""
