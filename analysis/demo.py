@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 # Two densities: what a narrower model could still match, and where it should fall behind.
 DENSITIES = (0.2, 0.1)
 ALGORITHMS = ("static", "set", "rigl")
-# Sparse models want larger rates than dense ones; these span both, a factor of two apart. Each is
+# Sparse models want larger rates than dense ones; these span both, a factor of 2.5 apart. Each is
 # tried at full length: short runs end on the plateau where only the frequencies of the tokens are
 # known, and rank rates by how fast they get there.
-RATES = (1e-3, 2e-3, 4e-3, 8e-3)
-STEPS = 650
+RATES = (1e-3, 2.5e-3, 6e-3)
+STEPS = 750
 # A narrower step costs little, so that the narrower model can afford more of them. It gets the
 # best of these, by time to the loss that all contenders reach.
 NARROW_LENGTHS = (1, 2)
 # Of a run, every 50 steps; each costs as much as five steps.
-EVALUATIONS = 13
+EVALUATIONS = 15
 # Two processes of one thread each: a small network leaves the second thread of one idle.
 PROCESSES = 2
 SEED = 0
