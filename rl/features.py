@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from rl.observe import GLOBAL_FEATURES, LAYER_FEATURES, log_share, stack
-
-if TYPE_CHECKING:
-    from rl.training import SparseTrainingEnv
+from rl.prices import PricedSlots
 
 # Logarithms are divided by these, so that what training usually shows lies within ±1.
 _GRADIENT_SCALE, _VARIANCE_SCALE, _LIMIT = 3.0, 5.0, 2.0
 _SMALL = 1e-12
 
 
-def observe(env: SparseTrainingEnv, time: Tensor) -> tuple[Tensor, Tensor]:
+class Observed(Protocol):
+    """What features are made of: `batch` real runs, padded to `width` layers.
+
+    Attributes:
+        factor: of a step of the action.
+        min_density, max_density: ends of every layer's density.
+        live: (batch, width) bool.
+        nnz, sizes: (batch, width) weights, active and in all; int64.
+        state: name → (batch,): progress, rounds, dense_rounds, loss, first_loss, target_loss.
+        first_gradient: (batch, width) norms at the start.
+    """
+
+    factor: float
+    min_density: float
+    max_density: float
+    nnz: Tensor
+    sizes: Tensor
+    state: dict[str, Tensor]
+    first_gradient: Tensor
+    priced: PricedSlots
+
+    @property
+    def live(self) -> Tensor: ...
+
+    def masses(self, counts: Tensor) -> Tensor:
+        """Shares of Σ|g| on the weights active at `counts` (batch, width, c)."""
+        ...
+
+    def watched(self) -> Tensor:
+        """Gradient norm, activation mean and variance of each layer, (3, batch, width)."""
+        ...
+
+
+def observe(env: Observed, time: Tensor) -> tuple[Tensor, Tensor]:
     """(layers (batch, width, F), whole (batch, G)), float32, of all slots.
 
     Progress is read off the last gradient: what a layer contributes is the mass |g| on its active
@@ -26,11 +57,11 @@ def observe(env: SparseTrainingEnv, time: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         time: T̂ / T_dense, (batch,).
     """
-    c, s, live = env.config, env.state, env.live
+    s, live = env.state, env.live
     density = env.nnz / env.sizes
-    lower = (density * c.factor).clamp(min=c.min_density)
-    upper = (density / c.factor).clamp(max=1.0)
-    least = torch.full_like(density, c.min_density)
+    lower = (density * env.factor).clamp(min=env.min_density)
+    upper = (density / env.factor).clamp(max=env.max_density).maximum(density)
+    least = torch.full_like(density, env.min_density)
     seconds, fewer, more, fewest = env.priced.layer_seconds(
         torch.stack([density, lower, upper, least])
     )
@@ -40,8 +71,8 @@ def observe(env: SparseTrainingEnv, time: Tensor) -> tuple[Tensor, Tensor]:
         torch.stack([*counts, env.sizes], -1)
     ).unbind(-1)
     pace = mass.sum(1, keepdim=True).clamp(min=_SMALL)
-    log_density = density.log() / -torch.log(torch.tensor(c.min_density))
-    gradient, mean, variance = _watched(env)
+    log_density = density.log() / -torch.log(torch.tensor(env.min_density))
+    gradient, mean, variance = env.watched()
     n = live.sum(1)
     log_gradient = gradient.clamp(min=_SMALL).log()
     average = ((log_gradient * live).sum(1) / n)[:, None]
@@ -75,18 +106,6 @@ def observe(env: SparseTrainingEnv, time: Tensor) -> tuple[Tensor, Tensor]:
     layers = torch.where(live[..., None], layers, 0.0)
     # A run whose loss is no longer finite has features that are not; its numbers stay usable.
     return _usable(layers), _usable(whole)
-
-
-def _watched(env: SparseTrainingEnv) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradient norm, activation mean and variance of each layer, (batch, width), float64."""
-    found = torch.ones(3, *env.live.shape, dtype=torch.float64)
-    for group in env.groups:
-        rows = torch.arange(len(group.places))
-        found[0, group.places, : group.layers] = group.population.gradient_norms(rows).double()
-        seen = group.population.activations.double()
-        found[1, group.places, : group.layers] = seen[..., 0]
-        found[2, group.places, : group.layers] = seen[..., 1]
-    return found[0], found[1], found[2]
 
 
 def _limited(value: Tensor) -> Tensor:

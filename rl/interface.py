@@ -18,7 +18,7 @@ One slot of the batch is one training run, b slots side by side, each padded to 
     reward, done, terminated, truncated (b, 1)
 
     action     (b, width)      mode "step": int64, rl.act.SPARSIFY, KEEP or DENSIFY
-                               mode "density": float32 in [min_density, 1]
+                               mode "density": float32 in [min_density, max_density]
 
 An opponent is a function (env, observation) → action. It may ask the environment for
 
@@ -95,14 +95,16 @@ class ScheduleEnv(EnvBase):
     fixed_time: Tensor
 
     def __init__(
-        self, batch: int, width: int, *, mode: str, factor: float, min_density: float, seed: int
-    ) -> None:
+        self, batch: int, width: int, *, mode: str, factor: float, min_density: float, seed: int,
+        max_density: float = 1.0,
+    ) -> None:  # fmt: skip
         if mode not in MODES:
             raise InputError(unknown("action mode", mode, MODES))
         if batch < 1:
             raise InputError(f"batch: value is {batch}; allowed is at least 1")
         super().__init__(batch_size=torch.Size([batch]))
-        self.width, self.mode, self.factor, self.min_density = width, mode, factor, min_density
+        self.width, self.mode, self.factor = width, mode, factor
+        self.min_density, self.max_density = min_density, max_density
         self.rng = torch.Generator().manual_seed(seed)
         b, w = batch, width
         self.observation_spec = Composite(
@@ -116,7 +118,7 @@ class ScheduleEnv(EnvBase):
         if mode == "step":
             self.action_spec = Categorical(3, shape=(b, w))
         else:
-            self.action_spec = Bounded(min_density, 1.0, (b, w))
+            self.action_spec = Bounded(min_density, max_density, (b, w))
         self.reward_spec = Unbounded((b, 1))
         flag = Categorical(2, shape=(b, 1), dtype=torch.bool)
         self.full_done_spec = Composite(
@@ -156,7 +158,7 @@ class ScheduleEnv(EnvBase):
 
     def action_for(self, wanted: Tensor) -> Tensor:
         """The action that comes nearest to densities `wanted`, (b, width)."""
-        bounded = wanted.clamp(self.min_density, 1.0)
+        bounded = wanted.clamp(self.min_density, self.max_density)
         if self.mode == "density":
             return bounded.to(torch.float32)
         return toward(self.density, bounded, self.factor)

@@ -60,7 +60,7 @@ class SparseTrainingEnv(ScheduleEnv):
         width = width or widest
         super().__init__(
             batch, width, mode=config.mode, factor=config.factor,
-            min_density=config.min_density, seed=seed,
+            min_density=config.min_density, max_density=config.max_density, seed=seed,
         )  # fmt: skip
         self.config = config
         self.groups = groups
@@ -140,6 +140,17 @@ class SparseTrainingEnv(ScheduleEnv):
             rows = torch.arange(len(group.places))
             found[group.places, : group.layers] = group.population.gradient_masses(rows, own)
         return found / found[..., -1:].sum(1, keepdim=True).clamp(min=1e-30)
+
+    def watched(self) -> Tensor:
+        """Gradient norm, activation mean and variance of each layer, (3, batch, width); float64."""
+        found = torch.ones(3, *self._live.shape, dtype=torch.float64)
+        for group in self.groups:
+            rows = torch.arange(len(group.places))
+            norms = group.population.gradient_norms(rows).double()
+            seen = group.population.activations.double()
+            for i, value in enumerate((norms, seen[..., 0], seen[..., 1])):
+                found[i, group.places, : group.layers] = value
+        return found
 
     # Episodes.
 
@@ -242,15 +253,20 @@ class SparseTrainingEnv(ScheduleEnv):
             counts = self._counts(density)
         else:
             density = self.nnz / self.sizes
-            moved = step_density(density, action, c.factor, c.min_density)
-            counts = torch.where(action == KEEP, self.nnz, self._counts(moved))
+            moved = step_density(density, action, c.factor, c.min_density, c.max_density)
+            most = self._most()
+            counts = torch.where(action == KEEP, torch.minimum(self.nnz, most), self._counts(moved))
         return torch.where(self._live, counts, self.sizes)
 
     def _counts(self, density: Tensor) -> Tensor:
-        """Whole numbers of weights, of at least the least density and at least 1."""
+        """Whole numbers of weights between the least density, at least 1, and the largest."""
         least = torch.ceil(self.sizes * self.config.min_density).long().clamp(min=1)
         counts = torch.round(self.sizes * density.double()).long()
-        return torch.minimum(torch.maximum(counts, least), self.sizes)
+        return torch.minimum(torch.maximum(counts, least), self._most())
+
+    def _most(self) -> Tensor:
+        """Weights of each layer at the largest density, (batch, width)."""
+        return torch.floor(self.sizes * self.config.max_density).long().clamp(min=1)
 
     def _over(self) -> Tensor:
         """(batch,) runs that have ended."""

@@ -24,7 +24,8 @@ class TrainingConfig:
         budget: an episode ends after so many times the steps of the dense run to the target.
         mode: "step" or "density", see `rl.interface`.
         factor: what a step of the action multiplies or divides the density by.
-        min_density: lower end of every layer's density; the upper end is 1.
+        min_density, max_density: ends of every layer's density. A run starts dense; its first
+            decision brings every layer within them.
         topology: how masks change.
         prefix: rounds that are dense before the first decision; they are branched from.
         stop_at_target: False trains on to `budget` times the whole dense run, as studies do that
@@ -40,6 +41,7 @@ class TrainingConfig:
     mode: str = "step"
     factor: float = 0.5
     min_density: float = 1 / 32
+    max_density: float = 1.0
     topology: Topology = field(default_factory=Topology)
     prefix: int = 0
     stop_at_target: bool = True
@@ -55,9 +57,10 @@ class TrainingConfig:
             "budget": (self.budget, self.budget >= 1, "at least 1"),
             "factor": (self.factor, 0 < self.factor < 1, "above 0, below 1"),
             "min_density": (
-                self.min_density, LEAST_DENSITY <= self.min_density < 1,
-                f"at least {LEAST_DENSITY:g}, below 1 (the largest density)",
+                self.min_density, LEAST_DENSITY <= self.min_density < self.max_density,
+                f"at least {LEAST_DENSITY:g}, below {self.max_density:g} (the largest density)",
             ),
+            "max_density": (self.max_density, self.max_density <= 1, "at most 1"),
             "prefix": (self.prefix, self.prefix >= 0, "at least 0"),
         }  # fmt: skip
         for name, (value, good, allowed) in checks.items():

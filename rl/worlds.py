@@ -12,6 +12,7 @@ from hwsim import InputError
 from hwsim.registry import unknown
 from rl.batched import WhiteBoxEnv
 from rl.interface import MODES, ScheduleEnv
+from rl.slots import Topology
 from rl.training import SparseTrainingEnv
 from rl.training_config import TrainingConfig
 from rl.whitebox import WhiteBoxConfig
@@ -33,6 +34,8 @@ class World:
         layers: fewest and most layers of a white-box network.
         reward: a name in `rl.rewards`.
         mode, factor, min_density, budget: see `rl.interface` and the configurations.
+        max_density, drop, grow, drop_fraction, stop_at_target: of real training, see
+            `rl.training_config.TrainingConfig` and `rl.slots.Topology`.
         decisions: of a dense run, white box and surrogate.
     """
 
@@ -50,6 +53,11 @@ class World:
     min_density: float = 1 / 32
     budget: float = 2.5
     decisions: int = 24
+    max_density: float = 1.0
+    drop: str = "magnitude"
+    grow: str = "gradient"
+    drop_fraction: float = 0.0
+    stop_at_target: bool = True
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -73,7 +81,9 @@ class World:
         given: dict[str, Any] = {
             "problems": self.problems, "devices": self.devices, "targets": self.targets,
             "seeds": self.seeds, "budget": self.budget, "mode": self.mode, "factor": self.factor,
-            "min_density": self.min_density,
+            "min_density": self.min_density, "max_density": self.max_density,
+            "topology": Topology(self.drop, self.grow, self.drop_fraction),
+            "stop_at_target": self.stop_at_target,
         }  # fmt: skip
         return TrainingConfig(**{**given, **changes})
 
