@@ -9,114 +9,30 @@ only read. All contenders of one seed see the same batches, so that differences 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis import units
+from analysis.variants import Variant
 from hwsim import InputError
 
 if TYPE_CHECKING:
-    from analysis.compare_table import Table
+    from analysis.compare_table import Row, Table
     from sparse_train.config import TrainConfig
+    from sparse_train.tasks import Prepared
 
 Progress = Callable[[str, int, int, str], None]  # what is done, units done, of how many, a note
-CALLED = {
-    "static": "static", "set": "SET", "rigl": "RigL", "srigl": "SRigL", "snfs": "SNFS",
-    "gmp": "GMP", "granet": "GraNet", "deep_r": "DeepR", "top_kast": "Top-KAST",
-    "sr_ste": "SR-STE", "nest": "NeST",
-}  # fmt: skip
 # Settings of a run that a comparison decides itself.
 DECIDED = (
     "algorithm", "algorithm_options", "density", "seed", "learning_rate", "warmup_steps", "test",
     "eval_interval", "checkpoint_interval",
 )  # fmt: skip
-# What a variant of an algorithm may set of a run, beside the algorithm's own options.
-_VARIES = (
-    "pattern", "distribution", "schedule", "initial_density", "update_interval", "drop_fraction",
-    "compute",
-)  # fmt: skip
 # Of the short runs that choose a learning rate: a seed of their own, so that none is favoured.
 TUNING_SEED = 1_000_003
 CHECKPOINT_INTERVAL = 100
-
-
-@dataclass(frozen=True)
-class Variant:
-    """An algorithm with its settings.
-
-    Attributes:
-        algorithm: a name in sparse_train.algorithms.
-        settings: of TrainConfig, one of pattern, distribution, schedule, …
-        options: of the algorithm.
-        label: what tables call it; by default its name and settings.
-    """
-
-    algorithm: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
-    label: str = ""
-
-    @property
-    def name(self) -> str:
-        if self.label:
-            return self.label
-        called = CALLED.get(self.algorithm, self.algorithm.replace("_", " "))
-        extras = [str(v) if k in _VARIES else _said(k, v) for k, v in self._all.items()]
-        return " ".join([called, *extras])
-
-    @property
-    def key(self) -> str:
-        """For a folder: equal variants have equal keys."""
-        parts = [self.algorithm, *(f"{k}-{v}" for k, v in self._all.items())]
-        return "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in p) for p in parts)
-
-    @property
-    def _all(self) -> dict[str, Any]:
-        return {**self.settings, **self.options}
-
-
-def _said(option: str, value: Any) -> str:
-    return "no ablation" if (option, value) == ("gamma", None) else f"{option}={value}"
-
-
-def variant(text: str) -> Variant:
-    """A Variant of "name,option=value,…"; values are read as JSON, "none" is None.
-
-    Raises:
-        InputError: an unknown algorithm, or something that is neither its option nor a setting.
-
-    >>> variant("srigl,gamma=none").name
-    'SRigL no ablation'
-    """
-    from hwsim.registry import unknown
-    from sparse_train.algorithms import ALGORITHMS
-
-    name, *pairs = [part.strip() for part in text.split(",")]
-    options = tuple(f.name for f in dataclasses.fields(ALGORITHMS.get(name)))
-    settings: dict[str, Any] = {}
-    chosen: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise InputError(f"algorithm {name}: {pair!r} is not an option; allowed is name=value")
-        if key not in options and key not in _VARIES:
-            raise InputError(unknown(f"option of {name}", key, (*options, *_VARIES)))
-        (chosen if key in options else settings)[key] = value_of(value)
-    return Variant(name, settings, chosen)
-
-
-def value_of(text: str) -> Any:
-    """What a setting on a command line stands for: JSON, "none", or the text itself."""
-    if text.lower() in ("none", "null"):
-        return None
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 @dataclass(frozen=True)
@@ -208,6 +124,10 @@ class Job:
     digest: str
     devices: tuple[str, ...] = ()
 
+    def prepared(self) -> Prepared | None:
+        """The task with its data; None for what the settings name."""
+        return None
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -242,16 +162,51 @@ def compare(
     Raises:
         InputError: settings that do not go together, a folder of another plan's runs.
     """
-    from analysis.compare_runs import measure, tuned
-    from analysis.compare_table import Row, Table
-    from analysis.workers import run_all
-    from hwsim import load_device
+    from analysis.compare_table import Table
     from sparse_train.tasks import make_task
 
-    folder = Path(folder)
-    names = [load_device(name).name for name in devices]
+    names = device_names(devices)
     task = make_task(plan.base.task, plan.base.task_options).prepare()
-    made = entries(plan, task)
+    rows = race(
+        plan, entries(plan, task), Path(folder), digest=task.digest, devices=devices,
+        lower=task.lower_is_better, processes=processes, progress=progress,
+    )  # fmt: skip
+    return Table(
+        plan=plan, metric=task.metric, lower_is_better=task.lower_is_better,
+        devices=names, rows=tuple(rows), task=task.describe(),
+    )  # fmt: skip
+
+
+def device_names(devices: Sequence[str]) -> tuple[str, ...]:
+    """What devices given by name or file are called."""
+    from hwsim import load_device
+
+    return tuple(load_device(name).name for name in devices)
+
+
+def race(
+    plan: Plan,
+    made: Sequence[Entry],
+    folder: Path,
+    *,
+    digest: str,
+    devices: Sequence[str],
+    lower: bool,
+    processes: int | None = None,
+    progress: Progress | None = None,
+    adapt: Callable[[Job], Job] = lambda job: job,
+) -> list[Row]:
+    """Chooses each contender's learning rate, then trains and measures it with all seeds.
+
+    Args:
+        made: the contenders, one row each.
+        adapt: what a run needs beyond its settings, see `Job.prepared`.
+        digest, devices, lower: of the data; of `compare`; whether a lower metric is better.
+    """
+    from analysis.compare_runs import measure, tuned
+    from analysis.compare_table import Row
+    from analysis.workers import run_all
+
     for entry in made:
         run_config(plan, entry, plan.rates[0], 0, plan.base.steps)  # Bad input before any work.
     workers = min(processes or 2, os.cpu_count() or 1)
@@ -265,10 +220,10 @@ def compare(
 
         return run_all(work, jobs, workers, update) if jobs else []
 
-    short = tuning_jobs(plan, made, folder, task.digest) if len(plan.rates) > 1 else []
-    found = go("choosing learning rates", tuned, short)
-    choices = choose(plan, made, short, found, lower=task.lower_is_better)
-    final = final_jobs(plan, made, choices, folder, task.digest, tuple(devices))
+    short = tuning_jobs(plan, made, folder, digest) if len(plan.rates) > 1 else []
+    short = [adapt(job) for job in short]
+    choices = choose(plan, made, short, go("choosing learning rates", tuned, short), lower=lower)
+    final = [adapt(j) for j in final_jobs(plan, made, choices, folder, digest, tuple(devices))]
     figures = go("training", measure, final)
     rows = []
     for number, entry in enumerate(made):
@@ -276,10 +231,7 @@ def compare(
         runs = dict(zip(plan.seeds, figures[own], strict=True))
         folders = {seed: job.folder for seed, job in zip(plan.seeds, final[own], strict=True)}
         rows.append(Row(entry, choices[entry.key], runs, folders))
-    return Table(
-        plan=plan, metric=task.metric, lower_is_better=task.lower_is_better,
-        devices=tuple(names), rows=tuple(rows), task=task.describe(),
-    )  # fmt: skip
+    return rows
 
 
 def entries(plan: Plan, task: Any) -> list[Entry]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import permutations
 
 from analysis import units
-from analysis.compare import Variant
 from analysis.compare_table import Difference, Table
+from analysis.variants import Variant
 
 # (one, other, who says that one is at least as good)
 _ORDERS = (

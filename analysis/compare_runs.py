@@ -99,7 +99,9 @@ def _trained(job: Job, tell: Tell) -> TrainingRecord | None:
         tell(job.config.steps, note)
         return known
     try:
-        record = train(job.config, job.folder, progress=lambda p: tell(p.step, note))
+        record = train(
+            job.config, job.folder, progress=lambda p: tell(p.step, note), task=job.prepared()
+        )  # fmt: skip
     except Diverged:
         record = None
     tell(job.config.steps, note)

@@ -14,8 +14,9 @@ from analysis.commands import options
 from hwsim.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.compare import Plan, Variant
+    from analysis.compare import Plan
     from analysis.compare_table import Table
+    from analysis.variants import Variant
 
 DEFAULT_OUT = Path("runs/compare")
 
@@ -105,7 +106,8 @@ def compare(
     many short runs, on validation. Interrupted, the same command goes on; so does one with more
     seeds, densities or algorithms.
     """
-    from analysis.compare import Plan, variant
+    from analysis.compare import Plan
+    from analysis.variants import variant
     from sparse_train.config import TrainConfig
 
     options.at_least("--seeds", seeds)
@@ -175,7 +177,7 @@ def _settings(given: Sequence[str]) -> dict[str, Any]:
 
 
 def _pairs(option: str, given: Sequence[str]) -> dict[str, Any]:
-    from analysis.compare import value_of
+    from analysis.variants import value_of
 
     found = {}
     for text in given:

@@ -7,19 +7,18 @@ from analysis.compare import (
     Choice,
     Entry,
     Plan,
-    Variant,
     choose,
     entries,
     final_jobs,
     run_config,
     tuning_jobs,
-    variant,
 )
 from analysis.compare_claims import claims
 from analysis.compare_page import main_cells, notes, plus_minus
 from analysis.compare_runs import Figures
 from analysis.compare_table import Row, Table
 from analysis.stats import Interval
+from analysis.variants import Variant, variant
 from hwsim import InputError
 from sparse_train.config import TrainConfig
 
