@@ -135,9 +135,11 @@ class Seq2Seq(nn.Module):
     """Encoder and decoder with one embedding for both languages and the output.
 
     Pre-LN, learnt positions, GELU in the encoder; the paper's are post-LN, sinusoids, ReLU.
-    Weights start as N(0, 0.02²), biases as 0.
+    Weights start as Glorot's, biases as 0, embeddings as N(0, 1/width), and what is looked up is
+    multiplied by √width: small weights would leave attention flat for hundreds of steps.
 
-    Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.
+    Source: Vaswani et al. 2017, "Attention Is All You Need", section 3, the factor in 3.4; Glorot
+    and Bengio 2010, equation 16.
     """
 
     def __init__(self, config: Seq2SeqConfig) -> None:
@@ -221,7 +223,7 @@ class Seq2Seq(nn.Module):
         length = ids.shape[1]
         if length > self.config.max_length:
             raise InputError(f"{length} tokens; allowed are at most {self.config.max_length}")
-        return self.tokens(ids) + positions.weight[:length]
+        return math.sqrt(self.config.width) * self.tokens(ids) + positions.weight[:length]
 
 
 def padding_mask(source_ids: Tensor, padding: int) -> Tensor:
@@ -231,9 +233,10 @@ def padding_mask(source_ids: Tensor, padding: int) -> Tensor:
 
 
 def _initialise(module: nn.Module) -> None:
-    if isinstance(module, (nn.Linear, nn.Embedding)):
-        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=module.embedding_dim**-0.5)
     if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)
 
 
