@@ -166,26 +166,26 @@ WAVES, FOLDED, LONGEST, CLUSTERS, PORT_CYCLES, WAVE_CYCLES = range(6)
 
 
 @numba.njit(inline="always")
-def _emit(again, took, units, cycles, in_round, longest):
-    """`again` waves of `took` cycles to the next units; a full round adds its longest wave.
+def _round(in_round, units, longest, slowest, cycles, took):
+    """Ends a round: it took as long as its longest wave; waves of `took` cycles may be left over.
 
-    The cycles so far, the waves in the open round and the longest of them go in and come out.
+    Waves in the open round, the longest of them, the longest of all, and cycles so far.
     """
-    longest = max(longest, took)
-    in_round += again
+    slowest = max(slowest, longest)
+    cycles += longest
+    in_round -= units
     if in_round >= units:
-        cycles += longest
-        in_round -= units
-        if in_round >= units:
-            cycles += in_round // units * took
-            in_round %= units
-        longest = took if in_round else np.int64(0)
-    return cycles, in_round, longest
+        cycles += in_round // units * took
+        in_round %= units
+    return in_round, took if in_round else np.int64(0), slowest, cycles
 
 
 @numba.njit(cache=True, nogil=True)
-def _shared_wave(ends, clusters, vectors, levels, ports, step, lead, scratch, facts):
-    """Cycles of a wave of several clusters, which end at the multipliers `ends`."""
+def _shared_wave(ends, clusters, vectors, levels, ports, step, lead, scratch):
+    """Cycles of a wave of several clusters, which end at the multipliers `ends`.
+
+    Also those of them in which results waited for a port.
+    """
     delays, lines, load, first, used = scratch
     begin = slowest = 0
     for i in range(clusters):
@@ -194,8 +194,7 @@ def _shared_wave(ends, clusters, vectors, levels, ports, step, lead, scratch, fa
         slowest = max(slowest, delays[i])
         begin = ends[i]
     took = wave_cycles(delays, lines, clusters, vectors, step, lead, load, first, used)
-    facts[PORT_CYCLES] += took - (lead + slowest + step * (vectors - 1) + 1)
-    return took
+    return took, took - (lead + slowest + step * (vectors - 1) + 1)
 
 
 @numba.njit(inline="always")
@@ -209,6 +208,13 @@ def _folds(size, multipliers, per_fold):
     if rest >= multipliers - 1:
         return whole + 1, rest - multipliers + 1
     return whole, rest
+
+
+@numba.njit(cache=True, nogil=True)
+def _close(tiles, tile, elements, cycles, streams):
+    """One column of `tiles`: elements, cycles, rows, outputs."""
+    tiles[0, tile], tiles[1, tile] = elements, cycles
+    tiles[2, tile], tiles[3, tile] = len(streams), streams.sum()
 
 
 @numba.njit(cache=True, nogil=True)
@@ -230,57 +236,91 @@ def pack(
     """
     scratch = np.zeros((5, max(ports, multipliers)), np.int64)
     parts = (scratch[0], scratch[1], scratch[2], scratch[3], scratch[4])
-    ends = np.zeros(multipliers, np.int64)
-    cycles = in_round = longest = np.int64(0)  # so far; waves in the open round; the longest
-    per_fold = 1.0 / max(multipliers - 1, 1)
-    clusters = filled = tile = rows = 0
-    vectors, elements, outputs, begun = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+    ends = np.zeros(multipliers + 1, np.int64)
+    # Rows that fit and rows that must be folded have a loop each, and what is cheap to derive is
+    # not carried along: the variables of a loop must fit the registers.
     count = len(sizes)
-    for r in range(count + 1):
-        stream = streams[r] if r < count else np.int64(0)
-        size = sizes[r] if stream else np.int64(0)
-        if clusters and (r == count or filled + size > multipliers):
-            took = lead + delay_of[ends[0]] + step * (vectors - 1) + 1
-            if clusters > 1:
-                took = _shared_wave(
-                    ends, clusters, vectors, levels, ports, step, lead, parts, facts
+    cycles = in_round = longest = slowest = in_waves = np.int64(0)  # longest: of the open round
+    waves = folded = folds = at_ports = elements = begun = np.int64(0)
+    alone = lead + 1 - step  # a wave of one cluster takes this, its delay and step · vectors
+    full = alone + delay_of[multipliers]
+    per_fold = 1.0 / max(multipliers - 1, 1)
+    tile = first_row = r = 0
+    while r < count:
+        clusters = filled = 0
+        vectors = np.int64(0)
+        while True:
+            stream = np.int64(0)
+            size = multipliers + 1  # the end, too, closes a wave
+            if r < count:
+                stream = streams[r]
+                size = sizes[r] if stream else np.int64(0)
+            if filled + size > multipliers:
+                if clusters:
+                    took = alone + delay_of[filled] + step * vectors
+                    if clusters > 1:
+                        took, waited = _shared_wave(
+                            ends, clusters, vectors, levels, ports, step, lead, parts
+                        )
+                        at_ports += waited
+                    waves += 1
+                    in_waves += took
+                    longest = max(longest, took)
+                    in_round += 1
+                    if in_round == units:
+                        in_round, longest, slowest, cycles = _round(
+                            in_round, units, longest, slowest, cycles, took
+                        )
+                    clusters = filled = 0
+                    vectors = np.int64(0)
+                if size > multipliers:
+                    break
+            if size:
+                filled += size
+                ends[clusters] = filled
+                clusters += 1
+                vectors = max(vectors, stream)
+                elements += size
+            r += 1
+            if elements >= target and r < count:
+                _close(tiles, tile, elements, cycles - begun, streams[first_row:r])
+                elements, begun, first_row = np.int64(0), cycles, r
+                tile += 1
+        while r < count and sizes[r] > multipliers and streams[r]:
+            whole, rest = _folds(sizes[r], multipliers, per_fold)
+            took = full + step * streams[r]
+            folded += 1
+            folds += whole + (rest > 0)
+            waves += 1 + whole
+            in_waves += (1 + whole) * took
+            longest = max(longest, took)
+            in_round += 1 + whole
+            if in_round >= units:
+                in_round, longest, slowest, cycles = _round(
+                    in_round, units, longest, slowest, cycles, took
                 )
-            facts[CLUSTERS] += clusters
-            facts[WAVES] += 1
-            facts[WAVE_CYCLES] += took
-            facts[LONGEST] = max(facts[LONGEST], took)
-            cycles, in_round, longest = _emit(1, took, units, cycles, in_round, longest)
-            clusters = filled = 0
-            vectors = np.int64(0)
-        if r == count:
-            break
-        if size > multipliers:
-            whole, rest = _folds(size, multipliers, per_fold)
-            took = lead + delay_of[multipliers] + step * (stream - 1) + 1
-            cycles, in_round, longest = _emit(1 + whole, took, units, cycles, in_round, longest)
-            facts[FOLDED] += 1
-            facts[CLUSTERS] += 1 + whole + (rest > 0)
-            facts[WAVES] += 1 + whole + (rest > 0)
-            facts[WAVE_CYCLES] += (1 + whole) * took
-            facts[LONGEST] = max(facts[LONGEST], took)
             if rest:
                 narrow = min(step, rest + 1)
-                took = lead - 2 * (step - narrow) + delay_of[rest + 1] + narrow * (stream - 1) + 1
-                cycles, in_round, longest = _emit(1, took, units, cycles, in_round, longest)
-                facts[WAVE_CYCLES] += took
-        elif size:
-            filled += size
-            ends[clusters] = filled
-            clusters += 1
-            vectors = max(vectors, stream)
-        elements += size
-        outputs += stream
-        rows += 1
-        if elements >= target and r + 1 < count:
-            tiles[0, tile], tiles[1, tile] = elements, cycles - begun
-            tiles[2, tile], tiles[3, tile] = rows, outputs
-            elements, outputs, begun, rows = np.int64(0), np.int64(0), cycles, 0
-            tile += 1
-    tiles[0, tile], tiles[1, tile] = elements, cycles + longest - begun
-    tiles[2, tile], tiles[3, tile] = rows, outputs
+                took = lead - 2 * (step - narrow) + 1
+                took += delay_of[rest + 1] + narrow * (streams[r] - 1)
+                waves += 1
+                in_waves += took
+                longest = max(longest, took)
+                in_round += 1
+                if in_round == units:
+                    in_round, longest, slowest, cycles = _round(
+                        in_round, units, longest, slowest, cycles, took
+                    )
+            elements += sizes[r]
+            r += 1
+            if elements >= target and r < count:
+                _close(tiles, tile, elements, cycles - begun, streams[first_row:r])
+                elements, begun, first_row = np.int64(0), cycles, r
+                tile += 1
+    _close(tiles, tile, elements, cycles + longest - begun, streams[first_row:])
+    facts[WAVES], facts[FOLDED], facts[LONGEST] = waves, folded, max(slowest, longest)
+    rows = np.int64(0)
+    for r in range(count):
+        rows += sizes[r] > 0 and streams[r] > 0
+    facts[CLUSTERS], facts[PORT_CYCLES], facts[WAVE_CYCLES] = rows + folds, at_ports, in_waves
     return tile + 1
