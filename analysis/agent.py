@@ -66,7 +66,7 @@ class Test:
             world = dataclasses.replace(self.world, slots=self.episodes, mode=mode)
             env = world.make(world.seeds[0])
             found = play(env, choose)
-            groups = ("",) * self.episodes
+            groups, dense_s = ("",) * self.episodes, ()
         else:
             config = self.world.training(mode=mode)
             groups = tuple(f"{c.network} on {c.device}" for c in contexts)
@@ -74,16 +74,22 @@ class Test:
                 config, contexts = opponent.setting(config, contexts)
             env = SparseTrainingEnv(config, len(contexts), reward=self.world.reward)
             found = play(env, choose, contexts)
-        return Played(found, groups, time.process_time() - began)
+            dense_s = tuple(env.state["dense_s"].tolist())
+        return Played(found, groups, time.process_time() - began, dense_s)
 
 
 @dataclass(frozen=True)
 class Played:
-    """Episodes with the stratum (network and device) of each, and processor seconds."""
+    """Episodes with the stratum (network and device) of each, and processor seconds.
+
+    Attributes:
+        dense_s: net time of each episode's dense run to the target; empty in the white box.
+    """
 
     episodes: Episodes
     groups: tuple[str, ...]
     cost: float
+    dense_s: tuple[float, ...] = ()
 
     @property
     def speed_ups(self) -> np.ndarray:
@@ -116,19 +122,30 @@ class Contender:
         names = np.concatenate([run.groups for run in self.runs])
         return [self.speed_ups[names == name] for name in dict.fromkeys(names.tolist())]
 
+    def reached(self) -> float:
+        """Share of all episodes that reached their target."""
+        return float(np.mean([run.episodes.reached.double().mean().item() for run in self.runs]))
+
     def density(self) -> float:
         """Mean density over layers, decisions and episodes."""
-        shares = [run.episodes.density[:, run.episodes.live].mean().item() for run in self.runs]
-        return float(np.mean(shares))
+        return float(np.mean([run.episodes.mean_density for run in self.runs]))
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table; `against` is the probability that the agent is faster than this."""
+    """A line of the table.
+
+    Attributes:
+        slowest: the least speed-up.
+        reached: share of the episodes that reached their target.
+        against: probability that the agent is faster than this.
+        ratio: the agent's speed-up over this one's, paired by episode.
+    """
 
     name: str
     speed_up: Interval
     slowest: float
+    reached: float
     density: float
     against: float
     ratio: Interval
@@ -159,7 +176,7 @@ class Outcome:
             )
             made.append(
                 Row(
-                    c.name, speed, float(c.speed_ups.min()), c.density(),
+                    c.name, speed, float(c.speed_ups.min()), c.reached(), c.density(),
                     probability_of_improvement(agent.speed_ups.tolist(), c.speed_ups.tolist()),
                     paired_ratio(agent, c, seed), c.note, c.cost, c.learnt_from,
                 )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 COLUMNS = (
-    "contender", "speed-up (IQM)", "95 %", "slowest", "mean density", "P(agent faster)",
+    "contender", "speed-up (IQM)", "95 %", "slowest", "reached", "mean density", "P(agent faster)",
     "agent / this", "95 %", "episodes", "tuned to",
 )  # fmt: skip
 
@@ -24,7 +24,8 @@ def cells(row: Row) -> list[str]:
     return [
         row.name.replace("_", " "), f"{row.speed_up.point:.3f}",
         f"{row.speed_up.low:.3f}–{row.speed_up.high:.3f}", f"{row.slowest:.2f}",
-        f"{100 * row.density:.0f} %", "–" if own else f"{row.against:.2f}",
+        f"{100 * row.reached:.0f} %", f"{100 * row.density:.0f} %",
+        "–" if own else f"{row.against:.2f}",
         "–" if own else f"{row.ratio.point:.3f}",
         "–" if own else f"{row.ratio.low:.3f}–{row.ratio.high:.3f}",
         str(row.learnt_from) if row.learnt_from else "–", row.note,

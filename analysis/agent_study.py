@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from analysis.agent import AGENT, BLIND_AGENT, BLINDED, Contender, Outcome, Test
+from analysis.agent_store import kept
 from hwsim import InputError
+from rl.algorithms._base import Agent
 from rl.baselines import OPPONENTS, make_opponent
-from rl.baselines._base import Budget, Setup
+from rl.baselines._base import Budget, Opponent, Setup
 from rl.checkpoint import Saved
 from rl.evaluate import play
 from rl.learn import train
@@ -21,6 +23,7 @@ from rl.worlds import World
 
 Tell = Callable[[str, int, int], None]
 TUNING_SEED = 1000  # of the environment that opponents are tuned in
+JUDGED = "judged"  # folder of what was judged already
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Study:
     """One comparison.
 
     Attributes:
-        learn: what agents learn in and opponents are tuned in.
+        learn: what agents learn in.
         test: what all are judged on.
         seeds: how many agents.
         opponents: names in `rl.baselines`; all of them by default.
@@ -53,6 +56,15 @@ class Study:
             OPPONENTS.get(name)
         Setup(density=self.density)
         _check_unseen(self.learn, self.test.world)
+
+    @property
+    def tune(self) -> World:
+        """What opponents are tuned in: as agents learn, but on the devices that are judged on.
+
+        An agent may learn on several devices and tell them apart; a schedule cannot.
+        """
+        devices = self.learn.devices if self.learn.kind == "whitebox" else self.test.world.devices
+        return dataclasses.replace(self.learn, mode="density", devices=devices)
 
 
 def _check_unseen(learn: World, test: World) -> None:
@@ -107,40 +119,65 @@ def agents(study: Study, out: Path, hide: tuple[str, ...], tell: Tell, what: str
 
 def run(study: Study, out: Path, tell: Tell = lambda *_: None) -> Outcome:
     """Trains, tunes and judges all contenders; goes on with what `out` holds."""
-    groups = {AGENT: ()} | ({BLIND_AGENT: BLINDED} if study.blind else {})
-    contenders: list[Contender] = []
-    saved: list[Saved] = []
-    for name, hide in groups.items():
-        learnt = agents(study, out, hide, tell, name)
-        saved = saved or learnt
-        played = []
-        for i, one in enumerate(learnt):
-            agent = one.restore()
-            played.append(study.test.run(lambda _, seen, a=agent: a.act(seen), study.learn.mode))
-            tell(f"judging: {name}", i + 1, len(learnt))
-        cost = sum(one.cost for one in learnt) / len(learnt)
-        contenders.append(Contender(name, tuple(played), "", cost, episodes_of(learnt[0])))
-    switching = contenders[0].runs[0].episodes.switching
+    learnt = agents(study, out, (), tell, AGENT)
+    first = _judged(study, learnt, out, tell, AGENT)
+    switching = first.runs[0].episodes.switching
     setup = Setup(density=study.density, switching=switching)
-    left_out: dict[str, str] = {}
+    contenders, left_out = [first], {}
     names = study.opponents or OPPONENTS.names()
     for i, name in enumerate(names):
         try:
-            contenders.append(_opponent(study, name, setup, episodes_of(saved[0])))
+            contenders.append(_opponent(study, name, setup, episodes_of(learnt[0]), out))
         except InputError as error:
             left_out[name] = str(error)
         tell("opponents", i + 1, len(names))
+    if study.blind:
+        blind = agents(study, out, BLINDED, tell, BLIND_AGENT)
+        contenders.append(_judged(study, blind, out, tell, BLIND_AGENT))
     return Outcome(tuple(contenders), left_out)
 
 
-def _opponent(study: Study, name: str, setup: Setup, episodes: int) -> Contender:
+def _judged(study: Study, learnt: list[Saved], out: Path, tell: Tell, name: str) -> Contender:
+    """Frozen agents of all seeds on the test's episodes."""
+    played = []
+    for i, one in enumerate(learnt):
+        agent = one.restore()
+
+        def make(seed: int = i, agent: Agent[Any] = agent) -> Contender:
+            run = study.test.run(lambda _, seen: agent.act(seen), study.learn.mode)
+            return Contender(f"{name} {seed}", (run,))
+
+        key = {**_facts(study), "name": f"{name} {i}", "algorithm": one.algorithm,
+               "settings": one.settings}  # fmt: skip
+        played.append(kept(out / JUDGED, key, make).runs[0])
+        tell(f"judging: {name}", i + 1, len(learnt))
+    cost = sum(one.cost for one in learnt) / len(learnt)
+    return Contender(name, tuple(played), "", cost, episodes_of(learnt[0]))
+
+
+def _facts(study: Study) -> dict[str, Any]:
+    """What every judged contender depends on, as JSON takes it."""
+    test = dataclasses.asdict(study.test)
+    return {"learn": dataclasses.asdict(study.learn), "test": test}
+
+
+def _opponent(study: Study, name: str, setup: Setup, episodes: int, out: Path) -> Contender:
     opponent = make_opponent(name, setup)
+    # What an opponent makes nothing of must not make it another one.
+    heard: dict[str, Any] = {**dataclasses.asdict(setup), "episodes": episodes}
+    if name != "random_switching":
+        del heard["switching"]
+    if not opponent.tuned:
+        del heard["episodes"]
+    key = {**_facts(study), "name": name, **heard}
+    return kept(out / JUDGED, key, lambda: _tuned(study, name, opponent, episodes))
+
+
+def _tuned(study: Study, name: str, opponent: Opponent, episodes: int) -> Contender:
     began, spent = time.process_time(), 0
     if opponent.tuned:
-        env = dataclasses.replace(study.learn, mode="density").make(TUNING_SEED)
-        budget = Budget(
-            lambda choose: play(env, choose).speed_up.log(), study.learn.slots, episodes
-        )
+        env = study.tune.make(TUNING_SEED)
+        budget = Budget(lambda choose: play(env, choose).speed_up.log(), study.tune.slots, episodes)
         opponent.fit(budget)
         spent = episodes - budget.left
     cost = time.process_time() - began

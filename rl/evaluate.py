@@ -48,13 +48,27 @@ class Episodes:
         return 1.0 / self.time
 
     @property
+    def reached(self) -> Tensor:
+        """(batch,) bool: whether the target was reached within the budget."""
+        return self.progress[-1] >= 1.0
+
+    @property
+    def _there(self) -> Tensor:
+        """(decisions, batch, width) bool: layers that exist, in decisions that were made."""
+        made = torch.arange(len(self.density))[:, None] < self.decisions
+        return made[..., None] & self.live
+
+    @property
+    def mean_density(self) -> float:
+        """Over layers, decisions and episodes."""
+        return float(self.density[self._there].double().mean())
+
+    @property
     def switching(self) -> float:
         """Share of decisions in which a layer's density changes, over layers and episodes."""
         before = torch.cat([torch.ones_like(self.density[:1]), self.density[:-1]])
-        changed = ((self.density - before).abs() > 1e-6) & self.live
-        made = torch.arange(len(self.density))[:, None] < self.decisions
-        there = made[..., None] & self.live
-        return float((changed & there).sum() / there.sum())
+        changed = (self.density - before).abs() > 1e-6
+        return float((changed & self._there).sum() / self._there.sum())
 
 
 def play(env: ScheduleEnv, choose: Choose, contexts: Sequence[Context] | None = None) -> Episodes:

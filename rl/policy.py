@@ -23,63 +23,75 @@ class LayerwiseCategorical(Independent):
         return self.base_dist.logits.argmax(-1)
 
 
-class LayerNetwork(nn.Module):
-    """Features of all layers → (logits per layer, value of the whole).
+class _Reader(nn.Module):
+    """Features of all layers → an embedding of each layer and the context of the whole.
 
     Each layer is embedded by the same MLP, with the global features beside its own; the mean over
-    the live layers is the context that every layer's head sees. Weights know neither the number
-    of layers nor their order. Features named in `hide` are zeroed. Dead (padding) layers get
-    uniform logits: a constant in the log-probability, without gradient.
+    the live layers is the context. Weights know neither the number of layers nor their order.
+    Features named in `hide` are zeroed.
+    """
+
+    def __init__(self, hidden: int, hide: tuple[str, ...]) -> None:
+        super().__init__()
+        self.register_buffer("shown_layers", _shown(LAYER_FEATURES, hide), persistent=False)
+        self.register_buffer("shown_whole", _shown(GLOBAL_FEATURES, hide), persistent=False)
+        # Two matrices instead of one of the features side by side: the global part is the same
+        # for all layers and is multiplied once.
+        self.own = nn.Linear(len(LAYER_FEATURES), hidden)
+        self.shared = nn.Linear(len(GLOBAL_FEATURES), hidden, bias=False)
+        self.second = nn.Linear(hidden, hidden)
+
+    def forward(
+        self, layers: torch.Tensor, whole: torch.Tensor, live: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(…, layers, hidden), (…, hidden), and the global features that are shown."""
+        whole = whole * self.shown_whole
+        first = self.own(layers * self.shown_layers) + self.shared(whole).unsqueeze(-2)
+        embedded = torch.relu(self.second(torch.relu(first)))
+        weight = live.unsqueeze(-1).to(embedded.dtype)
+        context = (embedded * weight).sum(-2) / weight.sum(-2).clamp(min=1.0)
+        return embedded, context, whole
+
+
+class Actor(nn.Module):
+    """Logits of each layer, (…, layers, actions).
+
+    Dead (padding) layers get uniform ones: a constant in the log-probability, without gradient.
     """
 
     def __init__(self, hidden: int = 32, hide: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self.register_buffer("shown_layers", _shown(LAYER_FEATURES, hide), persistent=False)
-        self.register_buffer("shown_whole", _shown(GLOBAL_FEATURES, hide), persistent=False)
-        f, g = len(LAYER_FEATURES), len(GLOBAL_FEATURES)
-        self.embed = nn.Sequential(
-            nn.Linear(f + g, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh()
-        )
-        last = nn.Linear(hidden, len(ACTIONS))
-        self.head = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.Tanh(), last)
-        self.value = nn.Sequential(nn.Linear(hidden + g, hidden), nn.Tanh(), nn.Linear(hidden, 1))
+        self.read = _Reader(hidden, hide)
+        self.own = nn.Linear(hidden, hidden)
+        self.context = nn.Linear(hidden, hidden, bias=False)
+        self.last = nn.Linear(hidden, len(ACTIONS))
         with torch.no_grad():
-            last.weight.mul_(0.01)  # starts near uniform, whatever it sees
-            last.bias.zero_()
+            self.last.weight.mul_(0.01)  # starts near uniform, whatever it sees
+            self.last.bias.zero_()
 
     def forward(
         self, layers: torch.Tensor, whole: torch.Tensor, live: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        layers, whole = layers * self.shown_layers, whole * self.shown_whole
-        spread = whole.unsqueeze(-2).expand(*layers.shape[:-1], whole.shape[-1])
-        embedded = self.embed(torch.cat([layers, spread], -1))  # (…, layers, hidden)
-        weight = live.unsqueeze(-1).to(embedded.dtype)
-        context = (embedded * weight).sum(-2) / weight.sum(-2).clamp(min=1.0)
-        both = torch.cat([embedded, context.unsqueeze(-2).expand_as(embedded)], -1)
-        logits = self.head(both) * weight
-        return logits, self.value(torch.cat([context, whole], -1))
-
-
-class Actor(nn.Module):
-    """The logits alone, for TorchRL's actor."""
-
-    def __init__(self, network: LayerNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, layers: torch.Tensor, whole: torch.Tensor, live: torch.Tensor):
-        return self.network(layers, whole, live)[0]
+    ) -> torch.Tensor:
+        embedded, context, _ = self.read(layers, whole, live)
+        both = torch.relu(self.own(embedded) + self.context(context).unsqueeze(-2))
+        return self.last(both) * live.unsqueeze(-1)
 
 
 class Critic(nn.Module):
-    """The value alone, for TorchRL's losses."""
+    """The value of the whole, (…, 1)."""
 
-    def __init__(self, network: LayerNetwork) -> None:
+    def __init__(self, hidden: int = 32, hide: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self.network = network
+        self.read = _Reader(hidden, hide)
+        self.head = nn.Sequential(
+            nn.Linear(hidden + len(GLOBAL_FEATURES), hidden), nn.ReLU(), nn.Linear(hidden, 1)
+        )
 
-    def forward(self, layers: torch.Tensor, whole: torch.Tensor, live: torch.Tensor):
-        return self.network(layers, whole, live)[1]
+    def forward(
+        self, layers: torch.Tensor, whole: torch.Tensor, live: torch.Tensor
+    ) -> torch.Tensor:
+        _, context, whole = self.read(layers, whole, live)
+        return self.head(torch.cat([context, whole], -1))
 
 
 def _shown(names: tuple[str, ...], hide: tuple[str, ...]) -> torch.Tensor:
@@ -93,13 +105,11 @@ def actor_critic(
     """A TorchRL actor and critic, each with a network of its own."""
     keys = ["layers", "whole", "live"]
     actor = ProbabilisticActor(
-        TensorDictModule(Actor(LayerNetwork(hidden, hide)), in_keys=keys, out_keys=["logits"]),
+        TensorDictModule(Actor(hidden, hide), in_keys=keys, out_keys=["logits"]),
         in_keys=["logits"],
         out_keys=["action"],
         distribution_class=LayerwiseCategorical,
         return_log_prob=True,
     )
-    critic = TensorDictModule(
-        Critic(LayerNetwork(hidden, hide)), in_keys=keys, out_keys=["state_value"]
-    )
+    critic = TensorDictModule(Critic(hidden, hide), in_keys=keys, out_keys=["state_value"])
     return actor, critic

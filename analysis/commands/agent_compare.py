@@ -49,6 +49,10 @@ def compare(
     ] = True,
     density: Annotated[float, typer.Option(help="Of schedules that are not tuned.")] = 0.25,
     test_network: shared.TestNetwork = None,
+    test_device: Annotated[
+        list[str] | None,
+        typer.Option(help="To tune opponents and judge on; repeatable. Default: --device."),
+    ] = None,
     episodes: shared.Episodes = 10,
     test_seed: shared.TestSeed = 16,
     target: shared.Target = 0.9,
@@ -68,7 +72,7 @@ def compare(
     from rl import checkpoint
 
     made = shared.world(env, network, task, device, slots, reward, recorded, 1 / 32)
-    test = shared.test_of(env, made, test_network, device, episodes, test_seed, target)
+    test = shared.test_of(env, made, test_network, test_device, episodes, test_seed, target)
     study = agent_study.Study(
         made, test, algorithm, shared.pairs(settings), seeds, tuple(opponent or ()), blind, density
     )

@@ -21,7 +21,7 @@ from torchrl.data import LazyTensorStorage, ReplayBuffer
 
 from rl.act import ACTIONS
 from rl.algorithms._base import Agent, AgentConfig
-from rl.policy import LayerNetwork
+from rl.policy import Actor, Critic
 
 _KEYS = ["layers", "whole", "live"]
 
@@ -51,12 +51,13 @@ class DQNConfig(AgentConfig):
 class _Values(nn.Module):
     """Q-values (…, layers, actions): what the whole run is worth, plus each layer's share."""
 
-    def __init__(self, network: LayerNetwork) -> None:
+    def __init__(self, hidden: int, hide: tuple[str, ...]) -> None:
         super().__init__()
-        self.network = network
+        self.advantage, self.value = Actor(hidden, hide), Critic(hidden, hide)
 
     def forward(self, layers: Tensor, whole: Tensor, live: Tensor) -> Tensor:
-        advantage, value = self.network(layers, whole, live)
+        advantage = self.advantage(layers, whole, live)
+        value = self.value(layers, whole, live)
         count = live.sum(-1, keepdim=True).clamp(min=1)
         share = (value / count) * live  # (…, layers); sums to the value
         return advantage + share.unsqueeze(-1)
@@ -86,7 +87,7 @@ class DQN(Agent[DQNConfig]):
     def __init__(self, config: DQNConfig) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.values = _Values(LayerNetwork(config.hidden, config.hide))
+            self.values = _Values(config.hidden, config.hide)
             self.stream = torch.get_rng_state()
         self.config = config
         self.iteration = 0

@@ -48,7 +48,7 @@ class PPO(Agent[PPOConfig]):
         self.iteration = 0
         self.loss = ClipPPOLoss(
             self.actor, self.critic, clip_epsilon=config.clip, entropy_coeff=config.entropy,
-            critic_coeff=0.5, normalize_advantage=True,
+            critic_coeff=0.5, normalize_advantage=True, functional=False,
         )  # fmt: skip
         self.advantage = GAE(gamma=1.0, lmbda=config.gae_lambda, value_network=self.critic)
         self.optimizer = torch.optim.Adam(self.loss.parameters(), lr=config.lr)

@@ -9,7 +9,7 @@ from hwsim import InputError
 from rl.algorithms.ppo import PPO, PPOConfig
 from rl.batched import WhiteBoxEnv
 from rl.evaluate import greedy, speed_ups
-from rl.policy import LayerNetwork
+from rl.policy import Actor, Critic
 from rl.whitebox import WhiteBoxConfig
 
 SMALL = PPOConfig(iterations=4, steps=8, epochs=1, minibatches=2)
@@ -29,22 +29,22 @@ def observation(layers, seed=0):
 
 
 def test_the_policy_does_not_know_the_order_of_layers():
-    network, seen = LayerNetwork(), observation(5)
+    actor, critic, seen = Actor(), Critic(), observation(5)
     order = torch.randperm(5)
-    logits, value = network(seen["layers"], seen["whole"], seen["live"])
-    mixed, same = network(seen["layers"][:, order], seen["whole"], seen["live"][:, order])
-    torch.testing.assert_close(mixed, logits[:, order])
-    torch.testing.assert_close(same, value)
+    own = (seen["layers"], seen["whole"], seen["live"])
+    mixed = (seen["layers"][:, order], seen["whole"], seen["live"][:, order])
+    torch.testing.assert_close(actor(*mixed), actor(*own)[:, order])
+    torch.testing.assert_close(critic(*mixed), critic(*own))
 
 
 def test_padding_changes_nothing():
-    network, seen = LayerNetwork(), observation(4)
-    logits, value = network(seen["layers"], seen["whole"], seen["live"])
+    actor, critic, seen = Actor(), Critic(), observation(4)
     wide = torch.cat([seen["layers"], torch.randn(2, 3, seen["layers"].shape[-1])], 1)
     live = torch.cat([seen["live"], torch.zeros(2, 3, dtype=torch.bool)], 1)
-    padded, same = network(wide, seen["whole"], live)
-    torch.testing.assert_close(padded[:, :4], logits)
-    torch.testing.assert_close(same, value)
+    padded = actor(wide, seen["whole"], live)
+    own = (seen["layers"], seen["whole"], seen["live"])
+    torch.testing.assert_close(padded[:, :4], actor(*own))
+    torch.testing.assert_close(critic(wide, seen["whole"], live), critic(*own))
     assert not padded[:, 4:].any()
 
 
