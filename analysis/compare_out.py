@@ -44,7 +44,7 @@ def markdown(table: Table, title: str, command: str) -> str:
         f"    {command}",
         "; ".join(f"{name} {value}" for name, value in settings.items()) + ".",
         f"## {headline(table)}",
-        _pipes(
+        pipes(
             main_columns(table, table.devices),
             [main_cells(table, row, table.devices) for row in table.rows],
         ),
@@ -54,7 +54,7 @@ def markdown(table: Table, title: str, command: str) -> str:
         parts += [
             f"## Differences of test {table.metric}, by seed",
             f"+ where the first is better. {MARKS}.",
-            _pipes(
+            pipes(
                 ["", *(f"at {units.percent(d)}" for d in plan.densities)],
                 difference_rows(table, plan.densities),
             ),
@@ -62,7 +62,7 @@ def markdown(table: Table, title: str, command: str) -> str:
     found = claims(table)
     if found:
         parts += ["## What the papers say", "\n".join(f"- {claim.line}" for claim in found)]
-    parts += ["## Further figures", _pipes(_MORE, [_more(row) for row in table.rows])]
+    parts += ["## Further figures", pipes(_MORE, [_more(row) for row in table.rows])]
     parts += ["## To know", "\n".join(f"- {note}" for note in notes(table))]
     return "\n\n".join(parts) + "\n"
 
@@ -88,7 +88,7 @@ def _unverified() -> str:
     return UNVERIFIED_NOTE.replace("*", "\\*", 1)
 
 
-def _pipes(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def pipes(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, numbers to the right."""
     head = [name.replace("*", "\\*") for name in columns]
     rule = [":--", *["--:"] * (len(head) - 1)]

@@ -57,9 +57,10 @@ class Guide:
 class Guided(Prepared):
     """A task whose runs are made sparse as an agent decides.
 
-    The run's settings name the algorithm that drops and grows; `density` and `distribution` give
-    the masks that it starts with, and no layer is ever denser than in those. Between them and the
-    agent's least density the agent is free.
+    The run's settings name the algorithm that drops and grows. The run starts at
+    `initial_density`, and from the last mask update on no layer is denser than `density` and
+    `distribution` have it, where a curve would end too. Above its least density the agent is
+    free until then.
     """
 
     def __init__(self, task: Prepared, guide: Guide) -> None:
@@ -101,17 +102,17 @@ class Guided(Prepared):
     def make_sparsifier(
         self, config: TrainConfig, model: nn.Module, optimizer: Optimizer
     ) -> Sparsifier | None:
-        still = dataclasses.replace(config, schedule="constant")
-        sparsifier = self.task.make_sparsifier(still, model, optimizer)
+        curve = dataclasses.replace(config, schedule="linear")  # What has the same two ends.
+        sparsifier = self.task.make_sparsifier(curve, model, optimizer)
         if sparsifier is None or not hasattr(sparsifier, "plan"):
             raise InputError(
                 f"algorithm: value is {config.algorithm!r}; allowed with an agent is one that "
                 "drops and grows"
             )
-        curve = _dense_curve(self.guide.reference, config)
+        reference = _dense_curve(self.guide.reference, config)
         table = self._prices(config, model, sparsifier)
         w = self._world
-        self._slot = Slot(self.task, config, sparsifier, curve, table, w.factor, w.min_density)
+        self._slot = Slot(self.task, config, sparsifier, reference, table, w.factor, w.min_density)
         asked: Any = self._slot.asked
         sparsifier.plan = dataclasses.replace(sparsifier.plan, schedule=asked)
         return sparsifier

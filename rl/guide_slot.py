@@ -55,7 +55,7 @@ class Slot:
     """One full run as `rl.features.Observed`: a batch of 1.
 
     Attributes:
-        most: (1, layers) weights of each layer under its first mask: no more are ever active.
+        last: (1, layers) most weights of each layer from the last mask update on.
     """
 
     def __init__(
@@ -67,7 +67,9 @@ class Slot:
         self.factor, self.min_density, self.max_density = factor, min_density, 1.0
         self.sizes = torch.tensor([[layer.parameter.numel() for layer in self._layers]])
         self.nnz = self._active()
-        self.most = self.nnz.clone()
+        self._plan = sparsifier.plan
+        budgets = self._plan.budgets(config.steps)
+        self.last = torch.tensor([[budgets[layer.name] for layer in self._layers]])
         self._wanted = self.nnz.clone()
         self.first_gradient = torch.ones(self.nnz.shape, dtype=torch.float64)
         self.priced = PricedSlots(1, len(self._layers))
@@ -118,7 +120,7 @@ class Slot:
         )  # fmt: skip
 
     def follow(self, action: Tensor, mode: str) -> None:
-        """Takes over what the agent asks for, in the step that follows."""
+        """Takes over what the agent asks for, in the step that was looked at last."""
         self.state["updates"] += 1
         if mode == "density":
             counts = torch.round(self.sizes * action.double()).long()
@@ -127,7 +129,9 @@ class Slot:
             counts = torch.round(self.sizes * moved.double()).long()
             counts = torch.where(action == KEEP, self.nnz, counts)
         least = torch.ceil(self.sizes * self.min_density).long().clamp(min=1)
-        self._wanted = torch.minimum(torch.maximum(counts, least), self.most)
+        step = int(self.state["rounds"]) + 1
+        most = self.last if self._plan.progress(step) >= 1 else self.sizes
+        self._wanted = torch.minimum(torch.maximum(counts, least), most)
 
     def _active(self) -> Tensor:
         return torch.tensor([[int(layer.mask.sum()) for layer in self._layers]])
@@ -184,13 +188,12 @@ class Slot:
         return {
             "numbers": {name: value.clone() for name, value in self.state.items()},
             "wanted": self._wanted.clone(),
-            "most": self.most.clone(),
             "first_gradient": self.first_gradient.clone(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.state = {name: value.clone() for name, value in state["numbers"].items()}
-        self._wanted, self.most = state["wanted"].clone(), state["most"].clone()
+        self._wanted = state["wanted"].clone()
         self.first_gradient = state["first_gradient"].clone()
 
 

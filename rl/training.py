@@ -60,7 +60,8 @@ class SparseTrainingEnv(ScheduleEnv):
         width = width or widest
         super().__init__(
             batch, width, mode=config.mode, factor=config.factor,
-            min_density=config.min_density, max_density=config.max_density, seed=seed,
+            min_density=config.min_density, seed=seed,
+            max_density=1.0 if config.capped_from else config.max_density,
         )  # fmt: skip
         self.config = config
         self.groups = groups
@@ -253,7 +254,7 @@ class SparseTrainingEnv(ScheduleEnv):
             counts = self._counts(density)
         else:
             density = self.nnz / self.sizes
-            moved = step_density(density, action, c.factor, c.min_density, c.max_density)
+            moved = step_density(density, action, c.factor, c.min_density)
             most = self._most()
             counts = torch.where(action == KEEP, torch.minimum(self.nnz, most), self._counts(moved))
         return torch.where(self._live, counts, self.sizes)
@@ -265,8 +266,11 @@ class SparseTrainingEnv(ScheduleEnv):
         return torch.minimum(torch.maximum(counts, least), self._most())
 
     def _most(self) -> Tensor:
-        """Weights of each layer at the largest density, (batch, width)."""
-        return torch.floor(self.sizes * self.config.max_density).long().clamp(min=1)
+        """Weights of each layer at the largest density that is allowed now, (batch, width)."""
+        c, s = self.config, self.state
+        most = torch.floor(self.sizes * c.max_density).long().clamp(min=1)
+        capped = s["rounds"] >= c.capped_from * s["most_rounds"]
+        return torch.where(capped[:, None], most, self.sizes)
 
     def _over(self) -> Tensor:
         """(batch,) runs that have ended."""

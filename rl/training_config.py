@@ -26,6 +26,8 @@ class TrainingConfig:
         factor: what a step of the action multiplies or divides the density by.
         min_density, max_density: ends of every layer's density. A run starts dense; its first
             decision brings every layer within them.
+        capped_from: share of the run (its budget) before which layers may be denser than
+            max_density.
         topology: how masks change.
         prefix: rounds that are dense before the first decision; they are branched from.
         stop_at_target: False trains on to `budget` times the whole dense run, as studies do that
@@ -42,6 +44,7 @@ class TrainingConfig:
     factor: float = 0.5
     min_density: float = 1 / 32
     max_density: float = 1.0
+    capped_from: float = 0.0
     topology: Topology = field(default_factory=Topology)
     prefix: int = 0
     stop_at_target: bool = True
@@ -61,6 +64,7 @@ class TrainingConfig:
                 f"at least {LEAST_DENSITY:g}, below {self.max_density:g} (the largest density)",
             ),
             "max_density": (self.max_density, self.max_density <= 1, "at most 1"),
+            "capped_from": (self.capped_from, 0 <= self.capped_from < 1, "0 or more, below 1"),
             "prefix": (self.prefix, self.prefix >= 0, "at least 0"),
         }  # fmt: skip
         for name, (value, good, allowed) in checks.items():

@@ -34,7 +34,7 @@ class World:
         layers: fewest and most layers of a white-box network.
         reward: a name in `rl.rewards`.
         mode, factor, min_density, budget: see `rl.interface` and the configurations.
-        max_density, drop, grow, drop_fraction, stop_at_target: of real training, see
+        max_density, capped_from, drop, grow, drop_fraction, stop_at_target: of real training, see
             `rl.training_config.TrainingConfig` and `rl.slots.Topology`.
         decisions: of a dense run, white box and surrogate.
     """
@@ -54,6 +54,7 @@ class World:
     budget: float = 2.5
     decisions: int = 24
     max_density: float = 1.0
+    capped_from: float = 0.0
     drop: str = "magnitude"
     grow: str = "gradient"
     drop_fraction: float = 0.0
@@ -82,6 +83,7 @@ class World:
             "problems": self.problems, "devices": self.devices, "targets": self.targets,
             "seeds": self.seeds, "budget": self.budget, "mode": self.mode, "factor": self.factor,
             "min_density": self.min_density, "max_density": self.max_density,
+            "capped_from": self.capped_from,
             "topology": Topology(self.drop, self.grow, self.drop_fraction),
             "stop_at_target": self.stop_at_target,
         }  # fmt: skip

@@ -59,7 +59,7 @@ Density = Annotated[
 
 def register(app: typer.Typer) -> None:
     # They hang themselves on `agent_app` and need what is defined here.
-    from analysis.commands import agent_compare, agent_train  # noqa: F401
+    from analysis.commands import agent_compare, agent_schedules, agent_train  # noqa: F401
 
     app.add_typer(agent_app)
 

@@ -115,7 +115,7 @@ def compare(
     options.at_least("--steps", steps)
     content: dict[str, Any] = {
         "task": task, "model": model, "preset": preset, "steps": steps, "batch_size": batch_size,
-        "task_options": _pairs("--task-option", task_option or []),
+        "task_options": pairs("--task-option", task_option or []),
         **_settings(settings or []),
     }  # fmt: skip
     spreads = distribution or []
@@ -169,14 +169,14 @@ def _unablated(one: Variant) -> Variant:
 def _settings(given: Sequence[str]) -> dict[str, Any]:
     from analysis.compare import DECIDED
 
-    found = _pairs("--set", given)
+    found = pairs("--set", given)
     for name in found:
         if name in DECIDED or name in ("threads", "task_options"):
             raise InputError(f"--set: {name} is decided by the comparison; see the other options")
     return found
 
 
-def _pairs(option: str, given: Sequence[str]) -> dict[str, Any]:
+def pairs(option: str, given: Sequence[str]) -> dict[str, Any]:
     from analysis.variants import value_of
 
     found = {}

@@ -40,3 +40,19 @@ def test_a_largest_density_below_the_least_is_an_error():
         TrainingConfig(**SMALL, max_density=0.02)
     with pytest.raises(InputError, match=r"max_density: value is 1\.5; allowed is at most 1"):
         TrainingConfig(**SMALL, max_density=1.5)
+
+
+def test_a_cap_that_starts_later_leaves_the_rounds_before_it_free():
+    config = TrainingConfig(
+        **SMALL, max_density=0.25, capped_from=0.5, budget=1.0, stop_at_target=False
+    )
+    env = SparseTrainingEnv(config, 2)
+    seen = env.reset()
+    densities = []
+    while not bool(seen["done"].all()):
+        seen["action"] = torch.full(env.density.shape, KEEP)
+        seen = env.step(seen)["next"]
+        densities.append(env.density.max().item())
+    half = len(densities) // 2
+    assert densities[:half] == [1.0] * half
+    assert max(densities[half:]) <= 0.25

@@ -1,0 +1,160 @@
+"""`nettime agent schedules`: handcrafted schedules and learnt ones at equal target density."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from analysis.commands import agent as shared
+from analysis.commands import options
+
+if TYPE_CHECKING:
+    from analysis.agent_schedules import Study
+    from analysis.agent_schedules_table import ScheduleTable
+
+DEFAULT_OUT = Path("runs/schedules")
+
+
+@shared.agent_app.command(
+    "schedules",
+    short_help="RP-RR and MP-RR × schedules × target densities, the learnt one among them.",
+    epilog=options.examples(
+        "nettime agent schedules --seeds 2 --steps 200 --agent-episodes 64",
+        "nettime agent schedules --agent runs/wafer/agent.pt -d wafer -d zen4",
+        "nettime agent schedules --density 0.05 --density 0.2 --write table.md --plot table.svg",
+        "nettime agent schedules --task-option data=cifar10 --model simple_cnn --preset small",
+    ),
+)
+def schedules(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of all runs.")] = DEFAULT_OUT,
+    density: Annotated[
+        list[float] | None,
+        typer.Option("--density", help="Target; repeatable. Default 0.1, 0.5 and 1."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many final runs of each cell.")] = 5,
+    agent: Annotated[
+        Path | None,
+        typer.Option(help="An agent.pt that decides under learned. Default: one is trained here."),
+    ] = None,
+    agent_episodes: Annotated[int, typer.Option(help="Of each agent that is trained here.")] = 640,
+    slots: shared.Slots = 32,
+    reward: Annotated[
+        str, typer.Option(help="Of agents trained here: accuracy, log_ratio, …")
+    ] = "accuracy",
+    network: Annotated[
+        list[str] | None,
+        typer.Option("--network", help="That they learn on, mlp-LAYERSxWIDTH; repeatable."),
+    ] = None,
+    min_density: Annotated[float, typer.Option(help="Lower end of what they choose.")] = 1 / 32,
+    model: Annotated[str, typer.Option(help="Kind of network; default: the task's own.")] = "",
+    preset: Annotated[str, typer.Option(help="Size of the model; default: the task's own.")] = "",
+    task_option: Annotated[
+        list[str] | None,
+        typer.Option(help="Of the image task, as data=mnist; repeatable. Default: digits."),
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Of each final run.")] = 400,
+    batch_size: Annotated[int, typer.Option(help="Images of a step.")] = 64,
+    rate: Annotated[
+        list[float] | None,
+        typer.Option("--rate", help="To try; repeatable. Default 0.001, 0.002, 0.004, 0.008."),
+    ] = None,
+    tune_steps: Annotated[
+        int | None, typer.Option(help="Of the short run at each rate; default a fifth of steps.")
+    ] = None,
+    update_interval: Annotated[
+        int | None, typer.Option(help="Steps between mask updates; default a 20th of steps.")
+    ] = None,
+    drop_fraction: Annotated[float, typer.Option(help="Dropped and regrown by an update.")] = 0.3,
+    distribution: Annotated[str, typer.Option(help="Of the density: uniform, er, erk.")] = (
+        "uniform"
+    ),
+    processes: Annotated[int, typer.Option(help="Runs at once, of one thread each.")] = 2,
+    device: shared.Device = None,
+    write: Annotated[Path | None, typer.Option(help="A Markdown page, a figure beside it.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Densities over training: .svg, .png, .pdf.")
+    ] = None,
+    title: Annotated[str, typer.Option(help="Of the page.")] = "Schedules on images",
+    as_json: options.Json = False,
+) -> None:
+    """Test accuracy and net time of handcrafted and learnt schedules, mean ± deviation over seeds.
+
+    RP-RR and MP-RR (random or magnitude pruning, random regrowth), as Tessera et al. (2022) have
+    it. Interrupted, the same command goes on; so does one with more seeds or densities.
+    """
+    from analysis.agent_schedules import NETWORKS, Learning, Study
+    from analysis.commands.compare import pairs as options_of
+    from sparse_train.config import TrainConfig
+
+    for name, value in (("--seeds", seeds), ("--processes", processes), ("--steps", steps)):
+        options.at_least(name, value)
+    base = TrainConfig(
+        task="images", task_options=options_of("--task-option", task_option or []), model=model,
+        preset=preset, steps=steps, batch_size=batch_size, drop_fraction=drop_fraction,
+        distribution=distribution,
+    )  # fmt: skip
+    study = Study(
+        base, densities=tuple(density or (0.1, 0.5, 1.0)), seeds=tuple(range(seeds)),
+        rates=tuple(rate or (1e-3, 2e-3, 4e-3, 8e-3)), tune_steps=tune_steps or max(1, steps // 5),
+        update_interval=update_interval or max(1, steps // 20),
+        devices=tuple(device or ("wafer",)),
+        learning=Learning(
+            agent, agent_episodes, tuple(network or NETWORKS), reward, min_density, slots
+        ),
+    )  # fmt: skip
+    table = _run(study, out, processes)
+    _tell(table, _write(table, write, plot, title), as_json)
+
+
+def _run(study: Study, out: Path, processes: int) -> ScheduleTable:
+    from analysis.agent_schedules import run
+    from analysis.console import progress_bar, resumable
+
+    with resumable(f"the same command goes on where it stopped, in {out}"), ExitStack() as stack:
+        bars: dict[tuple[str, int], Any] = {}
+
+        def progress(what: str, done: int, total: int, note: str) -> None:
+            if (what, total) not in bars:
+                stack.close()
+                bars[what, total] = stack.enter_context(progress_bar(what, total))
+            bars[what, total](done, note)
+
+        return run(study, out, processes=processes, progress=progress)
+
+
+def _write(table: ScheduleTable, page: Path | None, plot: Path | None, title: str) -> list[Path]:
+    """Writes the files asked for; their paths."""
+    import sys
+
+    from analysis import agent_schedules_page as pages
+    from analysis import plots, report
+
+    beside = page and page.with_suffix(".svg")
+    figures = [path for path in dict.fromkeys((beside, plot)) if path is not None]
+    made = []
+    for path in figures:
+        with plots.styled():
+            plots.save(pages.figure(table), path)
+        made.append(path.absolute())
+    if page is not None:
+        command = shlex.join(["nettime", *sys.argv[1:]])
+        text = pages.markdown(table, title, command, [page.with_suffix(".svg").name])
+        made.append(report.write(text, page))
+    return made
+
+
+def _tell(table: ScheduleTable, written: list[Path], as_json: bool) -> None:
+    from analysis import agent_schedules_page as pages
+    from analysis.console import print_json, stdout
+
+    if as_json:
+        print_json({"command": "agent schedules", **table.to_json(), "written": written})
+        return
+    console = stdout()
+    pages.show(console, table)
+    for path in written:
+        console.print(f"written: {path}", soft_wrap=True)
