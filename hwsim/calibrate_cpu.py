@@ -129,10 +129,11 @@ def _patterned(timed, shapes, batches, densities, threads, rng) -> list[Measurem
 
 
 def _updates(mask, weights, threads, rng) -> dict[str, Callable[[], Any]]:
-    both = [TiledMatrix(mask.array, turned, threads) for turned in (False, True)]
+    matrix, transposed = (TiledMatrix(mask.array, turned, threads) for turned in (False, True))
+    order = transposed.order_in(matrix)
     gradients = rng.standard_normal(mask.shape).astype(np.float32)
     return {
-        "repack": lambda: [matrix.repack(weights) for matrix in both],
+        "repack": lambda: (matrix.repack(weights), transposed.take(matrix, order)),
         "select": lambda: drop_grow_mask(
             weights, gradients, mask.array, mask.nnz // 3, threads=threads
         ),

@@ -70,6 +70,8 @@ class TrainingRecord:
             `weight_bytes`, `index_bytes`, `moment_bytes` packed by the pattern; `dense_bytes` of
             the same layers dense. Empty for a dense run.
         gradient: dense gradients are needed "never", on "update" steps, or "always".
+        compute: of a run with sparse kernels: `sparse`, the layers that use them under the first
+            masks; `dense`, the other masked layers, each with the reason. Empty for other runs.
     """
 
     folder: Path
@@ -81,6 +83,7 @@ class TrainingRecord:
     densities: pl.DataFrame
     figures: dict[str, float | int]
     gradient: str
+    compute: dict[str, Any]
 
     @classmethod
     def load(cls, folder: str | Path) -> TrainingRecord:
@@ -110,6 +113,7 @@ class TrainingRecord:
                 ),
                 figures=run_folder.read_figures(folder),
                 gradient=content["gradient"],
+                compute=content.get("compute", {}),
             )
         except (KeyError, TypeError) as error:
             raise InputError(f"{folder / run_folder.CONFIG}: {error} is missing") from None

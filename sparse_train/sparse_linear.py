@@ -78,6 +78,15 @@ class SparseCompute:
     def layers(self) -> tuple[str, ...]:
         return tuple(self._engines)
 
+    def dense_layers(self) -> dict[str, str]:
+        """Masked layers that compute dense under the present masks → why."""
+        dense = dict(self.skipped)
+        for name, engine in self._engines.items():
+            density = float(engine.layer.mask_array().mean())
+            if density > engine.densest:
+                dense[name] = f"density {density:.2f} is above {engine.densest:g}"
+        return dense
+
     def remove(self) -> None:
         """Give the layers their own forward back."""
         for engine in self._engines.values():
@@ -131,7 +140,7 @@ class _Engine:
         self.layer = layer
         self.compute = compute
         self.threads = threads
-        self._densest = densest
+        self.densest = densest
         self._mask_stamp: tuple[int, int] | None = None
         self._sparse_enough = False
 
@@ -154,10 +163,11 @@ class _Engine:
         stamp = (id(mask), mask._version)
         if stamp != self._mask_stamp:
             array = self.layer.mask_array()
-            self._sparse_enough = array.mean() <= self._densest
+            self._sparse_enough = array.mean() <= self.densest
             if self._sparse_enough:
                 self.matrix = TiledMatrix(array, False, self.threads)
                 self.transposed = TiledMatrix(array, True, self.threads)
+                self.order = self.transposed.order_in(self.matrix)
             self._mask_stamp = stamp
         if self._sparse_enough:
             self.matrix.repack(weight.detach().contiguous().numpy())
@@ -175,7 +185,7 @@ class _SparseLinear(torch.autograd.Function):
             y += bias.detach()
         # The packed input is kept instead of the input: grad_weight needs it so.
         ctx.packed, ctx.engine = packed, engine
-        ctx.matrix, ctx.transposed = engine.matrix, engine.transposed
+        ctx.matrix, ctx.transposed, ctx.order = engine.matrix, engine.transposed, engine.order
         ctx.save_for_backward(weight)
         ctx.x_rows = x if engine.compute.dense_gradient_wanted() else None
         return y
@@ -191,7 +201,7 @@ class _SparseLinear(torch.autograd.Function):
         sampled = needs_weight and ctx.x_rows is None
         packed = Packed.of(dy.numpy(), threads) if needs_x or sampled else None
         if needs_x:
-            ctx.transposed.repack(weight.detach().contiguous().numpy())
+            ctx.transposed.take(ctx.matrix, ctx.order)
             dx = torch.from_numpy(ctx.transposed.multiply(packed).rows(threads))
         if sampled:
             values = ctx.matrix.sampled_product(packed, ctx.packed)

@@ -61,8 +61,12 @@ class Run:
         self.model = task.build_for(config)
         self.optimizer = make_optimizer(config, self.model)
         self.sparsifier = task.make_sparsifier(config, self.model, self.optimizer)
+        self.compute: dict[str, Any] = {}
         if config.compute == "sparse" and self.sparsifier is not None:
-            SparseCompute(self.sparsifier, config.threads)
+            kernels = SparseCompute(self.sparsifier, config.threads)
+            dense = kernels.dense_layers()
+            layers = [name for name in kernels.layers if name not in dense]
+            self.compute = {"sparse": layers, "dense": dense}
         self._parameters = list(self.model.parameters())
         self.model.train()
         self.step = 0
@@ -388,6 +392,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "task": run.task.describe(),
         "model": {"parameters": sum(p.numel() for p in run.model.parameters())},
         "gradient": "never" if run.sparsifier is None else run.sparsifier.algorithm.gradient,
+        "compute": run.compute,
     }
 
 

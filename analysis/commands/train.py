@@ -14,6 +14,7 @@ from hwsim.errors import InputError
 if TYPE_CHECKING:
     from analysis.contenders import Contender
     from sparse_train.config import TrainConfig
+    from sparse_train.record import TrainingRecord
 
 
 def register(app: typer.Typer) -> None:
@@ -94,8 +95,11 @@ def train(
         record = go(config, run, progress=lambda p: update(p.step, f"loss {p.loss:.3f}"))
         found = contender(run, devices)
     if as_json:
-        return print_json({"command": "train", "run": run.absolute(), **_described(found)})
-    return _print(stdout(), found, record.steps, run)
+        return print_json({
+            "command": "train", "run": run.absolute(), "compute": record.compute,
+            **_described(found),
+        })  # fmt: skip
+    return _print(stdout(), found, record, run)
 
 
 def _density(algorithm: str, density: float | None, sparsity: float | None) -> float:
@@ -143,10 +147,25 @@ def _described(found: Contender) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _print(console: Any, found: Contender, steps: int, run: Path) -> None:
+def _kernels(compute: dict[str, Any]) -> str:
+    """Which masked layers used the sparse kernels, and why the others did not."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in compute["dense"].items():
+        reasons.setdefault(why, []).append(name)
+    masked = len(compute["sparse"]) + len(compute["dense"])
+    text = f"sparse kernels: {len(compute['sparse'])} of {masked} masked layers"
+    for why, names in reasons.items():
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        text += f"; {names[0]}{others} dense: {why}"
+    return text
+
+
+def _print(console: Any, found: Contender, record: TrainingRecord, run: Path) -> None:
     from analysis import tables, units
 
-    facts = dict(found.facts)
+    facts, steps = dict(found.facts), record.steps
+    if record.compute:
+        console.print(_kernels(record.compute), soft_wrap=True)
     console.print(
         f"{found.name}: {steps} steps, validation loss {found.last_loss:.3f} "
         f"(best {found.best_loss:.3f}), trained here in {facts['trained here in']}."

@@ -48,6 +48,18 @@ def test_train_prints_net_time_and_fits_80_columns(nettime, text, tmp_path):
     assert all(len(line) <= 80 for line in shown.out.splitlines() if not line.startswith("run:"))
 
 
+def test_train_says_which_layers_the_sparse_kernels_serve(nettime, text, tmp_path):
+    kernels = ("--compute", "sparse")
+    shown = nettime(*arguments(text, tmp_path / "sparse", *RIGL, *kernels))
+    assert re.search(r"^sparse kernels: (\d+) of \1 masked layers$", shown.out, re.MULTILINE)
+    dense = (*RIGL, "--density", "0.7", "--distribution", "uniform", *kernels)
+    shown = nettime(*arguments(text, tmp_path / "dense", *dense))
+    assert "sparse kernels: 0 of" in shown.out
+    assert "more dense: density 0.70 is above 0.4" in shown.out
+    found = nettime(*arguments(text, tmp_path / "dense", *dense, "--json")).json
+    assert found["compute"]["sparse"] == [] and len(found["compute"]["dense"]) > 1
+
+
 def test_the_same_command_again_only_prices_and_says_the_same(nettime, text, tmp_path):
     command = arguments(text, tmp_path / "run", *RIGL, "--json")
     first = nettime(*command).json

@@ -125,6 +125,17 @@ def test_layers_that_are_called_around_are_skipped_with_a_reason():
     assert all("Linear" in reason for reason in compute.skipped.values())
 
 
+def test_layers_above_the_density_that_pays_are_named_with_it():
+    sparsifier = sparsify(network(), None, "static", 0.5, distribution="uniform")
+    with sparse_compute(sparsifier, densest=0.3) as compute:
+        assert compute.skipped == {}
+        assert compute.dense_layers() == dict.fromkeys(
+            sparsifier.layers, "density 0.50 is above 0.3"
+        )
+    with sparse_compute(sparsifier, densest=0.6) as compute:
+        assert compute.dense_layers() == {}
+
+
 def test_bad_input_is_named():
     sparsifier = sparsify(network(), None, "static", 0.2)
     with pytest.raises(InputError, match="sparsifier: type is Linear"):

@@ -45,6 +45,14 @@ def test_masks_are_updated_to_the_same_ones(runs):
     assert masked.masks(last) == sparse.masks(last)
 
 
+def test_the_record_says_which_layers_used_the_kernels(runs):
+    masked, sparse = runs
+    layers = set(sparse.densities["layer"])
+    assert masked.compute == {}
+    assert {*sparse.compute["sparse"], *sparse.compute["dense"]} == layers
+    assert sparse.compute["sparse"]
+
+
 def test_evaluations_agree(runs):
     masked, sparse = runs
     assert sparse.measured["value"].to_list() == pytest.approx(

@@ -21,10 +21,11 @@ class TiledLayer(Layer):
     def _build(self) -> None:
         self.matrix = TiledMatrix(self.mask.array, False, self.threads)
         self.transposed = TiledMatrix(self.mask.array, True, self.threads)
+        self._order = self.transposed.order_in(self.matrix)
 
     def _repack(self, weights: np.ndarray) -> None:
         self.matrix.repack(weights)
-        self.transposed.repack(weights)
+        self.transposed.take(self.matrix, self._order)
 
     def _forward(self, x: np.ndarray) -> np.ndarray:
         return self.matrix.multiply(Packed.of(x, self.threads)).rows(self.threads)
