@@ -71,14 +71,14 @@ def _timed_now(device: Any) -> list[Any]:
 
     import numpy as np
 
-    from hwsim.calibrate_cpu import measure_unseen
+    from hwsim.calibrate_cpu import UNSEEN, measure_cpu
 
     # A median also measures what else the machine was doing; constants are fitted to the fastest.
     return [
         dataclasses.replace(
             r, median_s=r.min_s, low_quartile_s=r.min_s, high_quartile_s=r.min_s
         )
-        for r in measure_unseen(threads=device.threads, rng=np.random.default_rng(0))
+        for r in measure_cpu(UNSEEN, threads=device.threads, rng=np.random.default_rng(0))
     ]  # fmt: skip
 
 

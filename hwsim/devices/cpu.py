@@ -25,6 +25,7 @@ _SPARSE = {
 }
 _BALANCED, _TWO_FOUR = Balanced(32), NM(2, 4)
 _UPKEEP_BYTES = 18
+_ANY_DTYPE = ("elementwise", "embedding")  # they move bytes; torch has them in every type
 _MOST_GATHER = (1 << 16) - 1
 
 
@@ -82,7 +83,7 @@ class Cpu(Device):
                 )
 
     def price(self, op: Op) -> tuple[Estimate, ...]:
-        if op.dtype != "float32":
+        if op.dtype != "float32" and op.kind not in _ANY_DTYPE:
             reason = f"dtype is {op.dtype}; the kernels are float32"
             return (Estimate.illegal("dense", reason),)
         if op.kind in ("gemm", "conv", "attention"):
@@ -95,7 +96,9 @@ class Cpu(Device):
         moved = self._priced(op, "stream", stream_terms(op.activation_bytes + op.weight_bytes))
         if op.kind == "optimizer":
             return (moved,)
-        return (self._longer(moved, op.flops * self.element_s),)
+        # Of booleans and small integers, which are masks and classes, only the bytes count.
+        element_s = 0.0 if op.dtype == "int8" else self.element_s * op.itemsize / 4
+        return (self._longer(moved, op.flops * element_s),)
 
     def roofline(self, op: Op) -> float:
         """Active arithmetic at the vector units' peak, bytes at the nearest cache's speed.

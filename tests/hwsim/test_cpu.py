@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hwsim import InputError, Mask, Op, gemm, load_device
 from hwsim.calibrate import calibrate
-from hwsim.calibrate_cpu import measure_cpu
+from hwsim.calibrate_cpu import Case, drawn_cases, measure_cpu
 from hwsim.cpu_costs import KERNEL_TERMS, TERMS, terms
 from hwsim.cpu_fit import fit_cpu, kernel_of, relative_errors, specification
 from hwsim.kernels.cpu import LINEAR
@@ -128,6 +128,17 @@ def test_operations_on_elements_add_to_the_time_of_their_bytes():
     bytes_alone = load_device("zen3", element_s=0.0).estimate(op).seconds
     added = device.estimate(op).seconds - bytes_alone
     assert added == pytest.approx(op.flops * 1.8e-10)
+
+
+@pytest.mark.parametrize("kind", ["elementwise", "embedding"])
+def test_integers_and_booleans_cost_their_bytes(kind):
+    device = load_device("zen3")
+    one, flops = 1 << 20, 1 << 18
+    bytes_alone = device.estimate(Op(kind, "forward", "a", activation_bytes=one)).seconds
+    of_bytes = Op(kind, "forward", "a", activation_bytes=one, dense_flops=flops, dtype="int8")
+    assert device.estimate(of_bytes).seconds == bytes_alone
+    wide = Op(kind, "forward", "a", activation_bytes=one, dense_flops=flops, dtype="float64")
+    assert device.estimate(wide).seconds == pytest.approx(bytes_alone + flops * 2 * 1.8e-10)
 
 
 def test_a_whole_step_is_priced():
@@ -270,10 +281,54 @@ def test_the_calibrator_of_cpu_models_fits_records_and_says_how_far_off_it_is(tm
 
 
 def test_measuring_gives_a_record_for_every_kernel(tmp_path):
-    records = measure_cpu([(16, 32)], [1, 8], [0.3], rng=np.random.default_rng(0))
+    records = measure_cpu([Case(16, 32, 0.3, (1, 8))], rng=np.random.default_rng(0), budget_s=0.1)
     found = {kernel_of(r) for r in records}
     assert found == set(KERNEL_TERMS)
     assert all(json.dumps(dataclasses.asdict(r)) for r in records)
     for record in records:
         if record.kernel in ("tiled", "sampled"):
             assert record.packing
+
+
+def test_measuring_again_within_the_budget_keeps_the_fastest(monkeypatch):
+    passes = []
+
+    def measured(cases, threads, rng, progress):
+        passes.append(rng.random())
+        clock.now += 3.0
+        seconds = {1: 4.0, 2: 2.0, 3: 5.0}[len(passes)]
+        about = {"machine": "m", "toolchain": "t", "kernel": "tiled", "phase": "forward"}
+        return [Measurement.of_median(seconds, **about, m=1, n=1, k=1, dtype="float32", rounds=3)]
+
+    class Clock:
+        now = 0.0
+
+        def __call__(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr("hwsim.calibrate_cpu._measured", measured)
+    monkeypatch.setattr("hwsim.calibrate_cpu.time.perf_counter", clock)
+    cases = [Case(16, 32, 0.3, (1,))]
+    records = measure_cpu(cases, budget_s=10.0, rng=np.random.default_rng(0))
+    assert [r.min_s for r in records] == [2.0]
+    assert len(passes) == 3 and len(set(passes)) == 1  # the same masks each time; a fourth is late
+
+
+def test_measuring_nothing_or_for_no_time_is_named():
+    rng = np.random.default_rng(0)
+    with pytest.raises(InputError, match="cases: none given"):
+        measure_cpu([], rng=rng)
+    with pytest.raises(InputError, match="budget_s: value is 0"):
+        measure_cpu(budget_s=0, rng=rng)
+
+
+@given(seed=st.integers(0, 1000))
+def test_drawn_cases_follow_from_their_seed_and_keep_their_ranges(seed):
+    cases = drawn_cases(5, seed)
+    assert cases == drawn_cases(5, seed) == drawn_cases(9, seed)[:5]
+    for case in cases:
+        assert case.n_out % 16 == case.n_in % 16 == 0
+        assert min(case.n_out, case.n_in) >= 256 and case.n_out * case.n_in <= 3072 * 768
+        assert 0.02 <= case.density <= 0.3
+        assert case.batches[0] == 1 and max(case.batches) <= 512
