@@ -15,6 +15,7 @@ from hwsim import InputError
 from rl.algorithms import make_agent
 from rl.algorithms._base import Agent
 from rl.interface import ScheduleEnv
+from rl.rollouts._base import Rollouts
 from rl.worlds import World
 from sparse_train._atomic import replacing
 
@@ -49,8 +50,8 @@ class Saved:
 
 
 def save(
-    path: Path, agent: Agent[Any], world: World, env: ScheduleEnv, curve: list[dict[str, float]],
-    cost: float,
+    path: Path, agent: Agent[Any], world: World, env: ScheduleEnv | Rollouts,
+    curve: list[dict[str, float]], cost: float,
 ) -> None:  # fmt: skip
     """Writes a checkpoint, whole or not at all."""
     content = {

@@ -13,6 +13,7 @@ from hwsim import InputError
 from rl import checkpoint
 from rl.algorithms import make_agent
 from rl.algorithms._base import Agent
+from rl.rollouts import make_rollouts
 from rl.worlds import World
 from sparse_train._atomic import replacing
 
@@ -21,7 +22,7 @@ CHECKPOINT, CURVE = "agent.pt", "curve.csv"
 
 def train(
     out: Path, world: World, algorithm: str = "ppo", settings: dict[str, Any] | None = None, *,
-    every: int = 1, tensorboard: bool = False,
+    every: int = 1, tensorboard: bool = False, rollouts: str = "local", processes: int = 1,
     report: Callable[[dict[str, float]], None] = lambda _: None,
 ) -> checkpoint.Saved:  # fmt: skip
     """Trains an agent in `out`, or goes on with the one that is there.
@@ -30,6 +31,8 @@ def train(
 
     Args:
         settings: fields of the algorithm's configuration.
+        rollouts, processes: a name in `rl.rollouts`, and how many workers collect episodes. They
+            change nothing of the result.
         report: called with each iteration's row.
 
     Raises:
@@ -38,12 +41,14 @@ def train(
     """
     path = out / CHECKPOINT
     agent = make_agent(algorithm, **(settings or {}))
-    env = world.make(agent.config.seed)
-    curve: list[dict[str, float]] = []
-    spent = 0.0
+    saved = None
     if path.exists():
         saved = checkpoint.load(path)
         _check_same(path, saved, agent, world)
+    env = make_rollouts(rollouts, world, agent.config.seed, processes)
+    curve: list[dict[str, float]] = []
+    spent = 0.0
+    if saved is not None:
         agent.load_state_dict(saved.agent)
         env.load_state_dict(saved.env)
         curve, spent = list(saved.curve), saved.cost
@@ -53,7 +58,8 @@ def train(
     def told(row: dict[str, float]) -> None:
         curve.append(row)
         if agent.iteration % every == 0 or agent.iteration == agent.config.iterations:
-            checkpoint.save(path, agent, world, env, curve, time.process_time() - began)
+            cost = time.process_time() - began + env.elsewhere_s
+            checkpoint.save(path, agent, world, env, curve, cost)
             _write_curve(out / CURVE, curve)
         if writer is not None:
             _add(writer, row)
@@ -67,6 +73,7 @@ def train(
             agent.train(env, report=rows.append, stop_after=agent.iteration + 1)
             told(rows[0])
     finally:
+        env.close()
         if writer is not None:
             writer.close()
     return checkpoint.load(path)

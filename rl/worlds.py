@@ -28,6 +28,7 @@ class World:
         kind: "training" trains networks, "surrogate" is the white box fitted to recorded runs of
             `problems`, "whitebox" draws formulas.
         slots: episodes side by side.
+        shards: parts of the slots with random streams of their own, see `rl.rollouts`.
         problems, devices, targets, seeds: see `rl.training_config.TrainingConfig`; targets only
             for "training".
         recording: folder of the surrogate's recordings.
@@ -59,6 +60,7 @@ class World:
     grow: str = "gradient"
     drop_fraction: float = 0.0
     stop_at_target: bool = True
+    shards: int = 1
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -67,6 +69,10 @@ class World:
             raise InputError(unknown("action mode", self.mode, MODES))
         if self.slots < 1:
             raise InputError(f"slots: value is {self.slots}; allowed is at least 1")
+        if self.shards < 1 or self.slots % self.shards:
+            raise InputError(
+                f"shards: value is {self.shards}; allowed is a divisor of the slots, {self.slots}"
+            )
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> World:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from analysis.commands import agent as shared
 from analysis.commands import options
+from hwsim.errors import InputError
 
 
 @shared.agent_app.command(
@@ -19,6 +21,8 @@ from analysis.commands import options
         "nettime agent train --env surrogate --network bert-1x16 -d wafer --out runs/wafer",
         "nettime agent train --network bert-1x16 -d zen4 --set iterations=12 --out runs/zen4",
         "nettime agent train --env whitebox --algorithm dqn --out runs/dqn",
+        "nettime agent train --shards 4 --processes 2 --out runs/two",
+        "nettime agent train --shards 4 --processes 4 --rollouts ray --out runs/ray",
     ),
 )
 def train(
@@ -36,6 +40,15 @@ def train(
     recorded: shared.Recorded = Path("runs/recorded"),
     runs: shared.Runs = 64,
     seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
+    shards: Annotated[
+        int, typer.Option(help="Parts of the slots with random streams of their own.")
+    ] = 1,
+    processes: Annotated[
+        int, typer.Option(help="That collect episodes, a shard or more each; of one thread.")
+    ] = 1,
+    rollouts: Annotated[
+        str, typer.Option(help="Where they run: local, or ray (a cluster) with the same results.")
+    ] = "local",
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Curves for it too.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -48,6 +61,11 @@ def train(
     from rl.algorithms import make_agent
 
     made = shared.world(env, network, task, device, slots, reward, recorded, min_density)
+    if processes > shards:
+        raise InputError(
+            f"--processes: value is {processes}; allowed is at most the shards, {shards} (--shards)"
+        )
+    made = dataclasses.replace(made, shards=shards)
     given: dict[str, Any] = {**shared.pairs(settings), "seed": seed}
     if made.kind == "surrogate":
         given["hide"] = (*made.blind, *given.get("hide", ()))
@@ -55,7 +73,8 @@ def train(
     shared.prepare(made, runs, slots)
     with resumable(f"the same command goes on, in {out}"), progress_bar("learning", total) as bar:
         saved = learn.train(
-            out, made, algorithm, given, tensorboard=tensorboard,
+            out, made, algorithm, given, tensorboard=tensorboard, rollouts=rollouts,
+            processes=processes,
             report=lambda row: bar(int(row["iteration"]), f"return {row['return']:.3f}"),
         )  # fmt: skip
     last = saved.curve[-1]

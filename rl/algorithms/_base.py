@@ -11,13 +11,13 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
-from torchrl.collectors import Collector
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from hwsim import InputError
 from hwsim.registry import unknown
 from rl.interface import ScheduleEnv
 from rl.observe import GLOBAL_FEATURES, LAYER_FEATURES
+from rl.rollouts._base import Rollouts, collect
 
 Report = Callable[[dict[str, float]], None]
 C = TypeVar("C", bound="AgentConfig")
@@ -65,8 +65,9 @@ class Agent(ABC, Generic[C]):
     stream: torch.Tensor
 
     def train(
-        self, env: ScheduleEnv, *, report: Report | None = None, stop_after: int | None = None
-    ) -> None:
+        self, env: ScheduleEnv | Rollouts, *, report: Report | None = None,
+        stop_after: int | None = None,
+    ) -> None:  # fmt: skip
         """Runs up to `config.iterations`, or to `stop_after` of them.
 
         Args:
@@ -86,7 +87,7 @@ class Agent(ABC, Generic[C]):
                 if report is not None:
                     report({"iteration": self.iteration, **row})
 
-    def _iterate(self, env: ScheduleEnv) -> dict[str, float]:
+    def _iterate(self, env: ScheduleEnv | Rollouts) -> dict[str, float]:
         before = copy.deepcopy(self.state_dict())
         batch = self._collect(env)
         for key in ("layers", "whole", ("next", "layers"), ("next", "whole"), ("next", "reward")):
@@ -113,16 +114,11 @@ class Agent(ABC, Generic[C]):
             "frames": float(batch.numel()),
         }
 
-    def _collect(self, env: ScheduleEnv) -> TensorDict:
+    def _collect(self, env: ScheduleEnv | Rollouts) -> TensorDict:
         """(environments, steps) decisions of the present policy, from fresh episodes."""
-        frames = env.batch_size[0] * self.config.steps
-        collector = Collector(
-            env, self._explorer(), frames_per_batch=frames, total_frames=frames,
-            trust_policy=True, auto_register_policy_transforms=False,
-        )  # fmt: skip
-        batch = next(iter(collector))
-        collector.shutdown(close_env=False)
-        return batch
+        if isinstance(env, Rollouts):
+            return env.collect(self._explorer(), self.config.steps)
+        return collect(env, self._explorer(), self.config.steps)
 
     def _finite(self, loss: torch.Tensor) -> None:
         if not torch.isfinite(loss):
