@@ -5,8 +5,11 @@
 Three levels: 32 KiB, 1 MiB, 32 MiB (64×8, 2048×8, 32768×16 lines of 64 bytes), LRU. Loads of 8-
 or 4-byte elements; traces are made beforehand. The geometric mean is over the six traces of the
 first block; the others are shown beside it. `--pycachesim` runs that tool on shorter traces in
-the same rounds and compares all counts; it is AGPL and no dependency of this project: install it
-into an environment of its own and run this file there.
+the same rounds and compares all counts; it is AGPL and no dependency of this project, so it gets an
+environment of its own:
+
+    python -m venv cachesim && cachesim/bin/pip install pycachesim numba
+    PYTHONPATH=. cachesim/bin/python benchmarks/bench_cache.py --pycachesim
 """
 
 from __future__ import annotations
