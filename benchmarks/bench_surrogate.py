@@ -31,10 +31,12 @@ def main(network: str, task: str, runs: int, devices: tuple[str, ...]) -> None:
     print(
         f"{network} on {task}: {len(recording.density)} recorded runs in {recorded_s:.0f} s; error "
         f"of progress on held-out runs {e.held_out:.3f} (training {e.train:.3f}; if density "
-        f"changed nothing {e.as_dense:.3f}; one rate for all {e.one_rate:.3f})"
+        f"changed nothing {e.as_dense:.3f}; one rate for all {e.one_rate:.3f}), "
+        f"mean absolute {e.absolute:.3f}, R² {e.explained:.2f}"
     )
     print(f"  sensitivity {fitted.sensitivity.round(3)}")
     print(f"  exponent    {fitted.exponent.round(3)}, × (1 + {fitted.hardening.round(2)}·progress)")
+    print(f"  boost       {fitted.boost.round(3)}")
     tables = [prices(problem, device) for device in devices]
     for device, table in zip(devices, tables, strict=True):
         kernels = fit_kernels(table)

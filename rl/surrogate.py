@@ -2,11 +2,13 @@
 
 A run's progress p goes, from round to round, by
 
-    dp = 1/R · Σ s·d^(α·(1 + β·p))
+    dp = 1/R · Σ s·d^(α·(1 + β·p))·(1 + γ·(1 − d))
 
-(R dense rounds to the target, d the layers' densities; `rl.whitebox`). s, α and β of each layer
+(R dense rounds to the target, d the layers' densities; `rl.whitebox`). s, α, β and γ of each layer
 are fitted to whole recorded trajectories, not to single rounds: one evaluation's noise is as large
-as a round's progress. Time is fitted to a device's price table by the white box's kernel formula.
+as a round's progress. γ lets a moderately sparse layer learn faster than a dense one, as small
+networks do whose sparse layers have the larger learning rate. Time is fitted to a device's price
+table by the white box's kernel formula.
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ class Recording:
 
 
 def record(env: SparseTrainingEnv, episodes: int, *, seed: int = 0) -> Recording:
-    """Runs under densities that wander: each layer heads for a density drawn now and then.
+    """Runs under densities of all kinds: every `Recipe` is drawn per run.
 
     All slots must have one problem. Slots that end wait for the others.
     """
@@ -87,17 +89,44 @@ def record(env: SparseTrainingEnv, episodes: int, *, seed: int = 0) -> Recording
     )  # fmt: skip
 
 
+class Recipe:
+    """Log densities of a batch of runs: a ramp of the whole network, layers that stand off it.
+
+    What is drawn is spread evenly over what an agent may do: the level of the network where the
+    run begins and where it ends, how far its layers differ, and how often each is drawn anew.
+    """
+
+    def __init__(self, shape: tuple[int, int], least: float, rng: np.random.Generator) -> None:
+        runs, _ = shape
+        self.shape, self.least, self.rng = shape, least, rng
+        begin, end = rng.uniform(least, 0.0, (2, runs, 1))
+        self.begin = begin
+        self.end = np.where(rng.random((runs, 1)) < 0.5, begin, end)
+        self.spread = rng.uniform(0.0, 1.0, (runs, 1))
+        self.rate = rng.choice([0.0, 0.1], (runs, 1))
+        self.offset = self._offsets()
+
+    def _offsets(self) -> np.ndarray:
+        return self.spread * self.rng.uniform(self.least, -self.least, self.shape) / 2
+
+    def densities(self, elapsed: np.ndarray) -> np.ndarray:
+        """(runs, layers) of the next round; `elapsed` (runs,) is the share of the run behind."""
+        redrawn = self.rng.random(self.shape) < self.rate
+        self.offset = np.where(redrawn, self._offsets(), self.offset)
+        x = np.clip(elapsed, 0.0, 1.0)[:, None]
+        level = self.begin + (self.end - self.begin) * x
+        return np.exp(np.clip(level + self.offset, self.least, 0.0))
+
+
 def _batch(env: SparseTrainingEnv, rng: np.random.Generator) -> Recording:
     """One episode of each slot."""
     seen = env.reset()
-    shape = tuple(env.density.shape)
-    least = np.log(env.min_density)
-    wanted = np.exp(rng.uniform(least, 0.0, shape))
-    running = np.ones(shape[0], dtype=bool)
+    b, width = env.density.shape
+    recipe = Recipe((b, width), float(np.log(env.min_density)), rng)
+    running = np.ones(b, dtype=bool)
     densities, progress = [], [env.progress.numpy().astype(np.float64)]
     while running.any():
-        redrawn = rng.random(shape) < 0.1
-        wanted = np.where(redrawn, np.exp(rng.uniform(least, 0.0, shape)), wanted)
+        wanted = recipe.densities(env.elapsed.numpy())
         seen["action"] = env.action_for(torch.from_numpy(wanted))
         seen = env.step(seen)["next"]
         densities.append(env.density.numpy().copy())
@@ -128,12 +157,17 @@ class FitError:
         train, held_out: of the fit, on the runs it has seen and on those it has not.
         as_dense: of the guess that density changes nothing, on the held-out runs.
         one_rate: of the best single rate for all densities (fitted on the training runs), there.
+        absolute: mean absolute error on the held-out runs.
+        explained: R² there: the share of the variance of progress, around its mean at each round,
+            that is predicted.
     """
 
     train: float
     held_out: float
     as_dense: float
     one_rate: float
+    absolute: float
+    explained: float
 
 
 @dataclass(frozen=True)
@@ -143,6 +177,7 @@ class Fitted:
     sensitivity: np.ndarray
     exponent: np.ndarray
     hardening: np.ndarray
+    boost: np.ndarray
     error: FitError
 
 
@@ -165,17 +200,18 @@ def fit(recording: Recording, *, held_out: float = 0.25, seed: int = 0) -> Fitte
     train, test = recording.pick(order[n_held:]), recording.pick(order[:n_held])
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        raw = torch.tensor(flat.reshape(3, layers), requires_grad=True)
+        raw = torch.tensor(flat.reshape(4, layers), requires_grad=True)
         # A weak pull to even layers: what the runs do not tell stays there.
-        value = _error(_walk(train, *_parameters(raw)), train) + 1e-4 * (raw - start).square().sum()
+        value = _error(_walk(train, *_parameters(raw)), train) + 1e-5 * (raw - start).square().sum()
         value.backward()
         assert raw.grad is not None
         return float(value.detach()), raw.grad.numpy().ravel()
 
-    start = torch.tensor([[0.0] * layers, [-2.0] * layers, [0.0] * layers], dtype=torch.float64)
+    first = torch.tensor([0.0, -2.0, 0.0, -3.0], dtype=torch.float64)
+    start = first[:, None].expand(4, layers)
     found = minimize(loss, start.numpy().ravel(), jac=True, method="L-BFGS-B",
                      options={"maxiter": 200})  # fmt: skip
-    best = _parameters(torch.tensor(found.x.reshape(3, layers)))
+    best = _parameters(torch.tensor(found.x.reshape(4, layers)))
     rates = np.linspace(0.05, 1.5, 59)
     one = min(rates, key=lambda rate: float(_error(_walk_at(train, rate), train)))
     error = FitError(
@@ -183,18 +219,25 @@ def fit(recording: Recording, *, held_out: float = 0.25, seed: int = 0) -> Fitte
         held_out=_root(_walk(test, *best), test),
         as_dense=_root(_walk_at(test, 1.0), test),
         one_rate=_root(_walk_at(test, one), test),
+        absolute=_absolute(_walk(test, *best), test),
+        explained=_explained(_walk(test, *best), test),
     )
-    sensitivity, exponent, hardening = (p.numpy() for p in best)
-    return Fitted(sensitivity, exponent, hardening, error)
+    sensitivity, exponent, hardening, boost = (p.numpy() for p in best)
+    return Fitted(sensitivity, exponent, hardening, boost, error)
 
 
-def _parameters(raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(sensitivity, exponent, hardening) from numbers without bounds, (3, layers)."""
+def _parameters(raw: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(sensitivity, exponent, hardening, boost) from numbers without bounds, (4, layers)."""
     softplus = torch.nn.functional.softplus
-    return torch.softmax(raw[0], 0), softplus(raw[1]) + _LEAST_EXPONENT, softplus(raw[2])
+    return (
+        torch.softmax(raw[0], 0), softplus(raw[1]) + _LEAST_EXPONENT, softplus(raw[2]),
+        softplus(raw[3]),
+    )  # fmt: skip
 
 
-def _walk(runs: Recording, sensitivity: Tensor, exponent: Tensor, hardening: Tensor) -> Tensor:
+def _walk(
+    runs: Recording, sensitivity: Tensor, exponent: Tensor, hardening: Tensor, boost: Tensor
+) -> Tensor:
     """Predicted progress after each round, (runs, rounds)."""
     density = torch.from_numpy(runs.density).double()
     delta = 1.0 / torch.from_numpy(runs.dense_rounds)
@@ -202,7 +245,8 @@ def _walk(runs: Recording, sensitivity: Tensor, exponent: Tensor, hardening: Ten
     found = []
     for k in range(density.shape[1]):
         power = exponent * (1.0 + hardening * p[:, None])
-        p = (p + delta * (sensitivity * density[:, k] ** power).sum(1)).clamp(max=1.0)
+        lift = 1.0 + boost * (1.0 - density[:, k])
+        p = (p + delta * (sensitivity * density[:, k] ** power * lift).sum(1)).clamp(max=1.0)
         found.append(p)
     return torch.stack(found, 1)
 
@@ -224,6 +268,20 @@ def _error(found: Tensor, runs: Recording) -> Tensor:
 
 def _root(found: Tensor, runs: Recording) -> float:
     return float(_error(found, runs).sqrt())
+
+
+def _absolute(found: Tensor, runs: Recording) -> float:
+    wanted = torch.from_numpy(runs.progress[:, 1:])
+    return float((found - wanted)[torch.isfinite(wanted)].abs().mean())
+
+
+def _explained(found: Tensor, runs: Recording) -> float:
+    """R² against the mean progress of each round: that time passes is nothing to be explained."""
+    wanted = torch.from_numpy(runs.progress[:, 1:])
+    there = torch.isfinite(wanted)
+    usual = wanted.nanmean(0).expand_as(wanted)
+    left, whole = ((x - wanted)[there].square().sum() for x in (found, usual))
+    return float(1.0 - left / whole)
 
 
 @dataclass(frozen=True)
@@ -280,8 +338,8 @@ def surrogate(
             for name, values in (
                 ("cost", prices.layer_s[:, -1].numpy() / prices.dense_s),
                 ("sensitivity", fitted.sensitivity), ("exponent", fitted.exponent),
-                ("hardening", fitted.hardening), ("overhead", kernels.overhead),
-                ("slope", kernels.slope),
+                ("hardening", fitted.hardening), ("boost", fitted.boost),
+                ("overhead", kernels.overhead), ("slope", kernels.slope),
             ):  # fmt: skip
                 zero[name][row, :n] = torch.from_numpy(np.asarray(values)).float()
         return Networks(**zero)

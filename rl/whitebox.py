@@ -4,15 +4,17 @@ A run has `layers` layers. Layer l has density d, a share c of the dense step's 
 s (Σs = 1) and an exponent α that grows as training goes on. In one interval of dense length δ the
 run moves along its way to the target, p from 0 to 1, by
 
-    dp = δ · Σ s·d^α(p)          α(p) = α₀·(1 + β·p)
+    dp = δ · Σ s·d^α(p)·(1 + γ·(1 − d))          α(p) = α₀·(1 + β·p)
 
 and the interval takes the time
 
     dt = δ · (f + Σ c·φ(d))      φ(d) = min(1, ε + κ·d)
 
 f is what no mask reduces; ε and κ are the overheads of a sparse kernel, so that a sparse layer
-gains only below the crossover d < (1 − ε)/κ. Early in training low densities cost little progress,
-late in training they cost more; layers and devices differ. All of it is drawn per episode.
+gains only below the crossover d < (1 − ε)/κ. γ is what moderate sparsity adds; drawn networks
+have none (0), those fitted to real runs do (`rl.surrogate`). Early in training low densities cost
+little progress, late in training they cost more; layers and devices differ. All of it is drawn
+per episode.
 """
 
 from __future__ import annotations
@@ -73,6 +75,7 @@ class Networks:
     hardening: torch.Tensor
     overhead: torch.Tensor
     slope: torch.Tensor
+    boost: torch.Tensor
     fixed: torch.Tensor  # (batch,)
 
     def time(self, density: torch.Tensor) -> torch.Tensor:
@@ -82,7 +85,8 @@ class Networks:
     def progress(self, density: torch.Tensor, done: torch.Tensor) -> torch.Tensor:
         """Each layer's contribution to progress, (batch, layers); `done` is p, (batch,)."""
         exponent = self.exponent * (1.0 + self.hardening * done[:, None])
-        return self.sensitivity * density.clamp(min=1e-9) ** exponent
+        lift = 1.0 + self.boost * (1.0 - density)
+        return self.sensitivity * density.clamp(min=1e-9) ** exponent * lift
 
     def best_density(self, done: torch.Tensor, low: float, grid: int = 257) -> torch.Tensor:
         """The densities in [low, 1] with most progress per time at p = `done`.
@@ -137,5 +141,6 @@ def draw(config: WhiteBoxConfig, batch: int, rng: torch.Generator, width: int) -
         # One device per episode, so one pair of overheads for all layers of a network.
         overhead=uniform(0.0, 0.1, batch, 1).expand(batch, width),
         slope=uniform(1.0, 2.5, batch, 1).expand(batch, width),
+        boost=torch.zeros(batch, width),
         fixed=fixed,
     )

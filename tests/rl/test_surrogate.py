@@ -10,7 +10,7 @@ from rl.batched import WhiteBoxEnv
 from rl.evaluate import dense, greedy, speed_ups
 from rl.prices import GRID, Prices, prices
 from rl.problems import Problem
-from rl.surrogate import Recording, fit, fit_kernels, record, surrogate
+from rl.surrogate import Recipe, Recording, fit, fit_kernels, record, surrogate
 from rl.training import SparseTrainingEnv
 from rl.training_config import TrainingConfig
 from rl.whitebox import WhiteBoxConfig
@@ -18,7 +18,7 @@ from rl.whitebox import WhiteBoxConfig
 ROUNDS, LAYERS = 20, 3
 
 
-def made(runs=40, noise=0.0, seed=0):
+def made(runs=40, noise=0.0, seed=0, boost=0.0):
     """Runs of the formula itself: the first layer matters most."""
     rng = np.random.default_rng(seed)
     sensitivity, exponent = np.array([0.6, 0.3, 0.1]), np.array([0.3, 0.1, 0.05])
@@ -27,7 +27,8 @@ def made(runs=40, noise=0.0, seed=0):
     progress = np.zeros((runs, ROUNDS + 1))
     for k in range(ROUNDS):
         power = exponent * (1 + progress[:, k, None])
-        gain = (sensitivity * density[:, k] ** power).sum(1) / ROUNDS
+        lift = 1 + boost * (1 - density[:, k])
+        gain = (sensitivity * density[:, k] ** power * lift).sum(1) / ROUNDS
         progress[:, k + 1] = np.minimum(1, progress[:, k] + gain)
     progress[:, 1:] += noise * rng.standard_normal((runs, ROUNDS))
     return Recording(density, progress, np.full(runs, float(ROUNDS)))
@@ -45,6 +46,31 @@ def test_the_formula_that_made_the_runs_is_found():
     assert fitted.error.held_out < 0.2 * fitted.error.one_rate < fitted.error.as_dense
     assert np.argmax(fitted.sensitivity) == 0
     assert fitted.sensitivity.sum() == pytest.approx(1.0)
+
+
+def test_that_moderate_sparsity_learns_faster_than_dense_is_found():
+    fitted = fit(made(boost=0.6))
+    assert fitted.error.held_out < 0.02 and fitted.error.explained > 0.95
+    source = surrogate([(fitted, table(0.0, 1.0))])
+    env = WhiteBoxEnv(WhiteBoxConfig(layers=(LAYERS, LAYERS)), 4, source=source)
+    env.reset()
+    here, dense_ones = torch.full_like(env.density, 0.8), torch.ones_like(env.density)
+    assert (env.layer_progress(here).sum(1) > env.layer_progress(dense_ones).sum(1)).all()
+
+
+def test_the_share_explained_is_measured_against_the_mean_of_each_round():
+    assert fit(made()).error.explained > 0.98
+    assert fit(made(noise=0.3)).error.explained < 0.6
+
+
+def test_recorded_densities_reach_from_dense_to_sparsest_and_layers_differ():
+    recipe = Recipe((400, 3), float(np.log(1 / 32)), np.random.default_rng(0))
+    found = np.stack([recipe.densities(np.full(400, x)) for x in (0.0, 0.5, 1.0)])
+    assert (found >= 1 / 32 - 1e-9).all() and (found <= 1.0).all()
+    means = np.exp(np.log(found).mean((0, 2)))
+    assert (means > 0.7).mean() > 0.05 and (means < 0.06).mean() > 0.05
+    assert (found.max(2) / found.min(2)).mean() > 2
+    assert np.abs(np.log(found[2] / found[0])).mean() > 0.3
 
 
 def test_noise_of_single_rounds_does_not_spoil_it():
