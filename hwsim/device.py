@@ -94,6 +94,7 @@ class Device:
             InputError: no kernel of this device can run the op; each reason is named.
         """
         if isinstance(item, Workload):
+            item.count_masks()
             return Estimate.total([self.kernels(op)[0] for op in item.ops])
         return self.kernels(item)[0]
 

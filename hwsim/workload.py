@@ -200,6 +200,15 @@ class Workload:
     def __add__(self, other: Workload) -> Workload:
         return Workload(self.ops + other.ops, self.name or other.name)
 
+    def count_masks(self) -> None:
+        """Counts every mask that is not counted yet.
+
+        Before any op is priced: the masks stream through the caches, which pricing then keeps.
+        """
+        for op in self.ops:
+            if op.mask is not None:
+                _ = op.mask.nnz
+
     @property
     def dense_flops(self) -> int:
         return sum(op.dense_flops for op in self.ops)

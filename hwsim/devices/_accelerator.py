@@ -104,8 +104,7 @@ class Accelerator(Pipelined):
     def estimate(self, item: Op | Workload) -> Estimate:
         if not isinstance(item, Workload) or not self.prefetch:
             return super().estimate(item)
-        estimate = super().estimate
-        total = Estimate.total([estimate(op) for op in item.ops])
+        total = super().estimate(item)
         saved = idle = 0.0
         for op in item.ops:
             known = self._leads if op.mask is None else op.mask.prices(self)
