@@ -31,6 +31,7 @@ class Setting:
         round_steps: steps between two evaluations on validation data; masks change only there.
         optimizer: the same for dense and sparse runs.
         families: names of the networks that fit.
+        small, unseen: networks to learn from and to judge on, where none is named.
         width_scale, rows_scale: a network is priced as one whose layers are `width_scale` times
             as wide, on batches with `rows_scale` times as many rows. The small network stands for
             it: on layers of 32 × 32 no machine gains anything by a mask.
@@ -43,6 +44,8 @@ class Setting:
     round_steps: int = 10
     optimizer: AdamW = field(default_factory=lambda: AdamW(lr=3e-3, warmup=20, density_power=1.0))
     families: tuple[str, ...] = ()
+    small: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
     width_scale: int = 32
     rows_scale: int = 8
 
@@ -67,6 +70,8 @@ SETTINGS = {
         {"vocabulary_size": 262, "tokens": 6, "hidden_share": 0.34, "evaluation_windows": 256},
         batch_size=64,
         families=("bert",),
+        small=("bert-1x16", "bert-1x24"),
+        unseen=("bert-2x24",),
         width_scale=32,
         rows_scale=4,
     ),
@@ -77,11 +82,59 @@ SETTINGS = {
         dense_steps=160,
         optimizer=AdamW(lr=2e-3, warmup=10, density_power=1.0),
         families=("mlp",),
+        small=("mlp-1x16", "mlp-2x16"),
+        unseen=("mlp-3x32",),
         width_scale=16,
         rows_scale=32,
     ),
+    "text_classification": Setting(
+        "text_classification",
+        {"classes": 5, "vocabulary_size": 400, "tokens": 16},
+        optimizer=AdamW(lr=1e-3, warmup=20, density_power=1.0),
+        families=("text_classifier",),
+        small=("text_classifier-1x16", "text_classifier-1x24"),
+        unseen=("text_classifier-2x24",),
+    ),
+    "translation": Setting(
+        "translation",
+        {"vocabulary_size": 512, "tokens": 10, "evaluation_pairs": 256},
+        dense_steps=160,
+        optimizer=AdamW(lr=1e-3, warmup=20, density_power=1.0),
+        families=("seq2seq",),
+        small=("seq2seq-1x16", "seq2seq-1x24"),
+        unseen=("seq2seq-2x24",),
+    ),
+    "extreme": Setting(
+        "extreme",
+        {"data": "planted", "outputs": 200, "inputs": 300, "examples": 4000,
+         "evaluation_examples": 256},
+        families=("extreme",),
+        small=("extreme-1x16", "extreme-1x24"),
+        unseen=("extreme-1x48",),
+    ),
+}  # fmt: skip
+# Tasks on which there is nothing for a schedule to decide, or no way to train networks together.
+UNFIT = {
+    "recommendation": "its tables are looked up, so no mask changes what a step costs",
+    "control": "its data come of each network's own acts, and networks trained together share data",
+    "continual": "its masks are parted among a stream of tasks, which no agent may move",
 }
-_NAME = re.compile(r"(bert|mlp)-(\d+)x(\d+)")
+_NAME = re.compile(r"([a-z][a-z0-9_]*)-(\d+)x(\d+)")
+
+
+def setting(task: str) -> Setting:
+    """How small networks are trained on a task.
+
+    Raises:
+        InputError: an unknown task, or one that no agent can schedule (says why).
+    """
+    if task in UNFIT:
+        raise InputError(
+            f"task: value is {task!r}; {UNFIT[task]}; allowed for agents: {', '.join(SETTINGS)}"
+        )
+    if task not in SETTINGS:
+        raise InputError(unknown("task", task, tuple(SETTINGS)))
+    return SETTINGS[task]
 
 
 @dataclass(frozen=True)
@@ -89,7 +142,9 @@ class Problem:
     """A network on a task.
 
     Args:
-        network: "bert-LAYERSxWIDTH" (on mlm) or "mlp-LAYERSxWIDTH" (on images; its hidden layers).
+        network: "FAMILY-LAYERSxWIDTH", the family one that fits the task: bert (mlm), mlp
+            (images; its hidden layers), text_classifier, seq2seq (translation; layers of encoder
+            and decoder each), extreme (one layer).
         task: one of SETTINGS.
     """
 
@@ -97,16 +152,18 @@ class Problem:
     task: str
 
     def __post_init__(self) -> None:
-        if self.task not in SETTINGS:
-            raise InputError(unknown("task", self.task, tuple(SETTINGS)))
+        families = setting(self.task).families
         found = _NAME.fullmatch(str(self.network))
-        families = SETTINGS[self.task].families
-        if not found or found[1] not in families or min(int(found[2]), int(found[3])) < 1:
-            allowed = " or ".join(f"{family}-LAYERSxWIDTH" for family in families)
-            raise InputError(
-                f"network: value is {self.network!r}; allowed for task {self.task} is {allowed}, "
-                f"for example {families[0]}-2x32"
-            )
+        family, layers, width = found.groups() if found else ("", "0", "0")
+        good = family in families and min(int(layers), int(width)) > 0
+        if good and (family not in _ONE_LAYER or layers == "1"):
+            return
+        shapes = [f"{one}-{1 if one in _ONE_LAYER else 'LAYERS'}xWIDTH" for one in families]
+        example = shapes[0].replace("LAYERS", "2").replace("WIDTH", "32")
+        raise InputError(
+            f"network: value is {self.network!r}; allowed for task {self.task} is "
+            f"{' or '.join(shapes)}, for example {example}"
+        )
 
     @property
     def setting(self) -> Setting:
@@ -124,10 +181,27 @@ class Problem:
             return _BUILDERS[family](self.data, int(layers), int(width))
 
 
-def _bert(data: Prepared, layers: int, width: int) -> nn.Module:
+def _widths(width: int) -> dict[str, int]:
+    """A transformer's: heads of 8 where that divides, an inner width twice the width."""
     heads = next(h for h in range(max(1, width // 8), 0, -1) if width % h == 0)
-    options = {"layers": layers, "width": width, "heads": heads, "ffn": 2 * width}
-    return data.build_model("bert", "tiny", options)
+    return {"width": width, "heads": heads, "ffn": 2 * width}
+
+
+def _bert(data: Prepared, layers: int, width: int) -> nn.Module:
+    return data.build_model("bert", "tiny", {"layers": layers, **_widths(width)})
+
+
+def _text_classifier(data: Prepared, layers: int, width: int) -> nn.Module:
+    return data.build_model("text_classifier", "tiny", {"layers": layers, **_widths(width)})
+
+
+def _seq2seq(data: Prepared, layers: int, width: int) -> nn.Module:
+    depth = {"encoder_layers": layers, "decoder_layers": layers}
+    return data.build_model("seq2seq", "tiny", {**depth, **_widths(width)})
+
+
+def _extreme(data: Prepared, layers: int, width: int) -> nn.Module:
+    return data.build_model("extreme", "small", {"width": width})
 
 
 def _mlp(data: Prepared, layers: int, width: int) -> nn.Module:
@@ -145,7 +219,11 @@ def _mlp(data: Prepared, layers: int, width: int) -> nn.Module:
     return ImageClassifier(nn.Sequential(nn.Flatten(), network))
 
 
-_BUILDERS = {"bert": _bert, "mlp": _mlp}
+_BUILDERS = {
+    "bert": _bert, "mlp": _mlp, "text_classifier": _text_classifier, "seq2seq": _seq2seq,
+    "extreme": _extreme,
+}  # fmt: skip
+_ONE_LAYER = ("extreme",)
 
 
 @functools.cache

@@ -27,9 +27,9 @@ Kind = Annotated[
 ]
 Network = Annotated[
     list[str] | None,
-    typer.Option("--network", help="To learn from, as bert-LAYERSxWIDTH; repeatable."),
+    typer.Option("--network", help="To learn from, as FAMILY-LAYERSxWIDTH; repeatable."),
 ]
-Task = Annotated[str, typer.Option(help="What networks are trained on: mlm, images.")]
+Task = Annotated[str, typer.Option(help="What networks are trained on; a wrong name lists all.")]
 Device = Annotated[
     list[str] | None,
     typer.Option("--device", "-d", help="That prices the steps; repeatable. Default: wafer."),
@@ -70,7 +70,7 @@ def world(
 ) -> World:  # fmt: skip
     """What is learnt in, checked before anything runs."""
     from hwsim import load_device
-    from rl.problems import Problem
+    from rl.problems import Problem, setting
     from rl.rewards import REWARDS
     from rl.worlds import World
 
@@ -78,7 +78,7 @@ def world(
     REWARDS.get(reward)
     made = World(
         kind=kind, slots=slots, devices=tuple(device or ("wafer",)), reward=reward,
-        problems=tuple((name, task) for name in network or _small(task)),
+        problems=tuple((name, task) for name in network or setting(task).small),
         recording=str(recorded) if kind == "surrogate" else "", min_density=min_density,
         budget=3.0 if kind == "whitebox" else 2.5,
     )  # fmt: skip
@@ -91,10 +91,6 @@ def world(
     return made
 
 
-def _small(task: str) -> tuple[str, ...]:
-    return ("mlp-1x16", "mlp-2x16") if task == "images" else ("bert-1x16", "bert-1x24")
-
-
 def test_of(
     kind: str, learn: World, network: list[str] | None, device: list[str] | None, episodes: int,
     first: int, target: float,
@@ -103,12 +99,11 @@ def test_of(
     import dataclasses
 
     from analysis.agent import Test
-    from rl.problems import Problem
+    from rl.problems import Problem, setting
 
     options.at_least("--episodes", episodes)
     task = learn.problems[0][1]
-    problems = tuple((n, task) for n in network or (("mlp-3x32" if task == "images" else
-                                                     "bert-2x24"),))  # fmt: skip
+    problems = tuple((name, task) for name in network or setting(task).unseen)
     if kind != "whitebox":
         for pair in problems:
             Problem(*pair)

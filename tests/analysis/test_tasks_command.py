@@ -1,6 +1,7 @@
 """`nettime tasks`, and every task through `nettime estimate`."""
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import Result
@@ -29,11 +30,23 @@ def test_the_table_fits_80_columns(monkeypatch):
         assert name in text
 
 
-@pytest.mark.parametrize("task", ["images", "continual"])
+READ_SLOWLY = ("control", "extreme", "mlm", "text_classification", "translation")
+
+
+@pytest.mark.parametrize(
+    "task",
+    ["images", "continual", *(pytest.param(n, marks=pytest.mark.slow) for n in READ_SLOWLY)],
+)
 def test_a_task_is_priced_on_its_own_model_and_data(task):
+    if task == "translation" and not any(Path("/usr/share/locale/de/LC_MESSAGES").glob("*.mo")):
+        pytest.skip("no gettext catalogues on this machine")
     words = ("estimate", "--task", task, "--density", "0.2", "--device", "ideal", "--json")
     found = json.loads(run(*words).stdout)
     assert task in json.dumps(found)
+
+
+def test_every_task_is_priced_or_says_why_not():
+    assert {*READ_SLOWLY, "images", "continual", "recommendation"} == set(TASKS.names())
 
 
 def test_a_task_without_products_under_masks_says_so():
