@@ -8,9 +8,15 @@ distance to the roof. One thread, timed by its own processor time. Totals over p
 the fastest samples. Activations of the tiled kernels are packed beforehand, since
 packed activations can stay packed; `+ packing` adds it on both sides.
 
-The roof of a sparse product is the larger of two times: its multiply-adds at the speed of the
-fastest dense product measured here, and its bytes (six a weight, activations once) at the speed
-at which this machine reads an array of that size.
+Roofs, all measured here. A kernel is shown beside the one that it is nearest to, its own limit:
+
+    fma      its multiply-adds at the speed of the fastest dense product
+    operand  batches: every multiply-add reads eight samples of its input, 32 bytes, from a tile
+             of 48 KiB; at the speed at which vector loads of this machine go over such a tile
+    load     one sample: every weight reads its input by a load of its own (the balanced kernel
+             half of them; permutes find the others), at the rate of loads from the nearest cache
+    bytes    values and indices (six bytes a weight, five balanced) and activations, once, at the
+             speed at which this machine reads an array of that size
 """
 
 from __future__ import annotations
@@ -21,15 +27,20 @@ for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ[f"{library}_NUM_THREADS"] = "1"
 
 import argparse  # noqa: E402
+import functools  # noqa: E402
 import time  # noqa: E402
 import warnings  # noqa: E402
+from typing import Any  # noqa: E402
 
+import numba  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from hwsim import Mask  # noqa: E402
 from hwsim.kernels.cpu import LINEAR  # noqa: E402
+from hwsim.kernels.cpu._layout import TILE  # noqa: E402
 from hwsim.kernels.cpu._tiled import Packed  # noqa: E402
+from hwsim.kernels.cpu._vector import add_scaled, total, zeros  # noqa: E402
 from hwsim.measure import CacheFlush, processor  # noqa: E402
 from hwsim.measure import compare as compare_variants  # noqa: E402
 
@@ -105,21 +116,60 @@ class Case:
             "sampled + packing": lambda: self.layers["sampled"].grad_weight(dy, x),
         }
 
-    def roof_s(self, dense_s: float, bytes_per_s: float, weight_bytes: float) -> float:
+    def roofs_s(
+        self, dense_s: float, bytes_per_s: float, weight_bytes: float, loaded: float = 1.0
+    ) -> dict[str, float]:
+        """Seconds that each limit alone asks for; `loaded` of the inputs are found by loads."""
         moved = weight_bytes * self.mask.nnz + 4 * self.batch * (self.n_in + self.n_out)
-        return max(dense_s * self.mask.density if self.batch > 1 else 0.0, moved / bytes_per_s)
+        roofs = {"bytes": moved / bytes_per_s}
+        if self.batch == 1:
+            return roofs | {"load": loaded * self.mask.nnz / loads_per_s()}
+        operands = 4.0 * self.batch * self.mask.nnz
+        return roofs | {
+            "fma": dense_s * self.mask.density,
+            "operand": operands / operand_bytes_per_s(),
+        }
 
 
 def best(found, kind):
     return min((t for t in found.timings if t.name.startswith(kind)), key=lambda t: t.median_s)
 
 
-def show(title, case, found, bytes_per_s, weight_bytes=6.0):
+@numba.njit
+def _walk(tile, rounds, width):
+    """Multiply-adds of eight samples each, over a tile again and again, eight sums side by side."""
+    held = zeros(width)
+    for _ in range(rounds):
+        for start in range(0, tile.size, 64):
+            held = add_scaled(held, tile[0], tile, start)
+    return total(held)
+
+
+def _walk_s(size: int, rounds: int) -> float:
+    tile = np.full(size, 1e-9, np.float32)
+    return compare({"walk": lambda: _walk(tile, rounds, (0,) * 64)}, rounds=15)["walk"].min_s
+
+
+@functools.cache
+def operand_bytes_per_s() -> float:
+    """Of vector loads over a tile of 192 columns and 64 samples."""
+    return 4.0 * TILE * 64 * 64 / _walk_s(TILE * 64, 64)
+
+
+@functools.cache
+def loads_per_s() -> float:
+    """Loads from the nearest cache, of whatever width up to a vector's."""
+    return 1024 / 8 * 512 / _walk_s(1024, 512)
+
+
+def show(title, case, found, bytes_per_s, weight_bytes=6.0, loaded=1.0):
     print(f"{title}{'' if found.steady else '   (disturbed: median above 1.3 × minimum)'}")
     dense = best(found, "dense")
     csrs = [t for t in found.timings if t.name.startswith("csr")]
     csr = min(csrs, key=lambda t: t.median_s) if csrs else None
-    roof = case.roof_s(dense.min_s, bytes_per_s, weight_bytes)
+    roofs = case.roofs_s(dense.min_s, bytes_per_s, weight_bytes, loaded)
+    limit = max(roofs, key=lambda name: roofs[name])
+    print("  roofs: " + ", ".join(f"{name} {s * 1e3:.3f} ms" for name, s in roofs.items()))
     for timing in sorted(found.timings, key=lambda t: t.median_s):
         low, median, high = found.speed_up(timing.name, over=dense.name)
         line = (
@@ -130,9 +180,36 @@ def show(title, case, found, bytes_per_s, weight_bytes=6.0):
         if csr is not None:
             line += f"   {found.speed_up(timing.name, over=csr.name)[1]:5.2f}× csr"
         if not timing.name.startswith("dense"):
-            line += f"   roof {roof / timing.min_s:4.0%}"
+            line += f"   {roofs[limit] / timing.min_s:4.0%} of {limit} roof"
         print(line)
     return dense, csr
+
+
+def show_layer(case, rounds):
+    """All that a training step does with one layer, from row-major to row-major activations.
+
+    Values are packed once, and so is each of x and dy; the gradient is spread over a dense weight.
+    """
+    tiled, weights, x, dy = case.layers["tiled"], case.weights, case.x, case.dy
+    matrix, transposed = tiled.matrix, tiled.transposed
+
+    def sparse():
+        tiled.repack(weights)
+        px, pdy = Packed.of(x), Packed.of(dy)
+        matrix.multiply(px).rows()
+        transposed.multiply(pdy).rows()
+        matrix.spread(matrix.sampled_product(pdy, px))
+
+    def dense():
+        for product in (lambda: x @ weights.T, lambda: dy @ weights, lambda: dy.T @ x):
+            product()
+
+    found = compare({"sparse": sparse, "dense": dense}, rounds=rounds)
+    low, median, high = found.speed_up("sparse", over="dense")
+    print(
+        f"  a layer's whole step, all packing included: {found['sparse'].min_s * 1e3:.3f} ms, "
+        f"{median:.2f}× dense ({low:.2f} … {high:.2f})"
+    )
 
 
 def show_balanced(rng, n_in, n_out, rounds):
@@ -149,7 +226,7 @@ def show_balanced(rng, n_in, n_out, rounds):
     }
     found = compare(variants, rounds=rounds)
     speed = read_speed(5 * case.mask.nnz)
-    show(f"{n_in}→{n_out}, batch 1, balanced mask", case, found, speed, 5.0)
+    show(f"{n_in}→{n_out}, batch 1, balanced mask", case, found, speed, 5.0, 0.5)
 
 
 def show_two_four(rng, n_in, n_out, rounds):
@@ -161,12 +238,14 @@ def show_two_four(rng, n_in, n_out, rounds):
     names = ("dense", "two_four", "two_four_bf16")
     case.layers = {name: LINEAR.get(name)(case.mask, case.weights) for name in names}
     weights, x = torch.from_numpy(case.weights), torch.from_numpy(case.x[0])
-    variants = {name: lambda n=name: case.layers[n].forward(case.x) for name in names}
+    variants: dict[str, Any] = {
+        name: lambda n=name: case.layers[n].forward(case.x) for name in names
+    }
     variants["dense torch mv"] = lambda: torch.mv(weights, x)
     speed = read_speed(round(4.25 * case.mask.nnz))
     for state, before in (("warm", None), ("cold", CacheFlush())):
         found = compare(variants, rounds=rounds, before=before)
-        show(f"{n_in}→{n_out}, batch 1, 2:4 mask, {state}", case, found, speed, 4.25)
+        show(f"{n_in}→{n_out}, batch 1, 2:4 mask, {state}", case, found, speed, 4.25, 0.0)
 
 
 def read_speed(nbytes: int) -> float:
@@ -220,7 +299,9 @@ def main() -> None:
                 total["with packing"] += found[ours if batch == 1 else f"{ours} + packing"].min_s
             ratio, packing = (total["dense"] / total[k] for k in ("sparse", "with packing"))
             print(f"  all phases: {ratio:.2f}× dense, {packing:.2f}× with packing")
-            if batch == 1:
+            if batch > 1:
+                show_layer(case, options.rounds)
+            else:
                 show_balanced(rng, n_in, n_out, options.rounds)
                 show_two_four(rng, n_in, n_out, options.rounds)
             narrower_break_even(rng, n_in, n_out, batch, options.rounds)
