@@ -23,6 +23,15 @@ class LayerwiseCategorical(Independent):
         return self.base_dist.logits.argmax(-1)
 
 
+# Progress per time rises by a step if the share of time that it saves exceeds the share of progress
+# that it loses. Both shares are logarithms on a wide scale, so their differences are small numbers
+# that decide; they are given to the network once more, enlarged.
+CONTRASTS = (
+    ("time_saved", "progress_lost"), ("progress_gained", "time_added"), ("time_over_progress", ""),
+)  # fmt: skip
+_ENLARGED = 8.0
+
+
 class _Reader(nn.Module):
     """Features of all layers → an embedding of each layer and the context of the whole.
 
@@ -37,7 +46,8 @@ class _Reader(nn.Module):
         self.register_buffer("shown_whole", _shown(GLOBAL_FEATURES, hide), persistent=False)
         # Two matrices instead of one of the features side by side: the global part is the same
         # for all layers and is multiplied once.
-        self.own = nn.Linear(len(LAYER_FEATURES), hidden)
+        self.own = nn.Linear(len(LAYER_FEATURES) + len(CONTRASTS), hidden)
+        self.register_buffer("contrasts", _contrasts(), persistent=False)
         self.shared = nn.Linear(len(GLOBAL_FEATURES), hidden, bias=False)
         self.second = nn.Linear(hidden, hidden)
 
@@ -45,8 +55,9 @@ class _Reader(nn.Module):
         self, layers: torch.Tensor, whole: torch.Tensor, live: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(…, layers, hidden), (…, hidden), and the global features that are shown."""
-        whole = whole * self.shown_whole
-        first = self.own(layers * self.shown_layers) + self.shared(whole).unsqueeze(-2)
+        layers, whole = layers * self.shown_layers, whole * self.shown_whole
+        layers = torch.cat([layers, layers @ self.contrasts], -1)
+        first = self.own(layers) + self.shared(whole).unsqueeze(-2)
         embedded = torch.relu(self.second(torch.relu(first)))
         weight = live.unsqueeze(-1).to(embedded.dtype)
         context = (embedded * weight).sum(-2) / weight.sum(-2).clamp(min=1.0)
@@ -92,6 +103,16 @@ class Critic(nn.Module):
     ) -> torch.Tensor:
         _, context, whole = self.read(layers, whole, live)
         return self.head(torch.cat([context, whole], -1))
+
+
+def _contrasts() -> torch.Tensor:
+    """(features, contrasts): what multiplies the features of a layer."""
+    made = torch.zeros(len(LAYER_FEATURES), len(CONTRASTS))
+    for i, (plus, minus) in enumerate(CONTRASTS):
+        made[LAYER_FEATURES.index(plus), i] = _ENLARGED
+        if minus:
+            made[LAYER_FEATURES.index(minus), i] = -_ENLARGED
+    return made
 
 
 def _shown(names: tuple[str, ...], hide: tuple[str, ...]) -> torch.Tensor:
