@@ -71,20 +71,33 @@ def test_drop_grow_equals_two_sorts(weights, data):
     assert result.sum() == mask.sum()
 
 
-@pytest.mark.parametrize("kind", ["normal", "equal", "two values", "ascending", "rounded"])
-def test_blocks_and_threads_do_not_change_the_answer(kind):
+KINDS = ["normal", "equal", "two values", "ascending", "rounded", "every sixth high", "low"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_threads_and_a_misleading_sample_do_not_change_the_answer(kind):
     rng = np.random.default_rng(7)
-    size = 3 * 2048 + 517
+    size = 24 * 2048 + 517  # a sample of it is every sixth score
+    sixth = np.arange(size) % 6 == 0
     scores = {
+        "every sixth high": rng.random(size) + sixth,
+        "low": rng.random(size) - sixth,
         "normal": rng.standard_normal(size),
         "equal": np.full(size, 0.25),
         "two values": rng.choice([-1.0, 1.0], size),
         "ascending": np.arange(size) / size,
         "rounded": np.round(rng.standard_normal(size), 1),
     }[kind].astype(np.float32)
+    best = ranked(scores)
+    candidates = rng.random(size) < 0.3
+    among = best[candidates[best]]
     for k in (0, 1, size // 10, size - 1, size):
         for threads in (1, 2, 4):
-            np.testing.assert_array_equal(top_k_mask(scores, k, threads=threads), oracle(scores, k))
+            taken = top_k_mask(scores, k, threads=threads)
+            np.testing.assert_array_equal(np.flatnonzero(taken), np.sort(best[:k]))
+        some = min(k, len(among))
+        taken = top_k_mask(scores, some, candidates)
+        np.testing.assert_array_equal(np.flatnonzero(taken), np.sort(among[:some]))
 
 
 def test_ties_go_to_the_lowest_index():
@@ -101,6 +114,14 @@ def test_a_dropped_weight_may_grow_back():
     weights, gradients = np.array([3, 1, 0], np.float32), np.array([0, 9, 2], np.float32)
     mask = np.array([True, True, False])
     assert drop_grow_mask(weights, gradients, mask, 1).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_scores_that_must_be_finite_are_looked_at_everywhere(odd):
+    scores = np.array([odd, 1, 2], np.float32)
+    for candidates in (None, np.array([False, True, True])):
+        with pytest.raises(InputError, match="scores: NaN or infinity"):
+            top_k_mask(scores, 1, candidates, finite=True)
 
 
 def test_what_cannot_be_taken_may_be_nan():

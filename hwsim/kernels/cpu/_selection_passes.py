@@ -1,8 +1,8 @@
 """The passes of an exact top-k over the bit patterns of float32 scores, in Numba.
 
 A score becomes a uint32 key with the same order; key 0 is below every number and marks positions
-that may not be taken. Keys are made anew in each pass, in blocks that stay in the L1 cache: that
-is cheaper than to write and read them back.
+that may not be taken. One pass over the scores gathers the keys that a sample lets expect among the
+k largest, with their places; the selection itself then works on those few.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import numba
 import numpy as np
 
 BLOCK = 2048
-TOP_BITS = 11
-LOW_SHIFT = np.uint32(21)
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
 _SIGN = np.uint32(0x80000000)
-_INFINITY = np.uint32(0x7F800000)
+INFINITY = np.uint32(0x7F800000)
 _ONE = np.uint32(1)
 _ZERO = np.uint32(0)
 
 
 @numba.njit(inline="always")
 def _fill_keys(bits, allowed, wanted, by_magnitude, keys):
-    """Keys of a block of bits; 0 where allowed differs from wanted. True on an allowed NaN."""
+    """Keys of a block of bits; 0 where allowed differs from wanted.
+
+    Returns the magnitude's bits of the largest score: of those allowed, and of all.
+    """
     if by_magnitude:
         for i in range(bits.size):
             keys[i] = (bits[i] & _MAGNITUDE) + _ONE
@@ -32,10 +33,11 @@ def _fill_keys(bits, allowed, wanted, by_magnitude, keys):
             # larger magnitude is the lower key.
             b = bits[i] if bits[i] != _SIGN else _ZERO
             keys[i] = ~b if b & _SIGN else b | _SIGN
-    worst = _ZERO
+    worst = worst_of_all = _ZERO
+    for i in range(bits.size):
+        worst_of_all = max(worst_of_all, np.uint32(bits[i] & _MAGNITUDE))
     if allowed is None:
-        for i in range(bits.size):
-            worst = max(worst, np.uint32(bits[i] & _MAGNITUDE))
+        worst = worst_of_all
     else:
         for i in range(bits.size):
             # All bits set where the two agree. Casts keep the loop in 32-bit lanes: Numba's
@@ -43,7 +45,7 @@ def _fill_keys(bits, allowed, wanted, by_magnitude, keys):
             taken = np.uint32(np.uint32(allowed[i] ^ wanted) - _ONE)
             keys[i] &= taken
             worst = max(worst, np.uint32(bits[i] & _MAGNITUDE & taken))
-    return worst > _INFINITY
+    return worst, worst_of_all
 
 
 @numba.njit(inline="always")
@@ -52,111 +54,79 @@ def _part(allowed, first, last):
 
 
 @numba.njit(cache=True, nogil=True)
-def histogram(bits, allowed, wanted, by_magnitude, start, stop, table):
-    """Adds the top bits of the keys to table (4, 2048). True if an allowed score is NaN.
-
-    Four tables in turn: equal neighbours then do not wait for each other's store.
-    """
-    keys = np.empty(BLOCK, np.uint32)
-    bad = False
-    for first in range(start, stop, BLOCK):
-        last = min(first + BLOCK, stop)
-        count = last - first
-        some = _part(allowed, first, last)
-        bad |= _fill_keys(bits[first:last], some, wanted, by_magnitude, keys)
-        whole = count & ~3
-        for i in range(0, whole, 4):
-            table[0, keys[i] >> LOW_SHIFT] += 1
-            table[1, keys[i + 1] >> LOW_SHIFT] += 1
-            table[2, keys[i + 2] >> LOW_SHIFT] += 1
-            table[3, keys[i + 3] >> LOW_SHIFT] += 1
-        for i in range(whole, count):
-            table[0, keys[i] >> LOW_SHIFT] += 1
-    return bad
+def sample(bits, allowed, wanted, by_magnitude, step):
+    """The keys of every `step`-th score."""
+    keys = np.empty(bits.size // step, np.uint32)
+    for i in range(keys.size):
+        at = i * step
+        _fill_keys(
+            bits[at : at + 1], _part(allowed, at, at + 1), wanted, by_magnitude, keys[i : i + 1]
+        )
+    return keys
 
 
 @numba.njit(cache=True, nogil=True)
-def collect(bits, allowed, wanted, by_magnitude, start, stop, bucket, out):
-    """Writes the keys whose top bits are `bucket` to out, which has one slot to spare."""
-    keys = np.empty(BLOCK, np.uint32)
+def gather(bits, allowed, wanted, by_magnitude, start, stop, least, keys, places):
+    """Keys of at least `least` in order, and where they are.
+
+    Returns how many, −1 if there is no room for them (each block needs BLOCK slots to spare); and
+    the magnitude's bits of the largest score, of those allowed and of all.
+    """
+    block = np.empty(BLOCK, np.uint32)
     filled = np.uint64(0)  # unsigned: no wrap-around of negative indices in the inner loop
+    fits = True
+    worst = worst_of_all = _ZERO
     for first in range(start, stop, BLOCK):
         last = min(first + BLOCK, stop)
-        count = last - first
-        _fill_keys(bits[first:last], _part(allowed, first, last), wanted, by_magnitude, keys)
-        for i in range(count):
-            out[filled] = keys[i]
-            filled += np.uint64((keys[i] >> LOW_SHIFT) == bucket)
-    return filled
+        some = _part(allowed, first, last)
+        high, highest = _fill_keys(bits[first:last], some, wanted, by_magnitude, block)
+        worst, worst_of_all = max(worst, high), max(worst_of_all, highest)
+        fits = fits and filled + BLOCK <= places.size
+        if not fits:
+            continue
+        begun = filled
+        for i in range(last - first):
+            places[filled] = first + i
+            filled += np.uint64(block[i] >= least)
+        for j in range(begun, filled):
+            keys[j] = block[places[j] - np.uint32(first)]
+    return np.int64(filled) if fits else np.int64(-1), worst, worst_of_all
 
 
 @numba.njit(cache=True, nogil=True)
 def kth_largest(keys, k):
-    """(the k-th largest of the keys, how many equal to it are among the k, how many there are).
+    """(the k-th largest of the keys, how many equal to it are among the k).
 
-    The keys agree in their top 11 bits. Two rounds: the middle 11 bits, then the low 10.
+    Radix selection: the top 11 bits, then the middle 11, then the low 10.
     """
-    table = np.zeros(2048, np.int64)
-    for key in keys:
-        table[(key >> np.uint32(10)) & np.uint32(2047)] += 1
-    middle, k = _bucket_of(table, k)
-    kept = np.empty(table[middle] + 1, np.uint32)
-    filled = 0
-    for key in keys:
-        kept[filled] = key
-        filled += (key >> np.uint32(10)) & np.uint32(2047) == middle
-    low = np.zeros(1024, np.int64)
-    for i in range(filled):
-        low[kept[i] & np.uint32(1023)] += 1
-    last, k = _bucket_of(low, k)
-    prefix = keys[0] & np.uint32(0xFFE00000)
-    return prefix | np.uint32(middle << 10) | np.uint32(last), k, low[last]
-
-
-@numba.njit(inline="always")
-def _bucket_of(table, k):
-    """The bucket that holds the k-th largest, and its rank within that bucket."""
-    bucket = table.size - 1
-    while table[bucket] < k:
-        k -= table[bucket]
-        bucket -= 1
-    return bucket, k
+    prefix = _ZERO
+    for shift, bits in ((21, 11), (10, 11), (0, 10)):
+        table = np.zeros(1 << bits, np.int64)
+        low = np.uint32((1 << bits) - 1)
+        move = np.uint32(shift)
+        for key in keys:
+            table[(key >> move) & low] += 1
+        bucket = table.size - 1
+        while table[bucket] < k:
+            k -= table[bucket]
+            bucket -= 1
+        prefix |= np.uint32(bucket << shift)
+        if shift:
+            kept = np.empty(table[bucket] + 1, np.uint32)
+            filled = np.uint64(0)
+            for key in keys:
+                kept[filled] = key
+                filled += np.uint64(((key >> move) & low) == bucket)
+            keys = kept[:filled]
+    return prefix, k
 
 
 @numba.njit(cache=True, nogil=True)
-def bucket_of(table, k):
-    return _bucket_of(table, k)
-
-
-@numba.njit(cache=True, nogil=True)
-def index_of_tie(bits, allowed, wanted, by_magnitude, threshold, rank):
-    """Where the `rank`-th key that equals the threshold lies, counted from the front."""
-    keys = np.empty(BLOCK, np.uint32)
-    for first in range(0, bits.size, BLOCK):
-        last = min(first + BLOCK, bits.size)
-        _fill_keys(bits[first:last], _part(allowed, first, last), wanted, by_magnitude, keys)
-        for i in range(last - first):
-            rank -= keys[i] == threshold
-            if rank == 0:
-                return first + i
-    return bits.size
-
-
-@numba.njit(cache=True, nogil=True)
-def write_mask(bits, allowed, wanted, by_magnitude, start, stop, threshold, last_tie, out):
-    """Adds to out (uint8) what lies above the threshold, or on it up to index last_tie."""
-    keys = np.empty(BLOCK, np.uint32)
-    for first in range(start, stop, BLOCK):
-        last = min(first + BLOCK, stop)
-        count = last - first
-        _fill_keys(bits[first:last], _part(allowed, first, last), wanted, by_magnitude, keys)
-        with_ties = min(max(last_tie + 1 - first, 0), count)
-        _add_at_least(keys[:with_ties], threshold, out[first : first + with_ties])
-        # Keys are integers: above the threshold is at least the threshold plus one.
-        _add_at_least(keys[with_ties:count], threshold + _ONE, out[first + with_ties : last])
-
-
-@numba.njit(inline="always")
-def _add_at_least(keys, least, out):
+def scatter(keys, places, threshold, ties, out):
+    """Ones in `out` (uint8) above the threshold, and at its first `ties` places; ties left."""
     for i in range(keys.size):
-        out[i] |= np.uint8(keys[i] >= least)
+        tie = keys[i] == threshold and ties > 0
+        ties -= tie
+        if tie or keys[i] > threshold:
+            out[places[i]] = 1
+    return ties

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from typing import Any
 
@@ -11,8 +12,10 @@ from hwsim.errors import InputError
 from hwsim.kernels.cpu import _selection_passes as passes
 from hwsim.kernels.cpu._threads import ranges, run, thread_count
 
-_LEAST_PER_THREAD = 1 << 18
+_LEAST_PER_THREAD = 1 << 19
 _GRAIN = passes.BLOCK
+_SAMPLE = 8192  # scores that tell where the k-th largest is about
+_ABOVE_ALL = 0xFFFFFFFF
 
 
 def top_k_mask(
@@ -21,12 +24,14 @@ def top_k_mask(
     candidates: np.ndarray | None = None,
     *,
     by_magnitude: bool = False,
+    finite: bool = False,
     threads: int | None = None,
 ) -> np.ndarray:
     """Boolean array, True at the k largest scores; ties go to the lowest index.
 
-    Radix selection on the bit pattern: one histogram of the top 11 bits, then only the keys of
-    the one bucket that holds the k-th largest. The answer does not depend on `threads`.
+    A sample tells about where the k-th largest lies, one pass gathers what is not below that, and
+    a radix selection on the bit patterns goes on with those. The answer depends neither on the
+    sample nor on `threads`.
 
     Args:
         scores: float32, C-contiguous, one- or two-dimensional; two-dimensional scores are ranked
@@ -34,10 +39,12 @@ def top_k_mask(
         k: 0 … number of candidates.
         candidates: boolean, the shape of scores; only these positions can be taken.
         by_magnitude: rank |scores|.
-        threads: default one per 262,144 scores, up to the cores at hand.
+        finite: every score must be finite, candidate or not.
+        threads: default one per 524,288 scores, up to the cores at hand.
 
     Raises:
-        InputError: wrong dtype, layout or shape, k out of range, a candidate that is NaN.
+        InputError: wrong dtype, layout or shape, k out of range, a candidate that is NaN; with
+            `finite` also any score that is NaN or infinite.
 
     >>> top_k_mask(np.array([1, 3, 3, 2], np.float32), 1).tolist()
     [False, True, False, False]
@@ -53,7 +60,7 @@ def top_k_mask(
         )
     k = _check_count("k", k, available, "number of candidates")
     out = np.zeros(scores.size, np.uint8)
-    _select("scores", scores, allowed, 1, by_magnitude, k, out, threads)
+    _select("scores", scores, allowed, 1, by_magnitude, k, out, threads, finite)
     return out.view(np.bool_).reshape(scores.shape)
 
 
@@ -112,28 +119,68 @@ def _select(
     k: int,
     out: np.ndarray,
     threads: int | None,
+    finite: bool = False,
 ) -> None:
     """Adds the k largest among positions where allowed == wanted to `out` (uint8)."""
     bits = scores.reshape(-1).view(np.uint32)
     parts = ranges(bits.size, thread_count(threads, bits.size, _LEAST_PER_THREAD), _GRAIN)
     source = (bits, allowed, np.uint8(wanted), by_magnitude)
-    tables = np.zeros((len(parts), 4, 1 << passes.TOP_BITS), np.int64)
-    bad = run(passes.histogram, [(*source, *p, tables[i]) for i, p in enumerate(parts)])
-    if any(bad):
+    least = _likely_least(source, k)
+    found = _gather(source, parts, least, k + k // 2 + _GRAIN)
+    if found is None or (least > 1 and sum(len(keys) for keys, _ in found[0]) < k):
+        found = _gather(source, parts, 1, bits.size)  # the sample misled
+    assert found is not None
+    held, worst, worst_of_all = found
+    if finite and worst_of_all >= passes.INFINITY:
+        raise InputError(f"{name}: NaN or infinity; allowed are finite numbers")
+    if worst > passes.INFINITY:
         raise InputError(f"{name}: a value is nan; allowed are numbers and infinities")
     if k == 0:
         return
-    per_part = tables.sum(axis=1)
-    bucket, rank = passes.bucket_of(per_part.sum(axis=0), k)
-    held = [np.empty(count + 1, np.uint32) for count in per_part[:, bucket]]
-    run(passes.collect, [(*source, *p, bucket, held[i]) for i, p in enumerate(parts)])
-    keys = np.concatenate([h[:-1] for h in held])
-    threshold, ties_taken, ties = passes.kth_largest(keys, rank)
-    threshold = np.uint32(threshold)
-    last_tie = bits.size
-    if ties_taken < ties:
-        last_tie = passes.index_of_tie(*source, threshold, ties_taken)
-    run(passes.write_mask, [(*source, *p, threshold, last_tie, out) for p in parts])
+    keys = held[0][0] if len(held) == 1 else np.concatenate([keys for keys, _ in held])
+    threshold, ties = passes.kth_largest(keys, k)
+    for keys, places in held:
+        ties = passes.scatter(keys, places, np.uint32(threshold), ties, out)
+
+
+def _likely_least(source: tuple[Any, ...], k: int) -> int:
+    """A key that a few more than k are expected to reach; 1, which all reach, for few scores."""
+    bits, allowed, wanted, by_magnitude = source
+    step = bits.size // _SAMPLE
+    if k == 0:
+        return _ABOVE_ALL
+    if step < 2:
+        return 1
+    keys = passes.sample(bits, allowed, wanted, by_magnitude, step)
+    expected = k / bits.size * keys.size
+    rank = math.ceil(expected + 4 * math.sqrt(expected)) + 1
+    if rank >= keys.size:
+        return 1
+    return max(1, int(np.partition(keys, keys.size - rank)[keys.size - rank]))
+
+
+def _gather(
+    source: tuple[Any, ...], parts: list[tuple[int, int]], least: int, room: int
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], int, int] | None:
+    """Keys of at least `least` and their places, by part; the largest magnitudes' bits.
+
+    None where a part has more than `room` of them.
+    """
+    buffers = [
+        tuple(np.empty(min(room, stop - start) + _GRAIN, np.uint32) for _ in range(2))
+        for start, stop in parts
+    ]
+    found = run(
+        passes.gather,
+        [(*source, *p, np.uint32(least), *b) for p, b in zip(parts, buffers, strict=True)],
+    )
+    if min(count for count, *_ in found) < 0:
+        return None
+    held = [
+        (keys[:count], places[:count])
+        for (keys, places), (count, *_) in zip(buffers, found, strict=True)
+    ]
+    return held, max(high for _, high, _ in found), max(high for *_, high in found)
 
 
 def _check_floats(name: str, array: Any) -> None:
