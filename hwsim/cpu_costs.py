@@ -19,9 +19,13 @@ TERMS = {
     "multiply": "compute",  # dense multiply-add
     "weight": "memory",  # position of the dense weight that is read or written
     "spilled": "memory",  # position of it beyond the last-level cache
+    "turned": "memory",  # position of a dense weight that is read transposed: in forward
+    "tail": "compute",  # the same, once more for each power of two in the samples modulo four
     "activation": "memory",  # input or output element
     "far_activation": "memory",  # the same, where all of them lie beyond the near cache
     "far_weight": "memory",  # position of a dense weight that lies beyond the near cache
+    "odd": "memory",  # input or output element of the samples modulo eight: packed one by one
+    "filled": "memory",  # element of a packed block of samples that fills it up
     "sample": "compute",  # active weight × sample, in vector lanes
     "far_sample": "memory",  # the same, where the inputs lie beyond the near cache
     "visit": "gather",  # active weight × block of samples
@@ -38,25 +42,26 @@ NEAR_TILE_BYTES = 1 << 15
 NEAR_INPUT_BYTES = 1 << 18
 # Activations packed and unpacked, and a dense gradient filled with zeros: what is more than this
 # comes and goes through the last-level cache, and new memory has to be mapped for it.
-NEAR_ACTIVATION_BYTES = 1 << 21
+NEAR_ACTIVATION_BYTES = 1 << 20
 NEAR_WEIGHT_BYTES = 1 << 21
 # Operations on more than this find little of it in the last-level cache, which others use too.
 NEAR_STREAM_BYTES = 1 << 22
 # fmt: off
 KERNEL_TERMS = {
-    "dense": ("call", "multiply", "weight", "activation"),
+    "dense": ("call", "multiply", "tail", "weight", "turned", "far_weight", "activation"),
     "dense_vector": ("call", "weight", "spilled"),
-    "dense_gradient": ("call", "multiply", "weight", "activation"),
+    "dense_gradient": ("call", "multiply", "weight", "far_weight", "activation"),
     "csr": ("call", "gathered", "visit", "sample", "far_sample", "activation"),
     "gather": ("call", "gathered", "row"),
     "balanced": ("call", "gathered", "row"),
     "two_four": ("call", "gathered", "row"),
     "tiled": (
-        "call", "sample", "far_sample", "visit", "segment", "activation", "far_activation",
+        "call", "sample", "far_sample", "visit", "segment",
+        "activation", "far_activation", "odd", "filled",
     ),
     "sampled": (
-        "call", "sample", "far_sample", "visit", "segment", "activation", "far_activation",
-        "weight", "far_weight",
+        "call", "sample", "far_sample", "visit", "segment",
+        "activation", "far_activation", "filled", "weight", "far_weight",
     ),
     "repack": ("call", "visit", "weight", "far_weight"),
     "select": ("call", "weight"),
@@ -84,8 +89,14 @@ def terms(
         "call": 1,
         "multiply": m * n * k,
         "weight": n * k,
+        "turned": n * k if phase == "forward" else 0,
+        "tail": n * k * (m % 4).bit_count(),
+        "far_weight": n * k * _far_share(4 * n * k, NEAR_WEIGHT_BYTES),
         "spilled": max(0, n * k - cached_weights),
         "activation": m * (n + k),
+        "far_activation": m * (n + k) * _far_share(4 * m * (n + k), NEAR_ACTIVATION_BYTES),
+        "odd": m % 8 * (n + k),
+        "filled": (blocks * lanes - m) * (n + k if phase == "grad_weight" else columns),
         "sample": nnz * blocks * lanes,
         "visit": nnz * blocks,
         "segment": rows * -(-columns // TILE) * blocks,
@@ -102,12 +113,8 @@ def terms(
         counts["gathered"], counts["sample"] = 0, nnz * m
         counts["far_sample"] = nnz * m * _far_share(4 * columns * m, NEAR_INPUT_BYTES)
     if kernel in ("tiled", "sampled"):
-        counts["activation"] = blocks * lanes * (n + k)
         far = 4 * TILE * lanes > NEAR_TILE_BYTES
         counts["far_sample"] = counts["sample"] if far else 0
-        far = 4 * counts["activation"] > NEAR_ACTIVATION_BYTES
-        counts["far_activation"] = counts["activation"] if far else 0
-    counts["far_weight"] = n * k * _far_share(4 * n * k, NEAR_WEIGHT_BYTES)
     return {term: float(counts[term]) for term in KERNEL_TERMS[kernel]}
 
 

@@ -71,7 +71,8 @@ def _timed_now(device: Any) -> list[Any]:
 
     import numpy as np
 
-    from hwsim.calibrate_cpu import UNSEEN, measure_cpu
+    from hwsim.calibrate_cpu import measure_cpu
+    from hwsim.cpu_cases import UNSEEN
 
     # A median also measures what else the machine was doing; constants are fitted to the fastest.
     return [

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from hwsim import InputError, Mask, Op, gemm, load_device
 from hwsim.calibrate import calibrate
-from hwsim.calibrate_cpu import Case, drawn_cases, measure_cpu
+from hwsim.calibrate_cpu import measure_cpu
+from hwsim.cpu_cases import PATTERNS, Case, drawn_cases, drawn_mask
 from hwsim.cpu_costs import KERNEL_TERMS, TERMS, terms
 from hwsim.cpu_fit import fit_cpu, kernel_of, relative_errors, specification
 from hwsim.kernels.cpu import LINEAR
@@ -156,15 +157,25 @@ def test_a_whole_step_is_priced():
 
 
 def test_terms_of_one_layer_by_hand():
-    # 70 samples are two blocks of 64; 300 inputs are two tiles of 192.
+    # 70 samples are two blocks of 64, six more than a multiple of eight; 300 inputs two tiles.
     assert terms("tiled", "forward", 70, 4, 300, 10) == {
         "call": 1, "sample": 10 * 128, "far_sample": 10 * 128, "visit": 20,
-        "segment": 4 * 2 * 2, "activation": 128 * 304, "far_activation": 0,
+        "segment": 4 * 2 * 2, "activation": 70 * 304, "far_activation": 0,
+        "odd": 6 * 304, "filled": 58 * 300,
     }  # fmt: skip
     assert terms("tiled", "grad_input", 8, 4, 300, 10)["segment"] == 300
+    assert terms("tiled", "grad_input", 7, 4, 300, 10)["filled"] == 4
+    assert terms("sampled", "grad_weight", 7, 4, 300, 10)["filled"] == 304
+    # 2 MB of activations are between half and twice of a second-level cache.
+    assert terms("tiled", "forward", 512, 512, 512, 1)["far_activation"] == 512 * 1024 / 2
     assert terms("tiled", "forward", 1024, 768, 768, 1)["far_activation"] == 1024 * 1536
     assert terms("sampled", "grad_weight", 8, 512, 768, 1)["far_weight"] == 0
     assert terms("sampled", "grad_weight", 8, 3072, 768, 1)["far_weight"] == 3072 * 768
+    # Of 7 samples, 3 are left beyond a multiple of four: a pass for two and a pass for one.
+    dense = terms("dense", "forward", 7, 16, 32, 1)
+    assert (dense["tail"], dense["turned"]) == (2 * 16 * 32, 16 * 32)
+    assert terms("dense", "grad_input", 8, 16, 32, 1)["tail"] == 0
+    assert terms("dense", "grad_input", 8, 16, 32, 1)["turned"] == 0
     # Inputs of 512 KB are between half and twice of a second-level cache.
     assert terms("csr", "forward", 128, 8, 1024, 10)["far_sample"] == 10 * 128 / 2
     assert terms("dense_vector", "forward", 1, 4, 4, 16, cached_weights=10)["spilled"] == 6
@@ -176,7 +187,7 @@ def synthetic(costs, rng):
     """Records of a machine that takes exactly these seconds."""
     records = []
     for name, table in costs.items():
-        for _ in range(40):
+        for _ in range(80):
             m, n, k = (int(v) for v in rng.integers(1, 400, 3))
             m = max(m, 2) if name.startswith("dense") else 1 if rng.random() < 0.2 else m
             phase = "grad_weight" if name in ("sampled", "dense_gradient") else "forward"
@@ -332,3 +343,25 @@ def test_drawn_cases_follow_from_their_seed_and_keep_their_ranges(seed):
         assert min(case.n_out, case.n_in) >= 256 and case.n_out * case.n_in <= 3072 * 768
         assert 0.02 <= case.density <= 0.3
         assert case.batches[0] == 1 and max(case.batches) <= 512
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_drawn_mask_has_its_density_and_follows_from_its_seed(pattern):
+    mask = drawn_mask(300, 400, 0.1, pattern, 3)
+    assert mask == drawn_mask(300, 400, 0.1, pattern, 3) != drawn_mask(300, 400, 0.1, pattern, 4)
+    assert mask.density == pytest.approx(0.1, rel=0.05)
+
+
+def test_a_band_lies_along_the_diagonal_and_skewed_rows_differ():
+    band = drawn_mask(300, 400, 0.1, "band", 3).array
+    rows, columns = np.nonzero(band)
+    # Three times as wide as its weights: 120 inputs, cut off at neither end.
+    assert max(np.ptp(columns[rows == r]) for r in range(300)) <= 120
+    assert np.corrcoef(rows, columns)[0, 1] > 0.9
+    skewed, alike = (drawn_mask(300, 400, 0.1, p, 3).row_nnz.std() for p in ("skewed", "random"))
+    assert skewed > 3 * alike
+
+
+def test_an_unknown_pattern_of_a_case_is_named():
+    with pytest.raises(InputError, match=r"pattern.*zigzag.*band"):
+        drawn_mask(8, 8, 0.5, "zigzag", 0)
