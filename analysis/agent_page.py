@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis import units
 from analysis.agent import AGENT, HANDCRAFTED, Outcome, Row
 from analysis.agent_study import Study, payback
 
@@ -44,6 +45,18 @@ def verdict(rows: Sequence[Row]) -> str:
     if r.high < 1:
         return f"The agent is slower: {said}. The goal is missed."
     return f"The agent is not shown to be faster: {said}. The goal is missed."
+
+
+def dense_times(outcome: Outcome) -> list[str]:
+    """What the dense runs to the target take, by network and device; nothing in the white box."""
+    run = outcome.agent.runs[0]
+    if not run.dense_s:
+        return []
+    parts = []
+    for group in dict.fromkeys(run.groups):
+        own = [s for s, g in zip(run.dense_s, run.groups, strict=True) if g == group]
+        parts.append(f"{group} {units.seconds(min(own))} to {units.seconds(max(own))}")
+    return [f"Net time of the dense runs to the target, by seed: {'; '.join(parts)}."]
 
 
 def costs(outcome: Outcome, learning: float, recorded: int = 0) -> str:
@@ -98,7 +111,8 @@ def markdown(
         f"{test.episodes} episodes on each, the loss of the dense run after "
         f"{test.target:.0%} of its steps. "
         f"{study.seeds} agents ({study.algorithm}); an opponent that is tuned has as many episodes "
-        "as one agent, in the same environment.",
+        "as one agent, in the same environment, on the device judged on.",
+        *dense_times(outcome),
         verdict(rows),
         _pipes(COLUMNS, [cells(row) for row in rows]),
         "Speed-up is the dense run's net time over the contender's, to the same validation loss; "

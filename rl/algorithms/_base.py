@@ -34,7 +34,7 @@ class AgentConfig:
         hide: names of features (rl.observe) that the policy does not see.
     """
 
-    iterations: int = 28
+    iterations: int = 24
     steps: int = 40
     hidden: int = 32
     seed: int = 0

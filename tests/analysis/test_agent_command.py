@@ -1,5 +1,6 @@
 """`nettime agent`: trains, judges, compares; bad input is one line and exit code 2."""
 
+import dataclasses
 import json
 import math
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from analysis.agent import AGENT, Contender, Outcome, Played, paired_ratio
-from analysis.agent_page import verdict
+from analysis.agent_page import dense_times, verdict
 from analysis.agent_study import payback
 from analysis.cli import run
 from rl.evaluate import Episodes
@@ -108,6 +109,15 @@ def test_the_goal_is_met_only_with_the_lower_bound_above_one():
     open_ = Outcome((contender(AGENT, noise), contender("linear", noise[::-1])))
     assert verdict(won.rows).startswith("The agent is faster")
     assert "not shown" in verdict(open_.rows)
+
+
+def test_the_page_says_what_dense_runs_take_by_network_and_device():
+    run = contender(AGENT, [1.0, 2.0]).runs[0]
+    timed = dataclasses.replace(run, groups=("a on wafer",) * 2, dense_s=(2e-3, 3e-3))
+    assert dense_times(Outcome((Contender(AGENT, (timed,)),))) == [
+        "Net time of the dense runs to the target, by seed: a on wafer 2.00 ms to 3.00 ms."
+    ]
+    assert dense_times(Outcome((Contender(AGENT, (run,)),))) == []
 
 
 def test_learning_that_makes_nothing_faster_never_pays():
