@@ -91,7 +91,8 @@ def measure(job: Job, tell: Tell) -> Figures:
 
 
 def _trained(job: Job, tell: Tell) -> TrainingRecord | None:
-    from sparse_train.trainer import Diverged, train
+    from sparse_train.run import Diverged
+    from sparse_train.trainer import train
 
     note = job.entry.name
     known = _complete(job)

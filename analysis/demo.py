@@ -217,7 +217,8 @@ def notes(budget: Budget, choices: dict[str, Choice], *, quick: bool = False) ->
 
 def work(job: Job, tell: Callable[[int, str], None]) -> float:
     """Trains one job, or goes on with it; its best validation loss. Runs in a worker process."""
-    from sparse_train.trainer import Diverged, train
+    from sparse_train.run import Diverged
+    from sparse_train.trainer import train
 
     try:
         record = train(

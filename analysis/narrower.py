@@ -66,7 +66,7 @@ def narrower_at(config: TrainConfig, task: Prepared, target: float) -> dict[str,
 def _step(config: TrainConfig, task: Prepared, options: dict[str, Any]) -> tuple[Workload, float]:
     """One dense training step of the model, and the FLOPs of it that masks reach."""
     from sparse_train._layers import select_layers
-    from sparse_train.trainer import private_randomness
+    from sparse_train.run import private_randomness
     from sparse_train.workload import workload
 
     with private_randomness(config.seed):

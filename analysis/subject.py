@@ -106,8 +106,8 @@ def of_task(task: str, batch_size: int, dtype: str | None = None) -> Subject:
     """The training step of a task's own model on the task's own data."""
     from analysis.narrower import narrower_at
     from sparse_train.config import TrainConfig
+    from sparse_train.run import private_randomness
     from sparse_train.tasks import make_task
-    from sparse_train.trainer import private_randomness
 
     config = TrainConfig(task=task, batch_size=batch_size)
     prepared = make_task(task, {}).prepare()

@@ -86,8 +86,9 @@ def measure(config: TrainConfig) -> PeakMemory:
 def _measured(config: TrainConfig) -> PeakMemory:
     """In the child: first a tiny run, so that code is loaded and compiled, then the real one."""
     from sparse_train.condensed import CondensedLinear
+    from sparse_train.run import Run
     from sparse_train.tasks import make_task
-    from sparse_train.trainer import Run, train
+    from sparse_train.trainer import train
 
     with tempfile.TemporaryDirectory() as folder:
         tiny = {**config.task_options, "data": "planted", "outputs": _SMALL_OUTPUTS}

@@ -13,10 +13,11 @@ from sparse_train.algorithms.set import Set
 from sparse_train.config import TrainConfig
 from sparse_train.distributions import uniform
 from sparse_train.patterns import projection
+from sparse_train.run import Run
 from sparse_train.schedules import constant
 from sparse_train.subnetworks import CyclicPlan, isolated
 from sparse_train.tasks import make_task
-from sparse_train.trainer import Run, train
+from sparse_train.trainer import train
 
 pytest.importorskip("sklearn", reason="it holds the digits: pip install 'nettime[tasks]'")
 OPTIONS = {"tasks": 3, "steps_per_task": 20}

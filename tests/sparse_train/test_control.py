@@ -8,8 +8,9 @@ import torch
 
 from hwsim import InputError, load_device
 from sparse_train.config import TrainConfig
+from sparse_train.run import Run
 from sparse_train.tasks import make_task
-from sparse_train.trainer import Run, train
+from sparse_train.trainer import train
 
 pytest.importorskip("gymnasium", reason="it has the environments: pip install 'nettime[tasks]'")
 

@@ -11,8 +11,9 @@ from hwsim.condensed_mask import CondensedMask
 from sparse_train.condensed import CondensedLinear
 from sparse_train.config import TrainConfig
 from sparse_train.peak_memory import measure
+from sparse_train.run import Run, private_randomness
 from sparse_train.tasks import make_task
-from sparse_train.trainer import Run, private_randomness, train
+from sparse_train.trainer import train
 from sparse_train.workload import workload
 
 OPTIONS = {"data": "planted", "outputs": 200, "inputs": 150, "examples": 400,

@@ -15,7 +15,8 @@ from sparse_train import run_folder
 from sparse_train.config import TrainConfig
 from sparse_train.record import TrainingRecord
 from sparse_train.tasks.mlm import PreparedText
-from sparse_train.trainer import Diverged, train
+from sparse_train.run import Diverged
+from sparse_train.trainer import train
 
 
 def losses(record):
