@@ -72,9 +72,11 @@ def variant(text: str) -> Variant:
     """
     from hwsim.registry import unknown
     from sparse_train.algorithms import ALGORITHMS
+    from sparse_train.config import TrainConfig
 
     name, *pairs = [part.strip() for part in text.split(",")]
-    options = tuple(f.name for f in dataclasses.fields(ALGORITHMS.get(name)))
+    kind = ALGORITHMS.get(name)
+    options = tuple(f.name for f in dataclasses.fields(kind))
     settings: dict[str, Any] = {}
     chosen: dict[str, Any] = {}
     for pair in pairs:
@@ -83,13 +85,23 @@ def variant(text: str) -> Variant:
             raise InputError(f"algorithm {name}: {pair!r} is not an option; allowed is name=value")
         if key not in options and key not in _VARIES:
             raise InputError(unknown(f"option of {name}", key, (*options, *_VARIES)))
-        (chosen if key in options else settings)[key] = value_of(value)
+        if key in options:
+            chosen[key] = value_of(value, key, kind)
+        else:
+            settings[key] = value_of(value, key, TrainConfig)
     return Variant(name, settings, chosen)
 
 
-def value_of(text: str) -> Any:
-    """What a setting on a command line stands for: JSON, "none", or the text itself."""
-    if text.lower() in ("none", "null"):
+def value_of(text: str, name: str, kind: type) -> Any:
+    """What a setting on a command line stands for: JSON, None, or the text itself.
+
+    Args:
+        name: of the setting.
+        kind: the dataclass that has it. "none" is None only where the field may be None: to a
+            field of names, such as the decay of the learning rate, it is a name.
+    """
+    types = {field.name: str(field.type) for field in dataclasses.fields(kind)}
+    if text.lower() == "null" or (text.lower() == "none" and "None" in types.get(name, "None")):
         return None
     try:
         return json.loads(text)

@@ -17,7 +17,7 @@ from sparse_train.tasks._base import check_integer
 
 DENSE = "dense"
 OPTIMIZERS = ("adamw", "sgd")
-DECAYS = ("cosine", "linear", "none")
+DECAYS = ("cosine", "linear", "milestones", "none")
 COMPUTE = ("masked", "sparse")
 
 
@@ -38,7 +38,10 @@ class TrainConfig:
         steps, batch_size: how long, and on how many windows (images, …) a step.
         optimizer: "adamw" or "sgd". `beta2` is AdamW's; `beta1` is also SGD's momentum.
         learning_rate: the peak, reached after `warmup_steps`; then falls along `decay` to
-            `final_share` of it in the last step.
+            `final_share` of it in the last step, or stays, where that is "none".
+        milestones, milestone_factor: with decay "milestones" the rate is multiplied by the factor
+            after each of these shares of all steps; `final_share` is the least that it falls to.
+            The defaults are those of He et al. (2016), section 4.2, on CIFAR-10.
         weight_decay: of weights of rank 2 and more; biases and norms have none.
         clip_norm: gradients are scaled down to this norm; None for no limit.
         eval_interval: steps between validations; also before the first and after the last step.
@@ -73,6 +76,8 @@ class TrainConfig:
     warmup_steps: int = 100
     decay: str = "cosine"
     final_share: float = 0.0
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    milestone_factor: float = 0.1
     weight_decay: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.98
@@ -94,6 +99,7 @@ class TrainConfig:
         _number("learning_rate", self.learning_rate, above=0)
         _number("weight_decay", self.weight_decay, least=0)
         _number("final_share", self.final_share, least=0, most=1)
+        _number("milestone_factor", self.milestone_factor, above=0, below=1)
         _number("density", self.density, least=0, most=1)
         _number("beta1", self.beta1, least=0, below=1)
         _number("beta2", self.beta2, least=0, below=1)
@@ -117,8 +123,10 @@ class TrainConfig:
             )
         for name in ("task_options", "model_options", "algorithm_options"):
             _options(name, getattr(self, name))
-        if isinstance(self.layers, list):
-            object.__setattr__(self, "layers", tuple(self.layers))
+        for name in ("layers", "milestones"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        _rising_shares("milestones", self.milestones)
 
     def _fill_in_the_model(self) -> None:
         task = TASKS.get(self.task)
@@ -137,6 +145,9 @@ class TrainConfig:
         """The rate of step number `step`, counted from 1."""
         if step <= self.warmup_steps:
             return self.learning_rate * step / self.warmup_steps
+        if self.decay == "milestones":
+            passed = sum(step > round(share * self.steps) for share in self.milestones)
+            return self.learning_rate * max(self.milestone_factor**passed, self.final_share)
         left = self.steps - self.warmup_steps
         progress = min((step - self.warmup_steps) / left, 1.0) if left > 0 else 1.0
         if self.decay == "cosine":
@@ -148,8 +159,9 @@ class TrainConfig:
     def to_json(self) -> dict[str, Any]:
         """As JSON has it; `from_json` gives an equal config back."""
         content = dataclasses.asdict(self)
-        if isinstance(self.layers, tuple):
-            content["layers"] = list(self.layers)
+        for name in ("layers", "milestones"):
+            if isinstance(content[name], tuple):
+                content[name] = list(content[name])
         return content
 
     @classmethod
@@ -179,6 +191,21 @@ def _options(name: str, value: object) -> None:
     if not good:
         raise InputError(
             f"{name}: value is {value!r}; allowed is names with numbers, strings or None"
+        )
+
+
+def _rising_shares(name: str, value: object) -> None:
+    shares = value if isinstance(value, tuple) else ()
+    good = isinstance(value, tuple)
+    least = 0.0
+    for share in shares:
+        number = isinstance(share, (int, float)) and not isinstance(share, bool)
+        good = good and number and least < share < 1
+        least = share
+    if not good:
+        raise InputError(
+            f"{name}: value is {value!r}; allowed are rising shares of the steps, above 0 and "
+            "below 1"
         )
 
 

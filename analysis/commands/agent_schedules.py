@@ -89,13 +89,15 @@ def schedules(
     from analysis.agent_schedules import NETWORKS, Learning, Study
     from analysis.commands.compare import pairs as options_of
     from sparse_train.config import TrainConfig
+    from sparse_train.tasks import TASKS
 
+    images = TASKS.get("images")
     for name, value in (("--seeds", seeds), ("--processes", processes), ("--steps", steps)):
         options.at_least(name, value)
     base = TrainConfig(
-        task="images", task_options=options_of("--task-option", task_option or []), model=model,
-        preset=preset, steps=steps, batch_size=batch_size, drop_fraction=drop_fraction,
-        distribution=distribution,
+        task="images", task_options=options_of("--task-option", task_option or [], images),
+        model=model, preset=preset, steps=steps, batch_size=batch_size,
+        drop_fraction=drop_fraction, distribution=distribution,
     )  # fmt: skip
     study = Study(
         base, densities=tuple(density or (0.1, 0.5, 1.0)), seeds=tuple(range(seeds)),

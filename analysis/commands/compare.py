@@ -109,13 +109,14 @@ def compare(
     from analysis.compare import Plan
     from analysis.variants import variant
     from sparse_train.config import TrainConfig
+    from sparse_train.tasks import TASKS
 
     options.at_least("--seeds", seeds)
     options.at_least("--processes", processes)
     options.at_least("--steps", steps)
     content: dict[str, Any] = {
         "task": task, "model": model, "preset": preset, "steps": steps, "batch_size": batch_size,
-        "task_options": pairs("--task-option", task_option or []),
+        "task_options": pairs("--task-option", task_option or [], TASKS.get(task)),
         **_settings(settings or []),
     }  # fmt: skip
     spreads = distribution or []
@@ -168,15 +169,17 @@ def _unablated(one: Variant) -> Variant:
 
 def _settings(given: Sequence[str]) -> dict[str, Any]:
     from analysis.compare import DECIDED
+    from sparse_train.config import TrainConfig
 
-    found = pairs("--set", given)
+    found = pairs("--set", given, TrainConfig)
     for name in found:
         if name in DECIDED or name in ("threads", "task_options"):
             raise InputError(f"--set: {name} is decided by the comparison; see the other options")
     return found
 
 
-def pairs(option: str, given: Sequence[str]) -> dict[str, Any]:
+def pairs(option: str, given: Sequence[str], kind: type) -> dict[str, Any]:
+    """name=value, each value as the field of the dataclass `kind` takes it."""
     from analysis.variants import value_of
 
     found = {}
@@ -184,7 +187,7 @@ def pairs(option: str, given: Sequence[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise InputError(f"{option}: value is {text!r}; allowed is name=value")
-        found[name] = value_of(value)
+        found[name] = value_of(value, name, kind)
     return found
 
 

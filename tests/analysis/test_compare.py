@@ -18,9 +18,10 @@ from analysis.compare_page import main_cells, notes, plus_minus
 from analysis.compare_runs import Figures
 from analysis.compare_table import Row, Table
 from analysis.stats import Interval
-from analysis.variants import Variant, variant
+from analysis.variants import Variant, value_of, variant
 from hwsim import InputError
 from sparse_train.config import TrainConfig
+from sparse_train.tasks import TASKS
 
 BASE = TrainConfig(steps=40)
 VARIANTS = (Variant("static"), Variant("set"), Variant("srigl"), variant("srigl,gamma=none"))
@@ -69,6 +70,22 @@ def test_a_variant_is_read_with_its_options_and_settings():
     assert one.name == "SRigL uniform 0.5 no ablation"
     assert variant("rigl").name == "RigL"
     assert one.key != variant("srigl,gamma=none").key
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "text", "value"),
+    [
+        (TrainConfig, "decay", "none", "none"),
+        (TrainConfig, "clip_norm", "none", None),
+        (TrainConfig, "decay", "linear", "linear"),
+        (TrainConfig, "milestones", "[0.25, 0.5]", [0.25, 0.5]),
+        (TASKS.get("images"), "augmentation", "none", "none"),
+        (TASKS.get("images"), "path", "None", None),
+        (TASKS.get("mlm"), "tokens", "16", 16),
+    ],
+)
+def test_none_is_a_name_where_the_setting_takes_names(kind, name, text, value):
+    assert value_of(text, name, kind) == value
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from hwsim.errors import InputError
 from sparse_train import run_folder
 from sparse_train.config import TrainConfig
 from sparse_train.record import TrainingRecord
-from sparse_train.tasks.mlm import PreparedText
 from sparse_train.run import Diverged
+from sparse_train.tasks.mlm import PreparedText
 from sparse_train.trainer import train
 
 
@@ -86,6 +86,49 @@ def test_learning_rate_rises_to_its_peak_and_ends_at_its_share(decay):
     assert rates[:10] == pytest.approx([n / 10 for n in range(1, 11)])
     assert rates[9:] == sorted(rates[9:], reverse=True)
     assert rates[-1] == pytest.approx(0.1)
+
+
+def test_learning_rate_falls_at_milestones_and_stays_between_them():
+    config = TrainConfig(
+        steps=20, warmup_steps=2, learning_rate=1.0, decay="milestones", milestones=(0.25, 0.5),
+        milestone_factor=0.1, final_share=0.05,
+    )  # fmt: skip
+    rates = [config.learning_rate_at(step) for step in range(1, 21)]
+    assert rates == [0.5, *[1.0] * 4, *[0.1] * 5, *[0.05] * 10]
+    plain = TrainConfig(steps=20, warmup_steps=0, learning_rate=1.0, decay="milestones")
+    assert [plain.learning_rate_at(s) for s in (1, 10, 11, 15, 16, 20)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.01]
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"milestones": (0.5, 0.5)}, r"milestones: value is \(0.5, 0.5\); allowed are rising"),
+        ({"milestones": (0.75, 0.5)}, "milestones"),
+        ({"milestones": (0.5, 1.0)}, "milestones"),
+        ({"milestones": (0, 0.5)}, "milestones"),
+        ({"milestones": ("half",)}, "milestones"),
+        ({"milestones": 0.5}, "milestones: value is 0.5"),
+        ({"milestone_factor": 1}, "milestone_factor: value is 1; allowed is a number above 0"),
+        ({"milestone_factor": 0.0}, "milestone_factor"),
+        ({"decay": "steps"}, "decay.*cosine, linear, milestones, none"),
+    ],
+)
+def test_bad_milestones_are_one_clear_line(changes, message):
+    with pytest.raises(InputError, match=message):
+        TrainConfig(**changes)
+
+
+def test_a_run_cut_at_a_milestone_goes_on_at_the_lower_rate(text_folder, tmp_path):
+    config = tiny(text_folder, steps=12, decay="milestones", milestones=[0.5], warmup_steps=2)
+    assert config.milestones == (0.5,)
+    train(config, tmp_path / "cut", stop_after=6)
+    cut, whole = train(config, tmp_path / "cut"), train(config, tmp_path / "whole")
+    for column in ("loss", "learning_rate"):
+        assert cut.training[column].to_list() == whole.training[column].to_list()
+    rates = whole.training["learning_rate"].to_list()
+    assert rates[6:] == pytest.approx([rates[5] / 10] * 6)
 
 
 def test_config_survives_json(text_folder):
