@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,14 +13,14 @@ from analysis.commands import options
 from hwsim.errors import InputError
 
 if TYPE_CHECKING:
-    from hwsim import Device
+    from hwsim import Device, Mask
 
 # Of a device's parameters, the list shows the first few that say how fast it is.
 _SHOWN = 2
 _MIB = 2**20
 _RATES = ("FLOP/s", "B/s", "bytes/s", "Hz", "PE", "PEs")
 # What a device is asked to price to see which of its kernels have been held against real ones.
-_PROBE = 256
+_PROBE = 512
 
 
 def register(app: typer.Typer) -> None:
@@ -84,18 +85,38 @@ def describe(device: Device) -> dict[str, Any]:
 
 
 def kernels(device: Device) -> dict[str, bool]:
-    """Kernel → whether a real one has been held against its price, of dense and masked products."""
+    """Kernel → whether a real one has been held against its price, where it is legal.
+
+    Asked of products dense and under masks of several patterns, in what the device trains in. A
+    kernel that none of them makes legal has no price that could have been held against anything.
+    """
+    from hwsim import gemm
+
+    dtype = "bfloat16" if device.model == "gpu" else "float32"
+    held: dict[str, list[bool]] = {}
+    for phase in ("forward", "grad_input", "grad_weight"):
+        for mask in (None, *_masks()):
+            for e in device.price(gemm(_PROBE, _PROBE, _PROBE, mask, phase, dtype)):
+                held.setdefault(e.kernel, []).extend([e.verified] * e.legal)
+    return {kernel: bool(answers) and all(answers) for kernel, answers in held.items()}
+
+
+@functools.cache
+def _masks() -> tuple[Mask, ...]:
+    """Any weights; 2:4 in rows and columns; equal fan-in; shared by all rows; blocks of 128."""
     import numpy as np
 
-    from hwsim import Mask, gemm
+    from hwsim import Mask
 
-    mask = Mask(np.random.default_rng(0).random((_PROBE, _PROBE)) < 0.1)
-    found: dict[str, bool] = {}
-    for phase in ("forward", "grad_input", "grad_weight"):
-        for given in (None, mask):
-            for e in device.price(gemm(_PROBE, _PROBE, _PROBE, given, phase)):
-                found[e.kernel] = found.get(e.kernel, True) and e.verified
-    return found
+    row, column = np.indices((_PROBE, _PROBE))
+    patterns = (
+        np.random.default_rng(0).random((_PROBE, _PROBE)) < 0.1,
+        (row + column) % 4 < 2,
+        (row * 7 + column) % 16 == 0,
+        column % 10 == 0,
+        (row // 128 + column // 128) % 4 == 0,
+    )
+    return tuple(Mask(pattern) for pattern in patterns)
 
 
 def _verified(found: Mapping[str, bool]) -> str:

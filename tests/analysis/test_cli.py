@@ -61,6 +61,17 @@ def test_devices_lists_all_and_fits_80_columns(nettime):
         assert name in shown.out
 
 
+def test_only_kernels_whose_price_was_held_against_real_ones_are_verified(nettime):
+    for name, held in {
+        "h100": {"dense", "2:4"},  # measured in bfloat16; others are modelled from data sheets
+        "h200": set(),
+        "ideal": {"arithmetic"},  # true by definition
+        "systolic": set(),
+    }.items():
+        found = nettime("devices", name, "--json").json["kernels"]
+        assert {kernel for kernel, verified in found.items() if verified} == held, name
+
+
 def test_devices_as_json_has_unit_and_source_of_every_number(nettime):
     found = nettime("devices", "--json").json["devices"]
     assert [d["name"] for d in found] == list(device_names())
