@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from analysis import estimate_sweep
 from analysis.commands import options
+from analysis.pricing import Setting, price
 from hwsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from hwsim.gpu_choice import LayerChoice
 
 GROUPINGS = ("phase", "kind", "layer")
-# A sweep "low:high" without a count is priced at this many densities, equal ratios apart.
-SWEEP_POINTS = 8
 # Of the layers, the table shows those that cost most; JSON has all.
 TOP_LAYERS = 24
 
@@ -39,17 +37,6 @@ def register(app: typer.Typer) -> None:
             "nettime estimate --model my_module:make_model --density 0.2 --json",
         ),
     )(estimate)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How masks are made, and how often they change."""
-
-    pattern: str
-    distribution: str
-    seed: int
-    algorithm: str
-    update_interval: int
 
 
 def estimate(
@@ -118,7 +105,7 @@ def estimate(
     options.chosen("--by", by, GROUPINGS)
     devices = options.load_devices(device)
     setting = _setting(pattern, distribution, algorithm, update_interval, seed)
-    densities = _densities(sweep) if sweep else [_density(density, sparsity)]
+    densities = estimate_sweep.densities(sweep) if sweep else [_density(density, sparsity)]
     if plot is not None and sweep is None:
         raise InputError("--plot: needs --sweep; a single density has no curve")
     if explain is not None and sweep is not None:
@@ -136,13 +123,13 @@ def estimate(
     else:
         what = subject.named(str(name), batch_size, sequence_length, dtype)
     if sweep:
-        return _sweep(what, devices, densities, setting, plot, as_json)
+        return estimate_sweep.show(what, devices, densities, setting, plot, as_json)
     if explain is not None:
         from analysis import explain_view
 
         _, sparse = price(what, [], densities[0], setting)
         return explain_view.show(
-            what.name, devices, sparse, explain, _described(setting, "phase"), as_json
+            what.name, devices, sparse, explain, setting.described("phase"), as_json
         )
     return _single(what, devices, densities[0], setting, by, as_json)
 
@@ -170,29 +157,6 @@ def _density(density: float | None, sparsity: float | None) -> float:
     return options.share("--density", 0.1 if density is None else density)
 
 
-def _densities(text: str) -> list[float]:
-    """Of `low:high`, `low:high:count` or `a,b,c`."""
-    wrong = InputError(
-        f"--sweep: value is {text!r}; allowed is low:high, low:high:count or a list a,b,c of "
-        "densities in (0, 1]"
-    )
-    try:
-        if ":" in text:
-            low, high, *rest = text.split(":")
-            ends = float(low), float(high)
-            count = int(rest[0]) if rest else SWEEP_POINTS
-            if len(rest) > 1 or count < 2 or not 0 < ends[0] < ends[1] <= 1:
-                raise wrong
-            step = math.log(ends[1] / ends[0]) / (count - 1)
-            return [*(ends[0] * math.exp(i * step) for i in range(count - 1)), ends[1]]
-        values = sorted({float(part) for part in text.split(",")})
-    except ValueError:
-        raise wrong from None
-    if not all(0 < value <= 1 for value in values):
-        raise wrong
-    return values
-
-
 def _setting(
     pattern: str, distribution: str, algorithm: str, update_interval: int | None, seed: int
 ) -> Setting:
@@ -211,26 +175,6 @@ def _setting(
         pattern, distribution, seed, algorithm,
         own if update_interval is None or own == 0 else update_interval,
     )  # fmt: skip
-
-
-def price(
-    what: Subject, devices: Sequence[Device], density: float, setting: Setting, by: str = "phase"
-) -> tuple[list[Breakdown], Workload]:
-    """The step under random masks of one density on each device, and that step."""
-    from analysis.breakdown import breakdown
-    from analysis.subject import random_masks
-    from sparse_train.algorithms import ALGORITHMS
-
-    masks = random_masks(what.shapes, density, setting.pattern, setting.distribution, setting.seed)
-    sparse = what.step.with_masks(masks)
-    growth, grown = 0.0, None
-    if setting.update_interval:
-        dense_gradient = ALGORITHMS.get(setting.algorithm).gradient != "never"
-        growth = 1.0 / setting.update_interval
-        grown = sparse.growth_step(dense_gradient=dense_gradient)
-    return [
-        breakdown(device, what.step, sparse, by, growth=growth, grown=grown) for device in devices
-    ], sparse
 
 
 def _single(
@@ -256,7 +200,7 @@ def _single(
         return print_json({
             "command": "estimate",
             "model": what.name,
-            "setting": _described(setting, by),
+            "setting": setting.described(by),
             "density": covered.density,
             "coverage": {
                 "layers": covered.layers, "weights": covered.weights,
@@ -291,14 +235,6 @@ def _print_answers(chosen: Mapping[str, Sequence[LayerChoice]]) -> None:
             for reason in reasons:
                 stdout().print(Padding(reason, (0, 0, 0, 4)))
         stdout().print(layer_answers.summary(device, choices), style="bold")
-
-
-def _described(setting: Setting, by: str) -> dict[str, Any]:
-    return {
-        "pattern": setting.pattern, "distribution": setting.distribution,
-        "seed": setting.seed, "algorithm": setting.algorithm,
-        "update_interval": setting.update_interval, "by": by,
-    }  # fmt: skip
 
 
 def _narrower(what: Subject, devices: Sequence[Device], sparse: Workload) -> dict[str, Row]:
@@ -350,101 +286,3 @@ def _against_narrower(b: Breakdown, row: Row) -> str:
     words = how_much(gain)
     than = f"{words} as" if words == "as fast" else f"{words} than"
     return f"On {b.device} the sparse step is {than} the narrower dense one of equal FLOPs."
-
-
-def _sweep(
-    what: Subject, devices: Sequence[Device], densities: Sequence[float], setting: Setting,
-    plot: Path | None, as_json: bool,
-) -> None:  # fmt: skip
-    from analysis.console import print_json, progress_bar
-
-    points: list[list[Breakdown]] = []
-    with progress_bar(f"sweeping {what.name}", len(densities)) as update:
-        for done, density in enumerate(densities):
-            points.append(price(what, devices, density, setting)[0])
-            update(done + 1, f"density {density:.3g}")
-    drawn = _plot(what, densities, points, plot) if plot is not None else None
-    if as_json:
-        return print_json({
-            "command": "estimate",
-            "model": what.name,
-            "setting": _described(setting, "density"),
-            "plot": drawn,
-            "sweep": [
-                {
-                    "density": density,
-                    "devices": {
-                        b.device: {
-                            "dense_s": b.total.dense.seconds, "sparse_s": b.total.sparse.seconds,
-                            "low_s": b.total.sparse.low_s, "high_s": b.total.sparse.high_s,
-                            "speed_up": b.total.speed_up, "amdahl_speed_up": b.amdahl(density),
-                            "bound": b.total.sparse.bound, "verified": b.total.sparse.verified,
-                        }
-                        for b in parts
-                    },
-                }
-                for density, parts in zip(densities, points, strict=True)
-            ],
-        })  # fmt: skip
-    return _print_sweep(what, devices, densities, points, drawn)
-
-
-def _plot(
-    what: Subject, densities: Sequence[float], points: list[list[Breakdown]], path: Path
-) -> Path:
-    from analysis import plots
-
-    names = [b.device for b in points[0]]
-    gains = {n: [parts[i].total.speed_up for parts in points] for i, n in enumerate(names)}
-    bounds = {
-        n: [parts[i].amdahl(d) for d, parts in zip(densities, points, strict=True)]
-        for i, n in enumerate(names)
-    }
-    with plots.styled():
-        figure = plots.sweep(densities, gains, bounds, f"Training step of {what.name}: speed-up")
-        plots.save(figure, path)
-    return path.absolute()
-
-
-def _print_sweep(
-    what: Subject, devices: Sequence[Device], densities: Sequence[float],
-    points: list[list[Breakdown]], drawn: Path | None,
-) -> None:  # fmt: skip
-    from analysis import tables, units
-    from analysis.console import stdout
-
-    console = stdout()
-    columns = ["density"]
-    for device in devices:
-        columns += [f"{device.name}", "gain", "limit"]
-    rows = []
-    for density, parts in zip(densities, points, strict=True):
-        row = [units.percent(density)]
-        for b in parts:
-            row += [
-                units.seconds(b.total.sparse.seconds), units.ratio(b.total.speed_up),
-                units.ratio(b.amdahl(density)),
-            ]  # fmt: skip
-        rows.append(row)
-    console.print(tables.table(f"{what.name}: one sparse training step", columns, rows))
-    for b in points[0]:
-        console.print(
-            f"Dense on {b.device}: {units.seconds(b.total.dense.seconds)}; "
-            f"{units.percent(1 - b.maskable)} of it is not maskable."
-        )
-    console.print(
-        "gain: dense time over sparse time. limit: the gain if masked ops took exactly their "
-        "density of the dense time (Amdahl)."
-    )
-    if any(tables.any_unverified(parts) for parts in points):
-        console.print(tables.UNVERIFIED_NOTE.removeprefix("* ").capitalize() + ": parts of these.")
-    losing = [
-        f"{units.percent(d)} on {b.device}"
-        for d, parts in zip(densities, points, strict=True)
-        for b in parts
-        if b.total.speed_up < 1
-    ]
-    if losing:
-        console.print("Sparse is slower than dense at " + ", ".join(losing) + ".", style="bold")
-    if drawn is not None:
-        console.print(f"figure: {drawn}", soft_wrap=True)

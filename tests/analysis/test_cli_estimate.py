@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from analysis.commands.estimate import _densities
+from analysis.estimate_sweep import densities
 
 SMALL = ("estimate", "bert-tiny", "--batch-size", "2", "--sequence-length", "16")
 
@@ -69,7 +69,7 @@ def test_a_sweeps_gain_stays_below_amdahls_limit_on_ideal(nettime):
 
 
 def test_densities_of_a_sweep_are_equal_ratios_apart():
-    values = _densities("0.05:0.8:5")
+    values = densities("0.05:0.8:5")
     assert values[0] == pytest.approx(0.05) and values[-1] == 0.8
     assert [b / a for a, b in itertools.pairwise(values)] == pytest.approx([2.0] * 4)
 
