@@ -22,7 +22,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from hwsim.errors import InputError
 from hwsim.mask import Mask
 from hwsim.registry import unknown
-from sparse_train._layers import MaskedLayer, Selector, select_layers
+from sparse_train._layers import Selector, select_layers
+from sparse_train._population_model import Measured, Watch, check_stateless, written_out
 from sparse_train.tasks._base import Batch, Prepared, stream
 
 DROPS = ("magnitude", "random")
@@ -64,20 +65,6 @@ class AdamW:
             raise InputError(f"warmup: value is {self.warmup}; allowed is at least 0")
 
 
-class _Measured(nn.Module):
-    """A model and its task as one module, so that the loss is a function of the weights."""
-
-    def __init__(self, model: nn.Module, task: Prepared) -> None:
-        super().__init__()
-        self.model = model
-        self._task = task
-
-    def forward(self, batch: Batch, everything: bool) -> dict[str, Tensor]:
-        if everything:
-            return self._task.measure(self.model, batch)
-        return {"loss": self._task.loss(self.model, batch)}
-
-
 class Population:
     """`size` networks of one architecture, each with its own weights, masks and Adam moments.
 
@@ -111,9 +98,9 @@ class Population:
     ) -> None:
         if size < 1:
             raise InputError(f"size: value is {size}; allowed is at least 1")
-        _check_stateless(model)
+        check_stateless(model)
         self.task, self.optimizer, self.size = task, optimizer or AdamW(), size
-        self._module = _Measured(model, task)
+        self._module = Measured(model, task)
         chosen = select_layers(model, layers, None).layers
         self._slices: dict[str, tuple[int, int, torch.Size]] = {}
         end = 0
@@ -134,7 +121,8 @@ class Population:
         self.steps = torch.zeros(size, dtype=torch.long)
         self.gradients = torch.zeros(size, end)
         self.activations = torch.zeros(size, len(chosen), 2)
-        self._watch = _Watch(chosen)
+        self._written_out = written_out(model, task)
+        self._watch = Watch(chosen)
         self._step = vmap(grad_and_value(self._loss, has_aux=True))
         self._metrics = vmap(self._measure, in_dims=(0, None))
 
@@ -230,18 +218,32 @@ class Population:
         """(rows, losses (n,), gradients of the effective weights (n, parameters))."""
         rows = torch.arange(self.size) if which is None else which
         weights = self.weights if which is None else self.weights[which]
-        self._watch.on = watch
-        try:
-            with sdpa_kernel(SDPBackend.MATH):  # the fused kernels cannot be vmapped
-                gradients, (loss, seen) = self._step(self._views(weights), batch)
-        finally:
-            self._watch.on = False
-            self._watch.seen.clear()
+        views = self._views(weights)
+        if self._written_out is not None:
+            names = self.names if watch else ()
+            gradients, loss, seen = self._written_out.differentiate(
+                self._module.model, views, batch, names
+            )
+        else:
+            gradients, loss, seen = self._vmapped(views, batch, watch)
         flat = torch.cat([gradients[name].reshape(len(rows), -1) for name in self._slices], 1)
         if watch:
             self.gradients[rows] = flat
             self.activations[rows] = seen
         return rows, loss, flat
+
+    def _vmapped(
+        self, views: dict[str, Tensor], batch: Batch, watch: bool
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Gradients by parameter, losses, and what is watched, of any model."""
+        self._watch.on = watch
+        try:
+            with sdpa_kernel(SDPBackend.MATH):  # the fused kernels cannot be vmapped
+                gradients, (loss, seen) = self._step(views, batch)
+        finally:
+            self._watch.on = False
+            self._watch.seen.clear()
+        return gradients, loss, seen
 
     @torch.no_grad()
     def evaluate(self, batches: Sequence[Batch], which: Tensor | None = None) -> dict[str, Tensor]:
@@ -253,8 +255,13 @@ class Population:
         try:
             for batch in batches:
                 n = len(next(iter(batch.values())))
-                with sdpa_kernel(SDPBackend.MATH):
-                    found = self._metrics(self._views(weights), batch)
+                if self._written_out is not None:
+                    found = self._written_out.measure(
+                        self._module.model, self._views(weights), batch
+                    )
+                else:
+                    with sdpa_kernel(SDPBackend.MATH):
+                        found = self._metrics(self._views(weights), batch)
                 for name, value in found.items():
                     totals[name] = totals.get(name, 0.0) + value * n
                 examples += n
@@ -361,39 +368,9 @@ class Population:
         return functional_call(self._module, weights, (batch, True))
 
 
-class _Watch:
-    """Mean and variance of the outputs of masked layers, noted while `on`."""
-
-    def __init__(self, layers: Sequence[MaskedLayer]) -> None:
-        self.on = False
-        self.seen: list[Tensor] = []
-        for layer in layers:
-            layer.module.register_forward_hook(self._note)
-
-    def _note(self, module: nn.Module, given: Any, output: Tensor) -> None:
-        if self.on:
-            values = output.detach()
-            self.seen.append(torch.stack([values.mean(), values.var(correction=0)]))
-
-
 @functools.cache
 def _passes() -> Any:
     """The Numba passes, imported when the first population is trained."""
     from sparse_train import _population_passes
 
     return _population_passes
-
-
-def _check_stateless(model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        if getattr(module, "track_running_stats", False):
-            raise InputError(
-                f"model: {name or type(model).__name__} is {type(module).__name__} with running "
-                "statistics; allowed are modules that keep nothing from step to step (LayerNorm, "
-                "GroupNorm)"
-            )
-        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
-            raise InputError(
-                f"model: {name} is {type(module).__name__} with p = {module.p}; allowed is 0, "
-                "since networks trained together draw no random numbers in a step"
-            )
