@@ -58,7 +58,7 @@ class _Reader(nn.Module):
         layers, whole = layers * self.shown_layers, whole * self.shown_whole
         layers = torch.cat([layers, layers @ self.contrasts], -1)
         first = self.own(layers) + self.shared(whole).unsqueeze(-2)
-        embedded = torch.relu(self.second(torch.relu(first)))
+        embedded = torch.tanh(self.second(torch.tanh(first)))
         weight = live.unsqueeze(-1).to(embedded.dtype)
         context = (embedded * weight).sum(-2) / weight.sum(-2).clamp(min=1.0)
         return embedded, context, whole
@@ -84,7 +84,7 @@ class Actor(nn.Module):
         self, layers: torch.Tensor, whole: torch.Tensor, live: torch.Tensor
     ) -> torch.Tensor:
         embedded, context, _ = self.read(layers, whole, live)
-        both = torch.relu(self.own(embedded) + self.context(context).unsqueeze(-2))
+        both = torch.tanh(self.own(embedded) + self.context(context).unsqueeze(-2))
         return self.last(both) * live.unsqueeze(-1)
 
 
@@ -95,7 +95,7 @@ class Critic(nn.Module):
         super().__init__()
         self.read = _Reader(hidden, hide)
         self.head = nn.Sequential(
-            nn.Linear(hidden + len(GLOBAL_FEATURES), hidden), nn.ReLU(), nn.Linear(hidden, 1)
+            nn.Linear(hidden + len(GLOBAL_FEATURES), hidden), nn.Tanh(), nn.Linear(hidden, 1)
         )
 
     def forward(
