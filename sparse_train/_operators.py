@@ -121,6 +121,9 @@ def traffic_bytes(name: str, read: list[Tensor], written: list[Tensor]) -> int:
 
 def element_flops(name: str, kind: str, read: list[Tensor], written: list[Tensor]) -> int:
     """Arithmetic of what is no product: a constant per element of the largest operand."""
+    if name.startswith("_embedding_bag") and "backward" not in name:
+        # Sums of weighted rows: (table, indices, …).
+        return 2 * read[1].numel() * read[0].shape[1]
     if name in _MOVES or kind == "embedding":
         return 0
     each = next((flops for part, flops in _FLOPS_PER_ELEMENT if part in name), 1)

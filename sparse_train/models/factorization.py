@@ -52,13 +52,17 @@ class Factorization(nn.Module):
 
         Source: Rendle et al. (2009), "BPR", section 4.1.
         """
-        wanted = self.users(users)
-        margins = (wanted * (self.items(positives) - self.items(negatives))).sum(-1)
-        return FactorizationOutput(F.softplus(-margins).mean(), margins)
+        return ranked(self.users(users), self.items(positives), self.items(negatives))
 
     def scores(self, users: Tensor) -> Tensor:
         """(batch, items): of all items."""
         return self.users(users) @ self.items.weight.T
+
+
+def ranked(users: Tensor, positives: Tensor, negatives: Tensor) -> FactorizationOutput:
+    """The loss of Bayesian personalised ranking, of vectors (batch, width) each."""
+    margins = (users * (positives - negatives)).sum(-1)
+    return FactorizationOutput(F.softplus(-margins).mean(), margins)
 
 
 def _build(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hwsim.errors import InputError
 from hwsim.registry import unknown
-from sparse_train.models.factorization import PRESETS, Factorization
+from sparse_train.models import factorization, lightgcn
 from sparse_train.ratings import GENERATED, Ratings, load_ratings
 from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, stream
 
@@ -97,14 +97,16 @@ class PreparedRatings(Prepared):
         }  # fmt: skip
 
     def build_model(self, model: str, preset: str, options: Mapping[str, Any]) -> nn.Module:
-        if model != "factorization":
-            raise InputError(unknown("model", model, ("factorization",)))
-        return Factorization(self.n_users, self.n_items, _width(preset, options))
+        sizes = _sizes(model, preset, options)
+        if model == "lightgcn":
+            return lightgcn.LightGCN(self.n_users, self.n_items, pairs=self.parts["train"], **sizes)
+        return factorization.Factorization(self.n_users, self.n_items, **sizes)
 
     def narrowed(
         self, model: str, preset: str, options: Mapping[str, Any], share: float
     ) -> dict[str, Any]:
-        return {**options, _WIDTH: max(1, round(share * _width(preset, options)))}
+        width = _sizes(model, preset, options)[_WIDTH]
+        return {**options, _WIDTH: max(1, round(share * width))}
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """users, positives and negatives, (batch,) int64 each.
@@ -256,13 +258,21 @@ def _holds(keys: np.ndarray, asked: np.ndarray) -> np.ndarray:
     return keys[place] == asked
 
 
-def _width(preset: str, options: Mapping[str, Any]) -> int:
-    if preset not in PRESETS:
-        raise InputError(unknown("factorization preset", preset, tuple(PRESETS)))
+def _sizes(model: str, preset: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Sizes of a model by name: the preset's, some of them replaced."""
+    known: dict[str, dict[str, dict[str, Any]]] = {
+        "factorization": {n: {_WIDTH: width} for n, width in factorization.PRESETS.items()},
+        "lightgcn": {n: {_WIDTH: w, "layers": k} for n, (w, k) in lightgcn.PRESETS.items()},
+    }
+    if model not in known:
+        raise InputError(unknown("model", model, tuple(known)))
+    if preset not in known[model]:
+        raise InputError(unknown(f"{model} preset", preset, tuple(known[model])))
+    sizes = known[model][preset]
     for name in options:
-        if name != _WIDTH:
-            raise InputError(unknown("option of model factorization", name, (_WIDTH,)))
-    return options.get(_WIDTH, PRESETS[preset])
+        if name not in sizes:
+            raise InputError(unknown(f"option of model {model}", name, tuple(sizes)))
+    return {**sizes, **options}
 
 
 TASK = Recommendation
