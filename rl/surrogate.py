@@ -31,6 +31,7 @@ from rl.whitebox import Networks, WhiteBoxConfig
 from sparse_train._atomic import replacing
 
 _LEAST_EXPONENT = 1e-3
+PULLS = (1e-3, 1e-4, 1e-5)
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def fit(recording: Recording, *, held_out: float = 0.25, seed: int = 0) -> Fitte
     Raises:
         InputError: too few runs for both parts.
     """
-    runs, _, layers = recording.density.shape
+    runs = len(recording.density)
     n_held = round(runs * held_out)
     if not 0 < n_held < runs:
         raise InputError(
@@ -198,20 +199,7 @@ def fit(recording: Recording, *, held_out: float = 0.25, seed: int = 0) -> Fitte
         )
     order = np.random.default_rng(seed).permutation(runs)
     train, test = recording.pick(order[n_held:]), recording.pick(order[:n_held])
-
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        raw = torch.tensor(flat.reshape(4, layers), requires_grad=True)
-        # A weak pull to even layers: what the runs do not tell stays there.
-        value = _error(_walk(train, *_parameters(raw)), train) + 1e-5 * (raw - start).square().sum()
-        value.backward()
-        assert raw.grad is not None
-        return float(value.detach()), raw.grad.numpy().ravel()
-
-    first = torch.tensor([0.0, -2.0, 0.0, -3.0], dtype=torch.float64)
-    start = first[:, None].expand(4, layers)
-    found = minimize(loss, start.numpy().ravel(), jac=True, method="L-BFGS-B",
-                     options={"maxiter": 200})  # fmt: skip
-    best = _parameters(torch.tensor(found.x.reshape(4, layers)))
+    best = _solve(train, _best_pull(train))
     rates = np.linspace(0.05, 1.5, 59)
     one = min(rates, key=lambda rate: float(_error(_walk_at(train, rate), train)))
     error = FitError(
@@ -224,6 +212,37 @@ def fit(recording: Recording, *, held_out: float = 0.25, seed: int = 0) -> Fitte
     )
     sensitivity, exponent, hardening, boost = (p.numpy() for p in best)
     return Fitted(sensitivity, exponent, hardening, boost, error)
+
+
+def _best_pull(train: Recording) -> float:
+    """Which of PULLS predicts a quarter of the training runs best from the others."""
+    n = len(train.density) // 4
+    if not n:
+        return PULLS[0]
+    inner, rest = (train.pick(np.arange(a, b)) for a, b in ((n, len(train.density)), (0, n)))
+    return min(PULLS, key=lambda pull: float(_error(_walk(rest, *_solve(inner, pull)), rest)))
+
+
+def _solve(runs: Recording, pull: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Least squares; `pull` is the weight of staying at layers that are all alike.
+
+    What the runs do not tell stays there: where noise is all there is, so does everything.
+    """
+    layers = runs.density.shape[2]
+    first = torch.tensor([0.0, -2.0, 0.0, -3.0], dtype=torch.float64)
+    start = first[:, None].expand(4, layers)
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        raw = torch.tensor(flat.reshape(4, layers), requires_grad=True)
+        stray = (raw - start).square().sum()
+        value = _error(_walk(runs, *_parameters(raw)), runs) + pull * stray
+        value.backward()
+        assert raw.grad is not None
+        return float(value.detach()), raw.grad.numpy().ravel()
+
+    found = minimize(loss, start.numpy().ravel(), jac=True, method="L-BFGS-B",
+                     options={"maxiter": 200})  # fmt: skip
+    return _parameters(torch.tensor(found.x.reshape(4, layers)))
 
 
 def _parameters(raw: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
