@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from hwsim.calibrate import Calibration
 from hwsim.cpu_cases import CASES, Case, drawn_mask
+from hwsim.cpu_costs import weight_lines
 from hwsim.cpu_fit import error_rows, fit_cpu, specification
 from hwsim.errors import InputError
 from hwsim.kernels.cpu import LINEAR
@@ -174,6 +175,7 @@ def _record(
             "mask_digest": mask.digest,
             "row_nnz_mean": float(mask.row_nnz.mean()),
             "row_nnz_max": int(mask.row_nnz.max()),
+            "weight_lines": weight_lines(mask),
         }
     return Measurement(
         machine=processor(),

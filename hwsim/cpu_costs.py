@@ -11,6 +11,7 @@ import math
 
 from hwsim.errors import InputError
 from hwsim.kernels.cpu._layout import TILE, lanes_for
+from hwsim.mask import Mask
 from hwsim.registry import unknown
 
 # Term → the bound that it stands for.
@@ -24,6 +25,7 @@ TERMS = {
     "activation": "memory",  # input or output element
     "far_activation": "memory",  # the same, where all of them lie beyond the near cache
     "far_weight": "memory",  # position of a dense weight that lies beyond the near cache
+    "line": "memory",  # cache line of the dense weight that holds an active weight
     "odd": "memory",  # input or output element of the samples modulo eight: packed one by one
     "filled": "memory",  # element of a packed block of samples that fills it up
     "sample": "compute",  # active weight × sample, in vector lanes
@@ -46,6 +48,7 @@ NEAR_ACTIVATION_BYTES = 1 << 20
 NEAR_WEIGHT_BYTES = 1 << 21
 # Operations on more than this find little of it in the last-level cache, which others use too.
 NEAR_STREAM_BYTES = 1 << 22
+_LINE = 16  # float32 numbers
 # fmt: off
 KERNEL_TERMS = {
     "dense": ("call", "multiply", "tail", "weight", "turned", "far_weight", "activation"),
@@ -60,10 +63,9 @@ KERNEL_TERMS = {
         "activation", "far_activation", "odd", "filled",
     ),
     "sampled": (
-        "call", "sample", "far_sample", "visit", "segment",
-        "activation", "far_activation", "filled", "weight", "far_weight",
+        "call", "sample", "far_sample", "visit", "activation", "filled", "weight", "far_weight",
     ),
-    "repack": ("call", "visit", "weight", "far_weight"),
+    "repack": ("call", "visit", "line"),
     "select": ("call", "weight"),
     "stream": ("call", "byte", "far_byte"),
 }
@@ -71,11 +73,13 @@ KERNEL_TERMS = {
 
 
 def terms(
-    kernel: str, phase: str, m: int, n: int, k: int, nnz: int, cached_weights: int = 1 << 62
-) -> dict[str, float]:
+    kernel: str, phase: str, m: int, n: int, k: int, nnz: int, cached_weights: int = 1 << 62,
+    *, lines: int = 0,
+) -> dict[str, float]:  # fmt: skip
     """Term → how often, for one call of a kernel on a layer y = x·Wᵀ; sizes as in `hwsim.gemm`.
 
-    `cached_weights` is how many float32 weights the last-level cache holds.
+    `cached_weights` is how many float32 weights the last-level cache holds; `lines` those of the
+    weight that the mask uses, see `weight_lines`, or 0 for as many as a random mask does.
 
     >>> terms("gather", "forward", 1, 4, 8, 10)
     {'call': 1.0, 'gathered': 10.0, 'row': 4.0}
@@ -95,6 +99,7 @@ def terms(
         "spilled": max(0, n * k - cached_weights),
         "activation": m * (n + k),
         "far_activation": m * (n + k) * _far_share(4 * m * (n + k), NEAR_ACTIVATION_BYTES),
+        "line": lines or expected_lines(n * k, nnz),
         "odd": m % 8 * (n + k),
         "filled": (blocks * lanes - m) * (n + k if phase == "grad_weight" else columns),
         "sample": nnz * blocks * lanes,
@@ -116,6 +121,26 @@ def terms(
         far = 4 * TILE * lanes > NEAR_TILE_BYTES
         counts["far_sample"] = counts["sample"] if far else 0
     return {term: float(counts[term]) for term in KERNEL_TERMS[kernel]}
+
+
+def weight_lines(mask: Mask) -> int:
+    """Lines of 64 bytes of the dense float32 weight that hold an active one.
+
+    Values are gathered from that weight. A line comes whole, so where a mask has its weights, side
+    by side or far apart, decides how much memory that reads.
+    """
+    from hwsim._weight_lines import weight_lines as counted
+
+    return counted(mask.array)
+
+
+def expected_lines(weights: int, nnz: int) -> float:
+    """`weight_lines` of a random mask, on average.
+
+    >>> expected_lines(160, 160)
+    10.0
+    """
+    return math.ceil(weights / _LINE) * (1.0 - (1.0 - nnz / weights) ** _LINE)
 
 
 def _far_share(used_bytes: int, near_bytes: int) -> float:

@@ -155,7 +155,17 @@ def _counts(name: str, records: Sequence[Measurement]) -> np.ndarray:
     """(records, terms) of a kernel."""
     cached = cache_bytes().get("L3", 32 << 20) // 4
     found = [
-        terms(name, r.phase, r.m, r.n, r.k, round(r.density * r.n * r.k), cached) for r in records
+        terms(
+            name,
+            r.phase,
+            r.m,
+            r.n,
+            r.k,
+            round(r.density * r.n * r.k),
+            cached,
+            lines=r.weight_lines,
+        )
+        for r in records
     ]
     return np.array([[one[c] for c in KERNEL_TERMS[name]] for one in found])
 

@@ -7,7 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hwsim.cpu_costs import KERNEL_TERMS, TERMS, dense_kernel, stream_terms, terms
+from hwsim.cpu_costs import (
+    KERNEL_TERMS,
+    TERMS,
+    dense_kernel,
+    stream_terms,
+    terms,
+    weight_lines,
+)
 from hwsim.device import Device, parameter
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
@@ -120,7 +127,10 @@ class Cpu(Device):
             kernel = dense_kernel(record.phase, record.m)
         nnz = round(record.density * record.n * record.k)
         cached = int(self.last_level_bytes) // 4
-        counts = terms(kernel, record.phase, record.m, record.n, record.k, nnz, cached)
+        counts = terms(
+            kernel, record.phase, record.m, record.n, record.k, nnz, cached,
+            lines=record.weight_lines,
+        )  # fmt: skip
         seconds, low, high, bound = self._cost(kernel, counts)
         return Estimate(
             seconds,
@@ -140,9 +150,18 @@ class Cpu(Device):
         one byte a weight.
         """
         n, k = op.weight_shape or (1, 1)
-        packing = self._priced(op, "repack", terms("repack", "update", 1, n, k, op.nnz))
+        lines = self._weight_lines(op.mask) if op.mask is not None else 0
+        counts = terms("repack", "update", 1, n, k, op.nnz, lines=lines)
+        packing = self._priced(op, "repack", counts)
         upkeep = self._priced(op, "stream", stream_terms(_UPKEEP_BYTES * n * k))
         return self._longer(packing, upkeep.seconds)
+
+    def _weight_lines(self, mask: Mask) -> int:
+        """Counted once for each mask."""
+        known = mask.prices(self)
+        if "weight_lines" not in known:
+            known["weight_lines"] = weight_lines(mask)
+        return known["weight_lines"]
 
     def _longer(self, estimate: Estimate, seconds: float) -> Estimate:
         """The estimate with seconds added, and its interval in proportion."""

@@ -11,7 +11,7 @@ from hwsim import InputError, Mask, Op, gemm, load_device
 from hwsim.calibrate import calibrate
 from hwsim.calibrate_cpu import measure_cpu
 from hwsim.cpu_cases import PATTERNS, Case, drawn_cases, drawn_mask
-from hwsim.cpu_costs import KERNEL_TERMS, TERMS, terms
+from hwsim.cpu_costs import KERNEL_TERMS, TERMS, expected_lines, terms, weight_lines
 from hwsim.cpu_fit import fit_cpu, kernel_of, relative_errors, specification
 from hwsim.kernels.cpu import LINEAR
 from hwsim.measurement import Measurement
@@ -365,3 +365,41 @@ def test_a_band_lies_along_the_diagonal_and_skewed_rows_differ():
 def test_an_unknown_pattern_of_a_case_is_named():
     with pytest.raises(InputError, match=r"pattern.*zigzag.*band"):
         drawn_mask(8, 8, 0.5, "zigzag", 0)
+
+
+@settings(deadline=None)
+@given(
+    n=st.integers(1, 9), k=st.integers(1, 70), density=st.sampled_from([0.0, 0.02, 0.3, 1.0]),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_weight_lines_are_the_runs_of_sixteen_with_an_active_weight(n, k, density, seed):
+    mask = mask_of(density, (n, k), seed)
+    flat = mask.array.reshape(-1)
+    expected = sum(flat[start : start + 16].any() for start in range(0, flat.size, 16))
+    assert weight_lines(mask) == expected
+
+
+def test_random_masks_use_as_many_lines_as_expected():
+    for density in (0.01, 0.1, 0.5):
+        mask = mask_of(density, (512, 768))
+        assert weight_lines(mask) == pytest.approx(expected_lines(mask.size, mask.nnz), rel=0.02)
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_weights_side_by_side_are_packed_faster_than_as_many_apart(name):
+    device = load_device(name)
+
+    def packing(pattern):
+        mask = drawn_mask(768, 768, 0.1, pattern, 0)
+        return device.estimate(
+            Op(
+                "pack",
+                "update",
+                "l",
+                weight_bytes=8 * mask.size,
+                weight_shape=mask.shape,
+                mask=mask,
+            )
+        ).seconds
+
+    assert packing("band") < packing("random")
