@@ -1,10 +1,10 @@
 """Small networks trained at once against one by one, and how many real episodes that makes.
 
-python benchmarks/bench_population.py [--seconds 60]
+python benchmarks/bench_population.py [--seconds 60] [--task mlm]
 
 Prints net-steps per second of a population and of the plain loop, in turn within one run, for each
 problem; then the episodes that two processes of one thread each finish, and the share of that time
-that pricing took.
+that prices and rewards took.
 """
 
 from __future__ import annotations
@@ -84,10 +84,11 @@ def compare(problem: Problem, steps: int, rounds: int) -> None:
 def episodes(task: str, slots: int, seconds: float, seed: int, out) -> None:
     """Random actions in `slots` slots for so much processor time.
 
-    Puts (episodes, seconds of clock, of processor, share of pricing, seconds of tables) to `out`.
+    Puts (episodes, seconds of clock, of processor, share of prices and rewards, seconds of tables)
+    to `out`.
     """
     torch.set_num_threads(1)
-    spent = {"lookup": 0.0, "prices": 0.0}
+    spent = {"lookup": 0.0, "prices": 0.0, "reward": 0.0}
 
     def timed(name, function):
         def call(*args, **options):
@@ -103,6 +104,7 @@ def episodes(task: str, slots: int, seconds: float, seed: int, out) -> None:
     training.prices = timed("prices", training.prices)
     problem = (PROBLEMS[task], task)
     env = SparseTrainingEnv(TrainingConfig(problems=(problem,)), slots, seed=seed)
+    env.reward_function = timed("reward", env.reward_function)
     start, began = time.perf_counter(), time.process_time()
     rng = torch.Generator().manual_seed(seed)
     seen, finished = env.reset(), 0
@@ -114,7 +116,8 @@ def episodes(task: str, slots: int, seconds: float, seed: int, out) -> None:
             seen["_reset"] = seen["done"].clone()
             seen = env.reset(seen)
     wall, used = time.perf_counter() - start, time.process_time() - began
-    out.put((finished, wall, used, spent["lookup"] / used, spent["prices"]))
+    share = (spent["lookup"] + spent["reward"]) / used
+    out.put((finished, wall, used, share, spent["prices"]))
 
 
 def count_episodes(task: str, slots: int, seconds: float) -> None:
@@ -134,8 +137,8 @@ def count_episodes(task: str, slots: int, seconds: float) -> None:
     print(
         f"{PROBLEMS[task]} on {task}, {PROCESSES} processes of {slots} runs each, random actions: "
         f"{finished:,} real episodes in {used:.0f} s of processor ({wall:.0f} s of clock): "
-        f"{600 * PROCESSES * finished / used:,.0f} in ten minutes of {PROCESSES} cores; looking "
-        f"prices up took {max(f[3] for f in found):.2%}, making the tables once "
+        f"{600 * PROCESSES * finished / used:,.0f} in ten minutes of {PROCESSES} cores; prices "
+        f"and rewards took {max(f[3] for f in found):.2%}, making the tables once "
         f"{max(f[4] for f in found):.1f} s of each process"
     )
 
@@ -148,10 +151,11 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=40, help="of the plain loop in a comparison")
     parser.add_argument("--rounds", type=int, default=2, help="of a comparison; the best counts")
     parser.add_argument("--slots", type=int, default=32, help="runs of a process")
+    parser.add_argument("--task", action="append", choices=PROBLEMS, help="repeatable; all")
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    tasks = [task for task in PROBLEMS if task in SETTINGS]
+    tasks = given.task or [task for task in PROBLEMS if task in SETTINGS]
     for task in tasks:
         compare(Problem(PROBLEMS[task], task), given.steps, given.rounds)
     for task in tasks:
