@@ -86,6 +86,8 @@ def terms(
     """
     if kernel not in KERNEL_TERMS:
         raise InputError(unknown("CPU kernel", kernel, tuple(KERNEL_TERMS)))
+    if kernel == "stream":
+        return stream_terms(4 * m * n * k)
     rows, columns = (k, n) if phase == "grad_input" else (n, k)
     lanes = lanes_for(m)
     blocks = -(-m // lanes)
@@ -99,7 +101,6 @@ def terms(
         "spilled": max(0, n * k - cached_weights),
         "activation": m * (n + k),
         "far_activation": m * (n + k) * _far_share(4 * m * (n + k), NEAR_ACTIVATION_BYTES),
-        "line": lines or expected_lines(n * k, nnz),
         "odd": m % 8 * (n + k),
         "filled": (blocks * lanes - m) * (n + k if phase == "grad_weight" else columns),
         "sample": nnz * blocks * lanes,
@@ -107,9 +108,10 @@ def terms(
         "segment": rows * -(-columns // TILE) * blocks,
         "gathered": nnz * m,
         "row": rows * m,
-        **stream_terms(4 * m * n * k),
     }
     counts["far_sample"] = 0
+    if kernel == "repack":
+        counts["line"] = lines or expected_lines(n * k, nnz)
     if kernel in ("csr", "repack"):
         counts["visit"] = nnz  # indices and values are read once, whatever the batch
     if kernel == "csr" and m == 1:
