@@ -59,23 +59,32 @@ def kernel_of(record: Measurement) -> str:
 
 
 def _fit_kernel(name: str, records: list[Measurement]) -> tuple[dict[str, float], np.ndarray]:
-    from scipy.optimize import nnls
-
-    columns = KERNEL_TERMS[name]
     counts = _counts(name, records)
     # The fastest sample: a median also measures what else the machine was doing.
     seconds = np.array([r.min_s for r in records])
+    solution = relative_fit(counts, seconds)
+    errors = np.abs(counts @ solution / seconds - 1.0)
+    return dict(zip(KERNEL_TERMS[name], solution.tolist(), strict=True)), errors
+
+
+def relative_fit(counts: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Seconds of each term, none negative, for counts (records, terms).
+
+    Least squares of relative errors, in rounds in which what lies far off counts less: single
+    records are disturbed.
+    """
+    from scipy.optimize import nnls
+
     relative = counts / seconds[:, None]
     scale = relative.max(axis=0)
     scale[scale == 0] = 1.0
-    weights = np.ones(len(records))
-    solution = np.zeros(len(columns))
-    # A few rounds in which what lies far off counts less: single records are disturbed.
+    weights = np.ones(len(seconds))
+    solution = np.zeros(counts.shape[1])
     for _ in range(5):
         solution = nnls(relative / scale * weights[:, None], weights)[0] / scale
         errors = np.abs(relative @ solution - 1.0)
         weights = 1.0 / np.sqrt(1.0 + (errors / 0.1) ** 2)
-    return dict(zip(columns, solution.tolist(), strict=True)), errors
+    return solution
 
 
 def usable(records: Iterable[Measurement]) -> tuple[list[Measurement], dict[str, int]]:
