@@ -84,8 +84,8 @@ def compare(problem: Problem, steps: int, rounds: int) -> None:
 def episodes(task: str, slots: int, seconds: float, seed: int, out) -> None:
     """Random actions in `slots` slots for so much processor time.
 
-    Puts (episodes, seconds of clock, of processor, share of prices and rewards, seconds of tables)
-    to `out`.
+    Puts (episodes, seconds of clock, of processor, share of prices and rewards, seconds of tables,
+    seconds of what is made once: tables, dense runs and code) to `out`.
     """
     torch.set_num_threads(1)
     spent = {"lookup": 0.0, "prices": 0.0, "reward": 0.0}
@@ -108,6 +108,7 @@ def episodes(task: str, slots: int, seconds: float, seed: int, out) -> None:
     start, began = time.perf_counter(), time.process_time()
     rng = torch.Generator().manual_seed(seed)
     seen, finished = env.reset(), 0
+    once = time.process_time() - began
     while time.process_time() - began < seconds:
         seen["action"] = torch.randint(0, 3, env.density.shape, generator=rng)
         seen = env.step(seen)["next"]
@@ -117,7 +118,7 @@ def episodes(task: str, slots: int, seconds: float, seed: int, out) -> None:
             seen = env.reset(seen)
     wall, used = time.perf_counter() - start, time.process_time() - began
     share = (spent["lookup"] + spent["reward"]) / used
-    out.put((finished, wall, used, share, spent["prices"]))
+    out.put((finished, wall, used, share, spent["prices"], once))
 
 
 def count_episodes(task: str, slots: int, seconds: float) -> None:
@@ -134,10 +135,13 @@ def count_episodes(task: str, slots: int, seconds: float) -> None:
         worker.join()
     finished = sum(f[0] for f in found)
     wall, used = max(f[1] for f in found), sum(f[2] for f in found)
+    once, cores = sum(f[5] for f in found), 600 * PROCESSES
+    in_ten = finished / (used - once) * (cores - once)
     print(
         f"{PROBLEMS[task]} on {task}, {PROCESSES} processes of {slots} runs each, random actions: "
         f"{finished:,} real episodes in {used:.0f} s of processor ({wall:.0f} s of clock): "
-        f"{600 * PROCESSES * finished / used:,.0f} in ten minutes of {PROCESSES} cores; prices "
+        f"{in_ten:,.0f} in ten minutes of {PROCESSES} cores, of which "
+        f"dense runs and other things made once take {once:.0f} s; prices "
         f"and rewards took {max(f[3] for f in found):.2%}, making the tables once "
         f"{max(f[4] for f in found):.1f} s of each process"
     )
