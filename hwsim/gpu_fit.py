@@ -3,6 +3,7 @@
 All families and kinds of a card are fitted at once. Each parameter is a typical value plus a
 deviation of the card, plus one of the kind (dense, 2:4), plus one of the family of operands; all
 deviations are held near zero, so that a few measurements move what they know about and no more.
+What products miss goes together as `gpu_misses` says.
 """
 
 from __future__ import annotations
@@ -24,14 +25,13 @@ from hwsim.gpu_matmul import (
     UNFITTED_SPREAD,
     Card,
     ProductFit,
-    features,
     log_seconds,
     typical,
 )
+from hwsim.gpu_misses import Key, Misses
 
 _PARAMETERS = len(PARAMETERS)
-_PRIOR = 0.4  # weight of a deviation of one scale against a residual of one _NOISE
-_NOISE = 0.04
+_PRIOR = 0.4  # weight of a deviation of one scale against a miss of one standard deviation
 _TILE_SCALE = 0.1
 _SCALE = np.concatenate([[p.scale for p in PARAMETERS], np.full(len(TILES), _TILE_SCALE)])
 _CARD = np.concatenate([np.ones(_PARAMETERS), np.full(len(TILES), 3.0)])
@@ -42,9 +42,6 @@ _FAMILY = np.concatenate([[p.dtype_stiffness for p in PARAMETERS], np.full(len(T
 _SMALLEST = np.full((1, 3), 64.0)
 _LOG_FLOOR = math.log(5e-6)
 _FLOOR_NOISE = 0.15
-_RIDGE = 2.0
-_OTHER_FAMILY = 0.3  # weight of another family's residual in the correction
-_CLIP = 0.2
 _UNKNOWN = 0.1  # blur of products of which none was seen
 
 
@@ -58,7 +55,7 @@ class Timed:
     log_s: np.ndarray
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> Key:
         return self.kind, FAMILIES[self.dtype]
 
     def only(self, keep: set[tuple[int, int, int]]) -> Timed:
@@ -74,22 +71,29 @@ def fit_products(
     members: int = 3,
     ticks: Ticks | None = None,
     rng: np.random.Generator,
-) -> dict[tuple[str, str], ProductFit]:
+) -> dict[Key, ProductFit]:
     """(kind, family) → its fit; spreads are those of an unfitted card until `held_out` gives them.
 
     The first member starts from the typical values, the others from random ones near them. Times
     that a clock of visible `ticks` has rounded count less.
     """
-    sets = [t for t in timed if len(t.log_s)]
-    keys = sorted({t.key for t in sets})
+    sets = sorted((t for t in timed if len(t.log_s)), key=lambda t: t.key)
     ticks = ticks or Ticks()
-    found = [_fit_member(sets, keys, card, peaks, ticks, None)]
-    found += [_fit_member(sets, keys, card, peaks, ticks, rng) for _ in range(members - 1)]
+    misses = Misses(
+        [t.key for t in sets for _ in t.log_s],
+        np.concatenate([t.shapes for t in sets]),
+        np.concatenate([ticks.noise(np.exp(t.log_s)) for t in sets]),
+    )
+    problem = _Problem(sets, card, peaks, misses)
+    found = [_fit_member(problem, None)]
+    found += [_fit_member(problem, rng) for _ in range(members - 1)]
     fits = {
         key: ProductFit(np.stack([member[key] for member in found]), None, UNFITTED_SPREAD[key[0]])
-        for key in keys
+        for key in problem.keys
     }
-    return {key: _corrected(key, fits, sets, card, peaks) for key in keys}
+    left = [_residual(fits[t.key], t, card, peaks) for t in sets]
+    corrections = misses.corrections(np.concatenate(left))
+    return {key: replace(fit, correction=corrections[key]) for key, fit in fits.items()}
 
 
 class Unseen(NamedTuple):
@@ -172,68 +176,87 @@ def _priced(
     ]
 
 
-def _fit_member(
-    sets: list[Timed],
-    keys: list[tuple[str, str]],
-    card: Card,
-    peaks: Mapping[str, float],
-    ticks: Ticks,
-    rng: np.random.Generator | None,
-) -> dict[tuple[str, str], np.ndarray]:
+class _Problem:
+    """The least squares of one fit: products in order of their keys, parameters as deviations.
+
+    A key's parameters are the sum of three deviations: of the card, of its kind, of itself.
+    """
+
+    def __init__(
+        self, sets: list[Timed], card: Card, peaks: Mapping[str, float], misses: Misses
+    ) -> None:
+        self.keys = list(dict.fromkeys(t.key for t in sets))
+        self._sets, self._card, self._peaks, self._misses = sets, card, peaks, misses
+        self._kinds = sorted({kind for kind, _ in self.keys})
+        kinds, keys = len(self._kinds), len(self.keys)
+        self.size = MEMBER * (1 + kinds + keys)
+        self._weight = _PRIOR * np.concatenate([_CARD, *([_KIND] * kinds), *([_FAMILY] * keys)])
+
+    def member(self, x: np.ndarray, i: int) -> np.ndarray:
+        """Parameters of key i."""
+        return _member(self.keys[i][0], self._deviation(x, i))
+
+    def residuals(self, x: np.ndarray) -> np.ndarray:
+        found = [self._missed(self._deviation(x, i), i) for i in range(len(self.keys))]
+        return self._weighed([m for m, _ in found], [f for _, f in found], self._weight * x)
+
+    def jacobian(self, x: np.ndarray) -> np.ndarray:
+        step = 1e-4
+        missed, floors = [], []
+        for i in range(len(self.keys)):
+            z = self._deviation(x, i)
+            at = self._missed(z, i)
+            moved = [self._missed(z + step * unit, i) for unit in np.eye(MEMBER)]
+            for into, part in ((missed, 0), (floors, 1)):
+                slope = np.stack([(m[part] - at[part]) / step for m in moved], axis=1)
+                block = np.zeros((len(slope), self.size))
+                for place in self._places(i):
+                    block[:, place : place + MEMBER] = slope
+                into.append(block)
+        return self._weighed(missed, floors, np.diag(self._weight))
+
+    def _weighed(
+        self, missed: list[np.ndarray], floors: list[np.ndarray], prior: np.ndarray
+    ) -> np.ndarray:
+        whitened = self._misses.whitened(np.concatenate(missed))
+        return np.concatenate([whitened, np.concatenate(floors) / _FLOOR_NOISE, prior])
+
+    def _missed(self, z: np.ndarray, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Log times over the measured ones of key i, and of its smallest product over the floor."""
+        kind, _ = key = self.keys[i]
+        member = _member(kind, z)
+        mine = [t for t in self._sets if t.key == key]
+        parts = [self._log_seconds(member, kind, t.dtype, t.shapes) - t.log_s for t in mine]
+        smallest = self._log_seconds(member, kind, mine[0].dtype, _SMALLEST) - _LOG_FLOOR
+        return np.concatenate(parts), smallest
+
+    def _log_seconds(
+        self, member: np.ndarray, kind: str, dtype: str, shapes: np.ndarray
+    ) -> np.ndarray:
+        return log_seconds(member, kind, shapes, self._card, self._peaks[dtype], dtype)
+
+    def _deviation(self, x: np.ndarray, i: int) -> np.ndarray:
+        return np.sum([x[p : p + MEMBER] for p in self._places(i)], axis=0)
+
+    def _places(self, i: int) -> tuple[int, int, int]:
+        """Where key i's three deviations start."""
+        kind = self._kinds.index(self.keys[i][0])
+        return 0, MEMBER * (1 + kind), MEMBER * (1 + len(self._kinds) + i)
+
+
+def _fit_member(problem: _Problem, rng: np.random.Generator | None) -> dict[Key, np.ndarray]:
     """One robust least-squares fit of all keys at once: key → member vector."""
     from scipy.optimize import least_squares
 
-    kinds = sorted({kind for kind, _ in keys})
-    levels = 1 + len(kinds) + len(keys)
-    weight = _PRIOR * np.concatenate([_CARD, *([_KIND] * len(kinds)), *([_FAMILY] * len(keys))])
-
-    def places(i: int) -> tuple[int, int, int]:
-        """Where key i's three deviations start."""
-        return 0, MEMBER * (1 + kinds.index(keys[i][0])), MEMBER * (1 + len(kinds) + i)
-
-    def deviation(x: np.ndarray, i: int) -> np.ndarray:
-        return sum(x[p : p + MEMBER] for p in places(i))  # type: ignore[return-value]
-
-    def residual(z: np.ndarray, i: int) -> np.ndarray:
-        member = _member(keys[i][0], z)
-        mine = [t for t in sets if t.key == keys[i]]
-        parts = [
-            (log_seconds(member, t.kind, t.shapes, card, peaks[t.dtype], t.dtype) - t.log_s)
-            / np.hypot(_NOISE, ticks.noise(np.exp(t.log_s)))
-            for t in mine
-        ]
-        dtype = mine[0].dtype
-        smallest = log_seconds(member, mine[0].kind, _SMALLEST, card, peaks[dtype], dtype)
-        return np.concatenate([*parts, (smallest - _LOG_FLOOR) / _FLOOR_NOISE])
-
-    def all_residuals(x: np.ndarray) -> np.ndarray:
-        return np.concatenate(
-            [residual(deviation(x, i), i) for i in range(len(keys))] + [weight * x]
-        )
-
-    def jacobian(x: np.ndarray) -> np.ndarray:
-        blocks = []
-        for i in range(len(keys)):
-            z = deviation(x, i)
-            at = residual(z, i)
-            step = 1e-4
-            slope = np.stack(
-                [(residual(z + step * unit, i) - at) / step for unit in np.eye(MEMBER)], axis=1
-            )
-            block = np.zeros((len(at), MEMBER * levels))
-            for place in places(i):
-                block[:, place : place + MEMBER] += slope
-            blocks.append(block)
-        return np.concatenate([*blocks, np.diag(weight)])
-
-    start = np.zeros(MEMBER * levels)
+    start = np.zeros(problem.size)
     if rng is not None:
         start = rng.normal(size=start.size) * np.where(np.arange(start.size) < MEMBER, 0.5, 0.3)
     # Robust (soft L1): a library's odd choice for one shape shall not bend all others.
     found = least_squares(
-        all_residuals, start, jac=jacobian, loss="soft_l1", max_nfev=30, tr_solver="lsmr"
+        problem.residuals, start, jac=problem.jacobian, loss="soft_l1", max_nfev=30,
+        tr_solver="lsmr",
     )  # fmt: skip
-    return {key: _member(key[0], deviation(found.x, i)) for i, key in enumerate(keys)}
+    return {key: problem.member(found.x, i) for i, key in enumerate(problem.keys)}
 
 
 def _member(kind: str, z: np.ndarray) -> np.ndarray:
@@ -248,26 +271,6 @@ def _member(kind: str, z: np.ndarray) -> np.ndarray:
     member[at] = odds / (1.0 + odds)
     member[_PARAMETERS:] += moved[_PARAMETERS:]
     return member
-
-
-def _corrected(
-    key: tuple[str, str],
-    fits: Mapping[tuple[str, str], ProductFit],
-    sets: list[Timed],
-    card: Card,
-    peaks: Mapping[str, float],
-) -> ProductFit:
-    """The fit with a ridge regression of its residuals; other families of the kind count less."""
-    basis, target = [], []
-    for t in sets:
-        if t.kind == key[0]:
-            weight = 1.0 if t.key == key else _OTHER_FAMILY
-            left = np.clip(_residual(fits[t.key], t, card, peaks), -_CLIP, _CLIP)
-            basis.append(weight * features(t.shapes))
-            target.append(weight * left)
-    x, y = np.concatenate(basis), np.concatenate(target)
-    coefficients = np.linalg.solve(x.T @ x + _RIDGE * np.eye(x.shape[1]), x.T @ y)
-    return replace(fits[key], correction=coefficients)
 
 
 def _residual(fit: ProductFit, t: Timed, card: Card, peaks: Mapping[str, float]) -> np.ndarray:
