@@ -50,6 +50,11 @@ def schedules(played: Played, title: str) -> Figure:
             linestyle=DASHES[layer // len(DEVICE_COLOURS) % len(DASHES)],
         )  # fmt: skip
     axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    ticks = [2.0**-i for i in range(8) if low <= 2.0**-i <= high]
+    if len(ticks) > 1:
+        axes.minorticks_off()
+        axes.set_yticks(ticks, [f"{100 * tick:.3g} %" for tick in ticks])
     axes.legend(
         ncols=2 if layers > 8 else 1, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5)
     )
