@@ -81,9 +81,42 @@ class Run:
 
     def update_step(self) -> float:
         """A step that updates the masks, and what the next one pays for new packings."""
+        assert self.sparsifier is not None
         self.sparsifier.steps = INTERVAL - 1
         usual = self.step()
         return usual + max(0.0, self.step() - self.step())
+
+
+def show_parts(run: Run, rounds: int) -> None:
+    """What the kernels of a sparse step take, of the fastest of some steps."""
+    from hwsim.kernels.cpu._tiled import Packed, TiledMatrix
+
+    spent: dict[str, float] = {}
+    usual = {}
+
+    def timed(name, function):
+        def call(*arguments):
+            start = time.process_time()
+            result = function(*arguments)
+            spent[name] = spent.get(name, 0.0) + time.process_time() - start
+            return result
+
+        return call
+
+    names = ("repack", "take", "multiply", "sampled_product", "spread")
+    for kind, name in ((Packed, "of"), (Packed, "rows"), *((TiledMatrix, n) for n in names)):
+        usual[kind, name] = vars(kind)[name]
+        call = timed(name, getattr(kind, name))
+        setattr(kind, name, staticmethod(call) if name == "of" else call)
+    found = []
+    for _ in range(rounds):
+        spent.clear()
+        found.append((run.step(), dict(spent)))
+    for (kind, name), function in usual.items():
+        setattr(kind, name, function)
+    whole, parts = min(found, key=lambda pair: pair[0])
+    shown = ", ".join(f"{name} {seconds / whole:.1%}" for name, seconds in parts.items())
+    print(f"  parts of a sparse step of {whole * 1e3:.0f} ms: {shown}")
 
 
 def compare_with_estimate(device, runs, dense, sparse_s: float) -> None:
@@ -112,6 +145,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", help="name or file of a CPU specification to compare with")
+    parser.add_argument("--parts", action="store_true", help="what a sparse step's kernels take")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     size = (options.blocks, options.tokens)
@@ -143,6 +177,8 @@ def main() -> None:
     if options.device:
         least = float(np.min(taken["sparse kernels"]))
         compare_with_estimate(load_device(options.device), runs, dense, least)
+    if options.parts:
+        show_parts(runs["sparse kernels"], options.rounds)
     print(f"  last losses: masked dense {losses[0]:.6f}, sparse {losses[1]:.6f}")
 
 
