@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 # So many columns fit 80 characters; more stand in a table for each method.
-_MOST_COLUMNS = 6
+_MOST_COLUMNS = 4
 _CURVE_DASH = (0, (2, 2))
 
 

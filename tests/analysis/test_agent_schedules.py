@@ -154,3 +154,23 @@ def test_the_table_is_made_written_and_gone_on_with(nettime, tmp_path):
     again = nettime(*command, "--json").json
     assert len(again["cells"]) == 12
     assert {cell["final_density"]["mean"] <= 0.5 for cell in again["cells"]} == {True}
+
+
+def test_no_number_is_cut_on_a_terminal_of_80_columns():
+    import io
+
+    from rich.console import Console
+
+    from analysis.agent_schedules_page import show
+
+    made = study(densities=(0.1, 0.5, 1.0))
+    task = make_task("images", {}).prepare()
+    rows = [row(e, (0.93, 0.95), 2.0) for e in entries(made.plan, task)]
+    rows += [row(e, (0.71, 0.97), 1.5) for e in made.learned_entries()]
+    text = io.StringIO()
+    show(
+        Console(file=text, width=80),
+        ScheduleTable(made, "accuracy", ("wafer",), tuple(rows), Agents({}), {}),
+    )
+    assert text.getvalue().count("84.0 ± 18.4") == 6
+    assert all(f"{method} 100 %" in text.getvalue() for method in METHODS)
