@@ -120,7 +120,8 @@ def figure(table: Table) -> Figure:
                 markersize=5, capsize=3,
             )  # fmt: skip
     for axis, device in zip(axes[0], table.devices, strict=True):
-        axis.set(xscale="log", xlabel="net training time, seconds", title=device)
+        axis.set(xscale="log", xlabel="net training time", title=device)
+        plots.time_ticks(axis.xaxis)
     axes[0][0].set_ylabel(f"test {table.metric}")
     drawn.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper")
     plt.close(drawn)

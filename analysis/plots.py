@@ -201,6 +201,18 @@ def sweep(
     return figure
 
 
+def time_ticks(axis: Any) -> None:
+    """Few round times with their units, for a logarithmic axis in seconds."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    from analysis import units
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+    axis.set_major_formatter(FuncFormatter(lambda seconds, _: units.seconds(seconds)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
 def save(figure: Figure, path: Path) -> None:
     """Writes a figure for use elsewhere; the format is the suffix: .svg, .png or .pdf."""
     if path.suffix not in (".svg", ".png", ".pdf"):
