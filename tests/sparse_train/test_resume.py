@@ -126,17 +126,26 @@ def test_a_complete_run_is_read_not_trained_again(text_folder, tmp_path):
     assert steps == []
 
 
-def test_ctrl_c_writes_a_checkpoint_of_the_step_and_raises(uninterrupted, text_folder, tmp_path):
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as in a terminal: a shell ignores it in what it runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_writes_a_checkpoint_of_the_step_and_raises(
+    uninterrupted, text_folder, tmp_path, ctrl_c
+):
     assert threading.current_thread() is threading.main_thread()
 
     def interrupt(progress):
         if progress.step == 6:
             os.kill(os.getpid(), signal.SIGINT)
 
-    handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         train(tiny(text_folder), tmp_path / "run", progress=interrupt)
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(signal.SIGINT) is ctrl_c
     assert run_folder.read_checkpoint(tmp_path / "run")["step"] == 6
     assert exact(train(tiny(text_folder), tmp_path / "run")) == uninterrupted
 
