@@ -413,10 +413,11 @@ class ForgetsTheEdge(Block):
 @pytest.mark.parametrize(
     ("double", "law"),
     [
-        (OffByOnePattern(), "units; asked|empty layer"),
-        (FanInOfZero(), "units; asked|empty layer"),
-        (OneTooManyOfM(2, 4), "leaves the pattern|units; asked"),
-        (ForgetsTheEdge(2, 3), "units; asked|empty layer|leaves the pattern"),
+        # Which law sees the slip first depends on what Hypothesis draws.
+        (OffByOnePattern(), "units; asked|empty layer|misses the budget"),
+        (FanInOfZero(), "units; asked|empty layer|misses the budget"),
+        (OneTooManyOfM(2, 4), "leaves the pattern|units; asked|misses the budget"),
+        (ForgetsTheEdge(2, 3), "units; asked|empty layer|leaves the pattern|misses the budget"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
 )
