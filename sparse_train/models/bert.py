@@ -146,18 +146,9 @@ class Bert(nn.Module):
         self.transform = nn.Linear(config.width, config.width)
         self.transform_norm = nn.LayerNorm(config.width)
         self.decoder = nn.Linear(config.width, config.vocabulary)
-        self._initialise()
+        initialise(self, config.width)
         if config.tied:
             self.decoder.weight = self.tokens.weight
-
-    def _initialise(self) -> None:
-        linear = EMBEDDING_STD * math.sqrt(PAPER_WIDTH / self.config.width)
-        for module in self.modules():
-            if isinstance(module, nn.Embedding):
-                nn.init.normal_(module.weight, std=EMBEDDING_STD)
-            elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=linear)
-                nn.init.zeros_(module.bias)
 
     def forward(
         self,
@@ -193,6 +184,17 @@ class Bert(nn.Module):
         if labels is not None:
             loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
         return MaskedLanguageOutput(loss, logits)
+
+
+def initialise(network: nn.Module, width: int) -> None:
+    """The first weights of a network of encoder layers, as `Bert` says."""
+    linear = EMBEDDING_STD * math.sqrt(PAPER_WIDTH / width)
+    for module in network.modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=EMBEDDING_STD)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=linear)
+            nn.init.zeros_(module.bias)
 
 
 def example(config: BertConfig, batch_size: int, length: int) -> dict[str, Tensor]:

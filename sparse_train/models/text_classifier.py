@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 from hwsim.errors import InputError
 from hwsim.registry import unknown
 from sparse_train.models._family import Family
-from sparse_train.models.bert import EMBEDDING_STD, PAPER_WIDTH, BertConfig, EncoderLayer
+from sparse_train.models.bert import BertConfig, EncoderLayer, initialise
 
 
 @dataclass(frozen=True)
@@ -88,16 +87,7 @@ class TextClassifier(nn.Module):
         self.encoder = nn.ModuleList(EncoderLayer(encoder) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, config.classes)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        linear = EMBEDDING_STD * math.sqrt(PAPER_WIDTH / self.config.width)
-        for module in self.modules():
-            if isinstance(module, nn.Embedding):
-                nn.init.normal_(module.weight, std=EMBEDDING_STD)
-            elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=linear)
-                nn.init.zeros_(module.bias)
+        initialise(self, config.width)
 
     def forward(
         self, input_ids: Tensor, lengths: Tensor, labels: Tensor | None = None

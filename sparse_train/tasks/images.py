@@ -10,22 +10,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from hwsim.errors import InputError
 from hwsim.registry import unknown
 from sparse_train.image_files import DIGITS, ImageSet, load_images
 from sparse_train.models import _classifier
-from sparse_train.tasks._base import Batch, Prepared, Task, stream
+from sparse_train.tasks._base import Batch, Task, stream
+from sparse_train.tasks._classification import Classified
 
 # First numbers of the keys of random streams, so that no two purposes share one.
-_ORDER, _AUGMENTATION, _SPLIT = 1, 2, 3
+_AUGMENTATION, _SPLIT = 2, 3  # 1 is ORDER of `_classification`
 _VALIDATION_SHARE = 0.1
 # Where the authors of a set gave no test split.
 _TEST_SHARE, _SMALL_VALIDATION_SHARE = 0.2, 0.2
-_EVALUATION_SPLITS = ("validation", "test")
-_EVALUATION_BATCH = 256
 AUGMENTATIONS = ("none", "crop", "crop_flip")
 _USUAL = {"cifar10": "crop_flip", "cifar100": "crop_flip", "fashion_mnist": "crop"}
 
@@ -65,13 +63,13 @@ class Images(Task):
         return PreparedImages(self, load_images(self.data, self.path))
 
 
-class PreparedImages(Prepared):
+class PreparedImages(Classified):
     """Images in memory as bytes; a batch is made of them step by step."""
 
-    metric: ClassVar[str] = "accuracy"
-    lower_is_better: ClassVar[bool] = False
+    evaluation_batch: ClassVar[int] = 256
 
     def __init__(self, settings: Images, data: ImageSet) -> None:
+        super().__init__()
         self.settings = settings
         self.data = data
         usual = _USUAL.get(settings.data, "none")
@@ -81,8 +79,6 @@ class PreparedImages(Prepared):
         pixels = images.astype(np.float64) / 255
         self._mean = pixels.mean((0, 2, 3), keepdims=True)
         self._std = np.maximum(pixels.std((0, 2, 3), keepdims=True), 1e-3)
-        self._evaluation: dict[str, list[Batch]] = {}
-        self._order: tuple[tuple[int, int], np.ndarray] | None = None
 
     @property
     def sizes(self) -> _classifier.Sizes:
@@ -112,20 +108,10 @@ class PreparedImages(Prepared):
         return {**options, _classifier.WIDTH: share * options.get(_classifier.WIDTH, 1.0)}
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
-        """images (batch, channels, height, width) float32, labels (batch,) int64.
-
-        Each epoch goes through the training images once, in an order of its own; what is left of
-        it at the end and does not fill a batch is left out.
-        """
+        """images (batch, channels, height, width) float32, labels (batch,) int64; see `chosen`."""
         images, labels = self._parts["train"]
-        steps = len(labels) // batch_size
-        if not steps:
-            raise InputError(
-                f"batch_size: value is {batch_size}; allowed is at most {len(labels)}, the number "
-                "of training images"
-            )
-        epoch, place = divmod(step - 1, steps)
-        chosen = self._epoch(seed, epoch)[place * batch_size : (place + 1) * batch_size]
+        of = "the number of training images"
+        chosen = self.chosen(step, batch_size, seed, len(labels), of)
         pixels = images[chosen]
         if self.augmentation != "none":
             rng = stream(_AUGMENTATION, seed, step)
@@ -135,50 +121,8 @@ class PreparedImages(Prepared):
                 pixels[mirrored] = pixels[mirrored, :, :, ::-1]
         return self._tensors(pixels, labels[chosen])
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        return model(**batch).loss
-
-    @torch.no_grad()
-    def evaluate(self, model: nn.Module, split: str = "validation") -> dict[str, float]:
-        """Mean cross-entropy in nats, and the share of images that are classified right."""
-        was_training = model.training
-        model.eval()
-        loss = right = images = 0.0
-        try:
-            for batch in self.evaluation_batches(split):
-                outcome = model(**batch)
-                n = len(batch["labels"])
-                loss += float(outcome.loss) * n
-                right += int((outcome.logits.argmax(-1) == batch["labels"]).sum())
-                images += n
-        finally:
-            model.train(was_training)
-        return {"loss": loss / images, "accuracy": right / images}
-
-    def evaluation_batches(self, split: str = "validation") -> list[Batch]:
-        if split not in _EVALUATION_SPLITS:
-            raise InputError(f"split: value is {split!r}; allowed: {', '.join(_EVALUATION_SPLITS)}")
-        if split not in self._evaluation:
-            whole = self._tensors(*self._parts[split])
-            pieces = {name: torch.split(t, _EVALUATION_BATCH) for name, t in whole.items()}
-            self._evaluation[split] = [
-                dict(zip(pieces, parts, strict=True))
-                for parts in zip(*pieces.values(), strict=True)
-            ]
-        return self._evaluation[split]
-
-    def measure(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        logits = model(**{**batch, "labels": None}).logits
-        return {
-            "loss": F.cross_entropy(logits, batch["labels"]),
-            "accuracy": (logits.argmax(-1) == batch["labels"]).double().mean(),
-        }
-
-    def _epoch(self, seed: int, epoch: int) -> np.ndarray:
-        if self._order is None or self._order[0] != (seed, epoch):
-            order = stream(_ORDER, seed, epoch).permutation(len(self._parts["train"][1]))
-            self._order = ((seed, epoch), order)
-        return self._order[1]
+    def examples(self, split: str) -> Batch:
+        return self._tensors(*self._parts[split])
 
     def _tensors(self, pixels: np.ndarray, labels: np.ndarray) -> Batch:
         scaled = (pixels / 255 - self._mean) / self._std

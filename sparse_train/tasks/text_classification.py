@@ -12,19 +12,15 @@ from typing import Any, ClassVar
 import numpy as np
 import tokenizers
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from hwsim.errors import InputError
 from sparse_train.labelled_text import LabelledText, load_labelled
-from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, stream
+from sparse_train.tasks._base import Batch, Task, check_integer
+from sparse_train.tasks._classification import Classified
 from sparse_train.text import STDLIB
 from sparse_train.vocabulary import PAD, learn, without_special
 
-# First number of the keys of random streams, so that no two purposes share one.
-_ORDER = 1
-_EVALUATION_SPLITS = ("validation", "test")
-_EVALUATION_BATCH = 128
 _LEAST_VOCABULARY = 262
 
 
@@ -70,21 +66,19 @@ class TextClassification(Task):
         return PreparedTexts(self, data)
 
 
-class PreparedTexts(Prepared):
+class PreparedTexts(Classified):
     """Texts as token numbers with their labels."""
 
-    metric: ClassVar[str] = "accuracy"
-    lower_is_better: ClassVar[bool] = False
+    evaluation_batch: ClassVar[int] = 128
 
     def __init__(self, settings: TextClassification, data: LabelledText) -> None:
+        super().__init__()
         self.settings = settings
         self.data = data
         learnt = learn(data.parts["train"][0], settings.vocabulary_size)
         # A text that spells "[PAD]" must not become padding.
         self.tokenizer = without_special(learnt)
-        self._training = self._tensors("train")
-        self._evaluation: dict[str, list[Batch]] = {}
-        self._order: tuple[tuple[int, int], np.ndarray] | None = None
+        self._training = self.examples("train")
 
     @cached_property
     def digest(self) -> str:
@@ -132,65 +126,13 @@ class PreparedTexts(Prepared):
         return {**options, "width": one.width, "ffn": one.ffn, "heads": one.heads}
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
-        """input_ids (batch, tokens), lengths and labels (batch,), all int64.
-
-        Each epoch goes through the training texts once, in an order of its own; what is left of
-        it at the end and does not fill a batch is left out.
-        """
+        """input_ids (batch, tokens), lengths and labels (batch,), all int64; see `chosen`."""
         n = len(self._training["labels"])
-        steps = n // batch_size
-        if not steps:
-            raise InputError(
-                f"batch_size: value is {batch_size}; allowed is at most {n}, the training texts"
-            )
-        epoch, place = divmod(step - 1, steps)
-        if self._order is None or self._order[0] != (seed, epoch):
-            self._order = ((seed, epoch), stream(_ORDER, seed, epoch).permutation(n))
-        chosen = torch.from_numpy(self._order[1][place * batch_size : (place + 1) * batch_size])
+        places = self.chosen(step, batch_size, seed, n, "the training texts")
+        chosen = torch.from_numpy(places)
         return {name: tensor[chosen] for name, tensor in self._training.items()}
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        return model(**batch).loss
-
-    @torch.no_grad()
-    def evaluate(self, model: nn.Module, split: str = "validation") -> dict[str, float]:
-        """Mean cross-entropy in nats, and the share of texts that are classified right."""
-        was_training = model.training
-        model.eval()
-        loss = right = texts = 0.0
-        try:
-            for batch in self.evaluation_batches(split):
-                outcome = model(**batch)
-                n = len(batch["labels"])
-                loss += float(outcome.loss) * n
-                right += int((outcome.logits.argmax(-1) == batch["labels"]).sum())
-                texts += n
-        finally:
-            model.train(was_training)
-        return {"loss": loss / texts, "accuracy": right / texts}
-
-    def evaluation_batches(self, split: str = "validation") -> list[Batch]:
-        if split not in _EVALUATION_SPLITS:
-            raise InputError(f"split: value is {split!r}; allowed: {', '.join(_EVALUATION_SPLITS)}")
-        if split not in self._evaluation:
-            pieces = {
-                name: torch.split(tensor, _EVALUATION_BATCH)
-                for name, tensor in self._tensors(split).items()
-            }
-            self._evaluation[split] = [
-                dict(zip(pieces, parts, strict=True))
-                for parts in zip(*pieces.values(), strict=True)
-            ]
-        return self._evaluation[split]
-
-    def measure(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        logits = model(**{**batch, "labels": None}).logits
-        return {
-            "loss": F.cross_entropy(logits, batch["labels"]),
-            "accuracy": (logits.argmax(-1) == batch["labels"]).double().mean(),
-        }
-
-    def _tensors(self, split: str) -> Batch:
+    def examples(self, split: str) -> Batch:
         texts, labels = self.data.parts[split]
         encoded = self.tokenizer.encode_batch_fast(list(texts))
         ids = np.full((len(texts), self.settings.tokens), PAD, dtype=np.int64)
