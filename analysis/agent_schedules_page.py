@@ -12,6 +12,7 @@ from analysis import plots, tables, units
 from analysis.agent_schedules import LEARNED, METHODS, SCHEDULES
 from analysis.agent_schedules_table import ScheduleTable, Spread
 from analysis.compare_out import pipes
+from analysis.compare_page import tuning
 from analysis.compare_table import Row
 
 if TYPE_CHECKING:
@@ -138,14 +139,7 @@ def notes(table: ScheduleTable) -> list[str]:
             f"{made.cost_s:.0f} s of one processor each; then frozen. It never saw this network, "
             "these seeds, or test data."
         )
-    if len(plan.rates) > 1:
-        rates = ", ".join(f"{rate:g}" for rate in plan.rates)
-        lines.append(
-            f"Learning rate: each contender had {len(plan.rates)} short runs of {plan.tune_steps} "
-            f"steps ({rates}) on a seed of their own; the best validation {table.metric} chose."
-        )
-    else:
-        lines.append(f"Learning rate: {plan.rates[0]:g} for all; it was not tuned.")
+    lines.append(tuning(plan, table.metric))
     gone = [row.name for row in table.rows if row.diverged]
     if gone:
         lines.append(f"Runs that diverged are in no mean: {', '.join(gone)}.")

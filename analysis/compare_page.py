@@ -14,6 +14,8 @@ from analysis.stats import Interval
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from analysis.compare import Plan
+
 # More columns do not fit 80 characters; further ones stand in a table below.
 _DEVICES_A_TABLE = 3
 _DENSITIES_A_TABLE = 2
@@ -97,18 +99,21 @@ def _mark(difference: Difference) -> str:
 MARKS = "✓ better, ✗ worse, ≈ not told apart: the 95 % interval of the difference holds 0"
 
 
+def tuning(plan: Plan, metric: str) -> str:
+    """How each contender came by its learning rate."""
+    if len(plan.rates) == 1:
+        return f"Learning rate: {plan.rates[0]:g} for all; it was not tuned."
+    rates = ", ".join(f"{rate:g}" for rate in plan.rates)
+    return (
+        f"Learning rate: each contender had {len(plan.rates)} short runs of {plan.tune_steps} "
+        f"steps ({rates}) on a seed of their own; the best validation {metric} chose."
+    )
+
+
 def notes(table: Table) -> list[str]:
     """What a reader must know beside the numbers."""
     plan = table.plan
-    lines = []
-    if len(plan.rates) > 1:
-        rates = ", ".join(f"{rate:g}" for rate in plan.rates)
-        lines.append(
-            f"Learning rate: each contender had {len(plan.rates)} short runs of {plan.tune_steps} "
-            f"steps ({rates}) on a seed of their own; the best validation {table.metric} chose."
-        )
-    else:
-        lines.append(f"Learning rate: {plan.rates[0]:g} for all; it was not tuned.")
+    lines = [tuning(plan, table.metric)]
     ends = [row.name for row in table.rows if row.choice.at_an_end]
     if ends:
         lines.append(
