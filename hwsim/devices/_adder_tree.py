@@ -237,44 +237,50 @@ def pack(
     scratch = np.zeros((5, max(ports, multipliers)), np.int64)
     parts = (scratch[0], scratch[1], scratch[2], scratch[3], scratch[4])
     ends = np.zeros(multipliers + 1, np.int64)
-    # Rows that fit and rows that must be folded have a loop each, and what is cheap to derive is
-    # not carried along: the variables of a loop must fit the registers.
+    # Three kinds of rows have a loop each, and what is cheap to derive is not carried along: the
+    # variables of a loop must fit the registers.
     count = len(sizes)
     cycles = in_round = longest = slowest = in_waves = np.int64(0)  # longest: of the open round
-    waves = folded = folds = at_ports = elements = begun = np.int64(0)
+    waves = folded = folds = rows = at_ports = elements = begun = np.int64(0)
     alone = lead + 1 - step  # a wave of one cluster takes this, its delay and step · vectors
     full = alone + delay_of[multipliers]
     per_fold = 1.0 / max(multipliers - 1, 1)
+    known = whole = rest = narrow = final = np.int64(0)  # of the row that was folded last
     tile = first_row = r = 0
     while r < count:
+        # Rows alone in their wave, up to the end of the round or of the tile.
+        start, end = r, min(count - 1, r + units - in_round)
+        size = sizes[r] if streams[r] else np.int64(0)
+        while r < end and elements < target:
+            after = np.uint64(r + 1)  # unsigned: such places need no test for being negative
+            beside = sizes[after] if streams[after] else np.int64(0)
+            if size > multipliers or size + beside <= multipliers or size == 0:
+                break
+            took = alone + delay_of[np.uint64(size)] + step * streams[np.uint64(r)]
+            in_waves += took
+            longest = max(longest, took)
+            elements += size
+            size = beside
+            r += 1
+        waves += r - start
+        rows += r - start
+        in_round += r - start
+        if elements >= target:
+            _close(tiles, tile, elements, cycles - begun, streams[first_row:r])
+            elements, begun, first_row = np.int64(0), cycles, r
+            tile += 1
+        if in_round == units:
+            in_round, longest, slowest, cycles = _round(
+                in_round, units, longest, slowest, cycles, longest
+            )
+        # Rows that share a wave.
         clusters = filled = 0
         vectors = np.int64(0)
-        while True:
-            stream = np.int64(0)
-            size = multipliers + 1  # the end, too, closes a wave
-            if r < count:
-                stream = streams[r]
-                size = sizes[r] if stream else np.int64(0)
+        while r < count:
+            stream = streams[r]
+            size = sizes[r] if stream else np.int64(0)
             if filled + size > multipliers:
-                if clusters:
-                    took = alone + delay_of[filled] + step * vectors
-                    if clusters > 1:
-                        took, waited = _shared_wave(
-                            ends, clusters, vectors, levels, ports, step, lead, parts
-                        )
-                        at_ports += waited
-                    waves += 1
-                    in_waves += took
-                    longest = max(longest, took)
-                    in_round += 1
-                    if in_round == units:
-                        in_round, longest, slowest, cycles = _round(
-                            in_round, units, longest, slowest, cycles, took
-                        )
-                    clusters = filled = 0
-                    vectors = np.int64(0)
-                if size > multipliers:
-                    break
+                break
             if size:
                 filled += size
                 ends[clusters] = filled
@@ -286,32 +292,59 @@ def pack(
                 _close(tiles, tile, elements, cycles - begun, streams[first_row:r])
                 elements, begun, first_row = np.int64(0), cycles, r
                 tile += 1
-        while r < count and sizes[r] > multipliers and streams[r]:
-            whole, rest = _folds(sizes[r], multipliers, per_fold)
-            took = full + step * streams[r]
-            folded += 1
-            folds += whole + (rest > 0)
-            waves += 1 + whole
-            in_waves += (1 + whole) * took
+        if clusters:
+            took = alone + delay_of[filled] + step * vectors
+            if clusters > 1:
+                took, waited = _shared_wave(
+                    ends, clusters, vectors, levels, ports, step, lead, parts
+                )
+                at_ports += waited
+            waves += 1
+            rows += clusters
+            in_waves += took
             longest = max(longest, took)
-            in_round += 1 + whole
-            if in_round >= units:
+            in_round += 1
+            if in_round == units:
                 in_round, longest, slowest, cycles = _round(
                     in_round, units, longest, slowest, cycles, took
                 )
-            if rest:
-                narrow = min(step, rest + 1)
-                took = lead - 2 * (step - narrow) + 1
-                took += delay_of[rest + 1] + narrow * (streams[r] - 1)
-                waves += 1
-                in_waves += took
+        # Rows longer than the array.
+        while r < count:
+            size, stream = sizes[np.uint64(r)], streams[np.uint64(r)]
+            if size <= multipliers or not stream:
+                break
+            if size != known:
+                known = size
+                whole, rest = _folds(known, multipliers, per_fold)
+                narrow = min(step, rest + 1) if rest else np.int64(0)
+                final = np.int64(0)
+                if rest:
+                    final = lead - 2 * (step - narrow) + 1 + delay_of[rest + 1] - narrow
+            took = full + step * stream
+            last = final + narrow * stream
+            folded += 1
+            rows += 1
+            folds += whole + (rest > 0)
+            waves += 1 + whole + (rest > 0)
+            in_waves += (1 + whole) * took + last
+            elements += known
+            in_round += 1 + whole + (rest > 0)
+            if in_round < units:
+                longest = max(longest, took, last)
+            else:
+                in_round -= rest > 0
                 longest = max(longest, took)
-                in_round += 1
-                if in_round == units:
+                if in_round >= units:
                     in_round, longest, slowest, cycles = _round(
                         in_round, units, longest, slowest, cycles, took
                     )
-            elements += sizes[r]
+                if rest:
+                    longest = max(longest, last)
+                    in_round += 1
+                    if in_round == units:
+                        in_round, longest, slowest, cycles = _round(
+                            in_round, units, longest, slowest, cycles, last
+                        )
             r += 1
             if elements >= target and r < count:
                 _close(tiles, tile, elements, cycles - begun, streams[first_row:r])
@@ -319,8 +352,5 @@ def pack(
                 tile += 1
     _close(tiles, tile, elements, cycles + longest - begun, streams[first_row:])
     facts[WAVES], facts[FOLDED], facts[LONGEST] = waves, folded, max(slowest, longest)
-    rows = np.int64(0)
-    for r in range(count):
-        rows += sizes[r] > 0 and streams[r] > 0
     facts[CLUSTERS], facts[PORT_CYCLES], facts[WAVE_CYCLES] = rows + folds, at_ports, in_waves
     return tile + 1
