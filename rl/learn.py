@@ -40,7 +40,7 @@ def train(
             failed: the checkpoint is then that of the iteration before.
     """
     path = out / CHECKPOINT
-    agent = make_agent(algorithm, **(settings or {}))
+    agent = make_agent(algorithm, **{**(settings or {}), **acting(world)})
     saved = None
     if path.exists():
         saved = checkpoint.load(path)
@@ -77,6 +77,11 @@ def train(
         if writer is not None:
             writer.close()
     return checkpoint.load(path)
+
+
+def acting(world: World) -> dict[str, Any]:
+    """Settings of an agent that are the world's to say."""
+    return {"mode": world.mode, "min_density": world.min_density}
 
 
 def _check_same(path: Path, saved: checkpoint.Saved, agent: Agent[Any], world: World) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from tensordict.nn import TensorDictModule
 from torch import nn
-from torch.distributions import Categorical, Independent
+from torch.distributions import Categorical, Distribution, Independent
 from torchrl.modules import ProbabilisticActor
 
 from rl.act import ACTIONS
+from rl.explore import LayerwiseDensity
 from rl.observe import GLOBAL_FEATURES, LAYER_FEATURES
 
 
@@ -30,6 +33,7 @@ CONTRASTS = (
     ("time_saved", "progress_lost"), ("progress_gained", "time_added"), ("time_over_progress", ""),
 )  # fmt: skip
 _ENLARGED = 8.0
+_KEYS = ["layers", "whole", "live"]
 
 
 class _Reader(nn.Module):
@@ -65,17 +69,20 @@ class _Reader(nn.Module):
 
 
 class Actor(nn.Module):
-    """Logits of each layer, (…, layers, actions).
+    """Numbers of each layer, (…, layers, outputs): the logits of its actions, if not said.
 
-    Dead (padding) layers get uniform ones: a constant in the log-probability, without gradient.
+    Dead (padding) layers get 0: uniform logits, a constant in the log-probability, without
+    gradient.
     """
 
-    def __init__(self, hidden: int = 32, hide: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, hidden: int = 32, hide: tuple[str, ...] = (), outputs: int = len(ACTIONS)
+    ) -> None:
         super().__init__()
         self.read = _Reader(hidden, hide)
         self.own = nn.Linear(hidden, hidden)
         self.context = nn.Linear(hidden, hidden, bias=False)
-        self.last = nn.Linear(hidden, len(ACTIONS))
+        self.last = nn.Linear(hidden, outputs)
         with torch.no_grad():
             self.last.weight.mul_(0.01)  # starts near uniform, whatever it sees
             self.last.bias.zero_()
@@ -86,6 +93,33 @@ class Actor(nn.Module):
         embedded, context, _ = self.read(layers, whole, live)
         both = torch.tanh(self.own(embedded) + self.context(context).unsqueeze(-2))
         return self.last(both) * live.unsqueeze(-1)
+
+
+class DensityActor(nn.Module):
+    """Mean and spread of each layer's depth, and the log of the least density; (…, layers) each.
+
+    See `rl.explore.LayerwiseDensity`. Dead layers are dense, with spread 0.
+
+    Args:
+        least: density.
+        start: density that an untrained policy names, whatever it sees.
+        spread: of an untrained policy; one number for all layers and states, learnt.
+    """
+
+    def __init__(
+        self, hidden: int, hide: tuple[str, ...], *, least: float, start: float, spread: float
+    ) -> None:
+        super().__init__()
+        self.depth = Actor(hidden, hide, outputs=1)
+        self.start, self.log_least = math.log(start) / math.log(least), math.log(least)
+        self.log_spread = nn.Parameter(torch.tensor(math.log(spread)))
+
+    def forward(
+        self, layers: torch.Tensor, whole: torch.Tensor, live: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        depth = (self.depth(layers, whole, live)[..., 0] + self.start) * live
+        spread = self.log_spread.exp() * live
+        return depth, spread, torch.full_like(depth, self.log_least)
 
 
 class Critic(nn.Module):
@@ -123,14 +157,31 @@ def _shown(names: tuple[str, ...], hide: tuple[str, ...]) -> torch.Tensor:
 def actor_critic(
     hidden: int = 32, hide: tuple[str, ...] = ()
 ) -> tuple[ProbabilisticActor, TensorDictModule]:
-    """A TorchRL actor and critic, each with a network of its own."""
-    keys = ["layers", "whole", "live"]
-    actor = ProbabilisticActor(
-        TensorDictModule(Actor(hidden, hide), in_keys=keys, out_keys=["logits"]),
-        in_keys=["logits"],
+    """A TorchRL actor of steps and a critic, each with a network of its own."""
+    actor = _acting(Actor(hidden, hide), ["logits"], LayerwiseCategorical)
+    return actor, _critic(hidden, hide)
+
+
+def density_actor_critic(
+    hidden: int, hide: tuple[str, ...], *, least: float, start: float, spread: float
+) -> tuple[ProbabilisticActor, TensorDictModule]:
+    """A TorchRL actor that names densities, see `DensityActor`, and a critic."""
+    network = DensityActor(hidden, hide, least=least, start=start, spread=spread)
+    actor = _acting(network, ["depth", "spread", "log_least"], LayerwiseDensity)
+    return actor, _critic(hidden, hide)
+
+
+def _acting(
+    network: nn.Module, parameters: list[str], distribution: type[Distribution]
+) -> ProbabilisticActor:
+    return ProbabilisticActor(
+        TensorDictModule(network, in_keys=_KEYS, out_keys=parameters),
+        in_keys=parameters,
         out_keys=["action"],
-        distribution_class=LayerwiseCategorical,
+        distribution_class=distribution,
         return_log_prob=True,
     )
-    critic = TensorDictModule(Critic(hidden, hide), in_keys=keys, out_keys=["state_value"])
-    return actor, critic
+
+
+def _critic(hidden: int, hide: tuple[str, ...]) -> TensorDictModule:
+    return TensorDictModule(Critic(hidden, hide), in_keys=_KEYS, out_keys=["state_value"])

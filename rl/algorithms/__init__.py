@@ -23,4 +23,10 @@ def make_agent(algorithm: str, **settings: Any) -> Agent[Any]:
     for name in settings:
         if name not in valid:
             raise InputError(unknown(f"setting of {algorithm}", name, valid))
-    return kind(kind.configuration(**settings))
+    config = kind.configuration(**settings)
+    if config.mode not in kind.modes:
+        raise InputError(
+            f"action mode: value is {config.mode!r}; allowed for {algorithm} is "
+            f"{' or '.join(kind.modes)}"
+        )
+    return kind(config)

@@ -15,7 +15,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from hwsim import InputError
 from hwsim.registry import unknown
-from rl.interface import ScheduleEnv
+from rl.interface import MODES, ScheduleEnv
 from rl.observe import GLOBAL_FEATURES, LAYER_FEATURES
 from rl.rollouts._base import Rollouts, collect
 
@@ -32,6 +32,7 @@ class AgentConfig:
         steps: decisions per environment and iteration.
         hidden: width of the policy's layers.
         hide: names of features (rl.observe) that the policy does not see.
+        mode, min_density: of the environment's actions, see `rl.interface`.
     """
 
     iterations: int = 24
@@ -39,8 +40,14 @@ class AgentConfig:
     hidden: int = 32
     seed: int = 0
     hide: tuple[str, ...] = ()
+    mode: str = "step"
+    min_density: float = 1 / 32
 
     def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise InputError(unknown("action mode", self.mode, MODES))
+        if not 0 < self.min_density < 1:
+            raise InputError(f"min_density: value is {self.min_density}; allowed is (0, 1)")
         for name in ("iterations", "steps", "hidden"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: value is {getattr(self, name)}; allowed is at least 1")
@@ -56,9 +63,13 @@ class Agent(ABC, Generic[C]):
     `train` runs the remaining iterations; `state_dict` between two of them holds all that the
     next ones depend on, the random stream included, so that a resumed run is the uninterrupted
     one. Every iteration starts its episodes anew: none is in mid-flight at a checkpoint.
+
+    Attributes:
+        modes: of `rl.interface` that it can act in.
     """
 
     name: ClassVar[str]
+    modes: ClassVar[tuple[str, ...]] = ("step",)
     configuration: ClassVar[type[AgentConfig]]
     config: C
     iteration: int

@@ -12,17 +12,27 @@ from typing import Any, ClassVar
 
 import torch
 from tensordict import TensorDict
-from tensordict.nn import TensorDictModule
+from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
+from torchrl.modules import ProbabilisticActor
 from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
 
+from hwsim import InputError
 from rl.algorithms._base import Agent, AgentConfig
-from rl.policy import actor_critic
+from rl.explore import SmoothNoise
+from rl.interface import MODES
+from rl.policy import actor_critic, density_actor_critic
 
 
 @dataclass(frozen=True)
 class PPOConfig(AgentConfig):
-    """Numbers of the algorithm."""
+    """Numbers of the algorithm.
+
+    Attributes:
+        start: mode "density": what the untrained policy names.
+        spread: mode "density": standard deviation of its first tries, in log density over log
+            least density.
+    """
 
     epochs: int = 4
     minibatches: int = 8
@@ -31,18 +41,31 @@ class PPOConfig(AgentConfig):
     entropy: float = 0.001
     gae_lambda: float = 0.95
     max_grad_norm: float = 1.0
+    start: float = 0.25
+    spread: float = 0.15
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.spread > 0:
+            raise InputError(f"spread: value is {self.spread}; allowed is above 0")
+        if self.mode == "density" and not self.min_density <= self.start <= 1:
+            raise InputError(
+                f"start: value is {self.start}; allowed is {self.min_density:g} (the least "
+                "density) to 1"
+            )
 
 
 class PPO(Agent[PPOConfig]):
     """Clipped policy gradient; the learning rate falls in a straight line to 0."""
 
     name: ClassVar[str] = "ppo"
+    modes: ClassVar[tuple[str, ...]] = MODES
     configuration: ClassVar[type[AgentConfig]] = PPOConfig
 
     def __init__(self, config: PPOConfig) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.actor, self.critic = actor_critic(config.hidden, config.hide)
+            self.actor, self.critic = _networks(config)
             self.stream = torch.get_rng_state()
         self.config = config
         self.iteration = 0
@@ -56,8 +79,10 @@ class PPO(Agent[PPOConfig]):
     def _policy(self) -> TensorDictModule:
         return self.actor
 
-    def _explorer(self) -> TensorDictModule:
-        return self.actor
+    def _explorer(self) -> TensorDictModuleBase:
+        if self.config.mode == "step":
+            return self.actor
+        return TensorDictSequential(self.actor[0], SmoothNoise())
 
     def _learn(self, batch: TensorDict) -> dict[str, float]:
         c = self.config
@@ -93,6 +118,15 @@ class PPO(Agent[PPOConfig]):
         self.loss.load_state_dict(state["loss"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.stream = state["stream"]
+
+
+def _networks(config: PPOConfig) -> tuple[ProbabilisticActor, TensorDictModule]:
+    if config.mode == "step":
+        return actor_critic(config.hidden, config.hide)
+    return density_actor_critic(
+        config.hidden, config.hide, least=config.min_density, start=config.start,
+        spread=config.spread,
+    )  # fmt: skip
 
 
 AGENT = PPO
