@@ -14,6 +14,10 @@ from analysis.agent_study import Study, payback
 if TYPE_CHECKING:
     from rich.console import Console
 
+ACTS = {
+    "step": "they multiply or divide a layer's density by a step, or keep it",
+    "density": "they name the density of each layer, as opponents do",
+}
 COLUMNS = (
     "contender", "speed-up (IQM)", "95 %", "slowest", "reached", "mean density", "P(agent faster)",
     "agent / this", "95 %", "episodes", "tuned to",
@@ -110,8 +114,8 @@ def markdown(
         f"{test.world.seeds[0]}–{test.world.seeds[0] + test.episodes - 1}, "
         f"{test.episodes} episodes on each, the loss of the dense run after "
         f"{test.target:.0%} of its steps. "
-        f"{study.seeds} agents ({study.algorithm}); an opponent that is tuned has as many episodes "
-        "as one agent, in the same environment, on the device judged on.",
+        f"{study.seeds} agents ({study.algorithm}; {ACTS[learn.mode]}); an opponent that is tuned "
+        "has as many episodes as one agent, in the same environment, on the device judged on.",
         *dense_times(outcome),
         verdict(rows),
         _pipes(COLUMNS, [cells(row) for row in rows]),

@@ -40,6 +40,9 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting of the algorithm, as name=value; repeatable."),
 ]
+Action = Annotated[
+    str, typer.Option(help="density (names each layer's), or step: up, down or as it is.")
+]
 Reward = Annotated[str, typer.Option(help="log_ratio, time_cost, flops, accuracy, dsrl, …")]
 Recorded = Annotated[
     Path, typer.Option(help="Folder of the surrogate's recorded runs; made if missing.")
@@ -66,7 +69,7 @@ def register(app: typer.Typer) -> None:
 
 def world(
     kind: str, network: list[str] | None, task: str, device: list[str] | None, slots: int,
-    reward: str, recorded: Path, min_density: float,
+    reward: str, recorded: Path, min_density: float, action: str,
 ) -> World:  # fmt: skip
     """What is learnt in, checked before anything runs."""
     from hwsim import load_device
@@ -80,7 +83,7 @@ def world(
         kind=kind, slots=slots, devices=tuple(device or ("wafer",)), reward=reward,
         problems=tuple((name, task) for name in network or setting(task).small),
         recording=str(recorded) if kind == "surrogate" else "", min_density=min_density,
-        budget=3.0 if kind == "whitebox" else 2.5,
+        mode=action, budget=3.0 if kind == "whitebox" else 2.5,
     )  # fmt: skip
     if kind != "whitebox":
         for name in made.devices:

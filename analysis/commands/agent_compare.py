@@ -37,6 +37,7 @@ def compare(
     slots: shared.Slots = 32,
     algorithm: shared.Algorithm = "ppo",
     settings: shared.Set = None,
+    action: shared.Action = "step",
     reward: shared.Reward = "log_ratio",
     recorded: shared.Recorded = Path("runs/recorded"),
     runs: shared.Runs = 64,
@@ -71,7 +72,7 @@ def compare(
     from analysis.console import print_json, progress_bar, resumable, stdout
     from rl import checkpoint
 
-    made = shared.world(env, network, task, device, slots, reward, recorded, 1 / 32)
+    made = shared.world(env, network, task, device, slots, reward, recorded, 1 / 32, action)
     test = shared.test_of(env, made, test_network, test_device, episodes, test_seed, target)
     study = agent_study.Study(
         made, test, algorithm, shared.pairs(settings), seeds, tuple(opponent or ()), blind, density

@@ -34,6 +34,7 @@ def train(
     slots: shared.Slots = 32,
     algorithm: shared.Algorithm = "ppo",
     settings: shared.Set = None,
+    action: shared.Action = "step",
     reward: shared.Reward = "log_ratio",
     min_density: Annotated[float, typer.Option(help="Lower end of every layer's density.")] = 1
     / 32,
@@ -60,7 +61,7 @@ def train(
     from rl import learn
     from rl.algorithms import make_agent
 
-    made = shared.world(env, network, task, device, slots, reward, recorded, min_density)
+    made = shared.world(env, network, task, device, slots, reward, recorded, min_density, action)
     if processes > shards:
         raise InputError(
             f"--processes: value is {processes}; allowed is at most the shards, {shards} (--shards)"
@@ -69,7 +70,7 @@ def train(
     given: dict[str, Any] = {**shared.pairs(settings), "seed": seed}
     if made.kind == "surrogate":
         given["hide"] = (*made.blind, *given.get("hide", ()))
-    total = make_agent(algorithm, **given).config.iterations
+    total = make_agent(algorithm, **given, **learn.acting(made)).config.iterations
     shared.prepare(made, runs, slots)
     with resumable(f"the same command goes on, in {out}"), progress_bar("learning", total) as bar:
         saved = learn.train(
