@@ -56,6 +56,29 @@ def test_compare_writes_a_page_with_figures_and_leaves_out_what_cannot_run(tmp_p
     assert len(list(tmp_path.glob("page_*.svg"))) == 3
 
 
+def test_compare_takes_agents_that_name_densities_and_says_so(tmp_path, capsys):
+    page = tmp_path / "page.md"
+    assert run(
+        ["agent", "compare", *SMALL, "--action", "density", "--seeds", "1", "--no-blind",
+         "--opponent", "linear", "--episodes", "4", "--out", str(tmp_path / "runs"),
+         "--write", str(page)]
+    ) == 0  # fmt: skip
+    assert "name the density of each layer" in page.read_text(encoding="utf-8")
+    command = ["agent", "eval", str(tmp_path / "runs" / "agent-0" / "agent.pt"), "--json"]
+    capsys.readouterr()
+    assert run([*command, "--episodes", "4"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert all(1 / 32 <= low <= 1 for low in found["least_density"])
+
+
+def test_agents_of_another_form_in_the_same_folder_are_refused(tmp_path, capsys):
+    assert run(["agent", "train", *SMALL, "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert run(["agent", "train", *SMALL, "--action", "density", "--out", str(tmp_path)]) == 2
+    errors = capsys.readouterr().err
+    assert "mode of the agent there is 'step'" in errors and len(errors.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -66,6 +89,9 @@ def test_compare_writes_a_page_with_figures_and_leaves_out_what_cannot_run(tmp_p
         (["train", "--out", "x", "--reward", "fun"], "unknown reward"),
         (["train", "--out", "x", "--min-density", "1.5"], "min_density"),
         (["train", "--out", "x", "--set", "iterations"], "name=value"),
+        (["train", "--out", "x", "--action", "jump"], "unknown action mode 'jump'"),
+        (["train", "--out", "x", "--action", "density", "--algorithm", "dqn"], "dqn is step"),
+        (["train", "--out", "x", "--action", "density", "--set", "start=0.01"], "start: value"),
         (["eval", "none.pt"], "no such file"),
         (["compare", "--opponent", "luck", "--env", "whitebox"], "unknown opponent"),
         (["compare", "--seeds", "0", "--env", "whitebox"], "seeds"),
