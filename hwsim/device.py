@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -81,10 +81,7 @@ class Device:
         """
         if not isinstance(op, Op):
             raise InputError(f"op: type is {type(op).__name__}; allowed is hwsim.Op")
-        known = self._unmasked if op.mask is None else op.mask.prices(self)
-        ranked = known.get(op.signature)
-        if ranked is None:
-            ranked = known[op.signature] = self._ranked(op)
+        (ranked,) = self._all_kernels((op,))
         return ranked
 
     def estimate(self, item: Op | Workload) -> Estimate:
@@ -95,7 +92,7 @@ class Device:
         """
         if isinstance(item, Workload):
             item.count_masks()
-            return Estimate.total([self.kernels(op)[0] for op in item.ops])
+            return Estimate.total([ranked[0] for ranked in self._all_kernels(item.ops)])
         return self.kernels(item)[0]
 
     def breakdown(self, workload: Workload) -> list[tuple[Op, Estimate]]:
@@ -104,6 +101,19 @@ class Device:
 
     def cycles(self, seconds: float) -> float:
         return seconds * getattr(self, "clock_hz", 1.0)
+
+    def _all_kernels(self, ops: Sequence[Op]) -> list[tuple[Estimate, ...]]:
+        """`kernels` of each op; what is not known yet is priced all at once."""
+        kept = [self._unmasked if op.mask is None else op.mask.prices(self) for op in ops]
+        new = [i for i, op in enumerate(ops) if op.signature not in kept[i]]
+        if new:
+            for i, ranked in zip(new, self._rank_all([ops[i] for i in new]), strict=True):
+                kept[i][ops[i].signature] = ranked
+        return [known[op.signature] for op, known in zip(ops, kept, strict=True)]
+
+    def _rank_all(self, ops: Sequence[Op]) -> list[tuple[Estimate, ...]]:
+        """`_ranked` of each op; a model that is faster at many at once overrides it."""
+        return [self._ranked(op) for op in ops]
 
     def _ranked(self, op: Op) -> tuple[Estimate, ...]:
         found = self.price(op)

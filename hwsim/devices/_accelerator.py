@@ -159,28 +159,26 @@ class Accelerator(Pipelined):
             from hwsim import fastpath
 
             raise InputError(f"device {self.name!r}: op {op.name!r}: {fastpath.too_small(stuck)}")
-        hz, peak, bandwidth, overhead, latency = self._known.get("constants") or self._constants()
+        work = array + self._serial_fill(fill)
+        flops, moves, known = self._under_mask(op)
+        seconds, low, high, lead, slack = run_seconds(
+            cycles, work, channel, first, flops, moves,
+            *(self._known.get("constants") or self._constants()),
+        )  # fmt: skip
+        if self.prefetch:
+            known["lead", op.signature] = lead, slack
+        return Estimate(
+            seconds, low, high, seconds * self.clock_hz, moved, flops, kernel,
+            "memory" if channel > work else bound, True, "", False, rejected,
+        )  # fmt: skip
+
+    def _under_mask(self, op: Op) -> tuple[int, int, dict[Any, Any]]:
+        """FLOPs and compulsory bytes that the mask leaves, and where its prices are kept."""
         mask, flops, moves = op.mask, op.dense_flops, op.activation_bytes
         if mask is None:
-            moves += op.weight_bytes
-            known = self._leads
-        else:
-            nnz, size = mask.nnz, op.weights
-            flops = flops * nnz // size
-            moves += op.weight_bytes * nnz // size
-            known = mask.prices(self)
-        floor = max(flops / peak, moves / bandwidth)
-        seconds = max(cycles / hz, floor)
-        if self.prefetch:
-            known["lead", op.signature] = min(first / hz, seconds - floor), (cycles - channel) / hz
-        seconds += overhead
-        work = array + self._serial_fill(fill)
-        busy = channel if channel > work else work
-        return Estimate(
-            seconds, min(max(busy / hz, floor), seconds),
-            max((work + channel + latency) / hz + overhead, seconds), seconds * hz,
-            moved, flops, kernel, "memory" if channel > work else bound, True, "", False, rejected,
-        )  # fmt: skip
+            return flops, moves + op.weight_bytes, self._leads
+        nnz, size = mask.nnz, op.weights
+        return flops * nnz // size, moves + op.weight_bytes * nnz // size, mask.prices(self)
 
     def _constants(self) -> tuple[float, ...]:
         """Clock, peak FLOP/s, bandwidth, overhead and three latencies (load, store, load)."""
@@ -200,6 +198,31 @@ class Accelerator(Pipelined):
     def _serial_fill(self, fill: int) -> int:
         """Cycles of filling that the array waits for."""
         return fill
+
+
+def run_seconds(
+    cycles, work, channel, first, flops, moves, hz, peak, bandwidth, overhead, latency
+):  # fmt: skip
+    """From the cycles of a run to seconds; also compiled, for devices that price many runs at once.
+
+    Args:
+        cycles, work, channel, first: of the run, of the array with the filling that it waits for,
+            of the busiest channel, and until the first tile's weights are there.
+        flops, moves: that the mask leaves, for the roofline.
+        hz, peak, bandwidth, overhead, latency: clock, FLOP/s, B/s, seconds to start an op, and
+            cycles of three latencies (load, store, load).
+
+    Returns:
+        seconds, the lower and the upper end of their interval, and what prefetch can save: seconds
+        of the first load, and seconds in which DRAM was idle.
+    """
+    floor = max(flops / peak, moves / bandwidth)
+    seconds = max(cycles / hz, floor)
+    lead = min(first / hz, seconds - floor)
+    seconds += overhead
+    low = min(max(max(channel, work) / hz, floor), seconds)
+    high = max((work + channel + latency) / hz + overhead, seconds)
+    return seconds, low, high, lead, (cycles - channel) / hz
 
 
 def operand_bytes(op: Op) -> tuple[int, int, int]:

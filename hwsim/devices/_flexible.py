@@ -5,7 +5,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from hwsim.devices._adder_tree import pack
+from hwsim.devices._accelerator import run_seconds
+from hwsim.devices._adder_tree import PORT_CYCLES, WAVE_CYCLES, pack
 from hwsim.fastpath import recurrence
 
 _TILES = 16  # at least so many a product, where its rows allow it: loads overlap with work
@@ -19,8 +20,8 @@ def _share(whole, done, total):
 
 @numba.njit(cache=True, nogil=True)
 def tile_table(
-    sizes, streams, multipliers, delay_of, ports, step, lead, units, repeats,
-    held, streamed, result, bits_per_row,
+    sizes, streams, repeats, held, streamed, result, bits_per_row,
+    multipliers, delay_of, ports, step, lead, units,
     weight_capacity, input_capacity, output_capacity, facts,
 ):  # fmt: skip
     """The columns of `pipeline.Tiles`, shape (7, tiles), int64.
@@ -92,30 +93,65 @@ def tile_table(
     return table
 
 
+_run_seconds = numba.njit(cache=True, nogil=True)(run_seconds)
+
+# The first columns of `lines`; from _OPERANDS on they are as in `tile_table`.
+_LENGTH, _FIXED, _SAMPLED, _OPERANDS = range(4)
+
+
 @numba.njit(cache=True, nogil=True)
 def priced(
-    sizes, streams, multipliers, delay_of, ports, step, lead, units, repeats,
-    held, streamed, result, bits_per_row,
+    counted, lines, work,
+    multipliers, delay_of, ports, step, lead, units,
     weight_capacity, input_capacity, output_capacity,
-    channels, bytes_per_cycle, latency, interleave,
+    channels, bytes_per_cycle, latency, interleave, constants,
 ):  # fmt: skip
-    """The totals of `fastpath.recurrence` for the product's tiles, then the facts of `pack`."""
-    facts = np.zeros(6, np.int64)
-    table = tile_table(
-        sizes, streams, multipliers, delay_of, ports, step, lead, units, repeats,
-        held, streamed, result, bits_per_row,
-        weight_capacity, input_capacity, output_capacity, facts,
-    )  # fmt: skip
-    count = table.shape[1]
-    scratch = np.zeros((2, count), np.int64)
-    totals = recurrence(
-        table[0], table[1], table[2], table[3], table[4], table[5], table[6],
-        channels, bytes_per_cycle, latency, interleave,
-        weight_capacity, input_capacity, output_capacity, 2, 1, True,
-        scratch[0], scratch[1], np.zeros(channels, np.int64),
-    )  # fmt: skip
-    return (
-        totals[0], totals[1], totals[2], totals[3], totals[4], totals[5], totals[6], totals[7],
-        totals[8],
-        facts[0], facts[1], facts[2], facts[3], facts[4], facts[5],
-    )  # fmt: skip
+    """Many products, one after the other.
+
+    Args:
+        counted: of all rows of all products, what the masks decide: multipliers that a row needs,
+            or vectors that it meets if the product is sampled.
+        lines: per product its rows, the other of the two (the same for all rows), whether it is
+            sampled, and from `repeats` to `bits_per_row` as in `tile_table`.
+        work: per product FLOPs and compulsory bytes.
+        constants: as `run_seconds` takes them.
+
+    Returns:
+        per product the five numbers of `run_seconds`, bytes moved, cycles of the array, whether it
+        waits for memory, the tile that does not fit (or −1), cycles in which waves waited for
+        ports, cycles of all waves; and the facts of `pack`.
+    """
+    count = len(lines)
+    found = np.zeros((count, 11))
+    facts = np.zeros((count, 6), np.int64)
+    same = np.zeros(lines[:, _LENGTH].max(), np.int64)
+    hz, peak, bandwidth, overhead, latencies = constants
+    start = 0
+    for i in range(count):
+        length = lines[i, _LENGTH]
+        sizes, streams = counted[start : start + length], same[:length]
+        start += length
+        streams[:] = lines[i, _FIXED]
+        if lines[i, _SAMPLED]:
+            sizes, streams = streams, sizes
+        operands = lines[i, _OPERANDS:]
+        table = tile_table(
+            sizes, streams, operands[0], operands[1], operands[2], operands[3], operands[4],
+            multipliers, delay_of, ports, step, lead, units,
+            weight_capacity, input_capacity, output_capacity, facts[i],
+        )  # fmt: skip
+        scratch = np.zeros((2, table.shape[1]), np.int64)
+        cycles, array, fill, _, moved, _, channel, stuck, first = recurrence(
+            table[0], table[1], table[2], table[3], table[4], table[5], table[6],
+            channels, bytes_per_cycle, latency, interleave,
+            weight_capacity, input_capacity, output_capacity, 2, 1, True,
+            scratch[0], scratch[1], np.zeros(channels, np.int64),
+        )  # fmt: skip
+        of = found[i]
+        of[0], of[1], of[2], of[3], of[4] = _run_seconds(
+            cycles, array + fill, channel, first, work[i, 0], work[i, 1],
+            hz, peak, bandwidth, overhead, latencies,
+        )  # fmt: skip
+        of[5], of[6], of[7], of[8] = moved, array, channel > array + fill, stuck
+        of[9], of[10] = facts[i, PORT_CYCLES], facts[i, WAVE_CYCLES]
+    return found, facts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from hwsim.devices._accelerator import Accelerator
 from hwsim.devices._pipelined import PeLoad
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
-from hwsim.workload import Op
+from hwsim.workload import PRODUCTS, Op
 
 if TYPE_CHECKING:
     from hwsim.tiles import Tiles
@@ -76,31 +77,63 @@ class SigmaLike(Accelerator):
         return 2 * step + 2 + (1 if step > 1 else 0)
 
     def products(self, op: Op) -> tuple[Estimate, ...]:
-        if op.mask is None:
-            return (self._price(op),)
-        # No mask changes the dense kernel: it is priced once for the op's shape.
-        (dense,) = self._unmasked.get(op.signature) or self.kernels(op.with_mask(None))
-        sparse = self._price(op, (dense,))
-        if sparse.seconds <= dense.seconds:
-            return sparse, dense
-        if self.prefetch:
-            op.mask.prices(self)["lead", op.signature] = self._leads["lead", op.signature]
-        sparse = dataclasses.replace(sparse, rejected=())
-        return dataclasses.replace(dense, flops=op.flops, rejected=(sparse,)), sparse
+        (found,) = self._products((op,))
+        return found
 
-    def _price(self, op: Op, rejected: tuple[Estimate, ...] = ()) -> Estimate:
-        found = self._priced(op)
-        totals, (*_, waiting, waves) = found[:9], found[9:]
-        offered = totals[1] * self.macs_per_cycle
+    def _rank_all(self, ops: Sequence[Op]) -> list[tuple[Estimate, ...]]:
+        # All products in one compiled call: a step under fresh masks has hundreds.
+        found = iter(self._products([op for op in ops if op.kind in PRODUCTS]))
+        return [next(found) if op.kind in PRODUCTS else self._ranked(op) for op in ops]
+
+    def _products(self, ops: Sequence[Op]) -> list[tuple[Estimate, ...]]:
+        """The kernels of matrix products, the fastest first."""
+        found: list[tuple[Estimate, ...]] = []
+        left = [self._under_mask(op) for op in ops]
+        runs, _ = self._runs(ops, left)
+        for op, run, (flops, _, known) in zip(ops, runs, left, strict=True):
+            if op.mask is None:
+                found.append((self._price(op, run, flops, known, ()),))
+                continue
+            # No mask changes the dense kernel: it is priced once for the op's shape.
+            (dense,) = self._unmasked.get(op.signature) or self.kernels(op.with_mask(None))
+            sparse = self._price(op, run, flops, known, (dense,))
+            if sparse.seconds <= dense.seconds:
+                found.append((sparse, dense))
+                continue
+            if self.prefetch:
+                known["lead", op.signature] = self._leads["lead", op.signature]
+            sparse = dataclasses.replace(sparse, rejected=())
+            dense = dataclasses.replace(dense, flops=flops, rejected=(sparse,))
+            found.append((dense, sparse))
+        return found
+
+    def _price(
+        self, op: Op, run: Sequence[float], flops: int, known: dict[Any, Any],
+        rejected: tuple[Estimate, ...],
+    ) -> Estimate:  # fmt: skip
+        """An Estimate from what `_flexible.priced` found; keeps what prefetch can save."""
+        seconds, low, high, lead, slack, moved, array, from_memory, stuck, waiting, waves = run
+        if stuck >= 0:
+            from hwsim import fastpath
+
+            reason = fastpath.too_small(int(stuck))
+            raise InputError(f"device {self.name!r}: op {op.name!r}: {reason}")
         bound = "compute"
-        if waiting > 0.5 * waves:
+        if from_memory:
+            bound = "memory"
+        elif waiting > 0.5 * waves:
             bound = "port"
-        elif op.flops < offered:  # under half of the multiply-adds that the arrays offered
+        elif flops < array * self.macs_per_cycle:  # under half of the multiply-adds offered
             bound = "imbalance"
         kernel = "dense"
         if op.mask is not None:
             kernel = "clusters" if op.phase != "grad_weight" else "sampled clusters"
-        return self._price_of_run(op, totals, kernel, bound, rejected)
+        if self.prefetch:
+            known["lead", op.signature] = lead, slack
+        return Estimate(
+            seconds, low, high, seconds * self.clock_hz, moved, flops, kernel, bound,
+            True, "", False, rejected,
+        )  # fmt: skip
 
     def _chosen(self, op: Op) -> Op:
         """The op as its fastest kernel runs it: without its mask if that is the dense one."""
@@ -112,26 +145,28 @@ class SigmaLike(Accelerator):
         forward: nonzeros of the weight's rows, m vectors. grad_input: of its columns, m vectors.
         grad_weight: m elements of dy, one vector per nonzero of the mask's row.
         """
+        of_rows = self._counted(op)
+        same = np.full(len(of_rows), op.m, np.int64)
+        return (same, of_rows) if op.phase == "grad_weight" else (of_rows, same)
+
+    def _counted(self, op: Op) -> np.ndarray:
+        """Per stationary row, what the mask decides: multipliers, or vectors in grad_weight."""
         mask = op.mask
-        if op.phase == "grad_weight":
-            met = self._filled(op.n * op.count, op.k) if mask is None else mask.row_nnz
-            return self._filled(len(met), op.m), met
         if mask is None:
             length, width = (op.k, op.n) if op.phase == "grad_input" else (op.n, op.k)
-            sizes = self._filled(length * op.count, width)
-        elif op.phase == "grad_input":
-            sizes = mask.col_nnz
-            if op.count > 1:  # a group's columns meet only the group's rows
-                groups = mask.array.reshape(op.count, -1, mask.shape[1])
-                sizes = np.count_nonzero(groups, axis=1).ravel()
-        else:
-            sizes = mask.row_nnz
-        return sizes, self._filled(len(sizes), op.m)
+            return self._filled(length * op.count, width)
+        if op.phase != "grad_input":
+            return mask.row_nnz
+        if op.count > 1:  # a group's columns meet only the group's rows
+            groups = mask.array.reshape(op.count, -1, mask.shape[1])
+            return np.count_nonzero(groups, axis=1).ravel()
+        return mask.col_nnz
 
     def facts(self, op: Op) -> dict[str, int]:
         """Under its mask: waves, folded rows, longest wave, clusters, cycles lost to ports."""
         names = ("waves", "folded_rows", "longest_wave", "clusters", "port_cycles", "wave_cycles")
-        return dict(zip(names, self._priced(op)[9:], strict=True))
+        _, (facts,) = self._runs((op,), [self._under_mask(op)])
+        return dict(zip(names, facts.tolist(), strict=True))
 
     def pe_load(self, op: Op) -> PeLoad:
         """Cycles of a wave of multipliers; the longest one holds the units of its round up."""
@@ -143,42 +178,59 @@ class SigmaLike(Accelerator):
         from hwsim.devices import _flexible
         from hwsim.tiles import Tiles
 
-        arguments = (*self._arguments(self._chosen(op)), np.zeros(6, np.int64))
+        op = self._chosen(op)
+        sizes, streams = self.rows(op)
+        facts = np.zeros(6, np.int64)
+        arguments = (sizes, streams, *self._operands(op, len(sizes)), *self._array(), facts)
         table = _flexible.tile_table(*arguments)
         return Tiles(*table, names=(op.name or op.kind,) * table.shape[1])
 
-    def _priced(self, op: Op) -> tuple[int, ...]:
-        known = self._known.get("priced")
-        if known is None:
-            from hwsim.devices import _flexible
+    def _runs(
+        self, ops: Sequence[Op], left: Sequence[tuple[int, int, dict]]
+    ) -> tuple[list[list[float]], np.ndarray]:
+        """What `_flexible.priced` finds of each product, and its facts."""
+        if not ops:
+            return [], np.zeros((0, 6), np.int64)
+        from hwsim.devices import _flexible
 
-            memory = (
-                self.dram_channels, self.channel_bytes_per_cycle, self.latency_cycles,
-                self.interleave_bytes,
-            )  # fmt: skip
-            known = self._known["priced"] = (_flexible.priced, memory)
-        priced, memory = known
-        return priced(*self._arguments(op), *memory)
+        counted = [self._counted(op) for op in ops]
+        lines = [
+            (len(of_rows), op.m, op.phase == "grad_weight", *self._operands(op, len(of_rows)))
+            for op, of_rows in zip(ops, counted, strict=True)
+        ]
+        work = [(flops, moves) for flops, moves, _ in left]
+        arguments = (
+            np.concatenate(counted), np.array(lines, np.int64), np.array(work, np.float64),
+            *self._array(), *self._memory(), self._known.get("constants") or self._constants(),
+        )  # fmt: skip
+        found, facts = _flexible.priced(*arguments)
+        return found.tolist(), facts
 
-    def _arguments(self, op: Op) -> tuple[Any, ...]:
-        sizes, streams = self.rows(op)
-        first, second, result, repeats = self._shape(op)
-        bits_per_row = 0
-        if op.phase == "grad_weight":
-            held, streamed = first, second
-            if op.mask is not None:
-                result = result * op.nnz // op.weights
-        else:
-            held, streamed = second, first
-            if op.mask is not None:
-                held = held * op.nnz // op.weights
-                bits_per_row = op.weights // len(sizes)
+    def _array(self) -> tuple[Any, ...]:
+        """What no op changes: the multipliers and the buffers around them."""
         return (
-            sizes, streams, self.multipliers, self._delays(), self.reduction_bw,
-            self.multipliers // self.distribution_bw, self.lead_cycles, self.units, repeats,
-            held, streamed, result, bits_per_row,
+            self.multipliers, self._delays(), self.reduction_bw,
+            self.multipliers // self.distribution_bw, self.lead_cycles, self.units,
             self.weight_buffer_bytes, self.input_buffer_bytes, self.output_buffer_bytes,
         )  # fmt: skip
+
+    def _memory(self) -> tuple[float, ...]:
+        return (
+            self.dram_channels, self.channel_bytes_per_cycle, self.latency_cycles,
+            self.interleave_bytes,
+        )  # fmt: skip
+
+    def _operands(self, op: Op, rows: int) -> tuple[int, int, int, int, int]:
+        """Repeats, bytes held, streamed and of the result, and bits of bitmap per row."""
+        first, second, result, repeats = self._shape(op)
+        if op.phase == "grad_weight":
+            if op.mask is not None:
+                result = result * op.mask.nnz // op.weights
+            return repeats, first, second, result, 0
+        if op.mask is None:
+            return repeats, second, first, result, 0
+        held = second * op.mask.nnz // op.weights
+        return repeats, held, first, result, op.weights // rows
 
     def _filled(self, count: int, value: int) -> np.ndarray:
         """`count` times `value`; kept, since every layer of a size asks again."""

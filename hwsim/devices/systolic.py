@@ -102,12 +102,6 @@ class Systolic(Accelerator):
             rejected = self._known[reason] = Estimate.illegal(kernel, reason)
         return self._price(op, compressed=False, rejected=(rejected,)), rejected
 
-    def _ranked(self, op: Op) -> tuple[Estimate, ...]:
-        priced = self.price(op)
-        if priced[0].rejected:  # already in order
-            return priced
-        return super()._ranked(op)
-
     def array_cycles(self, op: Op) -> int:
         """Cycles of the folds alone, one after the other, memory left out.
 

@@ -160,6 +160,16 @@ def test_a_workload_costs_the_sum_of_its_ops_or_less_with_prefetch(name, parts):
 
 
 @every_device
+@QUICK
+@given(st.lists(st.one_of(gemms(), others()), min_size=1, max_size=5))
+def test_ops_priced_at_once_cost_what_each_costs_alone(name, parts):
+    device = DEVICES[name]
+    fresh = [op if op.mask is None else op.with_mask(Mask(op.mask.array)) for op in parts]
+    device.estimate(Workload(tuple(parts)))  # all at once; what it keeps is asked for below
+    assert [device.kernels(op) for op in parts] == [device.kernels(op) for op in fresh]
+
+
+@every_device
 def test_the_breakdown_is_the_ops_in_order_with_their_prices(name):
     device = DEVICES[name]
     workload = Workload(tuple(gemm(16, 32, 8, phase=p) for p in PHASES))
