@@ -62,10 +62,17 @@ class Case:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A case ready to be timed: what to call, and how many times the kernel runs in one call."""
+    """A case ready to be timed.
+
+    Attributes:
+        call: what to call.
+        runs: how many times the kernel runs in one call.
+        note: how a library was told to run it; stands in the record's toolchain.
+    """
 
     call: Callable[[], Any]
     runs: int = 1
+    note: str = ""
 
 
 class Timer(Protocol):
@@ -262,7 +269,7 @@ def _measured(
             break
     for case in left:
         outcome.skip(f"{case.kernel}: unsteady, median over {UNSTEADY}× the least time")
-    return [_record(c, samples[c], timer) for c in ready if c not in left]
+    return [_record(c, samples[c], timer, ready[c].note) for c in ready if c not in left]
 
 
 def _calls(timer: Timer, prepared: Prepared) -> int:
@@ -273,10 +280,11 @@ def _calls(timer: Timer, prepared: Prepared) -> int:
     return calls
 
 
-def _record(case: Case, samples: list[float], timer: Timer) -> Measurement:
+def _record(case: Case, samples: list[float], timer: Timer, note: str) -> Measurement:
     low, median, high = (float(x) for x in np.percentile(samples, [25, 50, 75]))
     return Measurement(
-        machine=timer.machine, toolchain=timer.toolchain(case), median_s=median,
+        machine=timer.machine, toolchain=", ".join(filter(None, (timer.toolchain(case), note))),
+        median_s=median,
         min_s=float(min(samples)), low_quartile_s=low, high_quartile_s=high,
         rounds=len(samples), **asdict(case),
     )  # fmt: skip

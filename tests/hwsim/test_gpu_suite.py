@@ -78,6 +78,18 @@ def test_a_run_writes_a_record_per_case_with_its_time(tmp_path):
     assert {r.toolchain for r in records} == {"fake dense", "fake 2:4", "fake csr"}
 
 
+def test_how_a_library_was_told_to_run_a_kernel_stands_in_its_record(tmp_path):
+    class Noted(FakeTimer):
+        def prepare(self, case):
+            note = "algorithm searched" if case.kernel == "2:4" else ""
+            return dataclasses.replace(super().prepare(case), note=note)
+
+    outcome = run_suite(GROUPS[:1], Noted(), tmp_path / "gpu.jsonl", rounds=3)
+    assert {r.kernel: r.toolchain for r in outcome.measured} == {
+        "dense": "fake dense", "2:4": "fake 2:4, algorithm searched",
+    }  # fmt: skip
+
+
 def test_what_a_file_holds_is_not_measured_again(tmp_path):
     path = tmp_path / "gpu.jsonl"
     run_suite(GROUPS[:1], FakeTimer(), path)

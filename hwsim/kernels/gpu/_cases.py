@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from hwsim.errors import InputError
 from hwsim.gpu_suite import Case
 from hwsim.kernels.gpu import GPU_KERNELS
 from hwsim.kernels.gpu._base import GpuKernel, PackedWeight
-from hwsim.kernels.gpu.two_four import TwoFour
+from hwsim.kernels.gpu.two_four import TwoFour, fused, search
 from hwsim.registry import unknown
 
 DTYPES = {
@@ -29,6 +30,8 @@ PACKS = ("library pack", "fused pack")
 MODULES = {"2:4": "two_four", "2:4 cutlass": "two_four", "csr": "csr", "gather": "gather",
            "block": "block"}  # fmt: skip
 _BLOCK = 64
+_PROBE_ROWS = 64
+SEARCHED, DEFAULT = "algorithm searched", "default algorithm"
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,15 @@ class Built:
 
     Attributes:
         call: what is timed.
-        expected: the product, computed when asked; None for packing.
+        expected: the product, computed when asked.
         laid_out: from what `call` returns to the layout of `expected`; not timed.
+        note: how the library was told to run it, for the record.
     """
 
-    call: Callable[[], torch.Tensor]
-    expected: Callable[[], torch.Tensor] | None
-    laid_out: Callable[[torch.Tensor], torch.Tensor] = lambda found: found
+    call: Callable[[], Any]
+    expected: Callable[[], torch.Tensor]
+    laid_out: Callable[[Any], torch.Tensor] = lambda found: found
+    note: str = ""
 
 
 def build(case: Case, device: str, seed: int = 0) -> Built:
@@ -68,17 +73,16 @@ def build(case: Case, device: str, seed: int = 0) -> Built:
     if case.packing:
         if not isinstance(kernel, TwoFour) or case.phase != "forward":
             raise InputError(f"{case.kernel} {case.phase}: packing is timed for 2:4 forward only")
-        masked = weight * mask
-        return Built(
-            lambda: torch.nn.functional.linear(x, kernel.compressed(masked)),
-            _expected(case, x, dy, masked),
-        )
+        return _with_packing(case, kernel, x, weight * mask)
     packed = kernel.pack(weight, mask)
     gradient = case.phase == "grad_weight"
+    operand = packed.transposed if case.phase == "grad_input" else packed.values
+    note = _searched(operand, case.m) if case.kernel == "2:4" and not gradient else ""
     return Built(
         lambda: _product(case.phase, kernel, x, dy, packed),
         _expected(case, x, dy, weight * mask, mask if gradient else None),
         (lambda found: kernel.unpack(found, packed)) if gradient else lambda found: found,
+        note,
     )
 
 
@@ -116,11 +120,9 @@ def mask_of(case: Case, g: torch.Generator, device: str) -> torch.Tensor:
     return scores < case.density
 
 
-def error_of(built: Built, case: Case) -> float:
-    """Relative error of one call, ‖found − expected‖ / ‖expected‖; 0 where nothing is expected."""
+def error_of(built: Built) -> float:
+    """Relative error of one call, ‖found − expected‖ / ‖expected‖."""
     found = built.laid_out(built.call())
-    if built.expected is None:
-        return 0.0
     expected = built.expected().double()
     size = float(expected.norm())
     return (
@@ -148,23 +150,76 @@ def _expected(
     case: Case, x: torch.Tensor, dy: torch.Tensor, weight: torch.Tensor,
     mask: torch.Tensor | None = None,
 ) -> Callable[[], torch.Tensor]:  # fmt: skip
-    """The product in float32, on the operands as they are."""
+    """The product in float32, never tf32, on the operands as they are."""
 
     def product() -> torch.Tensor:
         left, right, values = x.float(), dy.float(), weight.float()
-        exact = _dense(case.phase, left, right, values)
+        matmul = torch.backends.cuda.matmul
+        before, matmul.allow_tf32 = matmul.allow_tf32, False
+        try:
+            exact = _dense(case.phase, left, right, values)
+        finally:
+            matmul.allow_tf32 = before
         return exact if mask is None else exact * mask
 
     return product
 
 
+def _searched(packed: Any, rows: int) -> str:
+    return SEARCHED if search(packed, rows) else DEFAULT
+
+
+def _with_packing(case: Case, kernel: TwoFour, x: torch.Tensor, masked: torch.Tensor) -> Built:
+    """The weight packed and multiplied in every call; the algorithm is searched once."""
+    first = kernel.compressed(masked)
+    note = _searched(first, case.m)
+    algorithm = first.alg_id_cusparselt
+    return Built(
+        lambda: torch.nn.functional.linear(x, kernel.compressed(masked, algorithm)),
+        _expected(case, x, x, masked),
+        note=note,
+    )
+
+
 def _packing(case: Case, weight: torch.Tensor, g: torch.Generator) -> Built:
-    """One weight packed as its values change: the library's compress, or pruned and packed."""
+    """One weight packed as its values change: the library's compress, or pruned and packed.
+
+    The weight is masked already, so that what packing must keep is known: its products with a few
+    rows are checked, in both directions where it packs for both.
+    """
     if weight.device.type != "cuda":
         raise InputError(f"{case.kernel}: device is {weight.device}; allowed is cuda")
-    from torch.sparse import SparseSemiStructuredTensorCUSPARSELT as Packed
+    masked = weight * mask_of(Case("2:4", "forward", 1, case.n, case.k), g, "cuda")
+    both = case.kernel == "fused pack"
+    pack = fused if both else TwoFour().compressed
+    expected, products = probe(masked, both)
+    return Built(
+        lambda: pack(masked),
+        expected,
+        lambda packed: products(packed, packed.t() if both else None),
+    )
 
-    if case.kernel == "library pack":
-        masked = weight * mask_of(Case("2:4", "forward", 1, case.n, case.k), g, "cuda")
-        return Built(lambda: Packed.from_dense(masked), None)
-    return Built(lambda: Packed.prune_dense_static_sort(weight), None)
+
+def probe(
+    masked: torch.Tensor, both: bool
+) -> tuple[Callable[[], torch.Tensor], Callable[..., torch.Tensor]]:
+    """How a packed weight is checked: its products with a few rows, as they must be.
+
+    Args:
+        masked: the weight (n, k) that was packed.
+        both: whether it is packed for grad_input too.
+
+    Returns:
+        The right products, and those of two operands of `linear`, the second for grad_input.
+    """
+    n, k = masked.shape
+    x = torch.randn(_PROBE_ROWS, k, dtype=masked.dtype, device=masked.device)
+    dy = torch.randn(_PROBE_ROWS, n, dtype=masked.dtype, device=masked.device)
+
+    def products(weight: Any, turned: Any) -> torch.Tensor:
+        found = torch.nn.functional.linear(x, weight).flatten()
+        if not both:
+            return found
+        return torch.cat([found, torch.nn.functional.linear(dy, turned).flatten()])
+
+    return lambda: products(masked, masked.t()), products

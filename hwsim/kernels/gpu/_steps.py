@@ -7,7 +7,8 @@ step, since its values change in every step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,8 @@ from torch import nn
 
 from hwsim.errors import InputError
 from hwsim.gpu_suite import STEP_KINDS, STEPS, Case
-from hwsim.kernels.gpu._cases import DTYPES, mask_of
+from hwsim.kernels.gpu._cases import ALLOWED, DTYPES, mask_of, probe
+from hwsim.kernels.gpu.two_four import TwoFour, fused, search
 from hwsim.registry import unknown
 
 TOKENS = {"bert-base": 512, "vit-large": 197}
@@ -29,26 +31,80 @@ class Packers:
 
     Attributes:
         forward: weight → operand of linear(x, ·).
-        both: weight → operands of linear(x, ·) and of linear(dy, ·), by one pass.
+        both: weight → operands of linear(x, ·) and of linear(dy, ·).
+        name: how, for the record.
     """
 
     forward: Callable[[torch.Tensor], torch.Tensor]
     both: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+    name: str = ""
 
 
-def cusparselt() -> Packers:
-    """The library's compress for one direction, its fused prune and compress for both.
+def cusparselt(rows: int) -> tuple[Packers, ...]:
+    """Ways to pack with cuSPARSELt, the fastest first: for both directions at once, or one by one.
 
-    Pruning keeps the two largest of each four in both directions: of a weight that is masked so
-    already it keeps every active value.
+    Each size's algorithm is searched once, for `rows` rows of activations, and kept.
     """
-    from torch.sparse import SparseSemiStructuredTensorCUSPARSELT as Packed
+    algorithms: dict[torch.Size, int] = {}
+    compressed = TwoFour().compressed
 
-    def both(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        packed: Any = Packed.prune_dense_static_sort(weight)
-        return packed, packed.t()
+    def tuned(packed: Any) -> Any:
+        if packed.shape not in algorithms:
+            search(packed, rows)
+            algorithms[packed.shape] = packed.alg_id_cusparselt
+        packed.alg_id_cusparselt = algorithms[packed.shape]
+        return packed
 
-    return Packers(Packed.from_dense, both)
+    def one(weight: torch.Tensor) -> Any:
+        return tuned(compressed(weight))
+
+    def at_once(weight: torch.Tensor) -> tuple[Any, Any]:
+        packed = fused(weight)
+        return tuned(packed), tuned(packed.t())
+
+    def one_by_one(weight: torch.Tensor) -> tuple[Any, Any]:
+        return one(weight), one(weight.t().contiguous())
+
+    return Packers(one, at_once, "packed at once"), Packers(one, one_by_one, "packed one by one")
+
+
+def working(packers: Sequence[Packers], case: Case, device: str) -> Packers:
+    """The first of some ways to pack whose products are right at every weight of a step's case.
+
+    Raises:
+        InputError: none is; its error is named.
+    """
+    transposable = kind_of(case)[1].startswith("transposable")
+    allowed, error = ALLOWED[case.dtype], 0.0
+    for way in packers:
+        error = max(_error(way, n, k, transposable, case, device) for n, k in sizes(case.n))
+        if error <= allowed:
+            return way
+    raise InputError(
+        f"{case.kernel}: products of packed weights are off by {error:.2g}; "
+        f"allowed is {allowed:.2g}"
+    )
+
+
+def sizes(width: int) -> tuple[tuple[int, int], ...]:
+    """(n, k) of the weights of a block: query, key and value; out; up; down."""
+    return (3 * width, width), (width, width), (4 * width, width), (width, 4 * width)
+
+
+def _error(way: Packers, n: int, k: int, transposable: bool, case: Case, device: str) -> float:
+    """Relative error of a packed weight's products; infinite where it cannot be packed."""
+    g = torch.Generator(device).manual_seed(n + k)
+    weight = torch.randn(n, k, generator=g, device=device, dtype=DTYPES[case.dtype])
+    masked = weight * mask_of(Case("2:4", "forward", 1, n, k), g, device)
+    expected, products = probe(masked, transposable)
+    try:
+        packed = way.both(masked) if transposable else (way.forward(masked), None)
+        found = products(*packed).double()
+    except RuntimeError:
+        return math.inf
+    exact = expected().double()
+    error = float((found - exact).norm() / exact.norm())
+    return error if error == error else math.inf
 
 
 class _Product(torch.autograd.Function):
@@ -62,11 +118,12 @@ class _Product(torch.autograd.Function):
         else:
             operand, turned = packers.forward(masked), masked.t()
         ctx.turned, ctx.rest = turned, (x, mask)
-        return nn.functional.linear(x, operand)
+        return nn.functional.linear(x.contiguous(), operand)
 
     @staticmethod
     def backward(ctx, dy):  # type: ignore[override]
         x, mask = ctx.rest
+        dy = dy.contiguous()  # the library would read other strides wrongly
         return nn.functional.linear(dy, ctx.turned), dy.t() @ x * mask, None, None, None
 
 
@@ -90,8 +147,7 @@ class Block(nn.Module):
         super().__init__()
         self.tokens, self.heads = tokens, width // _HEAD
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
-        self.qkv, self.out = linear(3 * width, width), linear(width, width)
-        self.up, self.down = linear(4 * width, width), linear(width, 4 * width)
+        self.qkv, self.out, self.up, self.down = (linear(n, k) for n, k in sizes(width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows, width = x.shape
@@ -117,15 +173,22 @@ def kind_of(case: Case) -> tuple[str, str]:
 
 
 def encoder(case: Case, device: str, packers: Packers | None = None) -> nn.Module:
-    """The blocks of a step's case: `m` rows, width `n`, `k` layers; dense layers are nn.Linear."""
+    """The blocks of a step's case: `m` rows, width `n`, `k` layers; dense layers are nn.Linear.
+
+    Raises:
+        InputError: an unknown model or kind; masked layers without packers.
+    """
     model, kind = kind_of(case)
+    if packers is None and kind != "dense":
+        raise InputError(f"{case.kernel}: packers is None; allowed is how its weights are packed")
 
     def linear(n: int, k: int) -> nn.Module:
         if kind == "dense":
             return nn.Linear(k, n, bias=False)
         g = torch.Generator(device).manual_seed(n + k)
         mask = mask_of(Case("2:4", "forward", 1, n, k), g, device)
-        return MaskedLinear(n, k, mask, packers or cusparselt(), kind.startswith("transposable"))
+        assert packers is not None
+        return MaskedLinear(n, k, mask, packers, kind.startswith("transposable"))
 
     tokens = min(TOKENS[model], case.m)
     blocks = [Block(case.n, tokens, linear) for _ in range(case.k)]
@@ -135,10 +198,6 @@ def encoder(case: Case, device: str, packers: Packers | None = None) -> nn.Modul
 def build_step(case: Case, device: str, packers: Packers | None = None) -> Callable[[], Any]:
     """A call that does one training step: forward, backward, AdamW."""
     made = encoder(case, device, packers)
-    # Masks went to the weights' type with the model; as bool they are a quarter of the bytes.
-    for module in made.modules():
-        if isinstance(module, MaskedLinear):
-            module.mask = module.mask.bool()
     x = torch.randn(case.m, case.n, device=device, dtype=DTYPES[case.dtype])
     optimizer = torch.optim.AdamW(made.parameters(), lr=1e-4, fused=device == "cuda" or None)
 

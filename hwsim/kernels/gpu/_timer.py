@@ -9,7 +9,7 @@ import torch
 from hwsim.errors import InputError
 from hwsim.gpu_suite import Case, Prepared
 from hwsim.kernels.gpu._cases import ALLOWED, build, error_of
-from hwsim.kernels.gpu._steps import build_step
+from hwsim.kernels.gpu._steps import build_step, cusparselt, working
 from hwsim.measurement import STEP
 
 _IN_A_GRAPH = 10
@@ -41,40 +41,60 @@ class CudaTimer:
             import triton
 
             return f"{base}, Triton {triton.__version__}"
-        libraries = {"dense": "cuBLAS", "2:4 cutlass": "CUTLASS"}
-        return f"{base}, {libraries.get(case.kernel, 'cuSPARSELt')}"
+        if case.kernel.endswith("dense"):
+            return f"{base}, cuBLAS"
+        return f"{base}, {'CUTLASS' if case.kernel == '2:4 cutlass' else 'cuSPARSELt'}"
 
     def prepare(self, case: Case) -> Prepared:
         torch.cuda.empty_cache()
         torch.backends.cuda.matmul.allow_tf32 = case.dtype == "tfloat32"
-        if case.phase == STEP:
-            step = build_step(case, "cuda")
-            for _ in range(_WARM_UP):
-                step()
-            return Prepared(step)
+        try:
+            return self._step(case) if case.phase == STEP else self._kernel(case)
+        except (InputError, RuntimeError, NotImplementedError):
+            raise
+        except Exception as error:  # Triton's errors of compiling have no common type
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
+
+    def _step(self, case: Case) -> Prepared:
+        packers = None
+        if not case.kernel.endswith("dense"):
+            packers = working(cusparselt(case.m), case, "cuda")
+        step = build_step(case, "cuda", packers)
+        for _ in range(_WARM_UP):
+            step()
+        return Prepared(step, note=packers.name if packers else "")
+
+    def _kernel(self, case: Case) -> Prepared:
         built = build(case, "cuda")
-        error = error_of(built, case)
+        error = error_of(built)
         if not error <= ALLOWED[case.dtype]:  # also where it is NaN
             raise InputError(f"result is off by {error:.2g}; allowed is {ALLOWED[case.dtype]:.2g}")
         for _ in range(_WARM_UP):
             built.call()
         torch.cuda.synchronize()
         if not case.graph:
-            return Prepared(built.call)
+            return Prepared(built.call, note=built.note)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Relaxed: a library that makes its plan in the call may ask the driver for memory.
+        with torch.cuda.graph(graph, capture_error_mode="relaxed"):
             for _ in range(_IN_A_GRAPH):
                 built.call()
-        return Prepared(graph.replay, _IN_A_GRAPH)
+        return Prepared(graph.replay, _IN_A_GRAPH, built.note)
 
     def sample(self, prepared: Prepared, calls: int) -> float:
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        torch.cuda.synchronize()
-        start.record()
-        for _ in range(calls):
-            prepared.call()
-        end.record()
-        torch.cuda.synchronize()
+        try:
+            torch.cuda.synchronize()
+            start.record()
+            for _ in range(calls):
+                prepared.call()
+            end.record()
+            torch.cuda.synchronize()
+        except RuntimeError as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"measure gpu: the device failed while it was timed: {first}"
+            ) from None
         return start.elapsed_time(end) * 1e-3
 
 

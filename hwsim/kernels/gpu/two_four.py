@@ -69,7 +69,7 @@ class TwoFour(GpuKernel):
     def unpack(self, values: torch.Tensor, packed: PackedWeight) -> torch.Tensor:
         return values.to_dense() if hasattr(values, "packed") else values
 
-    def compressed(self, weight: torch.Tensor) -> Any:
+    def compressed(self, weight: torch.Tensor, algorithm: int = 0) -> Any:
         """A weight that is 2:4 along its inputs, packed; unchecked, so that it can be timed."""
         from torch.sparse import (
             SparseSemiStructuredTensorCUSPARSELT,
@@ -81,7 +81,37 @@ class TwoFour(GpuKernel):
             if self.backend == "cutlass"
             else SparseSemiStructuredTensorCUSPARSELT
         )
-        return chosen.from_dense(weight)
+        return chosen.from_dense(weight, alg_id=algorithm)
+
+
+def fused(weight: torch.Tensor) -> Any:
+    """Pruned to the two largest magnitudes of each four in both directions, packed for both.
+
+    One pass, by cuSPARSELt's format; `.t()` of it is the operand of grad_input. A weight that is
+    2:4 in both directions already keeps every active value. The library ranks by signed value
+    unless told: zeros would then win over negative weights. It writes the format of one generation
+    of cards by its own code, so a product must be checked before it is believed.
+    """
+    from torch.sparse import SparseSemiStructuredTensorCUSPARSELT
+
+    return SparseSemiStructuredTensorCUSPARSELT.prune_dense_static_sort(
+        weight, algorithm="largest_abs_values_greedy"
+    )
+
+
+def search(packed: Any, rows: int) -> bool:
+    """Sets cuSPARSELt's fastest algorithm for activations of `rows` rows; whether it was found.
+
+    Unless told, torch takes algorithm 0 at every size. Where the library's search fails, that
+    one stays.
+    """
+    x = torch.randn(rows, packed.shape[1], dtype=packed.dtype, device=packed.device)
+    try:
+        found = torch._cslt_sparse_mm_search(packed.packed, x.t(), transpose_result=True)
+    except RuntimeError:
+        return False
+    packed.alg_id_cusparselt = found
+    return True
 
 
 def is_two_four(mask: torch.Tensor) -> bool:
