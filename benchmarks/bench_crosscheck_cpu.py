@@ -7,9 +7,9 @@ over dense, Kendall's τ of the speed-up, and how often the kernel predicted fas
 or within 5 % of it. Times are the fastest samples: a busy machine disturbs medians.
 
 The unseen sizes are `hwsim.cpu_cases.UNSEEN`: shapes, densities, batches and kinds of masks drawn
-from a seed, never looked at before 2026-11-21, when the terms of the model had been chosen on
-other ones. Both kinds are timed in turn, again and again for `--budget` seconds, so that the clock
-and the neighbours of the machine are the same for both.
+from a seed that was set after the terms of the model had been chosen on other ones. Both kinds are
+timed in turn, again and again for `--budget` seconds, so that the clock and the neighbours of the
+machine are the same for both.
 """
 
 from __future__ import annotations

@@ -83,9 +83,10 @@ def drawn_cases(count: int, seed: int) -> tuple[Case, ...]:
     return tuple(found)
 
 
-# What a calibration is held against. The seed was set on 2026-11-21, before anything had been timed
-# with it; no term of the model was chosen by what it showed.
-UNSEEN = drawn_cases(16, seed=20261121)
+# What a calibration is held against. The seed was set before anything had been timed with it; no
+# term of the model was chosen by what it showed. Seed 20261121 was used before: what it showed led
+# to the term `far_line`.
+UNSEEN = drawn_cases(16, seed=20261122)
 
 
 def drawn_mask(n_out: int, n_in: int, density: float, pattern: str, seed: int) -> Mask:

@@ -26,6 +26,7 @@ TERMS = {
     "far_activation": "memory",  # the same, where all of them lie beyond the near cache
     "far_weight": "memory",  # position of a dense weight that lies beyond the near cache
     "line": "memory",  # cache line of the dense weight that holds an active weight
+    "far_line": "memory",  # the same, of a weight that has more pages than a core translates fast
     "odd": "memory",  # input or output element of the samples modulo eight: packed one by one
     "filled": "memory",  # element of a packed block of samples that fills it up
     "sample": "compute",  # active weight × sample, in vector lanes
@@ -46,13 +47,16 @@ NEAR_INPUT_BYTES = 1 << 18
 # comes and goes through the last-level cache, and new memory has to be mapped for it.
 NEAR_ACTIVATION_BYTES = 1 << 20
 NEAR_WEIGHT_BYTES = 1 << 21
+# From half to twice of what the second-level translation buffers of most cores cover: 2,048 pages
+# of 4 KiB. Weights gathered by columns come from another page each.
+NEAR_PAGES_BYTES = 1 << 22
 # Operations on more than this find little of it in the last-level cache, which others use too.
 NEAR_STREAM_BYTES = 1 << 22
 _LINE = 16  # float32 numbers
 # fmt: off
 KERNEL_TERMS = {
     "dense": ("call", "multiply", "tail", "weight", "turned", "far_weight", "activation"),
-    "dense_vector": ("call", "weight", "spilled"),
+    "dense_vector": ("call", "weight", "turned", "spilled"),
     "dense_gradient": ("call", "multiply", "weight", "far_weight", "activation"),
     "csr": ("call", "gathered", "visit", "sample", "far_sample", "activation"),
     "gather": ("call", "gathered", "row"),
@@ -63,9 +67,9 @@ KERNEL_TERMS = {
         "activation", "far_activation", "odd", "filled",
     ),
     "sampled": (
-        "call", "sample", "far_sample", "visit", "activation", "filled", "weight", "far_weight",
+        "call", "sample", "far_sample", "visit", "activation", "filled", "weight", "far_line",
     ),
-    "repack": ("call", "visit", "line"),
+    "repack": ("call", "visit", "line", "far_line"),
     "select": ("call", "weight"),
     "stream": ("call", "byte", "far_byte"),
 }
@@ -110,8 +114,9 @@ def terms(
         "row": rows * m,
     }
     counts["far_sample"] = 0
-    if kernel == "repack":
+    if kernel in ("repack", "sampled"):
         counts["line"] = lines or expected_lines(n * k, nnz)
+        counts["far_line"] = counts["line"] * _far_share(4 * n * k, NEAR_PAGES_BYTES)
     if kernel in ("csr", "repack"):
         counts["visit"] = nnz  # indices and values are read once, whatever the batch
     if kernel == "csr" and m == 1:

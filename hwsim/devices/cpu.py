@@ -9,6 +9,7 @@ import numpy as np
 
 from hwsim.cpu_costs import (
     KERNEL_TERMS,
+    NEAR_PAGES_BYTES,
     TERMS,
     dense_kernel,
     stream_terms,
@@ -187,7 +188,10 @@ class Cpu(Device):
             if reason := _unsuitable(name, op.mask):
                 found.append(Estimate.illegal(name, reason))
             else:
-                counts = terms(name, op.phase, op.m, op.n, op.k, op.mask.nnz)
+                # Only of large weights does the sampled gradient ask which lines a mask uses.
+                far = name == "sampled" and 4 * op.weights > NEAR_PAGES_BYTES
+                lines = self._weight_lines(op.mask) if far else 0
+                counts = terms(name, op.phase, op.m, op.n, op.k, op.mask.nnz, lines=lines)
                 found.append(self._priced(op, name, counts))
         found.append(self._narrower(op, op.mask))
         return tuple(found)

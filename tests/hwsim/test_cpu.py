@@ -169,8 +169,8 @@ def test_terms_of_one_layer_by_hand():
     # 2 MB of activations are between half and twice of a second-level cache.
     assert terms("tiled", "forward", 512, 512, 512, 1)["far_activation"] == 512 * 1024 / 2
     assert terms("tiled", "forward", 1024, 768, 768, 1)["far_activation"] == 1024 * 1536
-    assert terms("sampled", "grad_weight", 8, 512, 768, 1)["far_weight"] == 0
-    assert terms("sampled", "grad_weight", 8, 3072, 768, 1)["far_weight"] == 3072 * 768
+    assert terms("dense_gradient", "grad_weight", 8, 512, 768, 1)["far_weight"] == 0
+    assert terms("dense_gradient", "grad_weight", 8, 3072, 768, 1)["far_weight"] == 3072 * 768
     # Of 7 samples, 3 are left beyond a multiple of four: a pass for two and a pass for one.
     dense = terms("dense", "forward", 7, 16, 32, 1)
     assert (dense["tail"], dense["turned"]) == (2 * 16 * 32, 16 * 32)
@@ -179,6 +179,9 @@ def test_terms_of_one_layer_by_hand():
     # Inputs of 512 KB are between half and twice of a second-level cache.
     assert terms("csr", "forward", 128, 8, 1024, 10)["far_sample"] == 10 * 128 / 2
     assert terms("dense_vector", "forward", 1, 4, 4, 16, cached_weights=10)["spilled"] == 6
+    # 8 MB of weights are between half and twice of what translation buffers cover.
+    assert terms("repack", "update", 1, 2048, 1024, 9, lines=7)["far_line"] == 7 / 2
+    assert terms("sampled", "grad_weight", 8, 1024, 1024, 9, lines=7)["far_line"] == 0
     with pytest.raises(InputError, match="valid: dense"):
         terms("bcsr", "forward", 1, 1, 1, 1)
 
