@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +15,8 @@ from torch import Tensor
 from hwsim import InputError
 from hwsim.net_time import time_to_target
 from rl.problems import Problem
-from sparse_train.feed import Feed
-from sparse_train.population import Population
-
-CHUNK = 8  # seeds trained together, so that a run never depends on which others were asked for
+from sparse_train.networks import NETWORKS
+from sparse_train.networks._base import PROGRESS, Networks
 
 
 @dataclass(frozen=True)
@@ -28,13 +27,13 @@ class DenseRun:
         round_steps: steps of a round.
         losses, accuracies: (rounds + 1,) before the first round and after each; accuracies are NaN
             where the task knows none.
-        networks: per round what `Population.take` gives, with a leading axis of 1.
+        networks: per round what `Networks.take` gives.
     """
 
     round_steps: int
     losses: np.ndarray
     accuracies: np.ndarray
-    networks: tuple[dict[str, Tensor], ...]
+    networks: tuple[dict[str, Any], ...]
 
     @functools.cached_property
     def _curve(self) -> tuple[np.ndarray, np.ndarray]:
@@ -75,56 +74,55 @@ class DenseRun:
 
 
 class DenseRuns:
-    """The dense runs of one problem, each trained when it is first asked for."""
+    """The dense runs of one problem, each trained when it is first asked for.
+
+    Seeds are trained in fixed chunks, so that a run never depends on which others were asked for.
+    """
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        setting = problem.setting
         self._runs: dict[int, DenseRun] = {}
-        self.feed = Feed(problem.data, setting.batch_size)
-        self._population: Population | None = None
+        self._chunk = NETWORKS.get(problem.setting.trained).chunk
+        self._networks: Networks | None = None
 
     def get(self, seed: int) -> DenseRun:
         if seed not in self._runs:
-            first = seed // CHUNK * CHUNK
-            self._train(range(first, first + CHUNK))
+            first = seed // self._chunk * self._chunk
+            self._train(range(first, first + self._chunk))
         return self._runs[seed]
 
     def _train(self, seeds: range) -> None:
         problem, s = self.problem, self.problem.setting
-        if self._population is None:
-            self._population = Population(problem.data, problem.build(), CHUNK, s.optimizer)
-        population = self._population
-        initial = torch.stack([population.flat(problem.build(seed)) for seed in seeds])
-        population.start(torch.arange(CHUNK), initial)
-        batches = problem.data.evaluation_batches("validation")
-        population.look(self.feed(seeds, [1] * CHUNK))
-        found = [population.evaluate(batches)]
-        networks = [population.state_dict()]
-        for step in range(1, s.dense_rounds * s.round_steps + 1):
-            last = step % s.round_steps == 0
-            population.step(self.feed(seeds, [step] * CHUNK), watch=last)
-            if last:
-                found.append(population.evaluate(batches))
-                networks.append(population.state_dict())
+        if self._networks is None:
+            self._networks = problem.networks(self._chunk)
+        networks, rows = self._networks, torch.arange(self._chunk)
+        networks.begin(rows, seeds)
+        found = [networks.evaluate(rows)]
+        taken = [[networks.take(row)] for row in range(self._chunk)]
+        for _ in range(s.dense_rounds):
+            networks.train(rows, s.round_steps)
+            found.append(networks.evaluate(rows))
+            for row, kept in enumerate(taken):
+                kept.append(networks.take(row))
         losses, accuracies = (
-            np.stack([metric(one, name) for one in found]) for name in ("loss", "accuracy")
-        )  # (rounds + 1, CHUNK)
+            np.stack([metric(one, name) for one in found]) for name in (PROGRESS, "accuracy")
+        )  # (rounds + 1, chunk)
         if not np.isfinite(losses).all():
             raise InputError(
                 f"problem {problem.network} on {problem.task}: a dense run diverges with "
                 f"learning rate {s.optimizer.lr}; allowed is one with which it does not"
             )
         for i, seed in enumerate(seeds):
-            own = tuple({k: v[i : i + 1].clone() for k, v in n.items()} for n in networks)
-            self._runs[seed] = DenseRun(s.round_steps, losses[:, i], accuracies[:, i], own)
+            self._runs[seed] = DenseRun(
+                s.round_steps, losses[:, i], accuracies[:, i], tuple(taken[i])
+            )
 
 
 def metric(found: Mapping[str, Tensor], name: str) -> np.ndarray:
     """One metric of each network, float64 (n,); NaN where the task does not have it."""
     if name in found:
         return found[name].double().numpy()
-    return np.full(len(found["loss"]), np.nan)
+    return np.full(len(found[PROGRESS]), np.nan)
 
 
 @functools.cache

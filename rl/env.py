@@ -127,7 +127,7 @@ class SparseTraining(gymnasium.Env):
         assert contexts is not None
         return {
             "context": dataclasses.asdict(contexts[0]),
-            "layers": self._env.groups[0].population.names,
+            "layers": self._env.groups[0].networks.names,
             **{name: float(state[name]) for name in ("loss", "target_loss", "spent_s", "dense_s")},
             **{name: bool(state[name] > 0) for name in ("reached", "failed")},
         }

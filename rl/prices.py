@@ -55,7 +55,8 @@ class Prices:
         layer_s: (layers, grid) seconds of everything that belongs to a layer, by density.
         update_s: (layers, grid) extra seconds of a step that updates the layer's mask.
         fixed_s: seconds of what no mask reduces.
-        layer_flops: (layers,) of a dense layer; in proportion to the density.
+        layer_flops: (layers,) of a dense layer; in proportion to the density. 0 of a table that is
+            looked up: no mask changes what it costs.
         fixed_flops: of the rest.
     """
 
@@ -105,7 +106,7 @@ def prices(problem: Problem, device: str, *, dense_gradient: bool = True) -> Pri
     s = problem.setting
     ranks = {layer_name(name): p.ndim for name, p in model.named_parameters()}
     step = scaled(workload(model, first_batch(problem)), ranks, s.width_scale, s.rows_scale)
-    names = tuple(layer.name for layer in select_layers(model, None, None).layers)
+    names = tuple(layer.name for layer in select_layers(model, problem.layers, None).layers)
     return tabulate(step, names, load(device), dense_gradient=dense_gradient)
 
 
@@ -150,7 +151,7 @@ def tabulate(
     layers = step.layers
     rest = Workload(tuple(op for op in step.ops if op.name not in names))
     fixed_s = device.estimate(rest).seconds
-    total = dict.fromkeys(names, 0.0)
+    total = {name: 0.0 for name in names if name in layers}
     for op in step.ops:
         if op.name in total:
             total[op.name] += op.dense_flops
@@ -158,6 +159,9 @@ def tabulate(
     known: dict[tuple, tuple[float, float]] = {}
     for i, name in enumerate(names):
         own = Workload(tuple(op for op in step.ops if op.name == name))
+        if name not in layers:
+            layer_s[i] = device.estimate(own).seconds
+            continue
         key = tuple(dataclasses.replace(op, name="").signature for op in own.ops)
         scores = np.random.default_rng((seed, *layers[name])).random(layers[name])
         for j, density in enumerate(GRID):
@@ -172,10 +176,10 @@ def tabulate(
                 extra = device.estimate(update).seconds - device.estimate(masked).seconds
                 known[key, j] = seconds, max(0.0, extra)
             layer_s[i, j], update_s[i, j] = known[key, j]
-    flops = torch.tensor([total[name] for name in names], dtype=torch.float64)
+    flops = torch.tensor([total.get(name, 0.0) for name in names], dtype=torch.float64)
     return Prices(
         torch.from_numpy(layer_s), torch.from_numpy(update_s), fixed_s, flops,
-        float(rest.dense_flops),
+        float(step.dense_flops - flops.sum()),
     )  # fmt: skip
 
 

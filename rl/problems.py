@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from hwsim import InputError
 from hwsim.registry import unknown
+from sparse_train.config import TrainConfig
 from sparse_train.models._classifier import ImageClassifier
 from sparse_train.models.mlp import Mlp
+from sparse_train.networks import NETWORKS
+from sparse_train.networks._base import Networks, Recipe
 from sparse_train.population import AdamW
-from sparse_train.tasks._base import Prepared, make_task
+from sparse_train.tasks._base import TASKS, Prepared, make_task
 from sparse_train.tasks.images import PreparedImages
 
 
@@ -32,6 +35,8 @@ class Setting:
         optimizer: the same for dense and sparse runs.
         families: names of the networks that fit.
         small, unseen: networks to learn from and to judge on, where none is named.
+        trained: a name in `sparse_train.networks`: together, where all networks can share the
+            batches of their seeds; else one by one, which takes far longer.
         width_scale, rows_scale: a network is priced as one whose layers are `width_scale` times
             as wide, on batches with `rows_scale` times as many rows. The small network stands for
             it: on layers of 32 × 32 no machine gains anything by a mask.
@@ -46,6 +51,7 @@ class Setting:
     families: tuple[str, ...] = ()
     small: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
+    trained: str = "together"
     width_scale: int = 32
     rows_scale: int = 8
 
@@ -112,13 +118,40 @@ SETTINGS = {
         small=("extreme-1x16", "extreme-1x24"),
         unseen=("extreme-1x48",),
     ),
+    "recommendation": Setting(
+        "recommendation",
+        {"ratings": "generated"},
+        batch_size=256,
+        dense_steps=160,
+        optimizer=AdamW(lr=2e-2, warmup=10),
+        families=("factorization", "lightgcn"),
+        small=("factorization-1x16", "factorization-1x24"),
+        unseen=("factorization-1x48",),
+        trained="one_by_one",
+    ),
+    "control": Setting(
+        "control",
+        {"steps_per_update": 4, "explore_steps": 2000, "evaluation_episodes": 8},
+        batch_size=64,
+        dense_steps=1000,
+        round_steps=50,
+        optimizer=AdamW(lr=1e-3, warmup=20, density_power=1.0),
+        families=("q_network",),
+        small=("q_network-2x48", "q_network-2x64"),
+        unseen=("q_network-2x96",),
+        trained="one_by_one",
+    ),
+    # One network for the whole stream, as the dense run that it is compared with has one.
+    "continual": Setting(
+        "continual",
+        {"tasks": 4, "steps_per_task": 60, "subnetworks": "shared"},
+        optimizer=AdamW(lr=3e-3, warmup=20, density_power=1.0),
+        families=("multi_head",),
+        small=("multi_head-1x32", "multi_head-2x32"),
+        unseen=("multi_head-3x32",),
+        trained="one_by_one",
+    ),
 }  # fmt: skip
-# Tasks on which there is nothing for a schedule to decide, or no way to train networks together.
-UNFIT = {
-    "recommendation": "its tables are looked up, so no mask changes what a step costs",
-    "control": "its data come of each network's own acts, and networks trained together share data",
-    "continual": "its masks are parted among a stream of tasks, which no agent may move",
-}
 _NAME = re.compile(r"([a-z][a-z0-9_]*)-(\d+)x(\d+)")
 
 
@@ -126,12 +159,8 @@ def setting(task: str) -> Setting:
     """How small networks are trained on a task.
 
     Raises:
-        InputError: an unknown task, or one that no agent can schedule (says why).
+        InputError: an unknown task (the valid ones are listed).
     """
-    if task in UNFIT:
-        raise InputError(
-            f"task: value is {task!r}; {UNFIT[task]}; allowed for agents: {', '.join(SETTINGS)}"
-        )
     if task not in SETTINGS:
         raise InputError(unknown("task", task, tuple(SETTINGS)))
     return SETTINGS[task]
@@ -144,7 +173,8 @@ class Problem:
     Args:
         network: "FAMILY-LAYERSxWIDTH", the family one that fits the task: bert (mlm), mlp
             (images; its hidden layers), text_classifier, seq2seq (translation; layers of encoder
-            and decoder each), extreme (one layer).
+            and decoder each), extreme (one layer), factorization (one layer), lightgcn (layers of
+            propagation), q_network and multi_head (hidden layers).
         task: one of SETTINGS.
     """
 
@@ -173,12 +203,47 @@ class Problem:
     def data(self) -> Prepared:
         return _data(self.task)
 
+    @property
+    def recipe(self) -> Recipe:
+        return _recipe(self)
+
+    @property
+    def layers(self) -> tuple[str, ...] | None:
+        """What is masked, as for `sparsify`."""
+        return TASKS.get(self.setting.task).default_layers
+
     def build(self, seed: int = 0) -> nn.Module:
         """A new network with the initial weights of `seed`."""
-        family, layers, width = _NAME.fullmatch(self.network).groups()  # type: ignore[union-attr]
+        family, layers, width = self._parts
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return _BUILDERS[family](self.data, int(layers), int(width))
+            if family == "mlp":
+                return _mlp(self.data, layers, width)
+            preset, options = _SIZES[family](layers, width)
+            return self.data.build_model(family, preset, options)
+
+    def networks(self, size: int) -> Networks:
+        """Room for `size` networks, trained in the task's way."""
+        return NETWORKS.get(self.setting.trained)(self.recipe, size)
+
+    @property
+    def config(self) -> TrainConfig:
+        """A dense run of this network as `nettime train` has it, under masks that stay."""
+        family, layers, width = self._parts
+        s, o = self.setting, self.setting.optimizer
+        preset, options = _SIZES.get(family, lambda *_: ("small", {}))(layers, width)
+        return TrainConfig(
+            task=s.task, task_options=dict(s.options), model=family, preset=preset,
+            model_options=options, layers=self.layers, algorithm="static", density=1.0,
+            distribution="uniform", batch_size=s.batch_size, steps=s.dense_steps,
+            learning_rate=o.lr, warmup_steps=o.warmup, decay="none", weight_decay=o.weight_decay,
+            beta1=o.betas[0], beta2=o.betas[1], clip_norm=None,
+        )  # fmt: skip
+
+    @property
+    def _parts(self) -> tuple[str, int, int]:
+        family, layers, width = _NAME.fullmatch(self.network).groups()  # type: ignore[union-attr]
+        return family, int(layers), int(width)
 
 
 def _widths(width: int) -> dict[str, int]:
@@ -187,21 +252,20 @@ def _widths(width: int) -> dict[str, int]:
     return {"width": width, "heads": heads, "ffn": 2 * width}
 
 
-def _bert(data: Prepared, layers: int, width: int) -> nn.Module:
-    return data.build_model("bert", "tiny", {"layers": layers, **_widths(width)})
+def _encoder(layers: int, width: int) -> tuple[str, dict[str, Any]]:
+    return "tiny", {"layers": layers, **_widths(width)}
 
 
-def _text_classifier(data: Prepared, layers: int, width: int) -> nn.Module:
-    return data.build_model("text_classifier", "tiny", {"layers": layers, **_widths(width)})
+def _seq2seq(layers: int, width: int) -> tuple[str, dict[str, Any]]:
+    return "tiny", {"encoder_layers": layers, "decoder_layers": layers, **_widths(width)}
 
 
-def _seq2seq(data: Prepared, layers: int, width: int) -> nn.Module:
-    depth = {"encoder_layers": layers, "decoder_layers": layers}
-    return data.build_model("seq2seq", "tiny", {**depth, **_widths(width)})
+def _wide(layers: int, width: int) -> tuple[str, dict[str, Any]]:
+    return "small", {"width": width}
 
 
-def _extreme(data: Prepared, layers: int, width: int) -> nn.Module:
-    return data.build_model("extreme", "small", {"width": width})
+def _deep(layers: int, width: int) -> tuple[str, dict[str, Any]]:
+    return "small", {"layers": layers, "width": width}
 
 
 def _mlp(data: Prepared, layers: int, width: int) -> nn.Module:
@@ -219,16 +283,24 @@ def _mlp(data: Prepared, layers: int, width: int) -> nn.Module:
     return ImageClassifier(nn.Sequential(nn.Flatten(), network))
 
 
-_BUILDERS = {
-    "bert": _bert, "mlp": _mlp, "text_classifier": _text_classifier, "seq2seq": _seq2seq,
-    "extreme": _extreme,
+# Family → (layers, width) → preset and options of the task's own model. The mlp of agents has
+# layers of any number and is built here.
+_SIZES: dict[str, Callable[[int, int], tuple[str, dict[str, Any]]]] = {
+    "bert": _encoder, "text_classifier": _encoder, "seq2seq": _seq2seq, "extreme": _wide,
+    "factorization": _wide, "lightgcn": _deep, "q_network": _deep, "multi_head": _deep,
 }  # fmt: skip
-_ONE_LAYER = ("extreme",)
+_ONE_LAYER = ("extreme", "factorization")
 
 
 @functools.cache
 def _data(task: str) -> Prepared:
     return SETTINGS[task].prepare()
+
+
+@functools.cache
+def _recipe(problem: Problem) -> Recipe:
+    """One for all who train the problem's networks, so that they share the batches made."""
+    return Recipe(problem.data, problem.config, problem.setting.optimizer, problem.build)
 
 
 def first_batch(problem: Problem) -> dict[str, Tensor]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rl.dense import DenseRuns, dense_runs, metric
 from rl.problems import Problem
-from sparse_train.population import Population
+from sparse_train.networks._base import PROGRESS
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Topology:
 
 
 class Slots:
-    """The slots of one problem: a population, and where in the environment's batch each lies.
+    """The slots of one problem: its networks, and where in the environment's batch each lies.
 
     Attributes:
         places: (n,) rows of the environment's batch.
@@ -38,16 +37,13 @@ class Slots:
     def __init__(self, problem: Problem, places: Tensor, topology: Topology) -> None:
         self.problem, self.places, self.topology = problem, places, topology
         n = len(places)
-        s = problem.setting
-        self.population = Population(problem.data, problem.build(), n, s.optimizer)
-        self.seeds = [0] * n
+        self.networks = problem.networks(n)
         self.rounds = torch.zeros(n, dtype=torch.long)
         self.from_dense = torch.ones(n, dtype=torch.bool)
-        self._validation = problem.data.evaluation_batches("validation")
 
     @property
     def layers(self) -> int:
-        return len(self.population.names)
+        return len(self.networks.names)
 
     @property
     def runs(self) -> DenseRuns:
@@ -56,15 +52,14 @@ class Slots:
     @property
     def dense(self) -> Tensor:
         """(n,) whether all layers are dense now."""
-        return (self.population.nnz == self.population.sizes).all(1)
+        return (self.networks.nnz == self.networks.sizes).all(1)
 
     def start(self, row: int, seed: int, prefix: int) -> tuple[float, float]:
         """A new run in one slot, `prefix` rounds on its dense way; validation loss and accuracy."""
         run = self.runs.get(seed)
-        self.seeds[row] = seed
         self.rounds[row] = prefix
         self.from_dense[row] = True
-        self.population.put(torch.tensor([row]), run.networks[prefix])
+        self.networks.put(row, seed, run.networks[prefix])
         return float(run.losses[prefix]), float(run.accuracies[prefix])
 
     def round(self, rows: Tensor, nnz: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,9 +71,9 @@ class Slots:
             validation losses and accuracies after the round (n,), and in which layers a mask was
             updated (n, layers). Accuracies are NaN where the task knows none.
         """
-        population, s = self.population, self.problem.setting
-        sizes = population.sizes
-        changed = nnz != population.nnz[rows]
+        networks, s = self.networks, self.problem.setting
+        sizes = networks.sizes
+        changed = nnz != networks.nnz[rows]
         if self.topology.drop_fraction:
             changed |= nnz < sizes
         self.from_dense[rows] &= ~changed.any(1) & (nnz == sizes).all(1)
@@ -86,47 +81,34 @@ class Slots:
         seen = torch.empty(2, len(rows), dtype=torch.float64)
         for i in torch.nonzero(branch)[:, 0].tolist():
             row = int(rows[i])
-            loss, accuracy = self.start(row, self.seeds[row], int(self.rounds[row]) + 1)
+            loss, accuracy = self.start(row, networks.seeds[row], int(self.rounds[row]) + 1)
             seen[0, i], seen[1, i] = loss, accuracy
         rest = torch.nonzero(~branch)[:, 0]
         if len(rest):
             trained = rows[rest]
             moved = changed[rest].any(1)
             if bool(moved.any()):
-                self._update(trained[moved], nnz[rest][moved])
-            seen[:, rest] = self._train(trained)
+                t = self.topology
+                networks.update(
+                    trained[moved], nnz[rest][moved],
+                    drop_fraction=t.drop_fraction, drop=t.drop, grow=t.grow,
+                )  # fmt: skip
+            networks.train(trained, s.round_steps)
+            found = networks.evaluate(trained)
+            for i, name in enumerate((PROGRESS, "accuracy")):
+                seen[i, rest] = torch.from_numpy(metric(found, name))
             self.rounds[trained] += 1
         return seen[0], seen[1], changed
 
-    def _update(self, rows: Tensor, nnz: Tensor) -> None:
-        t = self.topology
-        self.population.update(
-            rows, nnz, [self.seeds[r] for r in rows.tolist()],
-            drop_fraction=t.drop_fraction, drop=t.drop, grow=t.grow,
-        )  # fmt: skip
-
-    def _train(self, rows: Tensor) -> Tensor:
-        """One round; validation losses and accuracies after it, (2, n)."""
-        population, s = self.population, self.problem.setting
-        which = None if len(rows) == population.size else rows
-        seeds = [self.seeds[r] for r in rows.tolist()]
-        first = population.steps[rows]
-        for step in range(1, s.round_steps + 1):
-            batch = self.runs.feed(seeds, (first + step).tolist())
-            population.step(batch, which, watch=step == s.round_steps)
-        found = population.evaluate(self._validation, which)
-        return torch.from_numpy(np.stack([metric(found, "loss"), metric(found, "accuracy")]))
-
     def state_dict(self) -> dict:
         return {
-            "population": self.population.state_dict(),
-            "seeds": list(self.seeds),
+            "population": self.networks.state_dict(),
+            "seeds": list(self.networks.seeds),
             "rounds": self.rounds.clone(),
             "from_dense": self.from_dense.clone(),
         }
 
     def load_state_dict(self, state: dict) -> None:
-        self.population.load_state_dict(state["population"])
-        self.seeds = list(state["seeds"])
+        self.networks.load_state_dict(state["population"], state["seeds"])
         self.rounds = state["rounds"].clone()
         self.from_dense = state["from_dense"].clone()

@@ -23,6 +23,7 @@ from rl.problems import Problem
 from rl.rewards import REWARDS
 from rl.slots import Slots
 from rl.training_config import TrainingConfig
+from sparse_train.networks._base import PROGRESS
 
 # Of each slot, float64 (batch,) unless said. Seconds are of the slot's device.
 _NUMBERS = (
@@ -35,7 +36,7 @@ _NUMBERS = (
 class SparseTrainingEnv(ScheduleEnv):
     """`batch` real training runs side by side; see `rl.interface` for what it offers.
 
-    Slots of one problem are trained as one population. Validation data decides everything; test
+    Slots of one problem are trained in its task's way. Validation data decides everything; test
     data is never read. A run ends when its validation loss is at or below its target (between two
     evaluations it falls in a straight line), when the budget is used up, or when its loss is no
     longer finite: then it is charged the whole budget and a dense run on top, a finite number.
@@ -69,7 +70,7 @@ class SparseTrainingEnv(ScheduleEnv):
         self.sizes = torch.ones(batch, width, dtype=torch.long)
         for group in self.groups:
             self._live[group.places, : group.layers] = True
-            self.sizes[group.places, : group.layers] = group.population.sizes
+            self.sizes[group.places, : group.layers] = group.networks.sizes
         self._contexts: list[Context | None] = [None] * batch
         self.state = {name: torch.zeros(batch, dtype=torch.float64) for name in _NUMBERS}
         self.first_gradient = torch.ones(batch, width, dtype=torch.float64)
@@ -111,7 +112,7 @@ class SparseTrainingEnv(ScheduleEnv):
         found: list[tuple[tuple[int, int], ...]] = [()] * self.batch_size[0]
         for group in self.groups:
             for place in group.places.tolist():
-                found[place] = group.population.shapes
+                found[place] = group.networks.shapes
         return found
 
     @property
@@ -125,9 +126,10 @@ class SparseTrainingEnv(ScheduleEnv):
         """
         found: dict[str, Tensor] = {}
         for group in self.groups:
-            batches = group.problem.data.evaluation_batches(split)
-            for name, value in group.population.evaluate(batches).items():
-                found.setdefault(name, torch.full(self.batch_size, math.nan))[group.places] = value
+            own = group.networks.evaluate(torch.arange(len(group.places)), split)
+            for name in own.keys() - {PROGRESS}:
+                rows = found.setdefault(name, torch.full(self.batch_size, math.nan))
+                rows[group.places] = own[name].float()
         return found
 
     def masses(self, counts: Tensor) -> Tensor:
@@ -139,7 +141,7 @@ class SparseTrainingEnv(ScheduleEnv):
         for group in self.groups:
             own = counts[group.places, : group.layers].contiguous()
             rows = torch.arange(len(group.places))
-            found[group.places, : group.layers] = group.population.gradient_masses(rows, own)
+            found[group.places, : group.layers] = group.networks.gradient_masses(rows, own)
         return found / found[..., -1:].sum(1, keepdim=True).clamp(min=1e-30)
 
     def watched(self) -> Tensor:
@@ -147,8 +149,8 @@ class SparseTrainingEnv(ScheduleEnv):
         found = torch.ones(3, *self._live.shape, dtype=torch.float64)
         for group in self.groups:
             rows = torch.arange(len(group.places))
-            norms = group.population.gradient_norms(rows).double()
-            seen = group.population.activations.double()
+            norms = group.networks.gradient_norms(rows).double()
+            seen = group.networks.activations.double()
             for i, value in enumerate((norms, seen[..., 0], seen[..., 1])):
                 found[i, group.places, : group.layers] = value
         return found
@@ -208,7 +210,7 @@ class SparseTrainingEnv(ScheduleEnv):
         self.priced.set(place, prices(own, context.device, dense_gradient=growing))
         loss, accuracy = group.start(row, context.seed, prefix)
         self.nnz[place] = self.sizes[place]
-        gradients = group.population.gradient_norms(torch.tensor([row]))[0]
+        gradients = group.networks.gradient_norms(torch.tensor([row]))[0]
         self.first_gradient[place, : group.layers] = gradients
         steps, s = rounds * own.setting.round_steps, self.state
         dense = prices(reference, context.device, dense_gradient=growing)

@@ -76,7 +76,7 @@ class Run:
         step = self.step + 1
         rate = config.learning_rate_at(step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("rate_factor", 1.0)
         batch = self.task.batch(step, config.batch_size, config.seed)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.task.loss(self.model, batch)

@@ -29,7 +29,7 @@ class Prepared(ABC):
     Most tasks keep no position: what a step trains on depends on its arguments alone. So a
     resumed run goes on exactly, and all runs with one seed see the same batches. A task whose data
     come of training itself (an agent's experience) keeps all that it needs to go on in
-    `state_dict`.
+    `state_dict`, and begins anew in `build_for`, so that a shallow copy can serve another run.
 
     Attributes:
         metric: the entry of `evaluate` that decides which of two models is better.
@@ -80,6 +80,14 @@ class Prepared(ABC):
         The model is in evaluation mode meanwhile, no random number is drawn, and its mode is as
         before afterwards. Test data is read only when "test" is asked for.
         """
+
+    def progress_loss(self, found: Mapping[str, float]) -> float:
+        """Of what `evaluate` found: how much is still to be learnt, whatever the step.
+
+        It falls from the first step to the last, so that a run can be asked when it has come as
+        far as another. The loss, where that means the same in all steps.
+        """
+        return found["loss"]
 
     def evaluation_batches(self, split: str = "validation") -> list[Batch]:
         """The fixed batches of `evaluate`, for those who train many models at once.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -236,6 +237,11 @@ class PreparedContinual(Prepared):
             "accuracy": float(np.mean(accuracies)),
             "forgetting": float(np.mean(fallen)) if fallen else 0.0,
         }
+
+    def progress_loss(self, found: Mapping[str, float]) -> float:
+        """The mean loss over all tasks; those to come count as guessing, ln(classes)."""
+        seen = (self._task + 1) / self.settings.tasks
+        return seen * found["loss"] + (1 - seen) * math.log(self._classes)
 
     def state_dict(self) -> dict[str, Any]:
         return {

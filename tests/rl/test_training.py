@@ -71,7 +71,7 @@ def test_dense_rounds_are_branched_and_not_trained_again(tiny, monkeypatch):
     def forbidden(*_):
         raise AssertionError("a dense round was trained")
 
-    monkeypatch.setattr(world.groups[0], "_train", forbidden)
+    monkeypatch.setattr(world.groups[0].networks, "train", forbidden)
     _, seen = play(world, keep)
     assert seen["time"].item() == pytest.approx(1.0)
 
@@ -147,11 +147,11 @@ def test_densities_are_what_was_reached_and_keep_changes_no_weight(tiny):
     world.reset()
     group = world.groups[0]
     world.step(TensorDict({"action": torch.full(world.density.shape, SPARSIFY)}, [1]))
-    nnz, mask = world.nnz.clone(), group.population.mask.clone()
-    assert torch.equal(group.population.nnz, nnz)
+    nnz, mask = world.nnz.clone(), group.networks.population.mask.clone()
+    assert torch.equal(group.networks.population.nnz, nnz)
     assert nnz[0].tolist() == [round(0.5 * s) for s in world.sizes[0].tolist()]
     world.step(TensorDict({"action": keep(world)}, [1]))
-    assert torch.equal(world.nnz, nnz) and torch.equal(group.population.mask, mask)
+    assert torch.equal(world.nnz, nnz) and torch.equal(group.networks.population.mask, mask)
     for _ in range(9):
         world.step(TensorDict({"action": torch.full(world.density.shape, SPARSIFY)}, [1]))
     assert (world.density >= 1 / 32).all()
@@ -167,9 +167,12 @@ def test_at_equal_density_rigl_and_set_move_weights_and_static_does_not(tiny):
         world.reset(contexts=[Context(SMALL, tiny, "zen4", 1.0, 0)])
         action = torch.full(world.density.shape, 0.3)
         world.step(TensorDict({"action": action}, [1]))
-        before, spent = world.groups[0].population.mask.clone(), world.state["spent_s"].clone()
+        before, spent = (
+            world.groups[0].networks.population.mask.clone(),
+            world.state["spent_s"].clone(),
+        )
         world.step(TensorDict({"action": action}, [1]))
-        changed = (world.groups[0].population.mask != before).any().item()
+        changed = (world.groups[0].networks.population.mask != before).any().item()
         moved[name] = changed, float(world.state["spent_s"] - spent)
     assert not moved["static"][0] and moved["rigl"][0] and moved["set"][0]
     # Updates cost time, and a dense gradient more than none.
@@ -200,7 +203,7 @@ def test_test_data_is_never_read(tiny, monkeypatch):
 def test_a_loss_that_is_not_finite_ends_in_a_penalised_finite_episode(tiny):
     world = env(tiny, 2)
     seen = world.reset()
-    world.groups[0].population.weights[0] = math.nan
+    world.groups[0].networks.population.weights[0] = math.nan
     seen["action"] = torch.full(world.density.shape, SPARSIFY)
     seen = world.step(seen)["next"]
     assert seen["done"][:, 0].tolist() == [True, False]
@@ -240,7 +243,7 @@ def test_the_accuracy_reward_sums_to_the_accuracy_gained(tiny):
 def test_without_a_target_every_run_has_as_many_steps_as_the_dense_one(tiny):
     world = env(tiny, 3, stop_at_target=False, budget=1.0)
     play(world, keep)
-    assert world.groups[0].population.steps.tolist() == [24, 24, 24]
+    assert world.groups[0].networks.population.steps.tolist() == [24, 24, 24]
     assert world.state["rounds"].tolist() == [8.0, 8.0, 8.0]
 
 
