@@ -44,9 +44,10 @@ class Watch:
 
 def written_out(model: nn.Module, task: Prepared) -> Any:
     """The module that has this model's gradients written out; None if none has."""
-    from sparse_train import _population_bert
+    from sparse_train import _population_bert, _population_mlp
 
-    return _population_bert if _population_bert.fits(model, task) else None
+    found = (one for one in (_population_bert, _population_mlp) if one.fits(model, task))
+    return next(found, None)
 
 
 def check_stateless(model: nn.Module) -> None:
