@@ -134,7 +134,7 @@ def compare_with_estimate(device, runs, dense, sparse_s: float) -> None:
         estimate = device.estimate(step)
         print(
             f"  {device.name}: {name} estimated {estimate.seconds * 1e3:.1f} ms, "
-            f"{estimate.seconds / measured - 1:+.0%}"
+            f"{estimate.seconds / measured - 1:+.0%} of the fastest step's {measured * 1e3:.1f}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -64,6 +65,7 @@ class SparseCompute:
         self._sparsifier = sparsifier
         self.skipped: dict[str, str] = {}
         self._engines: dict[str, _Engine] = {}
+        self._shared: tuple[weakref.ref[Tensor], int, Packed] | None = None
         for name, layer in sparsifier.layers.items():
             if reason := _unfit(layer):
                 self.skipped[name] = reason
@@ -93,6 +95,22 @@ class SparseCompute:
             del engine.layer.module.forward
         self._engines = {}
 
+    def packed(self, x: Tensor, threads: int) -> Packed:
+        """An input (…, n_in) for the kernels; the last one is kept for as long as it lives."""
+        if x.is_inference():  # counts no versions, so whether it has changed is unknown
+            return _packed_rows(x, threads)
+        if self._shared is not None:
+            known, version, packed = self._shared
+            if known() is x and version == x._version:
+                return packed
+        packed = _packed_rows(x, threads)
+        self._shared = weakref.ref(x, self._forget), x._version, packed
+        return packed
+
+    def _forget(self, gone: weakref.ref[Tensor]) -> None:
+        if self._shared is not None and self._shared[0] is gone:
+            self._shared = None
+
     def dense_gradient_wanted(self) -> bool:
         """Whether the step now under way needs the gradient of inactive weights."""
         wanted = self._sparsifier.algorithm.gradient
@@ -107,6 +125,11 @@ def sparse_compute(sparsifier: Sparsifier, **options: Any) -> Iterator[SparseCom
         yield compute
     finally:
         compute.remove()
+
+
+def _packed_rows(x: Tensor, threads: int) -> Packed:
+    rows = x.detach().reshape(-1, x.shape[-1])
+    return Packed.of(rows.contiguous().numpy(), threads)
 
 
 def _observed() -> bool:
@@ -151,7 +174,8 @@ class _Engine:
         if not fits or torch.is_autocast_enabled("cpu") or _observed() or not self._renew():
             return functional.linear(x, weight, bias)
         flat = x.reshape(-1, x.shape[-1])
-        y = _SparseLinear.apply(flat, weight, bias, self)
+        packed = self.compute.packed(x, self.threads)
+        y = _SparseLinear.apply(flat, weight, bias, self, packed)
         return y.view(*x.shape[:-1], -1)
 
     def _renew(self) -> bool:
@@ -175,11 +199,12 @@ class _Engine:
 
 
 class _SparseLinear(torch.autograd.Function):
-    """y = x·Wᵀ + b with the kernels of `hwsim.kernels.cpu`; x (batch, n_in), contiguous or not."""
+    """y = x·Wᵀ + b with the kernels of `hwsim.kernels.cpu`; x (batch, n_in), and packed."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, engine: _Engine):
-        packed = Packed.of(x.detach().contiguous().numpy(), engine.threads)
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, engine: _Engine, packed: Packed
+    ):
         y = torch.from_numpy(engine.matrix.multiply(packed).rows(engine.threads))
         if bias is not None:
             y += bias.detach()
@@ -196,7 +221,7 @@ class _SparseLinear(torch.autograd.Function):
         (weight,) = ctx.saved_tensors
         threads = ctx.engine.threads
         dy = dy.contiguous()
-        needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         dx = dw = db = None
         sampled = needs_weight and ctx.x_rows is None
         packed = Packed.of(dy.numpy(), threads) if needs_x or sampled else None
@@ -210,4 +235,4 @@ class _SparseLinear(torch.autograd.Function):
             dw = dy.t() @ ctx.x_rows
         if needs_bias:
             db = dy.sum(0)
-        return dx, dw, db, None
+        return dx, dw, db, None, None

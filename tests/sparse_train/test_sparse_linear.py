@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from hwsim import InputError
+from hwsim.kernels.cpu._tiled import Packed
 from sparse_train.sparse_linear import SparseCompute, sparse_compute
 from sparse_train.sparsify import sparsify
 
@@ -72,6 +73,30 @@ def test_gradients_equal_those_of_the_dense_layer():
         expected = theirs.weight.grad * layer.weight_mask
         torch.testing.assert_close(layer.weight.grad, expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(model[0].bias.grad, reference[0].bias.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_layers_that_read_one_input_share_its_packing_until_it_changes(monkeypatch):
+    torch.manual_seed(0)
+    model = nn.ModuleList([nn.Linear(32, 16), nn.Linear(32, 16), nn.Linear(32, 16)])
+    sparsifier = sparsify(model, None, "static", 0.2, layers="all", distribution="uniform")
+    packed = []
+    usual = Packed.of
+    monkeypatch.setattr(Packed, "of", lambda *given: packed.append(1) or usual(*given))
+    with sparse_compute(sparsifier), torch.no_grad():
+        x = torch.randn(3, 8, 32)
+        first = [layer(x) for layer in model]
+        assert len(packed) == 1
+        x *= 2
+        second = [layer(x) for layer in model]
+        assert len(packed) == 2
+        with torch.inference_mode():
+            y = x * 1
+            third = [layer(y) for layer in model]
+    plain = [nn.functional.linear(x, layer.weight, layer.bias) for layer in model]
+    for once, twice, same, expected in zip(first, second, third, plain, strict=True):
+        torch.testing.assert_close(twice, expected)
+        torch.testing.assert_close(same, expected)
+        assert not torch.allclose(once, twice)
 
 
 def test_a_frozen_input_gets_no_gradient():
