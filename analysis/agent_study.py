@@ -109,8 +109,9 @@ def payback(cost: float, speed_up: float) -> float:
 def agents(study: Study, out: Path, hide: tuple[str, ...], tell: Tell, what: str) -> list[Saved]:
     """Agents of all seeds, trained in `out` or read from there."""
     found = []
+    hidden = (*study.settings.get("hide", ()), *study.learn.blind, *hide)
     for seed in range(study.seeds):
-        settings = {**study.settings, "seed": seed, "hide": (*study.learn.blind, *hide)}
+        settings = {**study.settings, "seed": seed, "hide": tuple(dict.fromkeys(hidden))}
         name = f"{what.replace(' ', '-')}-{seed}"
         found.append(train(out / name, study.learn, study.algorithm, settings))
         tell(f"learning: {what}", seed + 1, study.seeds)
