@@ -7,12 +7,15 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hwsim import InputError, Mask, Workload
 from hwsim.workload import PRODUCTS
+
+if TYPE_CHECKING:
+    from sparse_train.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -102,28 +105,28 @@ def _step(model: Any, batch: Any, dtype: str | None) -> Workload:
     )
 
 
-def of_task(task: str, batch_size: int, dtype: str | None = None) -> Subject:
-    """The training step of a task's own model on the task's own data."""
+def of_task(config: TrainConfig, dtype: str | None = None) -> Subject:
+    """The training step of a run's model on its task's own data, dense."""
     from analysis.narrower import narrower_at
-    from sparse_train.config import TrainConfig
     from sparse_train.run import private_randomness
     from sparse_train.tasks import make_task
 
-    config = TrainConfig(task=task, batch_size=batch_size)
-    prepared = make_task(task, {}).prepare()
+    prepared = make_task(config.task, config.task_options).prepare()
 
     def model_of(options: Mapping[str, Any]) -> Any:
         with private_randomness(0):
             return prepared.priced_model(prepared.build_model(config.model, config.preset, options))
 
-    batch = prepared.batch(1, batch_size, config.seed)
-    made = of(f"task {task}", model_of({}), batch, dtype, config.layers)
+    own = dict(config.model_options)
+    batch = prepared.batch(1, config.batch_size, config.seed)
+    name = f"task {config.task}, {config.model}-{config.preset}"
+    made = of(name, model_of(own), batch, dtype, config.layers)
 
     def narrowed(flops: int) -> tuple[str, Workload]:
         options = narrower_at(config, prepared, flops)
         return "narrower, dense", _step(model_of(options), batch, dtype)
 
-    has_width = prepared.narrowed(config.model, config.preset, {}, 0.5) is not None
+    has_width = prepared.narrowed(config.model, config.preset, own, 0.5) is not None
     return replace(made, narrowed=narrowed) if has_width else made
 
 

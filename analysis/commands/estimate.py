@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from analysis.subject import Subject
     from hwsim import Device, Workload
     from hwsim.gpu_choice import LayerChoice
+    from sparse_train.config import TrainConfig
 
 GROUPINGS = ("phase", "kind", "layer")
+# Settings of a run that decide what its dense step is; the rest are options of this command.
+OF_A_STEP = ("layers", "model_options", "task_options")
 # Of the layers, the table shows those that cost most; JSON has all.
 TOP_LAYERS = 24
 
@@ -34,6 +37,7 @@ def register(app: typer.Typer) -> None:
             "nettime estimate bert-base --sweep 0.05:0.9 --plot speed_up.svg",
             "nettime estimate bert-base --density 0.5 --pattern 2:4 --dtype bfloat16 -d h200",
             "nettime estimate bert-base --density 0.1 -d sigma-like --explain encoder.0.up",
+            "nettime estimate --task images --model resnet --preset 18 --density 0.1",
             "nettime estimate --model my_module:make_model --density 0.2 --json",
         ),
     )(estimate)
@@ -45,10 +49,22 @@ def estimate(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Your own: module:function, a function returning (model, batch)."),
+        typer.Option(
+            help="Your own: module:function, a function returning (model, batch). With --task: "
+            "the kind of network, as nettime train has it."
+        ),
     ] = None,
     task: Annotated[
         str | None, typer.Option(help="A task of nettime tasks: its own model on its own data.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="With --task: size of the model; default: the task's.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="With --task: task_options, model_options or layers, as name=value."
+        ),
     ] = None,
     density: Annotated[
         float | None, typer.Option(help="Active share of the masked weights; default 0.1.")
@@ -101,7 +117,9 @@ def estimate(
     an algorithm that moves its masks the share of an update in every step. Beside it stands the
     dense step, and for our own models a narrower dense one of the same arithmetic.
     """
-    _exclusive((name, model, task), density, sparsity, sweep)
+    _exclusive((name, None if task else model, task), density, sparsity, sweep)
+    if task is None and (preset is not None or settings):
+        raise InputError("--preset, --set: need --task; a model by name is bert-base, resnet-small")
     options.chosen("--by", by, GROUPINGS)
     devices = options.load_devices(device)
     setting = _setting(pattern, distribution, algorithm, update_interval, seed)
@@ -116,10 +134,10 @@ def estimate(
 
     if dtype is not None:
         dtype = subject.DTYPES[options.chosen("--dtype", dtype, tuple(subject.DTYPES))]
-    if model is not None:
+    if task is not None:
+        what = subject.of_task(_of_task(task, model, preset, batch_size, settings or []), dtype)
+    elif model is not None:
         what = subject.user_made(model, dtype)
-    elif task is not None:
-        what = subject.of_task(task, batch_size, dtype)
     else:
         what = subject.named(str(name), batch_size, sequence_length, dtype)
     if sweep:
@@ -149,6 +167,21 @@ def _exclusive(
     ]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)}: both are given; allowed is one of them")
+
+
+def _of_task(
+    task: str, model: str | None, preset: str | None, batch_size: int, settings: Sequence[str]
+) -> TrainConfig:
+    """The run whose dense step is priced; settings that would not change it are refused."""
+    from hwsim.registry import unknown
+
+    for setting in settings:
+        name = setting.partition("=")[0]
+        if name not in OF_A_STEP:
+            raise InputError(unknown("setting of a step", name, OF_A_STEP))
+    content: dict[str, Any] = {"task": task, "batch_size": batch_size}
+    content |= {k: v for k, v in (("model", model), ("preset", preset)) if v is not None}
+    return options.config(content, settings)
 
 
 def _density(density: float | None, sparsity: float | None) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from hwsim.errors import InputError
 
 if TYPE_CHECKING:
     from hwsim import Device
+    from sparse_train.config import TrainConfig
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Devices = Annotated[
@@ -50,6 +51,23 @@ def chosen(option: str, value: str, allowed: Sequence[str]) -> str:
     if value not in allowed:
         raise InputError(unknown(option, value, tuple(allowed)))
     return value
+
+
+def config(content: dict[str, Any], settings: Sequence[str]) -> TrainConfig:
+    """A TrainConfig of the options and of `name=value` settings, whose values are read as JSON."""
+    import json
+
+    from sparse_train.config import TrainConfig
+
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not name:
+            raise InputError(f"--set: value is {setting!r}; allowed is name=value")
+        try:
+            content[name] = json.loads(text)
+        except ValueError:
+            content[name] = text
+    return TrainConfig.from_json(content)
 
 
 def examples(*lines: str) -> str:

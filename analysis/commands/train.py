@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,6 @@ from hwsim.errors import InputError
 
 if TYPE_CHECKING:
     from analysis.contenders import Contender
-    from sparse_train.config import TrainConfig
     from sparse_train.record import TrainingRecord
 
 
@@ -83,7 +81,7 @@ def train(
         "task_options": {} if text is None else {"text": text}, "compute": compute,
     }  # fmt: skip
     content |= {k: v for k, v in (("model", model), ("preset", preset)) if v is not None}
-    config = _config(content, settings or [])
+    config = options.config(content, settings or [])
     from analysis.console import print_json, progress_bar, resumable, stdout
     from analysis.runs import contender
     from sparse_train.trainer import train as go
@@ -110,23 +108,6 @@ def _density(algorithm: str, density: float | None, sparsity: float | None) -> f
     if sparsity is not None:
         return 1.0 - options.share("--sparsity", sparsity)
     return options.share("--density", 0.1 if density is None else density)
-
-
-def _config(content: dict[str, Any], settings: Sequence[str]) -> TrainConfig:
-    """A TrainConfig of the options and of `name=value` settings, whose values are read as JSON."""
-    import json
-
-    from sparse_train.config import TrainConfig
-
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals or not name:
-            raise InputError(f"--set: value is {setting!r}; allowed is name=value")
-        try:
-            content[name] = json.loads(text)
-        except ValueError:
-            content[name] = text
-    return TrainConfig.from_json(content)
 
 
 def _described(found: Contender) -> dict[str, Any]:

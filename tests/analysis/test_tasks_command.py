@@ -8,6 +8,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from analysis.cli import app
+from hwsim.errors import InputError
 from sparse_train.tasks import TASKS
 
 
@@ -58,3 +59,32 @@ def test_only_one_model_at_a_time():
     result = run("estimate", "bert-tiny", "--task", "images")
     assert result.exit_code != 0
     assert "give one of" in str(result.exception)
+
+
+def priced(*words):
+    found = run("estimate", "--task", "images", "--device", "ideal", "--json", *words)
+    assert found.exit_code == 0, found.exception
+    return json.loads(found.stdout)
+
+
+def test_a_tasks_other_models_are_priced_as_train_would_have_them():
+    own = priced()
+    wide = priced("--set", 'model_options={"width_factor": 2}')
+    cnn = priced("--model", "simple_cnn", "--preset", "small")
+    assert own["model"] == wide["model"] == "task images, mlp-small"
+    assert cnn["model"] == "task images, simple_cnn-small"
+    weights = [found["coverage"]["weights"] for found in (own, wide, cnn)]
+    assert 2 * weights[0] < weights[1] and len(set(weights)) == 3
+    everywhere = priced("--set", "layers=all")
+    assert everywhere["coverage"]["layers"] > own["coverage"]["layers"]
+
+
+def test_settings_that_change_no_step_are_refused():
+    for words, says in (
+        (("--task", "images", "--set", "steps=3"), "unknown setting of a step 'steps'"),
+        (("--task", "images", "--model", "bert", "--preset", "tiny"), "unknown model 'bert'"),
+        (("bert-tiny", "--preset", "small"), "need --task"),
+        (("bert-tiny", "--set", "layers=all"), "need --task"),
+    ):
+        result = run("estimate", *words)
+        assert isinstance(result.exception, InputError) and says in str(result.exception), words
