@@ -43,9 +43,21 @@ class Saved:
     cost: float
 
     def restore(self) -> Agent[Any]:
-        """The agent as it was."""
+        """The agent as it was.
+
+        Raises:
+            InputError: its weights are not those of such an agent, as a file of another version's
+                may be.
+        """
         agent = make_agent(self.algorithm, **self.settings)
-        agent.load_state_dict(self.agent)
+        try:
+            agent.load_state_dict(self.agent)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            raise InputError(
+                f"agent of a checkpoint: its weights are not those of {self.algorithm} as it is "
+                f"now ({reason}); allowed is one that this version has trained"
+            ) from None
         return agent
 
 

@@ -1,6 +1,7 @@
 """Training on disk: killed and taken up it is the same agent; other worlds are refused."""
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -167,6 +168,37 @@ def test_damaged_checkpoints_are_one_line(content, tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("spoil", [lambda s: s["loss"].clear(), lambda s: s.pop("optimizer")])
+def test_weights_of_another_version_are_one_line(spoil, tmp_path):
+    saved = train(tmp_path, WORLD, "ppo", {**SMALL["ppo"], "iterations": 1})
+    spoil(saved.agent)
+    with pytest.raises(InputError, match="allowed is one that this version has trained") as error:
+        saved.restore()
+    assert "\n" not in str(error.value)
+
+
+def test_agents_from_before_densities_could_be_named_act_in_steps(tmp_path):
+    path = tmp_path / CHECKPOINT
+    train(tmp_path, WORLD, "ppo", {**SMALL["ppo"], "iterations": 1})
+    content = torch.load(path, weights_only=True)
+    settings = json.loads(content["settings"])
+    for name in ("mode", "min_density", "start", "spread"):
+        del settings[name]
+    torch.save({**content, "settings": json.dumps(settings)}, path)
+    saved = checkpoint.load(path)
+    seen = WORLD.make(0).reset()
+    assert set(saved.restore().act(seen).flatten().tolist()) <= {0, 1, 2}
+    assert saved.world.mode == "step"
+
+
+def test_an_agent_acts_as_its_world_says(tmp_path):
+    world = dataclasses.replace(WORLD, mode="density", min_density=1 / 16)
+    saved = train(tmp_path, world, "ppo", {**SMALL["ppo"], "iterations": 1})
+    found = saved.restore().act(world.make(0).reset())
+    assert saved.settings["mode"] == "density" and saved.settings["min_density"] == 1 / 16
+    assert found.dtype == torch.float32 and found.shape == (8, 6)
+
+
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         checkpoint.load(tmp_path / "none.pt")
@@ -187,8 +219,6 @@ def test_unknown_algorithms_settings_and_features_are_refused(algorithm, setting
 
 
 def test_a_world_survives_json():
-    import json
-
     world = World(kind="whitebox", problems=(("bert-1x8", "mlm"),), layers=(2, 5))
     assert World.from_json(json.loads(json.dumps(dataclasses.asdict(world)))) == world
     with pytest.raises(InputError, match="unknown kind"):
