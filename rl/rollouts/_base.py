@@ -7,6 +7,7 @@ depend on the number of shards, never on that of workers or on where they run.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import pickle
 import time
@@ -69,7 +70,8 @@ class Crew:
                 for shard, env in self._envs.items():
                     torch.set_rng_state(streams[shard])
                     began = time.process_time()
-                    batch = collect(env, explorer, steps).clone()
+                    # A copy each: what one shard's noise was leaves no trace in the next.
+                    batch = collect(env, copy.deepcopy(explorer), steps).clone()
                     spent = time.process_time() - began
                     found[shard] = batch, torch.get_rng_state(), spent
         finally:

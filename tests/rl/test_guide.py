@@ -11,6 +11,7 @@ from hwsim import InputError
 from rl import checkpoint
 from rl.algorithms import make_agent
 from rl.guide import Guide, Guided
+from rl.learn import acting
 from rl.worlds import World
 from sparse_train.config import TrainConfig
 from sparse_train.tasks._base import make_task
@@ -29,7 +30,8 @@ SPARSE = {
 def saved_agent(path, seed: int = 0, min_density: float = 1 / 32, mode: str = "step"):
     world = World(problems=(("mlp-1x8", "images"),), min_density=min_density, mode=mode)
     env = cast(Any, SimpleNamespace(state_dict=dict))
-    checkpoint.save(path, make_agent("ppo", hidden=8, seed=seed), world, env, [], 0.0)
+    agent = make_agent("ppo", hidden=8, seed=seed, **acting(world))
+    checkpoint.save(path, agent, world, env, [], 0.0)
     return path
 
 
@@ -48,6 +50,15 @@ def dense(task, tmp_path_factory):
 @pytest.fixture(scope="module")
 def guide(dense, tmp_path_factory):
     return Guide(saved_agent(tmp_path_factory.mktemp("agent") / "agent.pt"), dense, "wafer")
+
+
+def test_an_agent_that_names_densities_guides_a_run(task, dense, tmp_path):
+    path = saved_agent(tmp_path / "agent.pt", mode="density")
+    guided = Guided(task, Guide(path, dense, "wafer"))
+    versions = train(TrainConfig.from_json(SPARSE), tmp_path / "run", task=guided).densities
+    second = versions.filter(versions["version"] == 1)["density"]
+    # An untrained policy names a quarter; a run of steps would be at a half at the least.
+    assert min(second) > 0.2 and max(second) < 0.3
 
 
 @pytest.fixture(scope="module")

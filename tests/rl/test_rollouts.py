@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import sys
 
@@ -50,6 +51,12 @@ def one(tmp_path_factory):
 
 def test_two_processes_learn_what_one_does(one, tmp_path):
     assert equal(one, trained(tmp_path, processes=2))
+
+
+def test_two_processes_explore_densities_as_one_does(tmp_path):
+    world = dataclasses.replace(WHITE, mode="density")
+    first = trained(tmp_path / "one", world)
+    assert equal(first, trained(tmp_path / "two", world, processes=2))
 
 
 @needs_ray
