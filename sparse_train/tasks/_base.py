@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TASKS = Registry("task", "sparse_train.tasks", "TASK")
 Batch = dict[str, Tensor]
+EVALUATION_SPLITS = ("validation", "test")
 
 
 class Prepared(ABC):
@@ -207,6 +208,13 @@ def make_task(name: str, options: Mapping[str, Any]) -> Task:
 def stream(*key: int) -> np.random.Generator:
     """A random stream that depends on `key` alone, for example (seed, purpose, step)."""
     return np.random.default_rng(np.random.SeedSequence(key))
+
+
+def check_split(split: str) -> int:
+    """The split's place in EVALUATION_SPLITS; an InputError unless it is one of them."""
+    if split not in EVALUATION_SPLITS:
+        raise InputError(f"split: value is {split!r}; allowed: {', '.join(EVALUATION_SPLITS)}")
+    return EVALUATION_SPLITS.index(split)
 
 
 def check_integer(name: str, value: object, least: int) -> None:

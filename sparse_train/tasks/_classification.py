@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hwsim.errors import InputError
-from sparse_train.tasks._base import Batch, Prepared, stream
+from sparse_train.tasks._base import Batch, Prepared, check_split, stream
 
 # First number of the key of the random stream of epochs.
 ORDER = 1
-_EVALUATION_SPLITS = ("validation", "test")
 
 
 class Classified(Prepared):
@@ -72,8 +71,7 @@ class Classified(Prepared):
         return {"loss": loss / examples, "accuracy": right / examples}
 
     def evaluation_batches(self, split: str = "validation") -> list[Batch]:
-        if split not in _EVALUATION_SPLITS:
-            raise InputError(f"split: value is {split!r}; allowed: {', '.join(_EVALUATION_SPLITS)}")
+        check_split(split)
         known = self._evaluation.get(split)
         if known is None:
             pieces = {

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from hwsim.errors import InputError
 from sparse_train.subnetworks import CyclicPlan, Taken, begin, isolated
-from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, stream
+from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, check_split, stream
 from sparse_train.text import SPLITS
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 # First numbers of the keys of random streams.
 _TRAINING, _SPLIT, _PERMUTATION, _SUBNETWORK = 1, 2, 3, 4
-_EVALUATION_SPLITS = ("validation", "test")
 _SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
 SCENARIOS = ("permuted", "split")
 PER_TASK, SHARED = "per_task", "shared"
@@ -214,8 +213,7 @@ class PreparedContinual(Prepared):
 
         Source: Chaudhry et al. 2018, "Riemannian Walk for Incremental Learning", section 3.
         """
-        if split not in _EVALUATION_SPLITS:
-            raise InputError(f"split: value is {split!r}; allowed: {', '.join(_EVALUATION_SPLITS)}")
+        check_split(split)
         was_training = model.training
         model.eval()
         try:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hwsim.errors import InputError
 from sparse_train.experience import ENVIRONMENTS, Experience, make_environment, mean_return
-from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, stream
+from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, check_split, stream
 
 if TYPE_CHECKING:
     from sparse_train.config import TrainConfig
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 # First numbers of the keys of random streams.
 _SAMPLES, _EPISODES, _CHOICES, _EVALUATION = 1, 2, 3, 4
-_EVALUATION_SPLITS = ("validation", "test")
 
 
 @dataclass(frozen=True)
@@ -155,9 +154,7 @@ class PreparedControl(Prepared):
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str = "validation") -> dict[str, float]:
         """Mean return and length of greedy episodes; the loss is the return, sign reversed."""
-        if split not in _EVALUATION_SPLITS:
-            raise InputError(f"split: value is {split!r}; allowed: {', '.join(_EVALUATION_SPLITS)}")
-        rng = stream(_EVALUATION, _EVALUATION_SPLITS.index(split))
+        rng = stream(_EVALUATION, check_split(split))
         seeds = rng.integers(2**31, size=self.settings.evaluation_episodes).tolist()
         was_training = model.training
         model.eval()

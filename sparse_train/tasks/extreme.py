@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hwsim.errors import InputError
-from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, stream
+from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, check_split, stream
 from sparse_train.text import STDLIB
 from sparse_train.xmc_format import XmcData, load_xmc
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from sparse_train.models.extreme import ExtremeConfig
 
 _TRAINING = 1
-_EVALUATION_SPLITS = ("validation", "test")
 _EVALUATION_BATCH = 64
 _BEST = (1, 3, 5)
 PLANTED = "planted"
@@ -213,8 +212,7 @@ class PreparedExtreme(Prepared):
         return {"loss": loss / n, **{f"precision@{k}": hits / n for k, hits in right.items()}}
 
     def evaluation_batches(self, split: str = "validation") -> list[Batch]:
-        if split not in _EVALUATION_SPLITS:
-            raise InputError(f"split: value is {split!r}; allowed: {', '.join(_EVALUATION_SPLITS)}")
+        check_split(split)
         if split not in self._evaluation:
             rows = self.data.splits[split]
             n = min(len(rows), self.settings.evaluation_examples)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hwsim.errors import InputError
 from sparse_train.embeddings import TRAINED, fitted, of_tokens, read_vectors, trained_vectors
-from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, stream
+from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, check_split, stream
 from sparse_train.text import STDLIB, Corpus, load_corpus
 from sparse_train.vocabulary import MASK, SPECIAL_TOKENS, TokenizedCorpus, tokenize
 
@@ -23,7 +23,6 @@ _HIDDEN_AS_MASK = 0.8
 _HIDDEN_AS_RANDOM = 0.1
 # First numbers of the keys of random streams, so that no two purposes share one.
 _TRAINING, _EVALUATION = 1, 2
-_EVALUATION_SPLITS = ("validation", "test")
 _EVALUATION_BATCH = 32
 
 
@@ -215,8 +214,7 @@ class PreparedText(Prepared):
         return {"loss": loss / n_hidden, "accuracy": right / n_hidden}
 
     def evaluation_batches(self, split: str = "validation") -> list[Batch]:
-        if split not in _EVALUATION_SPLITS:
-            raise InputError(f"split: value is {split!r}; allowed: {', '.join(_EVALUATION_SPLITS)}")
+        check_split(split)
         if split not in self._evaluation:
             self._evaluation[split] = self._fixed_batches(split)
         return self._evaluation[split]
@@ -241,7 +239,7 @@ class PreparedText(Prepared):
         fit = len(tokens) // self.settings.tokens
         n = min(fit, self.settings.evaluation_windows)
         starts = (np.arange(n) * fit // n) * self.settings.tokens
-        rng = stream(_EVALUATION, _EVALUATION_SPLITS.index(split))
+        rng = stream(_EVALUATION, check_split(split))
         whole = self._hide(self._windows(tokens, starts), rng)
         pieces = {name: torch.split(t, _EVALUATION_BATCH) for name, t in whole.items()}
         return [

@@ -17,12 +17,12 @@ from hwsim.errors import InputError
 from hwsim.registry import unknown
 from sparse_train.models import factorization, lightgcn
 from sparse_train.ratings import GENERATED, Ratings, load_ratings
-from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, stream
+from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, check_split, stream
+from sparse_train.text import SPLITS
 
 CUT = 20  # of recall@20 and NDCG@20
 # First numbers of the keys of random streams, so that no two purposes share one.
 _TRAINING, _EVALUATION, _SPLIT, _TIES = 1, 2, 3, 4
-_EVALUATION_SPLITS = ("validation", "test")
 _EVALUATION_USERS = 256
 _WIDTH = "width"
 
@@ -145,13 +145,12 @@ class PreparedRatings(Prepared):
         return {"loss": loss / n, "recall@20": recall, "ndcg@20": ndcg}
 
     def evaluation_batches(self, split: str = "validation") -> list[Batch]:
-        if split not in _EVALUATION_SPLITS:
-            raise InputError(f"split: value is {split!r}; allowed: {', '.join(_EVALUATION_SPLITS)}")
+        place = check_split(split)
         if split not in self._evaluation:
-            rng = stream(_EVALUATION, _EVALUATION_SPLITS.index(split))
+            rng = stream(_EVALUATION, place)
             # Validation knows nothing of the test pairs: some of its negatives may be among them.
-            known = ("train", *_EVALUATION_SPLITS[: _EVALUATION_SPLITS.index(split) + 1])
-            whole = self._with_negatives(*self.parts[split], self._keys(*known), rng)
+            known = self._keys(*SPLITS[: place + 2])
+            whole = self._with_negatives(*self.parts[split], known, rng)
             self._evaluation[split] = [whole]
         return self._evaluation[split]
 

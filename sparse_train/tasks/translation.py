@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from hwsim.errors import InputError
 from sparse_train.parallel_text import CATALOGUES, ParallelText, load_parallel
-from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, stream
+from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, check_split, stream
 from sparse_train.vocabulary import CLS, PAD, SEP, learn, without_special
 
 _TRAINING = 1
-_EVALUATION_SPLITS = ("validation", "test")
 _EVALUATION_BATCH = 64
 _LEAST_VOCABULARY = 262
 
@@ -205,8 +204,7 @@ class PreparedTranslation(Prepared):
 
     def _evaluation_pairs(self, split: str) -> Sequence[tuple[str, str]]:
         """Pairs spread evenly over a split."""
-        if split not in _EVALUATION_SPLITS:
-            raise InputError(f"split: value is {split!r}; allowed: {', '.join(_EVALUATION_SPLITS)}")
+        check_split(split)
         pairs = self.text.split(split)
         n = min(len(pairs), self.settings.evaluation_pairs)
         return [pairs[i * len(pairs) // n] for i in range(n)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 
 import pytest
@@ -75,3 +76,28 @@ def test_a_task_describes_itself_with_its_digest(prepared, name):
 def test_another_tasks_model_is_refused(prepared, name):
     with pytest.raises(InputError, match="model"):
         prepared(name).build_model("no_such_model", "tiny", {})
+
+
+@pytest.mark.parametrize("name", TASKS.names())
+def test_only_validation_and_test_are_evaluated(prepared, name):
+    task = prepared(name)
+    model = task.build_for(TrainConfig(task=name, batch_size=4, threads=1))
+    with pytest.raises(InputError, match="split: value is 'train'; allowed: validation, test"):
+        task.evaluate(model, "train")
+
+
+@pytest.mark.parametrize("name", TASKS.names())
+def test_a_copy_of_a_task_serves_another_run(prepared, name):
+    """What one run's steps leave behind is not seen by a run on a copy, which begins anew."""
+    config = TrainConfig(task=name, batch_size=4, threads=1)
+    one, other = copy.copy(prepared(name)), copy.copy(prepared(name))
+    torch.manual_seed(0)
+    model = one.build_for(config)
+    one.before_step(1, model, None)
+    torch.manual_seed(0)
+    other.before_step(1, other.build_for(config), None)
+    expected = {n: t.clone() for n, t in other.batch(2, 4, 0).items()}
+    for step in range(2, 6):
+        one.before_step(step, model, None)
+    found = other.batch(2, 4, 0)
+    assert all(torch.equal(found[n], t) for n, t in expected.items())
