@@ -95,7 +95,7 @@ def train(
     if as_json:
         return print_json({
             "command": "train", "run": run.absolute(), "compute": record.compute,
-            **_described(found),
+            **_described(found), "last_validation": _last(record),
         })  # fmt: skip
     return _print(stdout(), found, record, run)
 
@@ -128,6 +128,12 @@ def _described(found: Contender) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _last(record: TrainingRecord) -> dict[str, float]:
+    """The task's metrics of the last validation."""
+    row = record.evaluations.row(-1, named=True)
+    return {name: value for name, value in row.items() if name != "step"}
+
+
 def _kernels(compute: dict[str, Any]) -> str:
     """Which masked layers used the sparse kernels, and why the others did not."""
     reasons: dict[str, list[str]] = {}
@@ -151,6 +157,9 @@ def _print(console: Any, found: Contender, record: TrainingRecord, run: Path) ->
         f"{found.name}: {steps} steps, validation loss {found.last_loss:.3f} "
         f"(best {found.best_loss:.3f}), trained here in {facts['trained here in']}."
     )
+    others = [f"{name} {value:.4g}" for name, value in _last(record).items() if name != "loss"]
+    if others:
+        console.print(f"Validation after the last step: {', '.join(others)}.")
     rows = [
         (
             name + ("" if found.verified[name] else tables.UNVERIFIED),

@@ -67,6 +67,14 @@ def test_the_same_command_again_only_prices_and_says_the_same(nettime, text, tmp
     assert first["density"] == pytest.approx(0.25, abs=0.01)
     assert first["devices"]["ideal"]["net_time_s"] > 0
     assert [e["step"] for e in first["evaluations"]] == [0, 3, 6, 9]
+    assert first["last_validation"]["loss"] == first["last_validation_loss"]
+
+
+def test_train_says_what_the_task_measures_beside_the_loss(nettime, tmp_path):
+    command = ("train", "--task", "images", "--steps", "2", "--device", "ideal")
+    shown = nettime(*command, "--run", tmp_path / "run")
+    found = nettime(*command, "--run", tmp_path / "run", "--json").json["last_validation"]
+    assert f"last step: accuracy {found['accuracy']:.4g}." in shown.out
 
 
 def test_report_compares_runs_without_a_network(nettime, runs, tmp_path):
