@@ -1,6 +1,6 @@
 """How well a fit to half of the public shapes predicts the other half: five random halves.
 
-    NETTIME_REFERENCE=FOLDER python benchmarks/bench_gpu_fit.py [CARD…] [--halves 5]
+    NETTIME_REFERENCE=FOLDER python benchmarks/bench_gpu_fit.py [CARD…] [--halves 5] [--new-card]
 
 FOLDER holds gpu_24_vllmbench.json (arXiv 2603.05232's public bench), which is read in place. A
 shape is held out in every operand type and kernel at once. Rows are means over the halves; "again"
@@ -14,13 +14,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from hwsim import InputError, load_device
-from hwsim.crosscheck import CrossCheck, Pair
+from hwsim.calibrate import calibrate
+from hwsim.crosscheck import CrossCheck, Pair, crosscheck
 from hwsim.devices.gpu import Gpu
 from hwsim.gpu_fit import Timed, Unseen, held_out
 from hwsim.measurement import Measurement
@@ -124,38 +126,109 @@ def line(name: str, dtype: str, figures: np.ndarray) -> str:
     """One row of the table; what there is no figure of is a dash."""
     shown = "".join(f"{100 * f:8.1f} %" if f == f else f"{'–':>10}" for f in figures[:3])
     tau = f"{figures[3]:8.2f}" if figures[3] == figures[3] else ""
-    return f"{name:>8} {dtype:>9}{shown}{tau}"
+    return f"{name:>8} {dtype:>10}{shown}{tau}"
+
+
+def records_of(rows: Sequence[dict]) -> list[Measurement]:
+    """The bench's bfloat16 rows as records."""
+    return [
+        Measurement.of_median(
+            row[column] * 1e-6, machine=row["gpu"], toolchain="public bench", kernel=kernel,
+            phase="forward", m=row["M"], n=row["N"], k=row["K"], dtype="bfloat16", rounds=50,
+            density=1.0 if kernel == "dense" else 0.5,
+        )
+        for row in rows
+        if row["dtype"] == "BF16"
+        for kernel, column in COLUMNS.items()
+        if row[column]
+    ]  # fmt: skip
+
+
+def thirty(
+    records: Sequence[Measurement], rng: np.random.Generator
+) -> tuple[list[Measurement], list[Measurement]]:
+    """Both records of fifteen random shapes, and all records of the other shapes.
+
+    Raises:
+        InputError: fewer than sixteen shapes with both.
+    """
+    kernels: dict[tuple, set[str]] = {}
+    for record in records:
+        kernels.setdefault(record.shape, set()).add(record.kernel)
+    both = sorted(shape for shape, found in kernels.items() if len(found) == 2)
+    if len(both) < 16:
+        raise InputError(f"records: {len(both)} shapes with both kernels; allowed is 16 or more")
+    chosen = {both[i] for i in rng.permutation(len(both))[:15]}
+    return (
+        [r for r in records if r.shape in chosen],
+        [r for r in records if r.shape not in chosen],
+    )
+
+
+def interval_of(found: CrossCheck) -> np.ndarray:
+    """The ends of the median interval relative to the estimate, and the share of times inside."""
+    ends = np.array([(p.low_s, p.high_s) for p in found.pairs]).T
+    below, above = np.median(ends / [p.estimated_s for p in found.pairs], axis=1) - 1.0
+    return np.array([below, above, found.coverage()])
+
+
+def new_card(name: str, sheet: Gpu, draws: int) -> None:
+    """Prints how far off a data sheet alone is, and a fit to thirty records."""
+    records = records_of(rows_of(name))
+    found: dict[str, list[CrossCheck]] = {"data sheet": [], "30 records": []}
+    for draw in range(draws):
+        rng = np.random.default_rng(draw)
+        seen, unseen = thirty(records, rng)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "card.toml"
+            path.write_text(calibrate(sheet, seen, rng=rng).text, encoding="utf-8")
+            fitted = load_device(path)
+        found["data sheet"].append(crosscheck(sheet, unseen))
+        found["30 records"].append(crosscheck(fitted, unseen))
+    for how, checks in found.items():
+        below, above, inside = np.mean([interval_of(c) for c in checks], axis=0)
+        print(
+            line(name, how, figures_of("bfloat16", checks))
+            + f"   interval {100 * below:+.0f} … {100 * above:+.0f} %, inside {100 * inside:.0f} %"
+        )
+
+
+def halves(name: str, sheet: Gpu, count: int) -> None:
+    """Prints how well random halves of the shapes predict the others, and the bench's limit."""
+    sets = timed_of(rows_of(name))
+    peaks = {t.dtype: sheet.peak(t.dtype) for t in sets}
+    checks = [
+        check(held_out(sets, sheet.card, peaks, folds=1, rng=np.random.default_rng(seed)))
+        for seed in range(count)
+    ]
+    for dtype in DTYPES.values():
+        if any(t.dtype == dtype for t in sets):
+            print(line(name, dtype, figures_of(dtype, checks)))
+    repeated = figures_of("bfloat16", [check(again(sets))])
+    print(line("again", "bfloat16", repeated))
+    print(line("limit", "bfloat16", limit_of(repeated)))
+    bfloat16 = tuple(p for c in checks for p in c.pairs if p.record.dtype == "bfloat16")
+    for row in CrossCheck(name, bfloat16, {}).size_rows():
+        print(
+            f"         {row['kernel']:>9} {row['measured']:>10}: {row['records']:4d} records, "
+            f"time {100 * row['time_mape']:.1f} %, bias {100 * row['bias']:+.1f} %"
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cards", nargs="*", metavar="CARD", help=", ".join(CARDS))
-    parser.add_argument("--halves", type=int, default=5)
+    parser.add_argument("--halves", type=int, default=5, help="random halves, or draws of thirty")
+    parser.add_argument("--new-card", action="store_true", help="data sheet alone, and 30 records")
     options = parser.parse_args()
-    print(f"{'card':>8} {'operands':>9}{'dense':>10}{'2:4':>10}{'speed-up':>10}{'τ':>8}")
+    what = "from" if options.new_card else "operands"
+    print(f"{'card':>8} {what:>10}{'dense':>10}{'2:4':>10}{'speed-up':>10}{'τ':>8}")
     for name in options.cards or CARDS:
         if name not in CARDS:
             raise InputError(f"card: value is {name!r}; allowed: {', '.join(CARDS)}")
         sheet = load_device(CARDS[name], fit="none")
         assert isinstance(sheet, Gpu)
-        sets = timed_of(rows_of(name))
-        peaks = {t.dtype: sheet.peak(t.dtype) for t in sets}
-        checks = [
-            check(held_out(sets, sheet.card, peaks, folds=1, rng=np.random.default_rng(seed)))
-            for seed in range(options.halves)
-        ]
-        for dtype in DTYPES.values():
-            if any(t.dtype == dtype for t in sets):
-                print(line(name, dtype, figures_of(dtype, checks)))
-        repeated = figures_of("bfloat16", [check(again(sets))])
-        print(line("again", "bfloat16", repeated))
-        print(line("limit", "bfloat16", limit_of(repeated)))
-        bfloat16 = tuple(p for c in checks for p in c.pairs if p.record.dtype == "bfloat16")
-        for row in CrossCheck(name, bfloat16, {}).size_rows():
-            print(
-                f"         {row['kernel']:>9} {row['measured']:>10}: {row['records']:4d} records, "
-                f"time {100 * row['time_mape']:.1f} %, bias {100 * row['bias']:+.1f} %"
-            )
+        (new_card if options.new_card else halves)(name, sheet, options.halves)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ _SMALLEST = np.full((1, 3), 64.0)
 _LOG_FLOOR = math.log(5e-6)
 _FLOOR_NOISE = 0.15
 _UNKNOWN = 0.1  # blur of products of which none was seen
+_MANY = 15  # held-out errors that give an interval by themselves
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,7 +281,7 @@ def _residual(fit: ProductFit, t: Timed, card: Card, peaks: Mapping[str, float])
 def spread_of(kind: str, errors: np.ndarray) -> tuple[float, float]:
     """10 % and 90 % quantiles of held-out errors; of few errors, drawn to the unfitted spread."""
     low, high = UNFITTED_SPREAD[kind]
-    share = min(1.0, len(errors) / 20.0)
+    share = min(1.0, len(errors) / _MANY)
     found = np.quantile(errors, [0.1, 0.9]) if len(errors) else np.zeros(2)
     return (
         min(float(share * found[0] + (1.0 - share) * low), 0.0),

@@ -8,8 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from benchmarks.bench_gpu_fit import again, check, figures_of, limit_of, line, rows_of, timed_of
+from benchmarks.bench_gpu_fit import (
+    again,
+    check,
+    figures_of,
+    interval_of,
+    limit_of,
+    line,
+    records_of,
+    rows_of,
+    thirty,
+    timed_of,
+)
 from hwsim import InputError
+from hwsim.crosscheck import CrossCheck, Pair
 
 
 def row(dtype, m, dense_us, sparse_us):
@@ -68,3 +80,26 @@ def test_a_bench_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("NETTIME_REFERENCE", str(tmp_path))
     with pytest.raises(InputError, match="NETTIME_REFERENCE must name its folder"):
         rows_of("A100")
+
+
+def test_thirty_records_are_of_fifteen_shapes_and_the_rest_shares_none_with_them():
+    rows = [row("BF16", 64 * m, 10.0 * m, 8.0 * m) for m in range(1, 21)]
+    rows += [row("BF16", 7, 5.0, None), row("FP16", 64, 1.0, 1.0)]
+    seen, unseen = thirty(records_of(rows), np.random.default_rng(0))
+    assert len(seen) == 30 and len({r.shape for r in seen}) == 15
+    assert len(unseen) == 11 and not {r.shape for r in seen} & {r.shape for r in unseen}
+    assert {r.dtype for r in seen + unseen} == {"bfloat16"}
+    again_seen, _ = thirty(records_of(rows), np.random.default_rng(1))
+    assert {r.shape for r in again_seen} != {r.shape for r in seen}
+
+
+def test_too_few_shapes_for_thirty_records_are_counted():
+    rows = [row("BF16", 64 * m, 10.0, 8.0) for m in range(1, 16)]
+    with pytest.raises(InputError, match="15 shapes with both kernels; allowed is 16 or more"):
+        thirty(records_of(rows), np.random.default_rng(0))
+
+
+def test_an_interval_is_shown_relative_to_the_estimate_with_how_often_it_holds():
+    (record,) = records_of([row("BF16", 64, 10.0, None)])
+    inside, outside = Pair(record, 8e-6, 6e-6, 12e-6), Pair(record, 4e-6, 3e-6, 6e-6)
+    assert interval_of(CrossCheck("", (inside, outside), {})) == pytest.approx([-0.25, 0.5, 0.5])
