@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hwsim.errors import InputError
 from hwsim.registry import unknown
@@ -26,15 +26,25 @@ class OneByOne(Networks):
     Batches may depend on the network (an agent's experience), the model may keep statistics
     (BatchNorm) and draw random numbers (dropout), and what is evaluated may be more than a mean
     over batches.
+
+    Raises:
+        InputError: the recipe's config stands for another model than its `build`.
     """
 
     def __init__(self, recipe: Recipe, size: int) -> None:
         super().__init__(recipe, size)
-        self._networks = [Network(recipe, 0)] * size
-        layers = self._networks[0].layers
+        first = Network(recipe, 0)
+        wanted, made = _shapes(recipe.build(0)), _shapes(first.run.model)
+        if wanted != made:
+            raise InputError(
+                f"model: {recipe.config.model} is built with weights {wanted}, and nettime train "
+                f"builds {made}; allowed one by one is a model that both build alike"
+            )
+        self._networks = [first] * size  # Until each has begun.
+        layers = first.layers
         self.names = tuple(layer.name for layer in layers)
         self.shapes = tuple(layer.shape for layer in layers)
-        self.sizes = torch.tensor(self._networks[0].sizes)
+        self.sizes = torch.tensor(first.sizes)
         self.nnz = self.sizes.expand(size, -1).clone()
         self._ends = self.sizes.cumsum(0)
 
@@ -132,6 +142,10 @@ class OneByOne(Networks):
 
     def _of(self, rows: Tensor) -> list[Network]:
         return [self._networks[row] for row in rows.tolist()]
+
+
+def _shapes(model: nn.Module) -> list[tuple[int, ...]]:
+    return [tuple(parameter.shape) for parameter in model.parameters()]
 
 
 def _usable(values: Tensor) -> np.ndarray:

@@ -154,3 +154,10 @@ def test_one_by_one_the_random_state_of_torch_is_left_alone(made):
 def test_an_unknown_way_lists_those_there_are():
     with pytest.raises(InputError, match=r"unknown way of training 'alone'.*one_by_one, together"):
         NETWORKS.get("alone")
+
+
+def test_one_by_one_a_model_that_train_builds_in_another_way_is_refused(monkeypatch):
+    setting = dataclasses.replace(SETTINGS["images"], trained="one_by_one")
+    monkeypatch.setitem(SETTINGS, "digits one by one", setting)
+    with pytest.raises(InputError, match=r"model: mlp is built .* allowed one by one"):
+        Problem("mlp-1x8", "digits one by one").networks(1)
