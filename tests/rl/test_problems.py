@@ -105,7 +105,8 @@ def test_an_agent_acts_on_a_task_and_what_it_masks_never_costs_more(task, small)
         if not bool(step["done"]):
             step = act(env, SPARSIFY)
             assert bool((step["density"][live] >= env.min_density).all())
-    assert all(torch.isfinite(value).all() for value in env.evaluate("test").values())
+    if task in (*ONE_BY_ONE, "images"):  # Texts have many test examples.
+        assert all(torch.isfinite(value).all() for value in env.evaluate("test").values())
 
 
 @pytest.mark.parametrize("task", ONE_BY_ONE)
