@@ -258,3 +258,17 @@ def test_missing_set_says_where_it_looked_and_how_to_get_it(tmp_path, name):
 def test_unknown_set_lists_the_known_ones():
     with pytest.raises(InputError, match="digits, cifar10, cifar100, mnist, fashion_mnist"):
         load_images("imagenet")
+
+
+def test_the_real_fashion_mnist_is_read_where_it_is_installed():
+    """Debian's package dataset-fashion-mnist, or NETTIME_DATA/fashion_mnist."""
+    try:
+        data = load_images("fashion_mnist", None)
+    except InputError as error:
+        pytest.skip(str(error))
+    assert data.test_images is not None and data.test_labels is not None
+    assert data.images.shape == (60_000, 1, 28, 28)
+    assert data.test_images.shape == (10_000, 1, 28, 28)
+    for labels, each in ((data.labels, 6000), (data.test_labels, 1000)):
+        assert np.bincount(labels).tolist() == [each] * 10
+    assert data.digest == "f894b4f9c5ad48b07b7683eda5d3502b"
