@@ -36,7 +36,8 @@ def price(
     from analysis.subject import random_masks
     from sparse_train.algorithms import ALGORITHMS
 
-    masks = random_masks(what.shapes, density, setting.pattern, setting.distribution, setting.seed)
+    how = (density, setting.pattern, setting.distribution, setting.seed)
+    masks = random_masks(what.shapes, *how) if what.shapes else {}
     sparse = what.step.with_masks(masks)
     growth, grown = 0.0, None
     if setting.update_interval:

@@ -27,6 +27,7 @@ class Subject:
         step: one dense training step.
         shapes: layer → shape of its weight as torch has it, of every maskable layer.
         weights: parameters of the whole model.
+        note: what is to be known of its masks; "" for most.
         narrowed: FLOPs of a step → (label, step) of a narrower dense model that costs as much;
             None where there is no way to narrow it.
     """
@@ -36,6 +37,7 @@ class Subject:
     shapes: dict[str, tuple[int, ...]]
     weights: int
     narrowed: Callable[[int], tuple[str, Workload]] | None = None
+    note: str = ""
 
 
 # Operand types by the names people use; None leaves a model in the types that it is made of.
@@ -56,19 +58,32 @@ def named(name: str, batch_size: int, sequence_length: int, dtype: str | None = 
 
 
 def of(name: str, model: Any, batch: Any, dtype: str | None = None, layers: Any = None) -> Subject:
-    """A torch module and what it is called with; `layers` as in `sparsify`."""
+    """A torch module and what it is called with; `layers` as in `sparsify`.
+
+    Tables that are named as layers but looked up are no part of `shapes`: no mask changes what
+    they cost, and the note says so.
+
+    Raises:
+        InputError: no named layer, and no product that a mask acts on.
+    """
     from sparse_train._layers import select_layers
 
     step = _step(model, batch, dtype)
     chosen = select_layers(model, layers, None).layers
     # A layer that the batch never reaches costs nothing, with a mask or without.
     shapes = {one.name: one.weight_shape for one in chosen if one.name in step.layers}
-    if not shapes:
+    if not shapes and layers is None:
         raise InputError(
             f"{name}: masks act on none of its products, so that none makes its step faster; "
-            "tables of embeddings are looked up, not multiplied: what masks save there is memory"
+            "allowed is a model with linear or convolutional layers that its batch reaches"
         )
-    return Subject(name, step, shapes, sum(p.numel() for p in model.parameters()))
+    tables = [one.name for one in chosen if one.name not in step.layers]
+    note = "" if shapes else (
+        f"Its masks lie on {' and '.join(tables)}, which are looked up, not multiplied: they save "
+        "memory and no time."
+    )  # fmt: skip
+    weights = sum(p.numel() for p in model.parameters())
+    return Subject(name, step, shapes, weights, note=note)
 
 
 def _narrowing(
@@ -126,7 +141,7 @@ def of_task(config: TrainConfig, dtype: str | None = None) -> Subject:
         options = narrower_at(config, prepared, flops)
         return "narrower, dense", _step(model_of(options), batch, dtype)
 
-    has_width = prepared.narrowed(config.model, config.preset, own, 0.5) is not None
+    has_width = made.shapes and prepared.narrowed(config.model, config.preset, own, 0.5) is not None
     return replace(made, narrowed=narrowed) if has_width else made
 
 

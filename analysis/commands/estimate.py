@@ -248,6 +248,7 @@ def _single(
             ],
             "narrower_dense": next(iter(narrower.values())).label if narrower else None,
             "verdict": sentence,
+            "note": what.note,
         })  # fmt: skip
     _print(what, breakdowns, covered, narrower, sentence, setting, by != "layer")
     _print_answers(chosen)
@@ -300,6 +301,8 @@ def _print(
     if tables.any_unverified(breakdowns):
         console.print(tables.UNVERIFIED_NOTE)
     console.print(sentence, style="bold")
+    if what.note:
+        console.print(what.note, style="bold")
     for b in breakdowns:
         if b.device in narrower:
             console.print(_against_narrower(b, narrower[b.device]))

@@ -46,13 +46,20 @@ def test_a_task_is_priced_on_its_own_model_and_data(task):
     assert task in json.dumps(found)
 
 
-def test_every_task_is_priced_or_says_why_not():
+def test_every_task_is_priced():
     assert {*READ_SLOWLY, "images", "continual", "recommendation"} == set(TASKS.names())
 
 
-def test_a_task_without_products_under_masks_says_so():
-    result = run("estimate", "--task", "recommendation", "--device", "ideal")
-    assert "looked up, not multiplied" in str(result.exception)
+@pytest.mark.parametrize("more", [(), ("--model", "lightgcn", "--preset", "small")])
+def test_a_task_without_products_under_masks_is_priced_and_says_so(more):
+    words = ("estimate", "--task", "recommendation", "--density", "0.2", *more)
+    found = json.loads(run(*words, "--device", "wafer", "--json").stdout)
+    total = found["devices"][0]["total"]
+    assert total["dense"]["seconds"] == total["sparse"]["seconds"] > 0
+    assert found["coverage"]["layers"] == 0 and found["devices"][0]["speed_up_ceiling"] == 1
+    assert "users and items, which are looked up, not multiplied" in found["note"]
+    shown = run(*words, "--device", "ideal")
+    assert "save memory and no time" in " ".join(shown.stdout.split())
 
 
 def test_only_one_model_at_a_time():
