@@ -59,10 +59,19 @@ class Facts:
         """At most two active in every four consecutive outputs, as `patterns.n_m.NM(2, 4, 0)`."""
         return self._known("two_four", self._two_four)[1]
 
-    @property
-    def transposable(self) -> bool:
-        """Whether both forward and grad_input may use the mask as 2:4."""
-        return self.along_inputs and self.along_outputs
+    def along(self, dtype: str) -> tuple[bool, bool]:
+        """Whether 2:4 kernels of a dtype take the mask along its inputs, and along its outputs.
+
+        In 16 and 8 bits they keep two of each four; in tf32 one of each two.
+        Source: torch 2.13, _semi_structured_conversions.py; NVIDIA's cuSPARSELt documentation.
+        """
+        if dtype == "tfloat32":
+            return self._known("one_two", self._one_two)
+        return self._known("two_four", self._two_four)
+
+    def transposable(self, dtype: str) -> bool:
+        """Whether both forward and grad_input may use the mask as 2:4 in a dtype."""
+        return all(self.along(dtype))
 
     @property
     def block_side(self) -> int:
@@ -75,17 +84,21 @@ class Facts:
             return self._known("columns", lambda: counts_of(self.mask.col_nnz))
         return self._known("rows", lambda: counts_of(self.mask.row_nnz))
 
-    def key(self, phase: str) -> tuple:
+    def key(self, phase: str, dtype: str) -> tuple:
         """All of the above: masks of equal keys and sizes have equal prices in this phase."""
-        return (
-            self.mask.nnz, self._known("two_four", self._two_four), self.block_side,
-            self.counts(phase),
-        )  # fmt: skip
+        return self.mask.nnz, self.along(dtype), self.block_side, self.counts(phase)
 
     def _two_four(self) -> tuple[bool, bool]:
         from hwsim import _two_four
 
         return _two_four.directions(self.mask.array.view(np.uint8))
+
+    def _one_two(self) -> tuple[bool, bool]:
+        array = self.mask.array
+        rows, columns = (size // 2 * 2 for size in array.shape)
+        wide = (array[:, 0:columns:2] & array[:, 1:columns:2]).any()
+        high = (array[0:rows:2] & array[1:rows:2]).any()
+        return not wide, not high
 
     def _block_side(self) -> int:
         array = self.mask.array
@@ -164,10 +177,12 @@ def why_not_two_four(op: Op, facts: Facts | None) -> str:
     unaligned = why_not_aligned(op)
     if unaligned:
         return unaligned
-    if op.phase == "forward" and not facts.along_inputs:
-        return "mask is not 2:4 along the inputs"
-    if op.phase == "grad_input" and not facts.along_outputs:
-        return "mask is not 2:4 along the outputs (not transposable)"
+    inputs, outputs = facts.along(op.dtype)
+    pattern = "1:2, which tf32 kernels take," if op.dtype == "tfloat32" else "2:4"
+    if op.phase == "forward" and not inputs:
+        return f"mask is not {pattern} along the inputs"
+    if op.phase == "grad_input" and not outputs:
+        return f"mask is not {pattern} along the outputs (not transposable)"
     return ""
 
 

@@ -222,7 +222,7 @@ class Gpu(Device):
         facts = self._facts(op)
         key: tuple = _size_of(op)
         if facts is not None:
-            key += facts.key(op.phase)
+            key += facts.key(op.phase, op.dtype)
         known = self._ranks.get(key)
         if known is None:
             if len(self._ranks) >= _MOST_RANKS:
@@ -255,7 +255,7 @@ class Gpu(Device):
         Of its mask it matters only whether it is transposable.
         """
         facts = self._facts(op)
-        key = (SPARSE, packed, facts is not None and facts.transposable, *_size_of(op))
+        key = (SPARSE, packed, facts is not None and facts.transposable(op.dtype), *_size_of(op))
         known = self._estimates.get(key)
         if known is None:
             known = self._estimates[key] = self._priced_two_four(op, packed)
@@ -287,7 +287,7 @@ class Gpu(Device):
             return self._called(moved / (self.dram_bytes_per_s * self.library_pack_share)), moved
         seconds = self._called(moved / (self.dram_bytes_per_s * self.fused_pack_share))
         facts = self._facts(op)
-        shared = 0.5 if facts is not None and facts.transposable else 1.0
+        shared = 0.5 if facts is not None and facts.transposable(op.dtype) else 1.0
         return shared * seconds, shared * moved
 
     def _called(self, seconds: float) -> float:

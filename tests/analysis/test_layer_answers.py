@@ -67,7 +67,9 @@ def test_a_product_too_small_for_two_four_says_so():
 def test_float32_is_never_two_four_and_the_way_out_is_named():
     found = answer(16384, 4096, 4096, BOTH_WAYS, "float32")
     assert found.answer == "dense" and "give the op dtype tfloat32" in found.why
-    assert answer(16384, 4096, 4096, BOTH_WAYS, "tfloat32").answer == "2:4"
+    assert answer(16384, 4096, 4096, np.eye(2, dtype=bool), "tfloat32").answer == "2:4"
+    pairs = answer(16384, 4096, 4096, BOTH_WAYS, "tfloat32")
+    assert pairs.answer == "dense" and "mask is not 1:2, which tf32 kernels take" in pairs.why
 
 
 def test_layers_alike_are_one_entry_and_all_are_counted():

@@ -1,5 +1,6 @@
 """The GPU model: published figures, legality with its reasons, bounds, and bad specifications."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -137,6 +138,18 @@ def test_sizes_and_types_that_two_four_cannot_take_fall_back_and_say_why(n, k, d
     assert says in kernel(found, op, "2:4").reason
 
 
+def test_a_two_four_mask_that_is_not_one_of_two_runs_dense_in_tf32_and_says_why():
+    a100 = load_device("a100")
+    turns = np.array([[1, 0], [0, 1]], bool)
+    for tile, legal in ((BOTH_WAYS, False), (turns, True)):
+        for phase in ("forward", "grad_input"):
+            op = gemm(8192, 4096, 4096, mask_of(tile, 4096, 4096), phase, "tfloat32")
+            found = kernel(a100, op, "2:4")
+            assert found.legal == legal
+            assert legal or "mask is not 1:2, which tf32 kernels take" in found.reason
+            assert kernel(a100, dataclasses.replace(op, dtype="bfloat16"), "2:4").legal
+
+
 def test_rows_are_padded_to_the_alignment_and_the_padding_is_charged():
     a100, mask = load_device("a100"), mask_of(BOTH_WAYS, 4096, 4096)
     at = {
@@ -194,6 +207,17 @@ def test_the_fast_two_four_check_is_the_patterns_own(n, k, density, seed):
     facts = Facts(mask, {})
     assert facts.along_inputs == mask.satisfies(NM(2, 4, 1))
     assert facts.along_outputs == mask.satisfies(NM(2, 4, 0))
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(1, 9), st.integers(1, 9), st.floats(0, 1), st.integers(0, 99))
+def test_tf32_kernels_take_one_of_two_and_the_others_two_of_four(n, k, density, seed):
+    mask = Mask(np.random.default_rng(seed).random((n, k)) < density)
+    facts = Facts(mask, {})
+    assert facts.along("tfloat32") == tuple(mask.satisfies(NM(1, 2, axis)) for axis in (1, 0))
+    for dtype in ("bfloat16", "int8"):
+        assert facts.along(dtype) == tuple(mask.satisfies(NM(2, 4, axis)) for axis in (1, 0))
+    assert facts.transposable("tfloat32") == all(facts.along("tfloat32"))
 
 
 @settings(deadline=None, max_examples=60)

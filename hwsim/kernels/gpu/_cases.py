@@ -102,12 +102,14 @@ def mask_of(case: Case, g: torch.Generator, device: str) -> torch.Tensor:
     """A random mask (n, k) that the case's kernel takes, near its density."""
     n, k = case.n, case.k
     if case.kernel.startswith("2:4"):
-        # Transposable: each 4×4 tile is one of the four turns of two diagonals.
-        turns = torch.randint(0, 4, (n // 4, k // 4), generator=g, device=device)
-        turns = turns.repeat_interleave(4, 0).repeat_interleave(4, 1)
+        # Transposable: each 4×4 tile is one of the four turns of two diagonals; in tf32, which
+        # keeps one of two, each 2×2 tile is one of two turns of one.
+        of = 2 if case.dtype == "tfloat32" else 4
+        turns = torch.randint(0, of, (n // of, k // of), generator=g, device=device)
+        turns = turns.repeat_interleave(of, 0).repeat_interleave(of, 1)
         rows = torch.arange(turns.shape[0], device=device)[:, None]
         columns = torch.arange(turns.shape[1], device=device)
-        return (rows + columns + turns) % 4 < 2
+        return (rows + columns + turns) % of < of // 2
     if case.kernel == "block":
         tiles = torch.rand(-(-n // _BLOCK), -(-k // _BLOCK), generator=g, device=device)
         tiles = tiles < case.density

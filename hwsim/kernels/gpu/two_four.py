@@ -23,7 +23,7 @@ class TwoFour(GpuKernel):
     """Forward with the weight packed along its inputs, grad_input with its transpose packed.
 
     grad_input needs a transposable mask; with another one it is refused. grad_weight is dense:
-    both its operands are.
+    both its operands are. float32 runs as tf32 and takes 1:2 masks.
 
     Args:
         backend: "cusparselt" or "cutlass".
@@ -44,10 +44,10 @@ class TwoFour(GpuKernel):
         if multiples is None:
             allowed = ", ".join(str(d) for d in MULTIPLES[self.backend])
             raise InputError(f"weight: dtype is {weight.dtype}; {self.backend} takes {allowed}")
-        check_two_four(mask, multiples, "along the inputs")
+        check_two_four(mask, multiples, "along the inputs", weight.dtype)
         masked = weight * mask
         transposed = None
-        if is_two_four(mask.t()) and not (mask.shape[1] % multiples[0]):
+        if is_two_four(mask.t(), weight.dtype) and not (mask.shape[1] % multiples[0]):
             transposed = self.compressed(masked.t().contiguous())
         indices = {"mask": mask}
         return PackedWeight(self.compressed(masked), indices, shape_of(weight), transposed)
@@ -114,22 +114,34 @@ def search(packed: Any, rows: int) -> bool:
     return True
 
 
-def is_two_four(mask: torch.Tensor) -> bool:
-    """At most two active in every four consecutive entries of a row."""
-    if mask.shape[1] % 4:
+def is_two_four(mask: torch.Tensor, dtype: torch.dtype = torch.bfloat16) -> bool:
+    """At most two active in every four consecutive entries of a row; in float32 one in every two.
+
+    Sparse tensor cores keep one of two in tf32.
+    """
+    kept, of = (1, 2) if dtype == torch.float32 else (2, 4)
+    if mask.shape[1] % of:
         return False
-    return bool((mask.reshape(mask.shape[0], -1, 4).sum(dim=2) <= 2).all())
+    return bool((mask.reshape(mask.shape[0], -1, of).sum(dim=2) <= kept).all())
 
 
-def check_two_four(mask: torch.Tensor, multiples: tuple[int, int], where: str) -> None:
-    """An InputError unless `mask` is 2:4 and of sizes that the backend takes."""
+def check_two_four(
+    mask: torch.Tensor,
+    multiples: tuple[int, int],
+    where: str,
+    dtype: torch.dtype = torch.bfloat16,
+) -> None:
+    """An InputError unless `mask` is 2:4, 1:2 in float32, and of sizes that the backend takes."""
     if mask.shape[0] % multiples[0] or mask.shape[1] % multiples[1]:
         raise InputError(
             f"weight: {mask.shape[0]}×{mask.shape[1]}; allowed are multiples of "
             f"{multiples[0]}×{multiples[1]}"
         )
-    if not is_two_four(mask):
-        raise InputError(f"mask: not 2:4 {where}; allowed is at most 2 active in each 4")
+    if not is_two_four(mask, dtype):
+        kept, of = (1, 2) if dtype == torch.float32 else (2, 4)
+        raise InputError(
+            f"mask: not {kept}:{of} {where}; allowed is at most {kept} active in each {of}"
+        )
 
 
 KERNEL = TwoFour()

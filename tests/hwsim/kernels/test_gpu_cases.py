@@ -62,6 +62,12 @@ def test_masks_of_cases_are_of_their_kernels_pattern(kernel, holds):
     assert 0.2 < made.float().mean() < 0.8
 
 
+def test_masks_of_tf32_keep_one_of_two_in_both_directions():
+    case = Case("2:4 cutlass", "forward", 8, 128, 256, "tfloat32", 0.5)
+    made = Mask(mask_of(case, torch.Generator().manual_seed(0), "cpu").numpy())
+    assert made.density == 0.5 and made.satisfies(pattern("transposable 1:2"))
+
+
 def test_cases_that_cannot_be_built_say_why():
     with pytest.raises(InputError, match="unknown kernel of a case 'csc'"):
         kernel_of("csc")

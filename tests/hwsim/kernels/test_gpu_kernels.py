@@ -176,6 +176,8 @@ def test_two_four_checks_mask_and_size_before_any_backend_is_asked():
         check_two_four(good, (32, 64), "along the inputs")
     with pytest.raises(InputError, match="not 2:4 along the inputs"):
         check_two_four(torch.ones(16, 16, dtype=torch.bool), (16, 16), "along the inputs")
+    with pytest.raises(InputError, match="not 1:2 along the inputs"):
+        check_two_four(good, (16, 16), "along the inputs", torch.float32)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -11,9 +11,17 @@ torch = pytest.importorskip("torch")
 from torch.sparse import SparseSemiStructuredTensorCUSPARSELT  # noqa: E402
 
 from hwsim.gpu_suite import Case  # noqa: E402
-from hwsim.kernels.gpu._cases import ALLOWED, DEFAULT, SEARCHED, build, error_of, mask_of  # noqa: E402
+from hwsim.kernels.gpu._cases import (  # noqa: E402
+    ALLOWED,
+    DEFAULT,
+    DTYPES,
+    SEARCHED,
+    build,
+    error_of,
+    mask_of,
+)
 from hwsim.kernels.gpu._steps import Packers, build_step, cusparselt, working  # noqa: E402
-from hwsim.kernels.gpu.two_four import TwoFour, fused, search  # noqa: E402
+from hwsim.kernels.gpu.two_four import TwoFour, fused, is_two_four, search  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of SparseSemiStructuredTensor")
 
@@ -156,3 +164,18 @@ def test_a_fused_packing_of_another_cards_format_gives_way_to_packing_one_by_one
     assert chosen.name == ("packed one by one" if wrong else "packed at once")
     one_way = working(ways, Case("bert-base 2:4", "step", 16, 64, 1), "cpu")
     assert one_way is ways[0]
+
+
+@pytest.mark.parametrize(("dtype", "kept"), [("bfloat16", True), ("tfloat32", False)])
+def test_what_torch_packs_for_cutlass_is_two_of_four_in_bfloat16_but_one_of_two_in_float32(
+    dtype, kept
+):
+    from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
+
+    g = torch.Generator().manual_seed(0)
+    weight = torch.randn(64, 64, generator=g, dtype=DTYPES[dtype])
+    for mask_dtype, whole in (("tfloat32", True), ("bfloat16", kept)):
+        mask = mask_of(Case("2:4 cutlass", "forward", 1, 64, 64, mask_dtype), g, "cpu")
+        values, _ = sparse_semi_structured_from_dense_cutlass(weight * mask)
+        assert (int((values != 0).sum()) == int(mask.sum())) == whole
+        assert is_two_four(mask, weight.dtype) == is_two_four(mask.t(), weight.dtype) == whole
