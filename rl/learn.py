@@ -86,7 +86,9 @@ def acting(world: World) -> dict[str, Any]:
 
 def _check_same(path: Path, saved: checkpoint.Saved, agent: Agent[Any], world: World) -> None:
     asked = {"algorithm": agent.name, **dataclasses.asdict(agent.config)}
-    there = {"algorithm": saved.algorithm, **saved.settings}
+    # A setting that the agent is older than has its default, as when the agent is restored.
+    own = make_agent(saved.algorithm, **saved.settings).config
+    there = {"algorithm": saved.algorithm, **dataclasses.asdict(own)}
     asked |= dataclasses.asdict(world)
     there |= dataclasses.asdict(saved.world)
     for name, value in asked.items():

@@ -189,6 +189,8 @@ def test_agents_from_before_densities_could_be_named_act_in_steps(tmp_path):
     seen = WORLD.make(0).reset()
     assert set(saved.restore().act(seen).flatten().tolist()) <= {0, 1, 2}
     assert saved.world.mode == "step"
+    again = train(tmp_path, WORLD, "ppo", {**SMALL["ppo"], "iterations": 1})
+    assert again.agent["iteration"] == 1 and len(again.curve) == 1
 
 
 def test_an_agent_acts_as_its_world_says(tmp_path):
