@@ -1,6 +1,6 @@
 """How well a fit to half of the public shapes predicts the other half: five random halves.
 
-    NETTIME_REFERENCE=FOLDER python benchmarks/bench_gpu_fit.py [CARD…] [--halves 5] [--new-card]
+    NETTIME_REFERENCE=FOLDER python benchmarks/bench_gpu_fit.py [CARD…] [--seed 0] [--new-card]
 
 FOLDER holds gpu_24_vllmbench.json (arXiv 2603.05232's public bench), which is read in place. A
 shape is held out in every operand type and kernel at once. Rows are means over the halves; "again"
@@ -172,11 +172,11 @@ def interval_of(found: CrossCheck) -> np.ndarray:
     return np.array([below, above, found.coverage()])
 
 
-def new_card(name: str, sheet: Gpu, draws: int) -> None:
+def new_card(name: str, sheet: Gpu, draws: range) -> None:
     """Prints how far off a data sheet alone is, and a fit to thirty records."""
     records = records_of(rows_of(name))
     found: dict[str, list[CrossCheck]] = {"data sheet": [], "30 records": []}
-    for draw in range(draws):
+    for draw in draws:
         rng = np.random.default_rng(draw)
         seen, unseen = thirty(records, rng)
         with tempfile.TemporaryDirectory() as folder:
@@ -193,13 +193,13 @@ def new_card(name: str, sheet: Gpu, draws: int) -> None:
         )
 
 
-def halves(name: str, sheet: Gpu, count: int) -> None:
+def halves(name: str, sheet: Gpu, seeds: range) -> None:
     """Prints how well random halves of the shapes predict the others, and the bench's limit."""
     sets = timed_of(rows_of(name))
     peaks = {t.dtype: sheet.peak(t.dtype) for t in sets}
     checks = [
         check(held_out(sets, sheet.card, peaks, folds=1, rng=np.random.default_rng(seed)))
-        for seed in range(count)
+        for seed in seeds
     ]
     for dtype in DTYPES.values():
         if any(t.dtype == dtype for t in sets):
@@ -219,6 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cards", nargs="*", metavar="CARD", help=", ".join(CARDS))
     parser.add_argument("--halves", type=int, default=5, help="random halves, or draws of thirty")
+    parser.add_argument("--seed", type=int, default=0, help="of the first; the next ones follow")
     parser.add_argument("--new-card", action="store_true", help="data sheet alone, and 30 records")
     options = parser.parse_args()
     what = "from" if options.new_card else "operands"
@@ -228,7 +229,8 @@ def main() -> None:
             raise InputError(f"card: value is {name!r}; allowed: {', '.join(CARDS)}")
         sheet = load_device(CARDS[name], fit="none")
         assert isinstance(sheet, Gpu)
-        (new_card if options.new_card else halves)(name, sheet, options.halves)
+        seeds = range(options.seed, options.seed + options.halves)
+        (new_card if options.new_card else halves)(name, sheet, seeds)
 
 
 if __name__ == "__main__":
