@@ -74,6 +74,27 @@ def _add_block(typing_context, words, start, sums, at):
     return types.uint64(words, types.int64, sums, types.int64), codegen
 
 
+@numba.njit(inline="always")
+def _count_block(words, sums, start, goal):
+    """Ones of 16 words from `start` on, which are added to those of `sums` from `goal` on."""
+    # pyrefly: ignore[missing-argument]
+    return (_add_block(words, start, sums, goal) * _EVERY_BYTE) >> _TOP_BYTE
+
+
+@numba.njit(inline="always")
+def _count_rest(words, sums, by_columns, width, row):
+    """Ones of a row in the columns after its last whole block."""
+    block = width // _BLOCK_WORDS
+    of_rest = np.uint64(0)
+    for i in range(block * _BLOCK_WORDS, width):
+        word = words[row * width + i]
+        sums[row // BLOCK * width + i] += word
+        count = (word * _EVERY_BYTE) >> _TOP_BYTE
+        by_columns[block, row] += count
+        of_rest += count
+    return of_rest
+
+
 @numba.njit(cache=True, nogil=True)
 def _count_words(
     words: np.ndarray,
@@ -86,31 +107,44 @@ def _count_words(
     """Counts eight entries at a time: a 64-bit addition adds eight bytes that cannot overflow.
 
     The 16 words of a block of columns add up to bytes of at most 16; multiplied by 0x01…01 their
-    sum, at most 128, is the top byte. In the order of memory, once: it is memory that limits it.
-    `sums` are the words of `by_rows`.
+    sum, at most 128, is the top byte. It is memory that limits this, and one core reads four
+    streams half as fast again as one: so a row of each quarter of the matrix at a time. `sums` are
+    the words of `by_rows`.
     """
     rows = per_row.size
     width = words.size // rows
     whole = width // _BLOCK_WORDS
+    quarter = rows // 4
     total = 0
-    for r in range(rows):
-        of_row = np.uint64(0)
-        start = r * width
-        goal = r // BLOCK * width
+    for r in range(quarter):
+        s, t, u = r + quarter, r + 2 * quarter, r + 3 * quarter
+        from_r, from_s, from_t, from_u = r * width, s * width, t * width, u * width
+        to_r, to_s = r // BLOCK * width, s // BLOCK * width
+        to_t, to_u = t // BLOCK * width, u // BLOCK * width
+        of_r = _count_rest(words, sums, by_columns, width, r)
+        of_s = _count_rest(words, sums, by_columns, width, s)
+        of_t = _count_rest(words, sums, by_columns, width, t)
+        of_u = _count_rest(words, sums, by_columns, width, u)
         for block in range(whole):
             first = block * _BLOCK_WORDS
-            # pyrefly: ignore[missing-argument]
-            count = _add_block(words, start + first, sums, goal + first)
-            count = (count * _EVERY_BYTE) >> _TOP_BYTE
-            by_columns[block, r] = count
-            of_row += count
-        for i in range(whole * _BLOCK_WORDS, width):
-            sums[goal + i] += words[start + i]
-            count = (words[start + i] * _EVERY_BYTE) >> _TOP_BYTE
-            by_columns[whole, r] += count
-            of_row += count
-        per_row[r] = of_row
-        total += np.int64(of_row)
+            in_r = _count_block(words, sums, from_r + first, to_r + first)
+            in_s = _count_block(words, sums, from_s + first, to_s + first)
+            in_t = _count_block(words, sums, from_t + first, to_t + first)
+            in_u = _count_block(words, sums, from_u + first, to_u + first)
+            by_columns[block, r], by_columns[block, s] = in_r, in_s
+            by_columns[block, t], by_columns[block, u] = in_t, in_u
+            of_r, of_s, of_t, of_u = of_r + in_r, of_s + in_s, of_t + in_t, of_u + in_u
+        per_row[r], per_row[s], per_row[t], per_row[u] = of_r, of_s, of_t, of_u
+        total += np.int64(of_r + of_s + of_t + of_u)
+    for r in range(4 * quarter, rows):
+        of_r = _count_rest(words, sums, by_columns, width, r)
+        for block in range(whole):
+            first = block * _BLOCK_WORDS
+            in_r = _count_block(words, sums, r * width + first, r // BLOCK * width + first)
+            by_columns[block, r] = in_r
+            of_r += in_r
+        per_row[r] = of_r
+        total += np.int64(of_r)
     _add_blocks(by_rows, per_column)
     return int(total)
 
