@@ -104,12 +104,19 @@ class Device:
 
     def _all_kernels(self, ops: Sequence[Op]) -> list[tuple[Estimate, ...]]:
         """`kernels` of each op; what is not known yet is priced all at once."""
-        kept = [self._unmasked if op.mask is None else op.mask.prices(self) for op in ops]
-        new = [i for i, op in enumerate(ops) if op.signature not in kept[i]]
+        found: list[Any] = []
+        new = []
+        for op in ops:
+            known = self._unmasked if op.mask is None else op.mask.prices(self)
+            ranked = known.get(op.signature)
+            if ranked is None:
+                new.append((len(found), op, known))
+            found.append(ranked)
         if new:
-            for i, ranked in zip(new, self._rank_all([ops[i] for i in new]), strict=True):
-                kept[i][ops[i].signature] = ranked
-        return [known[op.signature] for op, known in zip(ops, kept, strict=True)]
+            fresh = self._rank_all([op for _, op, _ in new])
+            for (i, op, known), ranked in zip(new, fresh, strict=True):
+                found[i] = known[op.signature] = ranked
+        return found
 
     def _rank_all(self, ops: Sequence[Op]) -> list[tuple[Estimate, ...]]:
         """`_ranked` of each op; a model that is faster at many at once overrides it."""

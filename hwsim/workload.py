@@ -94,7 +94,9 @@ class Op:
             self._check_mask(mask)
         # What is not the mask was checked already; a step has hundreds of ops to copy.
         copy = object.__new__(Op)
-        object.__setattr__(copy, "__dict__", {**self.__dict__, "mask": mask})
+        content = self.__dict__.copy()
+        content["mask"] = mask
+        object.__setattr__(copy, "__dict__", content)
         return copy
 
     def _check_mask(self, mask: Mask) -> None:
