@@ -42,6 +42,7 @@ class Op:
             product, weight, gradient and moments in an optimizer's step.
         weight_shape: (n_out, n_in) of the weight that a mask can act on; None if there is none.
         mask: acts on the operand W in forward and grad_input, on the output in grad_weight.
+        weights: elements of the maskable weight, 0 if there is none.
         signature: all of the above but the mask.
     """
 
@@ -58,6 +59,7 @@ class Op:
     weight_bytes: int = 0
     weight_shape: tuple[int, int] | None = None
     mask: Mask | None = None
+    weights: int = field(init=False, repr=False, compare=False, default=0)
     signature: tuple = field(init=False, repr=False, compare=False, default=())
 
     def __post_init__(self) -> None:
@@ -83,6 +85,8 @@ class Op:
             self.dense_flops, self.activation_bytes, self.weight_bytes, self.weight_shape,
         )  # fmt: skip
         object.__setattr__(self, "signature", signature)
+        if self.weight_shape:
+            object.__setattr__(self, "weights", self.weight_shape[0] * self.weight_shape[1])
 
     def with_mask(self, mask: Mask | None) -> Op:
         """The same operation under another mask, or none.
@@ -111,11 +115,6 @@ class Op:
     @property
     def itemsize(self) -> int:
         return DTYPE_BYTES[self.dtype]
-
-    @property
-    def weights(self) -> int:
-        """Elements of the maskable weight, 0 if there is none."""
-        return self.weight_shape[0] * self.weight_shape[1] if self.weight_shape else 0
 
     @property
     def nnz(self) -> int:

@@ -223,14 +223,13 @@ class SigmaLike(Accelerator):
     def _operands(self, op: Op, rows: int) -> tuple[int, int, int, int, int]:
         """Repeats, bytes held, streamed and of the result, and bits of bitmap per row."""
         first, second, result, repeats = self._shape(op)
+        mask = op.mask
         if op.phase == "grad_weight":
-            if op.mask is not None:
-                result = result * op.mask.nnz // op.weights
-            return repeats, first, second, result, 0
-        if op.mask is None:
+            kept = result if mask is None else result * mask.nnz // op.weights
+            return repeats, first, second, kept, 0
+        if mask is None:
             return repeats, second, first, result, 0
-        held = second * op.mask.nnz // op.weights
-        return repeats, held, first, result, op.weights // rows
+        return repeats, second * mask.nnz // op.weights, first, result, op.weights // rows
 
     def _filled(self, count: int, value: int) -> np.ndarray:
         """`count` times `value`; kept, since every layer of a size asks again."""
