@@ -224,9 +224,11 @@ def show_balanced(rng, n_in, n_out, rounds):
         **case.forward(),
         "balanced": lambda: case.layers["balanced"].forward(case.x),
     }
-    found = compare(variants, rounds=rounds)
     speed = read_speed(5 * case.mask.nnz)
-    show(f"{n_in}→{n_out}, batch 1, balanced mask", case, found, speed, 5.0, 0.5)
+    # Cold: as in a network whose weights do not all stay in the caches from step to step.
+    for state, before in (("warm", None), ("cold", CacheFlush())):
+        found = compare(variants, rounds=rounds, before=before)
+        show(f"{n_in}→{n_out}, batch 1, balanced mask, {state}", case, found, speed, 5.0, 0.5)
 
 
 def show_two_four(rng, n_in, n_out, rounds):
