@@ -40,7 +40,11 @@ def train(
             failed: the checkpoint is then that of the iteration before.
     """
     path = out / CHECKPOINT
-    agent = make_agent(algorithm, **{**(settings or {}), **acting(world)})
+    given, own = settings or {}, acting(world)
+    for name, value in own.items():
+        if given.get(name, value) != value:
+            raise InputError(f"{name}: value is {given[name]!r}; allowed is the world's, {value!r}")
+    agent = make_agent(algorithm, **{**given, **own})
     saved = None
     if path.exists():
         saved = checkpoint.load(path)

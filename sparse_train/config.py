@@ -12,6 +12,7 @@ from hwsim.errors import InputError
 from hwsim.registry import unknown
 from sparse_train import schedules
 from sparse_train.algorithms import ALGORITHMS
+from sparse_train.models import FAMILIES
 from sparse_train.tasks import TASKS
 from sparse_train.tasks._base import check_integer
 
@@ -135,7 +136,9 @@ class TrainConfig:
                 raise InputError(f"{name}: value is {value!r}; allowed is a name")
         model = self.model or task.default_model
         if not self.preset and model != task.default_model:
-            raise InputError(f"preset: none given; allowed is a size of model {model!r}")
+            known = FAMILIES.get(model).presets if model in FAMILIES.names() else ()
+            sizes = f": {', '.join(known)}" if known else ""
+            raise InputError(f"preset: none given; allowed is a size of model {model!r}{sizes}")
         object.__setattr__(self, "model", model)
         object.__setattr__(self, "preset", self.preset or task.default_preset)
         if self.layers is None:

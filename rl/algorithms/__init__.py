@@ -12,7 +12,7 @@ from rl.algorithms._base import Agent
 ALGORITHMS = Registry("algorithm", "rl.algorithms", "AGENT")
 
 
-def make_agent(algorithm: str, **settings: Any) -> Agent[Any]:
+def make_agent(algorithm: str, /, **settings: Any) -> Agent[Any]:
     """A new agent by name, with fields of its configuration.
 
     Raises:

@@ -199,6 +199,10 @@ def test_an_agent_acts_as_its_world_says(tmp_path):
     found = saved.restore().act(world.make(0).reset())
     assert saved.settings["mode"] == "density" and saved.settings["min_density"] == 1 / 16
     assert found.dtype == torch.float32 and found.shape == (8, 6)
+    with pytest.raises(
+        InputError, match="mode: value is 'density'; allowed is the world's, 'step'"
+    ):
+        train(tmp_path / "other", WORLD, "ppo", {**SMALL["ppo"], "mode": "density"})
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):
@@ -211,6 +215,7 @@ def test_a_missing_checkpoint_is_named(tmp_path):
     [
         ("pppo", {}, "did you mean 'ppo'"),
         ("ppo", {"learning_rate": 1.0}, "valid: "),
+        ("ppo", {"algorithm": "dqn"}, "unknown setting of ppo 'algorithm'"),
         ("ppo", {"iterations": 0}, "at least 1"),
         ("dqn", {"hide": ("speed",)}, "unknown feature 'speed'"),
     ],

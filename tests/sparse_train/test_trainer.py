@@ -248,7 +248,9 @@ def test_tensorboard_events_are_written_when_asked_for(text_folder, tmp_path):
 def test_the_model_is_the_tasks_own_unless_it_is_named():
     assert (TrainConfig().model, TrainConfig().preset) == ("bert", "tiny")
     assert TrainConfig(preset="mini").preset == "mini"
-    with pytest.raises(InputError, match="preset: none given"):
+    with pytest.raises(
+        InputError, match=r"preset: none given; allowed is a size of model .*: .*small"
+    ):
         TrainConfig(model="mlp")
 
 
