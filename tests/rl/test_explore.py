@@ -22,12 +22,7 @@ LEAST = 1 / 32
 DENSITY = {"mode": "density", "iterations": 3, "steps": 8, "epochs": 1, "minibatches": 2}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def law(depth, spread, least=LEAST):

@@ -16,12 +16,7 @@ from rl.whitebox import WhiteBoxConfig
 SMALL = PPOConfig(iterations=4, steps=8, epochs=1, minibatches=2)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def observation(layers, seed=0):
