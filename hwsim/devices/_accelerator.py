@@ -155,21 +155,37 @@ class Accelerator(Pipelined):
     ) -> Estimate:  # fmt: skip
         """An Estimate from the totals of `fastpath.recurrence`; keeps what prefetch can save."""
         cycles, array, fill, _, moved, _, channel, stuck, first = totals
-        if stuck >= 0:
-            from hwsim import fastpath
-
-            raise InputError(f"device {self.name!r}: op {op.name!r}: {fastpath.too_small(stuck)}")
         work = array + self._serial_fill(fill)
         flops, moves, known = self._under_mask(op)
-        seconds, low, high, lead, slack = run_seconds(
+        times = run_seconds(
             cycles, work, channel, first, flops, moves,
             *(self._known.get("constants") or self._constants()),
         )  # fmt: skip
+        bound = "memory" if channel > work else bound
+        return self._estimate_of_run(
+            op, times, moved, flops, known, kernel, bound, stuck, rejected
+        )  # fmt: skip
+
+    def _estimate_of_run(
+        self, op: Op, times: Sequence[float], moved: float, flops: int, known: dict[Any, Any],
+        kernel: str, bound: str, stuck: float, rejected: tuple[Estimate, ...],
+    ) -> Estimate:  # fmt: skip
+        """An Estimate from the `times` of `run_seconds`; keeps what prefetch can save in `known`.
+
+        Raises:
+            InputError: the run is stuck at a buffer that is too small.
+        """
+        if stuck >= 0:
+            from hwsim import fastpath
+
+            reason = fastpath.too_small(int(stuck))
+            raise InputError(f"device {self.name!r}: op {op.name!r}: {reason}")
+        seconds, low, high, lead, slack = times
         if self.prefetch:
             known["lead", op.signature] = lead, slack
         return Estimate(
-            seconds, low, high, seconds * self.clock_hz, moved, flops, kernel,
-            "memory" if channel > work else bound, True, "", False, rejected,
+            seconds, low, high, seconds * self.clock_hz, moved, flops, kernel, bound,
+            True, "", False, rejected,
         )  # fmt: skip
 
     def _under_mask(self, op: Op) -> tuple[int, int, dict[Any, Any]]:

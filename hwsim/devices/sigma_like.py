@@ -112,12 +112,7 @@ class SigmaLike(Accelerator):
         rejected: tuple[Estimate, ...],
     ) -> Estimate:  # fmt: skip
         """An Estimate from what `_flexible.priced` found; keeps what prefetch can save."""
-        seconds, low, high, lead, slack, moved, array, from_memory, stuck, waiting, waves = run
-        if stuck >= 0:
-            from hwsim import fastpath
-
-            reason = fastpath.too_small(int(stuck))
-            raise InputError(f"device {self.name!r}: op {op.name!r}: {reason}")
+        moved, array, from_memory, stuck, waiting, waves = run[5:]
         bound = "compute"
         if from_memory:
             bound = "memory"
@@ -128,11 +123,8 @@ class SigmaLike(Accelerator):
         kernel = "dense"
         if op.mask is not None:
             kernel = "clusters" if op.phase != "grad_weight" else "sampled clusters"
-        if self.prefetch:
-            known["lead", op.signature] = lead, slack
-        return Estimate(
-            seconds, low, high, seconds * self.clock_hz, moved, flops, kernel, bound,
-            True, "", False, rejected,
+        return self._estimate_of_run(
+            op, run[:5], moved, flops, known, kernel, bound, stuck, rejected
         )  # fmt: skip
 
     def _chosen(self, op: Op) -> Op:
