@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from _population_laws import check_metrics_of_each
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,12 +80,7 @@ def test_more_networks_than_are_done_at_once_are_each_done(task, monkeypatch):
 
 
 def test_metrics_are_those_of_each_network_alone(task):
-    made = population(task, 3)
-    found = made.evaluate(task.evaluation_batches("validation"))
-    for row in range(3):
-        alone = task.evaluate(made.network(row))
-        assert float(found["loss"][row]) == pytest.approx(alone["loss"], rel=1e-5)
-        assert float(found["accuracy"][row]) == pytest.approx(alone["accuracy"])
+    check_metrics_of_each(population(task, 3), task)
 
 
 def test_a_network_whose_weights_are_nan_has_a_nan_loss_and_spoils_no_other(task):

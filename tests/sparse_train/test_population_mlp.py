@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from _population_laws import check_metrics_of_each
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -55,12 +56,7 @@ def test_a_population_of_perceptrons_uses_it(task):
 
 
 def test_metrics_are_those_of_each_network_alone(task):
-    made = population(task, 3)
-    found = made.evaluate(task.evaluation_batches("validation"))
-    for row in range(3):
-        alone = task.evaluate(made.network(row))
-        assert float(found["loss"][row]) == pytest.approx(alone["loss"], rel=1e-5)
-        assert float(found["accuracy"][row]) == pytest.approx(alone["accuracy"])
+    check_metrics_of_each(population(task, 3), task)
 
 
 def test_a_network_whose_weights_are_nan_has_a_nan_loss_and_spoils_no_other(task):
