@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from hwsim.calibrate import Calibration
 from hwsim.cpu_cases import CASES, Case, drawn_mask
-from hwsim.cpu_costs import weight_lines
+from hwsim.cpu_costs import ROW_BY_ROW_SAMPLES, lookup_steps, weight_lines
 from hwsim.cpu_fit import error_rows, fit_cpu, specification
 from hwsim.errors import InputError
 from hwsim.kernels.cpu import LINEAR
@@ -31,7 +31,7 @@ from hwsim.measurement import Measurement
 BUDGET_S = 90.0
 _STREAM_BYTES = (1 << 16, 1 << 19, 1 << 21, 1 << 26, 1 << 27)
 _ROUNDS = 3
-_MOST_ROW_BY_ROW = 8  # samples; larger batches are not for the kernels that take them one by one
+_ROW_BY_ROW = ("gather", "lookup")
 
 
 def measure_cpu(
@@ -87,7 +87,7 @@ def _measured(cases, threads, rng, progress) -> list[Measurement]:
     for case in cases:
         mask = drawn_mask(case.n_out, case.n_in, case.density, case.pattern, case.seed)
         weights = rng.standard_normal(mask.shape).astype(np.float32)
-        names = ("dense", "csr", "gather", "tiled", "sampled")
+        names = ("dense", "csr", "gather", "lookup", "tiled", "sampled")
         layers = {name: LINEAR.get(name)(mask, weights, threads) for name in names}
         for m in case.batches:
             progress(f"{case.n_out}×{case.n_in}, density {case.density:g}, batch {m}")
@@ -115,7 +115,7 @@ def _products(
         phase: {
             name: partial(getattr(layer, phase), *given)
             for name, layer in layers.items()
-            if phase in layer.phases and not (name == "gather" and m > _MOST_ROW_BY_ROW)
+            if phase in layer.phases and not (name in _ROW_BY_ROW and m > ROW_BY_ROW_SAMPLES)
         }
         for phase, given in operands.items()
         if phase != "grad_weight" or m > 1
@@ -133,12 +133,12 @@ def _patterned(timed, case: Case, threads) -> list[Measurement]:
     # Of four inputs in a row, those two whose turn comes first.
     quads = order.reshape(n, -1, 4).argsort(axis=2) < 2
     for name, array in (
-        ("balanced", order < max(1, round(32 * case.density))),
+        ("lookup", order < max(1, round(32 * case.density))),
         ("two_four", quads),
     ):
         mask = Mask(array.reshape(n, k))
         layer = LINEAR.get(name)(mask, np.ones((n, k), np.float32), threads)
-        for m in (m for m in case.batches if m <= _MOST_ROW_BY_ROW):
+        for m in (m for m in case.batches if m <= ROW_BY_ROW_SAMPLES):
             x = rng.standard_normal((m, k)).astype(np.float32)
             found = timed({name: partial(layer.forward, x)})
             records += _records(found, "forward", m, mask, threads)
@@ -177,6 +177,8 @@ def _record(
             "row_nnz_max": int(mask.row_nnz.max()),
             "weight_lines": weight_lines(mask),
         }
+    if mask is not None and timing.name == "lookup":
+        about["lookup_steps"] = lookup_steps(mask, phase)
     return Measurement(
         machine=processor(),
         toolchain=f"numba {numba.__version__}, numpy {np.__version__}",

@@ -34,6 +34,7 @@ TERMS = {
     "visit": "gather",  # active weight × block of samples
     "segment": "gather",  # row × tile × block of samples
     "gathered": "gather",  # active weight × sample, one at a time
+    "step": "gather",  # look-up for eight rows × sample
     "row": "gather",  # output row × sample
     "byte": "memory",  # byte that is streamed through caches
     "far_byte": "memory",  # byte that is streamed through main memory
@@ -52,6 +53,8 @@ NEAR_WEIGHT_BYTES = 1 << 21
 NEAR_PAGES_BYTES = 1 << 22
 # Operations on more than this find little of it in the last-level cache, which others use too.
 NEAR_STREAM_BYTES = 1 << 22
+ROW_BY_ROW_SAMPLES = 8
+"""Batches above it are not for kernels that take one sample after the other."""
 _LINE = 16  # float32 numbers
 # fmt: off
 KERNEL_TERMS = {
@@ -60,7 +63,7 @@ KERNEL_TERMS = {
     "dense_gradient": ("call", "multiply", "weight", "far_weight", "activation"),
     "csr": ("call", "gathered", "visit", "sample", "far_sample", "activation"),
     "gather": ("call", "gathered", "row"),
-    "balanced": ("call", "gathered", "row"),
+    "lookup": ("call", "step", "row"),
     "two_four": ("call", "gathered", "row"),
     "tiled": (
         "call", "sample", "far_sample", "visit", "segment",
@@ -78,12 +81,16 @@ KERNEL_TERMS = {
 
 def terms(
     kernel: str, phase: str, m: int, n: int, k: int, nnz: int, cached_weights: int = 1 << 62,
-    *, lines: int = 0,
+    *, lines: int = 0, steps: int = 0,
 ) -> dict[str, float]:  # fmt: skip
     """Term → how often, for one call of a kernel on a layer y = x·Wᵀ; sizes as in `hwsim.gemm`.
 
     `cached_weights` is how many float32 weights the last-level cache holds; `lines` those of the
-    weight that the mask uses, see `weight_lines`, or 0 for as many as a random mask does.
+    weight that the mask uses, see `weight_lines`, or 0 for as many as a random mask does; `steps`
+    those of the kernel "lookup" under the mask, see `lookup_steps`.
+
+    Raises:
+        InputError: an unknown kernel, or "lookup" without its steps.
 
     >>> terms("gather", "forward", 1, 4, 8, 10)
     {'call': 1.0, 'gathered': 10.0, 'row': 4.0}
@@ -92,6 +99,8 @@ def terms(
         raise InputError(unknown("CPU kernel", kernel, tuple(KERNEL_TERMS)))
     if kernel == "stream":
         return stream_terms(4 * m * n * k)
+    if kernel == "lookup" and nnz and not steps:
+        raise InputError(f"steps: value is {steps}; allowed is the mask's `lookup_steps`")
     rows, columns = (k, n) if phase == "grad_input" else (n, k)
     lanes = lanes_for(m)
     blocks = -(-m // lanes)
@@ -111,6 +120,7 @@ def terms(
         "visit": nnz * blocks,
         "segment": rows * -(-columns // TILE) * blocks,
         "gathered": nnz * m,
+        "step": steps * m,
         "row": rows * m,
     }
     counts["far_sample"] = 0
@@ -139,6 +149,13 @@ def weight_lines(mask: Mask) -> int:
     from hwsim._weight_lines import weight_lines as counted
 
     return counted(mask.array)
+
+
+def lookup_steps(mask: Mask, phase: str) -> int:
+    """Steps of the kernel "lookup" for one sample, in forward or grad_input."""
+    from hwsim.kernels.cpu.linear.lookup import planned_steps
+
+    return planned_steps(mask, phase == "grad_input")
 
 
 def expected_lines(weights: int, nnz: int) -> float:

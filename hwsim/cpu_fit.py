@@ -173,6 +173,7 @@ def _counts(name: str, records: Sequence[Measurement]) -> np.ndarray:
             round(r.density * r.n * r.k),
             cached,
             lines=r.weight_lines,
+            steps=r.lookup_steps,
         )
         for r in records
     ]

@@ -35,9 +35,9 @@ class Measurement:
             the median alone repeats it.
         rounds: how many samples the median is of.
         density: active share of the weight.
-        mask_digest, row_nnz_mean, row_nnz_max, weight_lines: of the mask; empty and 0 where there
-            was none. The last: cache lines of the float32 weight that hold an active one; 0 too
-            where nobody counted them.
+        mask_digest, row_nnz_mean, row_nnz_max: of the mask; empty and 0 where there was none.
+        weight_lines, lookup_steps: of the mask too, see `hwsim.cpu_costs`; 0 where nobody counted
+            them.
         cache: "warm" or "cold", the last-level cache before each call.
         threads: that the kernel used, 1 on a GPU.
         graph: replayed from a captured graph, so that no launch by the host is in the time.
@@ -65,6 +65,7 @@ class Measurement:
     row_nnz_mean: float = 0.0
     row_nnz_max: int = 0
     weight_lines: int = 0
+    lookup_steps: int = 0
     cache: str = "warm"
     threads: int = 1
     graph: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,8 +10,10 @@ import numpy as np
 from hwsim.cpu_costs import (
     KERNEL_TERMS,
     NEAR_PAGES_BYTES,
+    ROW_BY_ROW_SAMPLES,
     TERMS,
     dense_kernel,
+    lookup_steps,
     stream_terms,
     terms,
     weight_lines,
@@ -21,20 +23,20 @@ from hwsim.errors import InputError
 from hwsim.estimate import Estimate
 from hwsim.mask import Mask
 from hwsim.measurement import Measurement
-from hwsim.patterns.balanced import Balanced
 from hwsim.patterns.n_m import NM
 from hwsim.roofline import roofline
 from hwsim.workload import Op
 
 _SPARSE = {
-    "forward": ("tiled", "gather", "csr", "balanced", "two_four"),
-    "grad_input": ("tiled", "gather", "csr"),
+    "forward": ("tiled", "gather", "csr", "lookup", "two_four"),
+    "grad_input": ("tiled", "gather", "csr", "lookup"),
     "grad_weight": ("sampled",),
 }
-_BALANCED, _TWO_FOUR = Balanced(32), NM(2, 4)
+_TWO_FOUR, _TWO_FOUR_BLOCK = NM(2, 4), 32
 _UPKEEP_BYTES = 18
 _ANY_DTYPE = ("elementwise", "embedding")  # they move bytes; torch has them in every type
 _MOST_GATHER = (1 << 16) - 1
+_LEAST_LOOKUP = 8
 
 
 def _table(doc: str, **options):
@@ -46,7 +48,7 @@ class Cpu(Device):
     """Each kernel's time is its counted terms (`hwsim.cpu_costs`) times fitted seconds.
 
     A masked product has the kernels that exist: dense BLAS on the masked weight, tiled, gather,
-    CSR, in-register look-up of balanced masks, the sampled gradient, and a narrower dense product
+    CSR, in-register look-up, the sampled gradient, and a narrower dense product
     where whole neurons are gone. Values are packed once a step by the workload's `pack` op;
     activations are packed and unpacked within the tiled kernels' times. Convolutions have dense
     kernels only. Optimizer steps are dense, because the kernels keep dense parameters. All
@@ -64,7 +66,7 @@ class Cpu(Device):
     dense_gradient: Mapping[str, float] = _table("term of a dense grad_weight and its masking")
     csr: Mapping[str, float] = _table("term of scipy's CSR product")
     gather: Mapping[str, float] = _table("term of the row-by-row kernel")
-    balanced: Mapping[str, float] = _table("term of the kernel with in-register look-up")
+    lookup: Mapping[str, float] = _table("term of the kernel with in-register look-up")
     two_four: Mapping[str, float] = _table("term of the 2:4 kernel with in-register look-up")
     tiled: Mapping[str, float] = _table("term of the tiled kernel, activations packed")
     sampled: Mapping[str, float] = _table("term of the sampled gradient")
@@ -130,7 +132,7 @@ class Cpu(Device):
         cached = int(self.last_level_bytes) // 4
         counts = terms(
             kernel, record.phase, record.m, record.n, record.k, nnz, cached,
-            lines=record.weight_lines,
+            lines=record.weight_lines, steps=record.lookup_steps,
         )  # fmt: skip
         seconds, low, high, bound = self._cost(kernel, counts)
         return Estimate(
@@ -158,11 +160,17 @@ class Cpu(Device):
         return self._longer(packing, upkeep.seconds)
 
     def _weight_lines(self, mask: Mask) -> int:
+        return self._counted(mask, "weight_lines", lambda: weight_lines(mask))
+
+    def _lookup_steps(self, mask: Mask, phase: str) -> int:
+        return self._counted(mask, f"lookup_steps {phase}", lambda: lookup_steps(mask, phase))
+
+    def _counted(self, mask: Mask, name: str, count: Callable[[], int]) -> int:
         """Counted once for each mask."""
         known = mask.prices(self)
-        if "weight_lines" not in known:
-            known["weight_lines"] = weight_lines(mask)
-        return known["weight_lines"]
+        if name not in known:
+            known[name] = count()
+        return known[name]
 
     def _longer(self, estimate: Estimate, seconds: float) -> Estimate:
         """The estimate with seconds added, and its interval in proportion."""
@@ -185,13 +193,16 @@ class Cpu(Device):
             reason = f"is for linear layers, this is a {op.kind} of {op.count} products"
             return (*found, *(Estimate.illegal(name, reason) for name in _SPARSE[op.phase]))
         for name in _SPARSE[op.phase]:
-            if reason := _unsuitable(name, op.mask):
+            if reason := _unsuitable(name, op.mask, op.m):
                 found.append(Estimate.illegal(name, reason))
             else:
                 # Only of large weights does the sampled gradient ask which lines a mask uses.
                 far = name == "sampled" and 4 * op.weights > NEAR_PAGES_BYTES
                 lines = self._weight_lines(op.mask) if far else 0
-                counts = terms(name, op.phase, op.m, op.n, op.k, op.mask.nnz, lines=lines)
+                steps = self._lookup_steps(op.mask, op.phase) if name == "lookup" else 0
+                counts = terms(
+                    name, op.phase, op.m, op.n, op.k, op.mask.nnz, lines=lines, steps=steps
+                )
                 found.append(self._priced(op, name, counts))
         found.append(self._narrower(op, op.mask))
         return tuple(found)
@@ -243,20 +254,21 @@ class Cpu(Device):
         return seconds, max(seconds / spread, least_s), seconds * spread, bound
 
 
-def _unsuitable(kernel: str, mask: Mask) -> str:
-    """Why a kernel cannot run a mask, as the kernel itself would say; empty if it can."""
+def _unsuitable(kernel: str, mask: Mask, m: int) -> str:
+    """Why a kernel cannot run a mask, as the kernel itself would say; empty if it can.
+
+    What the look-up takes is counted mask by mask, which is not worth it for batches that it loses.
+    """
     if kernel == "gather" and max(mask.shape) > _MOST_GATHER:
         return f"shape is {mask.shape}; allowed are {_MOST_GATHER} rows and columns"
-    if kernel == "balanced":
-        if mask.shape[1] % _BALANCED.block:
-            return f"n_in is {mask.shape[1]}; allowed is a multiple of {_BALANCED.block}"
-        counts = mask.row_nnz[mask.row_nnz > 0]
-        # Equal rows first: that is known already, and most masks fail it.
-        if (counts.size and (counts != counts[0]).any()) or not mask.satisfies(_BALANCED):
-            return f"rows differ in their weights per {_BALANCED.block} inputs"
+    if kernel == "lookup":
+        if min(mask.shape) < _LEAST_LOOKUP or max(mask.shape) > _MOST_GATHER:
+            return f"shape is {mask.shape}; allowed are 8 to {_MOST_GATHER} rows and columns"
+        if m > ROW_BY_ROW_SAMPLES:
+            return f"batch is {m}; estimated for {ROW_BY_ROW_SAMPLES} samples at most"
     if kernel == "two_four":
-        if mask.shape[1] % _BALANCED.block:
-            return f"n_in is {mask.shape[1]}; allowed is a multiple of {_BALANCED.block}"
+        if mask.shape[1] % _TWO_FOUR_BLOCK:
+            return f"n_in is {mask.shape[1]}; allowed is a multiple of {_TWO_FOUR_BLOCK}"
         used = int(np.count_nonzero(mask.row_nnz))
         if 2 * mask.nnz != used * mask.shape[1] or not mask.satisfies(_TWO_FOUR):
             return "rows have other than 2 weights in every 4 inputs"

@@ -11,7 +11,7 @@ from hwsim import InputError, Mask, Op, gemm, load_device
 from hwsim.calibrate import calibrate
 from hwsim.calibrate_cpu import measure_cpu
 from hwsim.cpu_cases import PATTERNS, Case, drawn_cases, drawn_mask
-from hwsim.cpu_costs import KERNEL_TERMS, TERMS, expected_lines, terms, weight_lines
+from hwsim.cpu_costs import KERNEL_TERMS, TERMS, expected_lines, lookup_steps, terms, weight_lines
 from hwsim.cpu_fit import fit_cpu, kernel_of, relative_errors, specification
 from hwsim.kernels.cpu import LINEAR
 from hwsim.measurement import Measurement
@@ -60,10 +60,12 @@ def test_the_sparse_kernel_wins_at_ninety_percent_and_dense_at_none(name):
     sparse = device.estimate(gemm(256, 768, 768, mask_of(0.1, (768, 768))))
     assert sparse.kernel == "tiled"
     assert {e.kernel for e in sparse.rejected} == {
-        "dense", "gather", "csr", "balanced", "two_four", "narrower",
+        "dense", "gather", "csr", "lookup", "two_four", "narrower",
     }  # fmt: skip
     assert device.estimate(gemm(256, 768, 768, mask_of(1.0, (768, 768)))).kernel == "dense"
-    assert device.estimate(gemm(1, 768, 768, mask_of(0.1, (768, 768)))).kernel == "gather"
+    assert device.estimate(gemm(1, 768, 768, mask_of(0.1, (768, 768)))).kernel == "lookup"
+    sparser = gemm(1, 3072, 768, mask_of(0.005, (3072, 768)))
+    assert device.estimate(sparser).kernel in ("csr", "gather")
 
 
 def test_every_modelled_kernel_exists():
@@ -75,14 +77,25 @@ def test_every_modelled_kernel_exists():
     assert {term for used in KERNEL_TERMS.values() for term in used} <= set(TERMS)
 
 
-def test_a_balanced_mask_has_its_kernel():
-    order = np.random.default_rng(0).random((3072, 24, 32)).argsort(axis=2)
-    op = gemm(1, 3072, 768, Mask((order < 3).reshape(3072, 768)))
+def test_a_lookup_is_faster_where_rows_have_their_weights_side_by_side():
+    """As many weights in all, in steps of which every lane is used."""
+    places = np.random.default_rng(0).random((768, 96, 8)).argsort(axis=2)
+    aligned = Mask((places < 1).reshape(768, 768))
+    random = Mask(np.random.default_rng(1).permuted(aligned.array, axis=1))
     for name in DEVICES:
-        assert load_device(name).estimate(op).kernel == "balanced"
-    other = gemm(1, 768, 768, mask_of(0.1, (768, 768)))
-    rejected = load_device("zen3").estimate(other).rejected
-    assert "rows differ" in next(e for e in rejected if e.kernel == "balanced").reason
+        device = load_device(name)
+        even, uneven = (device.estimate(gemm(1, 768, 768, mask)) for mask in (aligned, random))
+        assert even.kernel == uneven.kernel == "lookup"
+        assert even.seconds < uneven.seconds
+    assert 8 * lookup_steps(aligned, "forward") == aligned.nnz
+
+
+def test_a_lookup_is_not_counted_for_large_batches():
+    op = gemm(9, 768, 768, mask_of(0.1, (768, 768)))
+    rejected = load_device("zen3").estimate(op).rejected
+    assert next(e for e in rejected if e.kernel == "lookup").reason.startswith("batch is 9;")
+    with pytest.raises(InputError, match="steps: value is 0; allowed is the mask's"):
+        terms("lookup", "forward", 1, 8, 8, 3)
 
 
 def test_a_mask_with_two_of_four_has_its_kernel():
@@ -198,12 +211,13 @@ def synthetic(costs, rng):
             kernel = "dense" if name.startswith("dense") else name
             m = 1 if name == "dense_vector" else m
             density = float(rng.random())
-            counts = terms(name, phase, m, n, k, round(density * n * k))
+            steps = int(rng.integers(1, n * k + 1))
+            counts = terms(name, phase, m, n, k, round(density * n * k), steps=steps)
             seconds = sum(counts[t] * s for t, s in table.items())
             records.append(
                 Measurement.of_median(
                     seconds, machine="made up", toolchain="none", kernel=kernel, phase=phase,
-                    m=m, n=n, k=k, dtype="float32", rounds=1, density=density,
+                    m=m, n=n, k=k, dtype="float32", rounds=1, density=density, lookup_steps=steps,
                 )
             )  # fmt: skip
     return records

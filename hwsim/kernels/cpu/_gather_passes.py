@@ -63,19 +63,17 @@ def gather_groups(order, groups, rest, x, y, first, last):
     """
     starts, index, values = groups
     rest_starts, rest_index, rest_values = rest
-    rows = y.shape[1]
     flat = x.reshape(-1)
-    found = np.empty(8, np.float32)
+    found = np.empty(8 * (last - first), np.float32)
+    none = np.int64(order.size - y.shape[1])  # places in front that stand for no row
     for b in range(len(x)):
         for g in range(first, last):
             held = zeros(EIGHT)
             for p in range(starts[g], starts[g + 1], 8):
                 held = multiply_add(held, pick(flat, b * x.shape[1], index, p), values, p)
-            store(found, 0, held)
-            for lane in range(8):
-                place = g * 8 + lane
-                if order[place] < rows:
-                    total = found[lane]
-                    for p in range(rest_starts[place], rest_starts[place + 1]):
-                        total += rest_values[p] * x[b, rest_index[p]]
-                    y[b, order[place]] = total
+            store(found, 8 * (g - first), held)
+        for place in range(np.uint64(max(none, 8 * first)), np.uint64(8 * last)):
+            total = found[place - np.uint64(8 * first)]
+            for p in range(rest_starts[place], rest_starts[place + np.uint64(1)]):
+                total += rest_values[p] * x[b, rest_index[p]]
+            y[b, order[place]] = total

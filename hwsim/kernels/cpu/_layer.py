@@ -99,8 +99,8 @@ def checked(name: str, array: Any, shape: tuple[int | None, ...]) -> np.ndarray:
     if not isinstance(array, np.ndarray) or array.dtype != np.float32:
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         raise InputError(f"{name}: type is {kind}; allowed is a numpy array of float32")
-    fits = array.ndim == len(shape) and array.size > 0
-    if not fits or any(s not in (None, a) for s, a in zip(shape, array.shape, strict=False)):
+    fits = array.ndim == len(shape) and array.size > 0 and array.shape[1:] == shape[1:]
+    if not fits or shape[0] not in (None, array.shape[0]):
         wanted = ", ".join("batch" if s is None else str(s) for s in shape)
         raise InputError(f"{name}: shape is {array.shape}; allowed is ({wanted})")
     if not array.flags.c_contiguous:

@@ -34,6 +34,8 @@ def thread_count(threads: int | None, work: int, least: int) -> int:
 
 def ranges(total: int, parts: int, grain: int = 1) -> list[tuple[int, int]]:
     """At most `parts` ranges that cover 0 … total, cut at multiples of `grain`."""
+    if parts == 1:
+        return [(0, total)]
     blocks = -(-total // grain)
     parts = max(1, min(parts, blocks))
     cuts = [min(total, grain * (blocks * p // parts)) for p in range(parts + 1)]

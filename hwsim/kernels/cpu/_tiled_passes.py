@@ -18,7 +18,7 @@ from hwsim.kernels.cpu._vector import (
     zeros,
 )
 
-AHEAD = 2  # rows; the next ones are fetched while one is worked on
+AHEAD = 4  # rows; the next ones are fetched while one is worked on
 ONE = np.float32(1.0)
 
 

@@ -140,9 +140,13 @@ def gather_rounded(weights, source, values):
     """values[p] = weights[source[p]] as bfloat16, to nearest, ties to even; NaN stays NaN."""
     bits = weights.view(np.uint32)
     for p in range(source.size):
-        word = bits[np.uint64(source[p])]
-        if word & np.uint32(0x7FFFFFFF) > np.uint32(0x7F800000):
-            values[p] = word >> np.uint32(16) | np.uint32(0x40)
-        else:
-            odd = word >> np.uint32(16) & np.uint32(1)
-            values[p] = (word + np.uint32(0x7FFF) + odd) >> np.uint32(16)
+        values[p] = bfloat16(bits[np.uint64(source[p])])
+
+
+@numba.njit(cache=True, nogil=True)
+def bfloat16(word):
+    """The upper half of a float32's bits, rounded to nearest, ties to even; NaN stays NaN."""
+    if word & np.uint32(0x7FFFFFFF) > np.uint32(0x7F800000):
+        return word >> np.uint32(16) | np.uint32(0x40)
+    odd = word >> np.uint32(16) & np.uint32(1)
+    return (word + np.uint32(0x7FFF) + odd) >> np.uint32(16)

@@ -297,57 +297,6 @@ def multiply_add(typing_context, vector, factor, array, start):
 
 
 @intrinsic
-def lookup(typing_context, table, start, index, at):
-    """Eight values table[start + index[at + lane]], each index (uint8) below 32.
-
-    With AVX2 the 32 values of the table are four registers, looked up by permutes: faster than
-    eight loads. Elsewhere each lane is loaded.
-    """
-    i8, i64 = ir.IntType(8), ir.IntType(64)
-    indices = ir.VectorType(_I32, 8)
-
-    def by_permutes(context, builder, table_type, data, first, lanes):
-        kind = ir.VectorType(_F32, 8)
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(kind, [kind, indices]), "llvm.x86.avx2.permps"
-        )
-        found = []
-        for quarter in range(4):
-            place = builder.add(first, i64(8 * quarter))
-            eight = _load(context, builder, table_type, data, place, 8)
-            found.append(builder.call(function, [eight, lanes]))
-        zero = ir.Constant(indices, [0] * 8)
-
-        def bit(number):
-            # The bit as a sign: what a blend looks at.
-            shifted = builder.shl(lanes, ir.Constant(indices, [31 - number] * 8))
-            return builder.icmp_signed("<", shifted, zero)
-
-        low = builder.select(bit(3), found[1], found[0])
-        high = builder.select(bit(3), found[3], found[2])
-        return builder.select(bit(4), high, low)
-
-    def by_loads(context, builder, table_type, data, first, lanes):
-        base = builder.gep(context.make_array(table_type)(context, builder, data).data, [first])
-        result = ir.Constant(ir.VectorType(_F32, 8), ir.Undefined)
-        for lane in range(8):
-            place = builder.zext(builder.extract_element(lanes, _I32(lane)), i64)
-            value = builder.load(builder.gep(base, [place]))
-            result = builder.insert_element(result, value, _I32(lane))
-        return result
-
-    def codegen(context, builder, signature, arguments):
-        data, first, positions, place = arguments
-        numbers = context.make_array(signature.args[2])(context, builder, positions).data
-        pointer = builder.bitcast(builder.gep(numbers, [place]), ir.VectorType(i8, 8).as_pointer())
-        lanes = builder.zext(builder.load(pointer, align=1), indices)
-        way = by_permutes if has_avx2() else by_loads
-        return way(context, builder, signature.args[0], data, first, lanes)
-
-    return VectorType(8)(table, types.int64, index, types.int64), codegen
-
-
-@intrinsic
 def pick(typing_context, table, start, index, at):
     """Eight values table[start + index[at + lane]], by eight loads; index is uint8 or uint16.
 

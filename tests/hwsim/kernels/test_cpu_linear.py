@@ -10,23 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim import InputError, Mask
-from hwsim.kernels.cpu import LINEAR, _two_four_passes, _vector
+from hwsim.kernels.cpu import LINEAR, _lookup_passes, _two_four_passes, _vector
+from hwsim.kernels.cpu.linear.lookup import planned_steps
 
 NAMES = LINEAR.names()
 TWO_FOUR = ("two_four", "two_four_bf16")
-ANY_MASK = tuple(n for n in NAMES if n not in ("balanced", "grouped", "narrower", *TWO_FOUR))
+LOOKUP = ("lookup", "lookup_bf16")
+ANY_MASK = tuple(n for n in NAMES if n not in ("grouped", "narrower", *TWO_FOUR))
 
 
 def suitable_mask(name, rng, n_out, n_in, density):
     """A mask that the kernel can run, with an empty row where there are several."""
+    if name in LOOKUP:
+        n_out, n_in = max(8, n_out), max(8, n_in)
     mask = rng.random((n_out, n_in)) < density
     if n_out > 1:
         mask[rng.integers(n_out)] = False
-    if name == "balanced":
-        order = rng.random((n_out, -(-n_in // 32), 32)).argsort(axis=2)
-        mask = (order < round(32 * density)).reshape(n_out, -1)
-        if n_out > 1:
-            mask[rng.integers(n_out)] = False
     if name in TWO_FOUR:
         order = rng.random((n_out, 8 * -(-n_in // 32), 4)).argsort(axis=2)
         mask = (order < 2).reshape(n_out, -1)
@@ -161,7 +160,7 @@ def guarded(size, dtype=np.float32):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("batch", [1, 8, 13, 64, 70])
 def test_kernels_stay_within_their_memory(name, batch, monkeypatch):
-    for module in ("_tiled", "linear.balanced", "linear.gather", "linear.two_four"):
+    for module in ("_rows", "_tiled", "linear.lookup", "linear.two_four"):
         monkeypatch.setattr(
             importlib.import_module(f"hwsim.kernels.cpu.{module}"), "aligned", guarded
         )
@@ -240,29 +239,113 @@ def test_masks_that_a_kernel_cannot_run_say_why():
         LINEAR.get("gather")(wide, np.ones((1, 65536), np.float32))
 
 
-def test_masks_that_are_not_balanced_say_why():
-    kernel = LINEAR.get("balanced")
-    assert "n_in is 40; allowed is a multiple of 32" in kernel.unsuitable(
-        Mask(np.ones((4, 40), bool))
+@pytest.mark.parametrize("name", LOOKUP)
+@pytest.mark.parametrize("shape", [(7, 64), (64, 7), (65536, 8)])
+def test_a_lookup_says_which_shapes_it_takes(name, shape):
+    assert "allowed are 8 to 65535" in LINEAR.get(name).unsuitable(Mask(np.ones(shape, bool)))
+
+
+@pytest.mark.parametrize("name", LOOKUP)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_lookup_spreads_nothing_to_rows_that_do_not_use_it(name, value):
+    """Lanes without a weight multiply zero by what another row needs."""
+    rng = np.random.default_rng(12)
+    array = rng.random((40, 48)) < 0.2
+    array[:, 5] = False
+    array[9, 5] = True
+    layer = LINEAR.get(name)(Mask(array), np.ones((40, 48), np.float32))
+    x = np.ones((2, 48), np.float32)
+    x[1, 5] = value
+    found = layer.forward(x)
+    expected = np.tile(array.sum(axis=1, dtype=np.float32), (2, 1))
+    expected[1, 9] = value if np.isnan(value) else np.inf
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("rows", "steps"),
+    [
+        # Eight rows with one weight each in the first eight inputs: one step.
+        ([[n] for n in range(8)], [(0, list(range(8)))]),
+        # The window ends with the inputs.
+        ([[15]] * 8, [(8, [7] * 8)]),
+        # A window that is not cut at a multiple of eight: 6 … 13.
+        ([[6], [13], *[[8]] * 6], [(6, [0, 7, *[2] * 6])]),
+        # The second weight of a row waits for the next step; idle lanes stand at 0.
+        ([[0, 1], *[[0]] * 7], [(0, [0] * 8), (0, [1, *[0] * 7])]),
+        # No row reaches so far: two windows.
+        ([[0], [9], *[[]] * 6], [(0, [0] * 8), (8, [0, 1, *[0] * 6])]),
+    ],
+)  # fmt: skip
+def test_a_plan_by_hand(rows, steps):
+    pointers = np.cumsum([0, *map(len, rows)])
+    index = np.array([c for row in rows for c in row], np.uint16)
+    given = (np.arange(8), pointers, index)
+    step_of, starts, begins = _lookup_passes.plan(*given, 16)
+    words, sources = _lookup_passes.lay_out(
+        *given, np.arange(index.size, dtype=np.uint32), step_of, starts
     )
-    assert "allowed is the same number" in kernel.unsuitable(Mask(np.eye(64, dtype=bool)))
+    assert begins.tolist() == [0, 8] and starts.size == 8
+    assert starts.tolist() == [s for s, _ in steps] + [0] * (8 - len(steps))
+    for number, (_, places) in enumerate(steps):
+        shift = 8 * (number % 4) + 4 * (number // 4)
+        assert (words >> shift & 15).tolist() == places
+    assert np.count_nonzero(sources != _lookup_passes.NONE) == index.size
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(8, 40), st.integers(8, 60), st.floats(0, 1), st.integers(0, 2**32 - 1),
+    st.booleans(),
+)  # fmt: skip
+def test_a_plan_takes_as_many_steps_as_the_longest_row_and_at_most_one_a_weight(
+    n_out, n_in, density, seed, transposed
+):
+    mask = Mask(np.random.default_rng(seed).random((n_out, n_in)) < density)
+    rows = mask.col_nnz if transposed else mask.row_nnz
+    steps = planned_steps(mask, transposed)
+    assert steps % 8 == 0
+    # Rows are sorted by their weights: the groups' longest rows are every eighth from the end.
+    longest = np.sort(rows)[::-1][::8]
+    assert steps >= longest.sum() and steps <= sum(8 * n + 7 for n in longest)
+
+
+def test_blocks_with_as_many_weights_in_each_of_eight_rows_leave_no_lane_idle():
+    rng = np.random.default_rng(13)
+    places = rng.random((64, 16, 8)).argsort(axis=2)
+    counts = rng.permuted(np.tile(np.repeat([0, 1, 2], [2, 4, 10]), (8, 1)), axis=1)
+    mask = Mask((places < np.repeat(counts, 8, axis=0)[:, :, None]).reshape(64, 128))
+    assert 8 * planned_steps(mask, False) == mask.nnz
 
 
 @pytest.mark.parametrize("avx2", [True, False])
-def test_a_lookup_finds_its_values_with_and_without_permutes(avx2, monkeypatch):
+@pytest.mark.parametrize("rounded", [True, False])
+def test_a_lookup_finds_its_inputs_with_and_without_permutes(avx2, rounded, monkeypatch):
     if avx2 and not _vector.has_avx2():
         pytest.skip("this machine has no AVX2")
-    monkeypatch.setattr(_vector, "has_avx2", lambda: avx2)
+    monkeypatch.setattr(_lookup_passes, "has_avx2", lambda: avx2)
 
     @numba.njit
-    def looked_up(table, index, out):
-        _vector.store(out, 0, _vector.lookup(table, 3, index, 1))
+    def looked_up(table, starts, words, values, out):
+        none = _vector.zeros((0,) * 8)
+        _vector.store(out, 0, _lookup_passes.add_lookups(none, table, 3, starts, words, values, 8))
 
     rng = np.random.default_rng(9)
-    table, index = rng.random(35, np.float32), rng.integers(0, 32, 9).astype(np.uint8)
+    table, starts = rng.random(43, np.float32), rng.integers(0, 33, 16).astype(np.uint16)
+    places = rng.integers(0, 8, (8, 8)).astype(np.uint32)
+    shifts = np.array([0, 8, 16, 24, 4, 12, 20, 28], np.uint32)[:, None]
+    words = np.concatenate([np.zeros(8, np.uint32), (places << shifts).sum(0).astype(np.uint32)])
+    weights = rng.integers(-8, 9, (8, 8)).astype(np.float32)  # the same in bfloat16
+    values = np.zeros(128, np.float32)
+    values[64:] = weights.reshape(-1)
+    if rounded:
+        sources = np.arange(128, dtype=np.uint32)
+        flat, values = values, np.empty(128, np.uint16)
+        _lookup_passes.gather_rounded(flat, sources, values)
     out = np.zeros(8, np.float32)
-    looked_up(table, index, out)
-    np.testing.assert_array_equal(out, table[3 + index[1:].astype(int)])
+    looked_up(table, starts, words, values, out)
+    inputs = table[3 + starts[8:, None].astype(int) + places]
+    np.testing.assert_allclose(out, (weights * inputs).sum(0), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("avx2", [True, False])
@@ -302,5 +385,5 @@ def test_masks_with_other_than_two_of_four_say_why():
 
 
 def test_an_unknown_kernel_lists_the_valid_ones():
-    with pytest.raises(InputError, match="valid: balanced, csr"):
+    with pytest.raises(InputError, match="valid: csr, dense"):
         LINEAR.get("cusparse")
