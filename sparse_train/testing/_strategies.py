@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sparse_train.algorithms._base import View
 from sparse_train.patterns import Projection
 
-FIXED_DENSITY = ("n_m", "transposable_n_m")
+FIXED_DENSITY = ("n_m", "transposable_n_m", "v_n_m")
 
 
 def shapes(largest: int = 12) -> st.SearchStrategy[tuple[int, int]]:

@@ -22,9 +22,10 @@ DATA = json.loads((Path(__file__).parent.parent / "data" / "patterns.json").read
 SPECS = (
     "unstructured", "2:4", "n_m:1,4", "n_m:2,4,0", "transposable_n_m", "transposable_n_m:1,3",
     "fan_in", "balanced:4", "group:3", "block:2,3", "block:4,4", "neuron", "neuron:1",
+    "v_n_m:2,2,8", "v_n_m:3,2,5",
 )  # fmt: skip
 FIXED = {"2:4": 0.5, "n_m:1,4": 0.25, "n_m:2,4,0": 0.5, "transposable_n_m": 0.5,
-         "transposable_n_m:1,3": 1 / 3}  # fmt: skip
+         "transposable_n_m:1,3": 1 / 3, "v_n_m:2,2,8": 0.25, "v_n_m:3,2,5": 0.4}  # fmt: skip
 
 
 def bits(text):
@@ -208,7 +209,7 @@ def test_packing_a_mask_of_another_pattern_is_refused():
 
 
 @pytest.mark.parametrize("budget", [10, 40, 100])
-@pytest.mark.parametrize("spec", ["2:4", "n_m:1,4", "transposable_n_m"])
+@pytest.mark.parametrize("spec", ["2:4", "n_m:1,4", "transposable_n_m", "v_n_m:3,2,4"])
 def test_a_density_that_the_pattern_cannot_have_is_refused(spec, budget):
     with pytest.raises(InputError, match=r"density is .*; allowed is 0\.\d+ for every layer"):
         projection(spec).project(np.ones((10, 10), dtype=np.float32), budget)
@@ -225,8 +226,10 @@ def test_scores_that_are_no_numbers_are_refused(spec, bad):
 
 
 @pytest.mark.parametrize(
-    "text", ["n_m:5,4", "n_m:0,4", "block:0,4", "block:a", "neuron:2", "neuron:0,1,2", "blok", 3]
-)
+    "text",
+    ["n_m:5,4", "n_m:0,4", "block:0,4", "block:a", "neuron:2", "neuron:0,1,2", "blok", 3,
+     "v_n_m:0,2,8", "v_n_m:64,1,8", "v_n_m:64,2,3"],
+)  # fmt: skip
 def test_patterns_that_do_not_exist_are_refused(text):
     for make in (projection, definitions.pattern):
         with pytest.raises(InputError, match="pattern"):

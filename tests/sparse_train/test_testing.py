@@ -18,14 +18,14 @@ torch.set_num_threads(1)
 
 PATTERNS = (
     "unstructured", "2:4", "n_m:1,4,0", "transposable_n_m", "fan_in", "balanced:4", "group:3",
-    "group:4,1", "block:2,3", "neuron", "neuron:1",
+    "group:4,1", "block:2,3", "neuron", "neuron:1", "v_n_m:3,2,5",
 )  # fmt: skip
 GLOBAL = ("granet", "snfs", "growth_per_microsecond")
 
 
 def goes(name, pattern):
     kind = ALGORITHMS.get(name)
-    fixed = pattern in ("2:4", "n_m:1,4,0", "transposable_n_m")
+    fixed = pattern in ("2:4", "n_m:1,4,0", "transposable_n_m", "v_n_m:3,2,5")
     if kind.patterns:
         return pattern.split(":")[0] in kind.patterns
     # Algorithms that start dense, or move weights between layers, have no fixed density.

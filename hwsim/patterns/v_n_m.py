@@ -1,0 +1,99 @@
+"""V:N:M: two of four columns, and the four are common to V rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from hwsim.errors import InputError
+from hwsim.mask import Mask
+from hwsim.patterns._base import Packed, Pattern, index_dtype
+from hwsim.patterns._parse import at_least
+
+COLUMNS = 4
+_N = 2
+
+
+@dataclass(frozen=True)
+class VNM(Pattern):
+    """In each block of v rows × m columns at most 4 columns are used, and each row uses at most n.
+
+    n is 2: the four columns of a block are then a 2:4 weight. Where v or m does not divide the
+    shape, the last blocks are smaller; one of fewer than four columns may use them all, and a row
+    of it n all the same. m = 4 is 2:4.
+
+    Packed as n values per row and block, their places among the block's four columns, and these
+    columns, counted within the block. Short blocks are padded with zeros.
+
+    Source: Castro et al. 2023 (VENOM), the V:N:M format.
+    """
+
+    name: ClassVar[str] = "v_n_m"
+    v: int = 64
+    n: int = 2
+    m: int = 8
+
+    def __post_init__(self) -> None:
+        at_least(self.name, "v", self.v, 1)
+        at_least(self.name, "m", self.m, COLUMNS)
+        if self.n != _N or isinstance(self.n, bool):
+            raise InputError(
+                f"pattern {self.name}: n is {self.n!r}; allowed is {_N}, of {COLUMNS} columns"
+            )
+
+    def holds(self, mask: Mask) -> bool:
+        from hwsim import _v_n_m
+
+        return _v_n_m.holds(mask.array.view(np.uint8), self.v, self.m)
+
+    def columns(self, used: np.ndarray) -> np.ndarray:
+        """The columns of each block, those in use first, then others; each within its block.
+
+        Args:
+            used: which columns a block of rows uses, (blocks of rows, n_in).
+
+        Returns:
+            (blocks of rows, blocks of columns, 4), in the order of the matrix where all are used.
+        """
+        padded = np.pad(used, ((0, 0), (0, -used.shape[1] % self.m)))
+        grouped = padded.reshape(len(used), -1, self.m)
+        return np.argsort(~grouped, axis=2, kind="stable")[:, :, :COLUMNS]
+
+    def unpack(self, packed: Packed) -> np.ndarray:
+        n_out, n_in = packed.shape
+        places = packed.indices["places"].astype(np.intp)
+        columns = self._of_rows(packed.indices["columns"].astype(np.intp), n_out)
+        dense = np.zeros((*places.shape[:2], self.m), dtype=packed.values.dtype)
+        np.put_along_axis(dense, np.take_along_axis(columns, places, 2), packed.values, axis=2)
+        return np.ascontiguousarray(dense.reshape(n_out, -1)[:, :n_in])
+
+    def _pack(self, mask: Mask, values: np.ndarray) -> Packed:
+        n_out = mask.shape[0]
+        starts = np.arange(0, n_out, self.v)
+        columns = self.columns(np.logical_or.reduceat(mask.array, starts, axis=0))
+        of_rows = self._of_rows(columns, n_out)
+        active, grouped = (
+            np.take_along_axis(self._grouped(array), of_rows, axis=2)
+            for array in (mask.array, values)
+        )
+        # A stable sort on "inactive" puts the active places first, in order, then free ones.
+        places = np.argsort(~active, axis=2, kind="stable")[:, :, : self.n]
+        indices = {
+            "columns": columns.astype(index_dtype(self.m - 1)),
+            "places": places.astype(index_dtype(COLUMNS - 1)),
+        }
+        return Packed(np.take_along_axis(grouped, places, axis=2), indices, mask.shape)
+
+    def _of_rows(self, blocks: np.ndarray, n_out: int) -> np.ndarray:
+        """What is said of blocks of rows, for each row."""
+        return np.repeat(blocks, self.v, axis=0)[:n_out]
+
+    def _grouped(self, array: np.ndarray) -> np.ndarray:
+        """(n_out, blocks of columns, m), padded with zeros."""
+        padded = np.pad(array, ((0, 0), (0, -array.shape[1] % self.m)))
+        return padded.reshape(array.shape[0], -1, self.m)
+
+
+PATTERN = VNM
