@@ -1,4 +1,4 @@
-"""Balanced fan-in: every active neuron has as many inputs in each block of inputs."""
+"""Balanced fan-in: neurons have as many inputs as others in each block of inputs."""
 
 from __future__ import annotations
 
@@ -20,24 +20,39 @@ class Balanced(Pattern):
     Where `block` does not divide n_in, the last block is shorter and holds min(k, its size).
     Packed as constant fan-in, in which a block's values stand together.
 
-    Source: Cao et al. 2019 (bank-balanced sparsity), section 3.
+    With `rows`, only the active rows of a group of so many consecutive rows have the same number
+    in a block; blocks may differ, and so may groups. All active rows of the mask have the same
+    fan-in. The last group may be smaller.
+
+    Args:
+        block: inputs of a block.
+        rows: rows of a group; 0 for one k everywhere.
+
+    Source: Cao et al. 2019 (bank-balanced sparsity), section 3; groups of rows: this project.
     """
 
     name: ClassVar[str] = "balanced"
     block: int = 64
+    rows: int = 0
 
     def __post_init__(self) -> None:
         at_least(self.name, "block", self.block, 1)
+        at_least(self.name, "rows", self.rows, 0)
 
     def holds(self, mask: Mask) -> bool:
         starts = np.arange(0, mask.shape[1], self.block)
-        active = mask.array[mask.row_nnz > 0]
-        if active.size == 0:
+        active = mask.row_nnz > 0
+        if not active.any():
             return True
-        counts = np.add.reduceat(active, starts, axis=1, dtype=np.int64)
-        k = counts.max()
+        counts = np.add.reduceat(mask.array, starts, axis=1, dtype=np.int64)
+        if self.rows:
+            # An inactive row has 0 everywhere, so that the largest count is an active row's.
+            groups = np.arange(0, mask.shape[0], self.rows)
+            most = np.maximum.reduceat(counts, groups, axis=0)
+            equal = counts == np.repeat(most, self.rows, axis=0)[: mask.shape[0]]
+            return bool(equal[active].all()) and FanIn().holds(mask)
         sizes = np.diff(np.append(starts, mask.shape[1]))
-        return bool((counts == np.minimum(k, sizes)).all())
+        return bool((counts[active] == np.minimum(counts.max(), sizes)).all())
 
     def unpack(self, packed: Packed) -> np.ndarray:
         return FanIn().unpack(packed)

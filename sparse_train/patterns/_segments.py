@@ -11,6 +11,8 @@ import numpy as np
 from sparse_train.patterns._base import Projection
 from sparse_train.selection import check_finite, top_k
 
+_FEW = 64  # values that are ranked faster by comparing all pairs
+
 
 @dataclass(frozen=True)
 class Segmented(Projection):
@@ -46,29 +48,49 @@ class Segmented(Projection):
 
     def keep(self, scores: np.ndarray, mask: np.ndarray, units: int, budget: int) -> np.ndarray:
         k, rows = self.shares(mask.shape, budget)
+        edges = self.edges(mask.shape[1])
         chosen = top_k(scores, min(units, self.capacity(mask.shape, budget)), mask)
-        quotas = self._quotas(k, rows, scores, chosen, np.any(chosen, axis=1))
-        return select(scores, chosen, quotas, self.edges(mask.shape[1]))
+        active = _best_rows(rows, scores, chosen, np.any(chosen, axis=1))
+        nothing = np.zeros((len(mask), edges.size - 1), dtype=np.int64)
+        return select(scores, chosen, self.quotas(k, active, scores, chosen, nothing), edges)
 
     def fill(self, scores: np.ndarray, kept: np.ndarray, budget: int) -> np.ndarray:
         check_finite(scores)
         k, rows = self.shares(kept.shape, budget)
         edges = self.edges(kept.shape[1])
-        quotas = self._quotas(k, rows, scores, ~kept, np.any(kept, axis=1))
-        quotas -= np.add.reduceat(kept, edges[:-1], axis=1, dtype=np.int64)
-        return kept | select(scores, ~kept, quotas, edges)
+        active = _best_rows(rows, scores, ~kept, np.any(kept, axis=1))
+        held = np.add.reduceat(kept, edges[:-1], axis=1, dtype=np.int64)
+        missing = self.quotas(k, active, scores, ~kept, held) - held
+        return kept | select(scores, ~kept, missing, edges)
 
-    def _quotas(
-        self, k: int, rows: int, scores: np.ndarray, candidates: np.ndarray, first: np.ndarray
+    def quotas(
+        self,
+        k: int,
+        active: np.ndarray,
+        scores: np.ndarray,
+        candidates: np.ndarray,
+        held: np.ndarray,
     ) -> np.ndarray:
-        """(n_out, segments) weights to hold: of the rows `first`, then of those with most score."""
-        n_out, n_in = scores.shape
-        quotas = np.tile(np.minimum(np.diff(self.edges(n_in)), k), (n_out, 1))
-        if rows < n_out:
-            totals = np.where(candidates, scores, 0).sum(axis=1, dtype=np.float64)
-            order = np.lexsort((-totals, ~first))
-            quotas[order[rows:]] = 0
-        return quotas
+        """(n_out, segments) weights that each row may have in each segment.
+
+        Args:
+            k: what `shares` says.
+            active: bool (n_out,); the other rows get none.
+            scores, candidates: of the weights that can be taken, beside those held.
+            held: int64 (n_out, segments) weights that a row has already.
+        """
+        return np.outer(active, np.minimum(np.diff(self.edges(scores.shape[1])), k))
+
+
+def _best_rows(
+    rows: int, scores: np.ndarray, candidates: np.ndarray, first: np.ndarray
+) -> np.ndarray:
+    """(n_out,) bool, `rows` of them: the rows `first`, then those whose candidates score most."""
+    active = np.ones(len(scores), dtype=bool)
+    if rows < len(scores):
+        totals = np.where(candidates, scores, 0).sum(axis=1, dtype=np.float64)
+        active[np.lexsort((-totals, ~first))[rows:]] = False
+    return active
 
 
 def select(
@@ -77,7 +99,7 @@ def select(
     """The best candidates of each segment of each row, at most as many as its quota.
 
     Args:
-        scores: float32 (n_out, n_in).
+        scores: float32 or float64 (n_out, n_in).
         candidates: bool, the same shape.
         quotas: int64 (n_out, segments).
         edges: int64 (segments + 1,).
@@ -91,7 +113,8 @@ def select(
 def _select(scores: Any, candidates: Any, quotas: Any, edges: Any, chosen: Any) -> None:
     n_out, n_in = scores.shape
     places = np.empty(n_in, np.int64)
-    values = np.empty(n_in, np.float32)
+    values = np.empty(n_in, scores.dtype)
+    ranks = np.empty(n_in, np.int32)
     for row in range(n_out):
         for segment in range(edges.size - 1):
             quota = quotas[row, segment]
@@ -107,6 +130,11 @@ def _select(scores: Any, candidates: Any, quotas: Any, edges: Any, chosen: Any) 
                 for i in range(count):
                     chosen[row, places[i]] = True
                 continue
+            if count <= _FEW:
+                rank(values, count, ranks)
+                for i in range(count):
+                    chosen[row, places[i]] |= ranks[i] < quota
+                continue
             threshold = np.partition(values[:count], count - quota)[count - quota]
             ties = quota
             for i in range(count):
@@ -117,3 +145,19 @@ def _select(scores: Any, candidates: Any, quotas: Any, edges: Any, chosen: Any) 
                 elif values[i] == threshold and ties > 0:
                     chosen[row, places[i]] = True
                     ties -= 1
+
+
+@numba.njit(cache=True)
+def rank(values: Any, count: int, ranks: Any) -> None:
+    """How many of the first `count` values are larger, or as large and before, for each of them."""
+    if count > _FEW:
+        for place, index in enumerate(np.argsort(-values[:count], kind="mergesort")):
+            ranks[index] = place
+        return
+    for i in range(count):
+        before = 0
+        for j in range(i):
+            larger = values[j] >= values[i]
+            before += larger
+            ranks[j] += not larger
+        ranks[i] = before

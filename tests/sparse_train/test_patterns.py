@@ -21,7 +21,8 @@ from sparse_train.testing import OPTIMIZERS, check_invariants, small_model, trai
 DATA = json.loads((Path(__file__).parent.parent / "data" / "patterns.json").read_text())
 SPECS = (
     "unstructured", "2:4", "n_m:1,4", "n_m:2,4,0", "transposable_n_m", "transposable_n_m:1,3",
-    "fan_in", "balanced:4", "group:3", "block:2,3", "block:4,4", "neuron", "neuron:1",
+    "fan_in", "balanced:4", "balanced:4,3", "balanced:3,2", "group:3", "block:2,3",
+    "block:4,4", "neuron", "neuron:1",
     "v_n_m:2,2,8", "v_n_m:3,2,5",
 )  # fmt: skip
 FIXED = {"2:4": 0.5, "n_m:1,4": 0.25, "n_m:2,4,0": 0.5, "transposable_n_m": 0.5,

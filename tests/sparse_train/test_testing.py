@@ -17,7 +17,8 @@ from sparse_train.testing import (
 torch.set_num_threads(1)
 
 PATTERNS = (
-    "unstructured", "2:4", "n_m:1,4,0", "transposable_n_m", "fan_in", "balanced:4", "group:3",
+    "unstructured", "2:4", "n_m:1,4,0", "transposable_n_m", "fan_in", "balanced:4",
+    "balanced:4,3", "group:3",
     "group:4,1", "block:2,3", "neuron", "neuron:1", "v_n_m:3,2,5",
 )  # fmt: skip
 GLOBAL = ("granet", "snfs", "growth_per_microsecond")
