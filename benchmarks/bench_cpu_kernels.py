@@ -12,11 +12,13 @@ Roofs, all measured here. A kernel is shown beside the one that it is nearest to
 
     fma      its multiply-adds at the speed of the fastest dense product
     operand  batches: every multiply-add reads eight samples of its input, 32 bytes, from a tile
-             of 48 KiB; at the speed at which vector loads of this machine go over such a tile
-    load     one sample: every weight reads its input by a load of its own (the balanced kernel
-             half of them; permutes find the others), at the rate of loads from the nearest cache
-    bytes    values and indices (six bytes a weight, five balanced) and activations, once, at the
-             speed at which this machine reads an array of that size
+             of 40 KiB; at the speed at which vector loads of this machine go over such a tile
+    load     one sample: every weight reads its input by a load of its own, at the rate of loads
+             from the nearest cache
+    step     one sample, look-up: its steps for eight rows each, idle lanes included, at the rate
+             of the same steps over weights in the nearest cache
+    bytes    values and indices (six bytes a weight; look-up 38 bytes a step, 22 in bfloat16) and
+             activations, once, at the speed at which this machine reads an array of that size
 """
 
 from __future__ import annotations
@@ -39,8 +41,10 @@ import torch  # noqa: E402
 from hwsim import Mask  # noqa: E402
 from hwsim.kernels.cpu import LINEAR  # noqa: E402
 from hwsim.kernels.cpu._layout import TILE  # noqa: E402
+from hwsim.kernels.cpu._lookup_passes import add_lookups  # noqa: E402
 from hwsim.kernels.cpu._tiled import Packed  # noqa: E402
 from hwsim.kernels.cpu._vector import add_scaled, total, zeros  # noqa: E402
+from hwsim.kernels.cpu.linear.lookup import planned_steps  # noqa: E402
 from hwsim.measure import CacheFlush, processor  # noqa: E402
 from hwsim.measure import compare as compare_variants  # noqa: E402
 
@@ -51,6 +55,10 @@ warnings.filterwarnings("ignore", message="Sparse CSR")
 
 def compare(variants, **options):
     return compare_variants(variants, clock=time.thread_time, **options)
+
+
+LOOKUP = ("lookup", "lookup_bf16")
+STEP_BYTES = {"lookup": 38.0, "lookup_bf16": 22.0}
 
 
 class Case:
@@ -65,7 +73,7 @@ class Case:
         self.dy = rng.standard_normal((batch, n_out)).astype(np.float32)
         self.layers = {
             name: LINEAR.get(name)(self.mask, weights)
-            for name in ("dense", "csr", "gather", "tiled", "sampled")
+            for name in ("dense", "csr", "tiled", "sampled", "gather", *LOOKUP)
         }
 
     def forward(self):
@@ -77,16 +85,16 @@ class Case:
             "dense torch": lambda: torch.mm(tx, weights.T),
             "csr scipy": lambda: layers["csr"].forward(x),
             "csr torch": lambda: torch.mm(csr, xt),
-            "gather": lambda: layers["gather"].forward(x),
         }
         if self.batch == 1:
+            for name in ("gather", *LOOKUP):
+                found[name] = lambda name=name: layers[name].forward(x)
             found["dense torch mv"] = lambda: torch.mv(weights, tx[0])
             found["csr torch mv"] = lambda: torch.mv(csr, tx[0])
         else:
             packed = Packed.of(x)
             found["tiled"] = lambda: layers["tiled"].matrix.multiply(packed)
             found["tiled + packing"] = lambda: layers["tiled"].forward(x)
-            del found["gather"]
         return found
 
     def grad_input(self):
@@ -116,19 +124,28 @@ class Case:
             "sampled + packing": lambda: self.layers["sampled"].grad_weight(dy, x),
         }
 
-    def roofs_s(
-        self, dense_s: float, bytes_per_s: float, weight_bytes: float, loaded: float = 1.0
-    ) -> dict[str, float]:
-        """Seconds that each limit alone asks for; `loaded` of the inputs are found by loads."""
-        moved = weight_bytes * self.mask.nnz + 4 * self.batch * (self.n_in + self.n_out)
-        roofs = {"bytes": moved / bytes_per_s}
+    def roofs_s(self, kernel: str, dense_s: float) -> dict[str, float]:
+        """Seconds that each limit alone asks a kernel for."""
+        if self.batch == 1 and kernel in LOOKUP:
+            steps = planned_steps(self.mask, False)
+            return {
+                "bytes": self.bytes_s(STEP_BYTES[kernel] * steps),
+                "step": steps / steps_per_s(),
+            }
         if self.batch == 1:
-            return roofs | {"load": loaded * self.mask.nnz / loads_per_s()}
-        operands = 4.0 * self.batch * self.mask.nnz
-        return roofs | {
+            nnz = self.mask.nnz
+            each = 4.25 if kernel == "two_four" else 2.25 if kernel == "two_four_bf16" else 6.0
+            roofs = {"bytes": self.bytes_s(each * nnz)}
+            return roofs if "two_four" in kernel else roofs | {"load": nnz / loads_per_s()}
+        return {
+            "bytes": self.bytes_s(6.0 * self.mask.nnz),
             "fma": dense_s * self.mask.density,
-            "operand": operands / operand_bytes_per_s(),
+            "operand": 4.0 * self.batch * self.mask.nnz / operand_bytes_per_s(),
         }
+
+    def bytes_s(self, weight_bytes: float) -> float:
+        moved = weight_bytes + 4 * self.batch * (self.n_in + self.n_out)
+        return moved / read_speed(round(weight_bytes))
 
 
 def best(found, kind):
@@ -152,7 +169,7 @@ def _walk_s(size: int, rounds: int) -> float:
 
 @functools.cache
 def operand_bytes_per_s() -> float:
-    """Of vector loads over a tile of 192 columns and 64 samples."""
+    """Of vector loads over a tile as large as the kernels'."""
     return 4.0 * TILE * 64 * 64 / _walk_s(TILE * 64, 64)
 
 
@@ -162,14 +179,31 @@ def loads_per_s() -> float:
     return 1024 / 8 * 512 / _walk_s(1024, 512)
 
 
-def show(title, case, found, bytes_per_s, weight_bytes=6.0, loaded=1.0):
+@numba.njit
+def _step(starts, words, values, x, rounds, width):
+    held = zeros(width)
+    for _ in range(rounds):
+        for step in range(0, starts.size, 8):
+            held = add_lookups(held, x, 0, starts, words, values, step)
+    return total(held)
+
+
+@functools.cache
+def steps_per_s() -> float:
+    """Of look-ups for eight rows, all that they read being 10 KiB."""
+    steps, rounds = 192, 256
+    starts = np.arange(0, 8 * steps, 8) % 760
+    words = np.arange(steps, dtype=np.uint32) * np.uint32(0x9E3779B9)
+    values, x = np.full(8 * steps, 1e-9, np.float32), np.full(768, 1e-9, np.float32)
+    given = (starts.astype(np.uint16), words, values, x, rounds, (0,) * 8)
+    return steps * rounds / compare({"step": lambda: _step(*given)}, rounds=15)["step"].min_s
+
+
+def show(title, case, found):
     print(f"{title}{'' if found.steady else '   (disturbed: median above 1.3 × minimum)'}")
     dense = best(found, "dense")
     csrs = [t for t in found.timings if t.name.startswith("csr")]
     csr = min(csrs, key=lambda t: t.median_s) if csrs else None
-    roofs = case.roofs_s(dense.min_s, bytes_per_s, weight_bytes, loaded)
-    limit = max(roofs, key=lambda name: roofs[name])
-    print("  roofs: " + ", ".join(f"{name} {s * 1e3:.3f} ms" for name, s in roofs.items()))
     for timing in sorted(found.timings, key=lambda t: t.median_s):
         low, median, high = found.speed_up(timing.name, over=dense.name)
         line = (
@@ -180,6 +214,8 @@ def show(title, case, found, bytes_per_s, weight_bytes=6.0, loaded=1.0):
         if csr is not None:
             line += f"   {found.speed_up(timing.name, over=csr.name)[1]:5.2f}× csr"
         if not timing.name.startswith("dense"):
+            roofs = case.roofs_s(timing.name.split()[0], dense.min_s)
+            limit = max(roofs, key=lambda name: roofs[name])
             line += f"   {roofs[limit] / timing.min_s:4.0%} of {limit} roof"
         print(line)
     return dense, csr
@@ -212,23 +248,28 @@ def show_layer(case, rounds):
     )
 
 
-def show_balanced(rng, n_in, n_out, rounds):
-    """One sample through a balanced mask: three weights in every 32 inputs, 90.6 % sparse."""
+def balanced(rng, n_in, n_out):
+    """Masks of which as many lanes of the look-up are busy as their pattern allows, by title."""
     order = rng.random((n_out, n_in // 32, 32)).argsort(axis=2)
-    case = Case(rng, n_in, n_out, 1, 0.1)
-    case.mask = Mask((order < 3).reshape(n_out, n_in))
-    case.weights = rng.standard_normal((n_out, n_in)).astype(np.float32) * case.mask.array
-    names = ("dense", "csr", "gather", "balanced")
-    case.layers = {name: LINEAR.get(name)(case.mask, case.weights) for name in names}
-    variants = {
-        **case.forward(),
-        "balanced": lambda: case.layers["balanced"].forward(case.x),
-    }
-    speed = read_speed(5 * case.mask.nnz)
-    # Cold: as in a network whose weights do not all stay in the caches from step to step.
-    for state, before in (("warm", None), ("cold", CacheFlush())):
-        found = compare(variants, rounds=rounds, before=before)
-        show(f"{n_in}→{n_out}, batch 1, balanced mask, {state}", case, found, speed, 5.0, 0.5)
+    yield "3 weights in every 32 inputs", (order < 3).reshape(n_out, n_in)
+    order = rng.random((n_out, n_in // 8, 8)).argsort(axis=2)
+    blocks = rng.random((n_out // 8, n_in // 8)).argsort(axis=1) < round(0.1 * n_in)
+    used = (order < 1) & blocks.repeat(8, axis=0)[:, :, None]
+    yield "balanced:8,8, at most one weight in 8 inputs", used.reshape(n_out, n_in)
+
+
+def show_balanced(rng, n_in, n_out, rounds):
+    """One sample through balanced masks, about 90 % sparse."""
+    for title, array in balanced(rng, n_in, n_out):
+        case = Case(rng, n_in, n_out, 1, 0.1)
+        case.mask = Mask(array)
+        case.weights = rng.standard_normal((n_out, n_in)).astype(np.float32) * array
+        names = ("dense", "csr", "gather", *LOOKUP)
+        case.layers = {name: LINEAR.get(name)(case.mask, case.weights) for name in names}
+        # Cold: as in a network whose weights do not all stay in the caches from step to step.
+        for state, before in (("warm", None), ("cold", CacheFlush())):
+            found = compare(case.forward(), rounds=rounds, before=before)
+            show(f"{n_in}→{n_out}, batch 1, {title}, {state}", case, found)
 
 
 def show_two_four(rng, n_in, n_out, rounds):
@@ -244,12 +285,12 @@ def show_two_four(rng, n_in, n_out, rounds):
         name: lambda n=name: case.layers[n].forward(case.x) for name in names
     }
     variants["dense torch mv"] = lambda: torch.mv(weights, x)
-    speed = read_speed(round(4.25 * case.mask.nnz))
     for state, before in (("warm", None), ("cold", CacheFlush())):
         found = compare(variants, rounds=rounds, before=before)
-        show(f"{n_in}→{n_out}, batch 1, 2:4 mask, {state}", case, found, speed, 4.25, 0.0)
+        show(f"{n_in}→{n_out}, batch 1, 2:4 mask, {state}", case, found)
 
 
+@functools.cache
 def read_speed(nbytes: int) -> float:
     """Bytes a second of summing an array of that size."""
     data = np.ones(max(nbytes // 4, 1024), np.float32)
@@ -268,7 +309,7 @@ def narrower_break_even(rng, n_in, n_out, batch, rounds):
     for density in (0.05, 0.1, 0.2):
         case = Case(rng, n_in, n_out, batch, density)
         if batch == 1:
-            sparse = case.forward()["gather"]
+            sparse = case.forward()["lookup"]
         else:
             sparse = case.forward()["tiled"]
         found = compare({"sparse": sparse, **dense}, rounds=rounds, attempts=2)
@@ -289,14 +330,13 @@ def main() -> None:
         n_in, n_out = map(int, text.split("x"))
         for batch in (1, 256):
             case = Case(rng, n_in, n_out, batch, options.density)
-            speed = read_speed(6 * case.mask.nnz)
             total = {"dense": 0.0, "sparse": 0.0, "with packing": 0.0}
             for phase in ("forward", "grad_input", "grad_weight")[: 1 if batch == 1 else 3]:
                 found = compare(getattr(case, phase)(), rounds=options.rounds)
                 title = f"{n_in}→{n_out}, batch {batch}, {phase}"
-                dense, _ = show(title, case, found, speed)
+                dense, _ = show(title, case, found)
                 total["dense"] += dense.min_s
-                ours = "gather" if batch == 1 else "sampled" if "weight" in phase else "tiled"
+                ours = "lookup" if batch == 1 else "sampled" if "weight" in phase else "tiled"
                 total["sparse"] += found[ours].min_s
                 total["with packing"] += found[ours if batch == 1 else f"{ours} + packing"].min_s
             ratio, packing = (total["dense"] / total[k] for k in ("sparse", "with packing"))

@@ -40,7 +40,7 @@ TERMS = {
     "far_byte": "memory",  # byte that is streamed through main memory
 }
 # Where the speed of reading inputs again changes: a first-level cache, and from half to twice of a
-# second-level cache, the sizes of most cores. A tile of 192 inputs and 64 samples lies beyond the
+# second-level cache, the sizes of most cores. A tile of 160 inputs and 64 samples lies beyond the
 # first.
 NEAR_TILE_BYTES = 1 << 15
 NEAR_INPUT_BYTES = 1 << 18

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from hwsim import InputError, Mask
 from hwsim.cache import simulate
+from hwsim.kernels.cpu._layout import CHUNK
 from hwsim.traces import KERNELS, KernelTrace, layer_counts, sampled_counts
 
 SPARSE = tuple(name for name in KERNELS if name != "dense")
@@ -91,8 +92,8 @@ def test_tiles_keep_the_inputs_near():
 @pytest.mark.parametrize("kernel", SPARSE)
 @pytest.mark.parametrize("seed", range(3))
 def test_the_bound_of_a_sample_holds_what_was_left_out(kernel, seed):
-    # Tiled kernels are sampled by chunks of 256 rows.
-    shape = (256 * 40, 96) if kernel in ("sampled", "tiled") else (1536, 512)
+    # Tiled kernels are sampled by chunks of rows.
+    shape = (40 * CHUNK, 96) if kernel in ("sampled", "tiled") else (1536, 512)
     mask = mask_of(shape, 0.1, seed)
     batch = 1 if kernel == "gather" else 128
     exact = layer_counts(kernel, mask, batch)
