@@ -131,6 +131,11 @@ def interpreted() -> bool:
     return bool(triton.knobs.runtime.interpret)
 
 
+def widened(operand: torch.Tensor) -> bool:
+    """The interpreter's dot takes bfloat16's bits for integers: it is given float32 instead."""
+    return operand.dtype == torch.bfloat16 and interpreted()
+
+
 def row_starts(mask: torch.Tensor) -> torch.Tensor:
     """Where each row's active entries start, int32 (rows + 1,)."""
     counts = mask.sum(dim=1)

@@ -10,9 +10,9 @@ from hwsim.errors import InputError
 from hwsim.kernels.gpu._base import (
     PackedWeight,
     TritonKernel,
-    interpreted,
     row_starts,
     shape_of,
+    widened,
 )
 from hwsim.kernels.gpu._rows import constants
 
@@ -22,7 +22,7 @@ SIDES = (128, 64, 32, 16)  # tl.dot takes no less than 16
 @triton.jit
 def _blocks_times(
     starts, columns, order, values, x, out, m, inputs, outputs, ordered: tl.constexpr,
-    side: tl.constexpr, height: tl.constexpr, widened: tl.constexpr,
+    side: tl.constexpr, height: tl.constexpr, wide: tl.constexpr,
 ):  # fmt: skip
     """out[:, block row] = Σ x[:, block column] · blockᵀ; with `ordered`, of transposed blocks."""
     block_row = tl.program_id(0)
@@ -45,7 +45,7 @@ def _blocks_times(
             block = tl.load(base + lane[:, None] * side + lane[None, :])
         else:
             block = tl.load(base + lane[None, :] * side + lane[:, None])
-        if widened:
+        if wide:
             part, block = part.to(tl.float32), block.to(tl.float32)
         total += tl.dot(part, block, input_precision="ieee")
     tl.store(out + rows[:, None] * outputs + block_row * side + lane[None, :], total, mask=inside)
@@ -54,7 +54,7 @@ def _blocks_times(
 @triton.jit
 def _sampled_blocks(
     block_rows, block_columns, dy, x, out, m, outputs, inputs, side: tl.constexpr,
-    height: tl.constexpr, widened: tl.constexpr,
+    height: tl.constexpr, wide: tl.constexpr,
 ):  # fmt: skip
     """out[e] = dy[:, block row]ᵀ · x[:, block column]; one program, one active block."""
     entry = tl.program_id(0)
@@ -68,7 +68,7 @@ def _sampled_blocks(
                        mask=(rows < m)[None, :], other=0.0)  # fmt: skip
         right = tl.load(x + rows[:, None] * inputs + column * side + lane[None, :],
                         mask=(rows < m)[:, None], other=0.0)  # fmt: skip
-        if widened:
+        if wide:
             left, right = left.to(tl.float32), right.to(tl.float32)
         total += tl.dot(left, right, input_precision="ieee")
     place = entry.to(tl.int64) * side * side + lane[:, None] * side + lane[None, :]
@@ -120,7 +120,7 @@ class BlockSparse(TritonKernel):
             _sampled_blocks[(len(out),)](
                 i["rows"], i["columns"], dy.contiguous(), x.contiguous(), out, x.shape[0],
                 packed.shape[0], packed.shape[1],
-                **constants(side=side, height=32, widened=_widened(x)),
+                **constants(side=side, height=32, wide=widened(x)),
             )  # fmt: skip
         return out
 
@@ -141,14 +141,9 @@ class BlockSparse(TritonKernel):
         _blocks_times[(outputs // side, triton.cdiv(m, height))](
             i[starts], i[columns], i["order"], packed.values, operand.contiguous(), out, m,
             operand.shape[1], outputs,
-            **constants(ordered=ordered, side=side, height=height, widened=_widened(operand)),
+            **constants(ordered=ordered, side=side, height=height, wide=widened(operand)),
         )  # fmt: skip
         return out
-
-
-def _widened(operand: torch.Tensor) -> bool:
-    """The interpreter's dot takes bfloat16's bits for integers: it is given float32 instead."""
-    return operand.dtype == torch.bfloat16 and interpreted()
 
 
 def _side(mask: torch.Tensor) -> int:

@@ -17,7 +17,7 @@ from hwsim.kernels.gpu import GPU_KERNELS  # noqa: E402
 
 UNIT = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 DTYPES = st.sampled_from(sorted(UNIT, key=str))
-TRITON = ("csr", "gather", "block")
+TRITON = ("csr", "gather", "block", "v_n_m")
 
 
 def layer(seed, m, n, k, mask, dtype=torch.float32):
@@ -67,6 +67,31 @@ def fan_in_masks(draw):
     return mask
 
 
+def v_n_m_mask(seed, n, k, v, m, emptied=0.0):
+    """Four columns of each v × m block, two of them in each row; of rows but the first, fewer."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((n, k), bool)
+    for top in range(0, n, v):
+        for left in range(0, k, m):
+            columns = left + rng.permutation(min(m, k - left))[:4]
+            for row in range(top, min(top + v, n)):
+                mask[row, rng.permutation(columns)[:2]] = True
+    mask[1:] &= rng.random((n - 1, k)) >= emptied
+    return mask
+
+
+@st.composite
+def v_n_m_masks(draw):
+    v, m = draw(st.sampled_from([16, 32])), draw(st.sampled_from([8, 10, 16]))
+    n, k = draw(st.integers(1, 70)), draw(st.integers(1, 4)) * m + draw(st.integers(0, m - 1))
+    return v_n_m_mask(draw(st.integers(0, 999)), n, k, v, m, draw(st.sampled_from([0.0, 0.3, 1.0])))
+
+
+def legal_mask(name):
+    """A mask (32, 32) that a kernel takes."""
+    return v_n_m_mask(0, 32, 32, 16, 8) if name == "v_n_m" else np.ones((32, 32), bool)
+
+
 def test_products_too_small_for_float16_come_within_its_spacing():
     x, dy = torch.full((1, 1), 1.7e-3).half(), torch.full((1, 1), 1.9e-4).half()
     check_all(GPU_KERNELS.get("csr"), x, dy, x.clone(), torch.ones(1, 1, dtype=torch.bool))
@@ -95,6 +120,27 @@ def test_block_equals_the_oracle_for_any_blocks(seed, m, rows, columns, side, de
     check_all(GPU_KERNELS.get("block"), *layer(seed, m, *mask.shape, mask, dtype))
 
 
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 99), st.integers(1, 130), v_n_m_masks(), DTYPES)
+def test_v_n_m_equals_the_oracle_for_blocks_of_any_size_and_fill(seed, m, mask, dtype):
+    check_all(GPU_KERNELS.get("v_n_m"), *layer(seed, m, *mask.shape, mask, dtype))
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "v", "m", "side", "slots"),
+    [(128, 256, 128, 16, 128, 64), (200, 300, 64, 10, 64, 120), (16, 1024, 16, 8, 16, 512),
+     (40, 100, 32, 100, 32, 4), (33, 64, 200, 8, 64, 32)],
+)  # fmt: skip
+def test_v_n_m_takes_the_largest_blocks_that_the_mask_has_and_sums_all_their_slots(
+    n, k, v, m, side, slots
+):
+    kernel, operands = GPU_KERNELS.get("v_n_m"), layer(1, 70, n, k, v_n_m_mask(1, n, k, v, m))
+    packed = kernel.pack(*operands[2:])
+    assert packed.values.shape == (-(-n // side), side, slots)
+    assert packed.indices["columns"].max() < k
+    check_all(kernel, *operands)
+
+
 @pytest.mark.parametrize(
     ("name", "n", "k"), [("csr", 3, 70), ("gather", 3, 70), ("block", 128, 256)]
 )
@@ -111,6 +157,33 @@ def test_nan_in_an_unused_input_stays_out(name):
     clean = kernel.forward(x, kernel.pack(weight, mask))
     x[:, 1] = float("nan")
     assert torch.equal(kernel.forward(x, kernel.pack(weight, mask)), clean)
+
+
+def test_a_column_that_no_row_of_a_block_uses_is_not_read_by_v_n_m():
+    mask = np.zeros((32, 16), bool)
+    mask[:8, [0, 1, 9, 10]] = mask[8:16, [2, 3, 9, 10]] = mask[16:, [4, 5, 9, 11]] = True
+    x, dy, weight, mask = layer(2, 4, 32, 16, mask)
+    kernel = GPU_KERNELS.get("v_n_m")
+    packed = kernel.pack(weight, mask)
+    assert packed.values.shape[0] == 2
+    clean, gradient = kernel.forward(x, packed), kernel.grad_weight(dy, x, packed)
+    x[:, [6, 7, 15]] = float("nan")
+    assert torch.equal(kernel.forward(x, packed), clean)
+    assert torch.equal(kernel.grad_weight(dy, x, packed), gradient)
+    x[:, 0] = float("nan")
+    assert torch.equal(kernel.forward(x, packed)[:, 16:], clean[:, 16:])
+
+
+def test_what_the_mask_leaves_out_of_the_four_columns_has_weight_and_gradient_zero():
+    mask = v_n_m_mask(3, 20, 24, 16, 8, 0.3)
+    x, dy, weight, mask = layer(5, 6, 20, 24, mask)
+    weight[~mask] = float("nan")
+    kernel = GPU_KERNELS.get("v_n_m")
+    packed = kernel.pack(weight, mask)
+    gradient = kernel.grad_weight(dy, x, packed)
+    left_out = packed.indices["active"] == 0
+    assert int((~left_out).sum()) == int(mask.sum())
+    assert not packed.values[left_out].any() and not gradient[left_out].any()
 
 
 def test_block_takes_the_largest_side_that_fits():
@@ -135,7 +208,7 @@ def test_block_takes_the_largest_side_that_fits():
     ],
 )
 def test_bad_shapes_dtypes_and_types_are_named(name, change, says):
-    operands = layer(3, 4, 32, 32, np.ones((32, 32), bool))
+    operands = layer(3, 4, 32, 32, legal_mask(name))
     with pytest.raises(InputError, match=says):
         change(GPU_KERNELS.get(name), *operands)
 
@@ -149,6 +222,9 @@ def test_masks_that_a_kernel_cannot_hold_are_refused_with_what_was_found():
         GPU_KERNELS.get("gather").pack(weight, torch.zeros_like(mask))
     with pytest.raises(InputError, match="not made of aligned square blocks"):
         GPU_KERNELS.get("block").pack(weight, mask)
+    for refused in (mask, torch.zeros_like(mask), torch.eye(32, dtype=torch.bool)):
+        with pytest.raises(InputError, match=r"32×32 is not V:2:M .*allowed V: 128, 64.* M: 128,"):
+            GPU_KERNELS.get("v_n_m").pack(weight, refused)
 
 
 @pytest.mark.parametrize("name", ["dense", "2:4"])
@@ -159,7 +235,7 @@ def test_torch_kernels_on_the_cpu_say_that_they_need_cuda(name):
 
 
 def test_an_unknown_kernel_or_backend_lists_the_valid_ones():
-    with pytest.raises(InputError, match="block, csr, dense, gather, two_four"):
+    with pytest.raises(InputError, match="block, csr, dense, gather, two_four, v_n_m"):
         GPU_KERNELS.get("csc")
     two_four = type(GPU_KERNELS.get("two_four"))
     with pytest.raises(InputError, match="cusparselt, cutlass"):
