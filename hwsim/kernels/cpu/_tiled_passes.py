@@ -19,6 +19,7 @@ from hwsim.kernels.cpu._vector import (
 )
 
 AHEAD = 4  # rows; the next ones are fetched while one is worked on
+_LINE = (0,) * 16  # of the next tile, one fetched with each row
 ONE = np.float32(1.0)
 
 
@@ -77,8 +78,9 @@ def multiply(order, pointers, index, values, x, y, shape, first_row, last_row, w
 
     shape: (rows, columns, columns per tile, rows per chunk, batch blocks). The accumulators of
     one row stay in registers while its weights of a tile are walked; the tile of x and the
-    chunk's rows of y stay in the near caches. Unsigned positions spare the tests for negative
-    ones.
+    chunk's rows of y stay in the near caches, and the next tile is fetched meanwhile: its rows are
+    read in no order that a processor could foresee. Unsigned positions spare the tests for
+    negative ones.
     """
     rows, columns, tile, chunk, blocks = shape
     lanes = len(width)
@@ -88,16 +90,30 @@ def multiply(order, pointers, index, values, x, y, shape, first_row, last_row, w
             last = min(first + chunk, last_row)
             for t in range(tiles):
                 base = np.int64((block * columns + t * tile) * lanes)
+                soon = next_tile(block, t, last < last_row, shape) * lanes
                 stop = np.uint64(pointers[np.uint64(t * rows + first)])
                 for place in range(first, last):
                     at = row_of(order, t * rows, place, block * rows) * lanes
                     ahead = row_of(order, t * rows, min(place + AHEAD, last - 1), block * rows)
                     prefetch(y, ahead * lanes, width)
+                    prefetch(x, soon + (place - first) * len(_LINE), _LINE)
                     start, stop = stop, np.uint64(pointers[np.uint64(t * rows + place + 1)])
                     held = zeros(width) if t == 0 else load(y, at, width)
                     for p in range(start, stop):
                         held = add_scaled(held, values[p], x, base + np.int64(index[p]) * lanes)
                     store(y, at, held)
+
+
+@numba.njit(cache=True, nogil=True)
+def next_tile(block, t, more, shape):
+    """The column, counted over all batch blocks, at which the tile after this one starts.
+
+    `more`: whether further rows follow, for which the tiles of this block are walked again.
+    """
+    columns, tile = shape[1], shape[2]
+    if (t + 1) * tile < columns:
+        return np.int64(block * columns + (t + 1) * tile)
+    return np.int64((block if more else block + 1) * columns)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -121,11 +137,13 @@ def sample(order, pointers, index, dy, x, dw, shape, first_row, last_row, width)
             last = min(first + chunk, last_row)
             for t in range(tiles):
                 base = np.int64((block * columns + t * tile) * lanes)
+                soon = next_tile(block, t, last < last_row, shape) * lanes
                 stop = pointers[np.uint64(t * rows + first)]
                 for place in range(first, last):
                     at = row_of(order, t * rows, place, block * rows) * lanes
                     ahead = row_of(order, t * rows, min(place + AHEAD, last - 1), block * rows)
                     prefetch(dy, ahead * lanes, width)
+                    prefetch(x, soon + (place - first) * len(_LINE), _LINE)
                     p, stop = stop, pointers[np.uint64(t * rows + place + 1)]
                     held = load(dy, at, width)
                     while p + 8 <= stop:
