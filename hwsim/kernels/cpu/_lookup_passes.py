@@ -206,10 +206,10 @@ def gather_rounded(weights, sources, values):
 
 
 @numba.njit(cache=True, nogil=True)
-def add_groups(order, begins, starts, words, values, x, y, first, last):
-    """y[b, row] += Σ weight · x[b, column] for the rows of groups first … last; x, y row-major.
+def multiply(order, begins, starts, words, values, x, y, first, last):
+    """y[b, row] = Σ weight · x[b, column] for the rows of groups first … last; x, y row-major.
 
-    Returns whether all of x is finite. If not, nothing is added: lanes without a weight multiply
+    Returns whether all of x is finite. If not, nothing is written: lanes without a weight multiply
     zero with an input of another row, and that has to be zero.
     """
     flat = x.reshape(-1)
@@ -225,7 +225,7 @@ def add_groups(order, begins, starts, words, values, x, y, first, last):
             store(found, WINDOW * (group - first), held)
         start = np.uint64(WINDOW * first)
         for place in range(max(np.uint64(none), start), np.uint64(WINDOW * last)):
-            y[b, order[place]] += found[place - start]
+            y[b, order[place]] = found[place - start]
     return True
 
 
@@ -243,8 +243,9 @@ def _finite(flat):
 
 
 @numba.njit(cache=True, nogil=True)
-def add_one_by_one(order, begins, starts, words, values, sources, x, y):
-    """What `add_groups` does, for any x: only lanes with a weight; values float32, [step][lane]."""
+def multiply_one_by_one(order, begins, starts, words, values, sources, x, y):
+    """What `multiply` does, for any x: only lanes with a weight; values float32, [step][lane]."""
+    y[:] = 0.0
     for group in range(begins.size - 1):
         for step in range(begins[group], begins[group + 1]):
             for lane in range(WINDOW):

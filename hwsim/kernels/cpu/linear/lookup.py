@@ -44,11 +44,11 @@ class _Side:
         gather(flat, self._sources, self._values)
 
     def multiply(self, x: np.ndarray, threads: int) -> np.ndarray:
-        y = np.zeros((len(x), self.rows), np.float32)
+        y = np.empty((len(x), self.rows), np.float32)
         groups = self._layout[1].size - 1
         given = (*self._layout, self._values, x, y)
-        if not all(run(passes.add_groups, [(*given, *c) for c in ranges(groups, threads)])):
-            passes.add_one_by_one(*self._layout, self._exact(), self._sources, x, y)
+        if not all(run(passes.multiply, [(*given, *c) for c in ranges(groups, threads)])):
+            passes.multiply_one_by_one(*self._layout, self._exact(), self._sources, x, y)
         return y
 
     def _exact(self) -> np.ndarray:
