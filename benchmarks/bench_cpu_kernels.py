@@ -11,8 +11,8 @@ packed activations can stay packed; `+ packing` adds it on both sides.
 Roofs, all measured here. A kernel is shown beside the one that it is nearest to, its own limit:
 
     fma      its multiply-adds at the speed of the fastest dense product
-    operand  batches: every multiply-add reads eight samples of its input, 32 bytes, from a tile
-             of 40 KiB; at the speed at which vector loads of this machine go over such a tile
+    operand  batches: every multiply-add reads eight samples of its input, by a load each, at the
+             rate of vector loads from the nearest cache; the tile of inputs is larger than that
     load     one sample: every weight reads its input by a load of its own, at the rate of loads
              from the nearest cache
     step     one sample, look-up: its steps for eight rows each, idle lanes included, at the rate
@@ -40,7 +40,6 @@ import torch  # noqa: E402
 
 from hwsim import Mask  # noqa: E402
 from hwsim.kernels.cpu import LINEAR  # noqa: E402
-from hwsim.kernels.cpu._layout import TILE  # noqa: E402
 from hwsim.kernels.cpu._lookup_passes import add_lookups  # noqa: E402
 from hwsim.kernels.cpu._tiled import Packed  # noqa: E402
 from hwsim.kernels.cpu._vector import add_scaled, total, zeros  # noqa: E402
@@ -140,7 +139,7 @@ class Case:
         return {
             "bytes": self.bytes_s(6.0 * self.mask.nnz),
             "fma": dense_s * self.mask.density,
-            "operand": 4.0 * self.batch * self.mask.nnz / operand_bytes_per_s(),
+            "operand": self.batch * self.mask.nnz / 8 / loads_per_s(),
         }
 
     def bytes_s(self, weight_bytes: float) -> float:
@@ -162,21 +161,17 @@ def _walk(tile, rounds, width):
     return total(held)
 
 
-def _walk_s(size: int, rounds: int) -> float:
-    tile = np.full(size, 1e-9, np.float32)
-    return compare({"walk": lambda: _walk(tile, rounds, (0,) * 64)}, rounds=15)["walk"].min_s
-
-
-@functools.cache
-def operand_bytes_per_s() -> float:
-    """Of vector loads over a tile as large as the kernels'."""
-    return 4.0 * TILE * 64 * 64 / _walk_s(TILE * 64, 64)
-
-
 @functools.cache
 def loads_per_s() -> float:
-    """Loads from the nearest cache, of whatever width up to a vector's."""
-    return 1024 / 8 * 512 / _walk_s(1024, 512)
+    """Loads from the nearest cache, of whatever width up to a vector's; the faster of two sizes."""
+    variants = {
+        f"{size}": lambda size=size: _walk(
+            np.full(size, 1e-9, np.float32), (1 << 20) // size, (0,) * 64
+        )
+        for size in (2048, 4096)
+    }
+    found = compare(variants, rounds=41)
+    return (1 << 20) / 8 / min(timing.min_s for timing in found.timings)
 
 
 @numba.njit
