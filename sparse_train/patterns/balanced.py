@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,8 +24,9 @@ class Balanced(Segmented):
     With `rows`, the fan-in is that of constant fan-in, and each group of so many consecutive
     neurons shares it out among the blocks. A group's n-th weight in a block is worth the sum of
     its neurons' n-th best scores there. That falls with n, so that the group's best mask has the
-    (block, n) worth most, as many as the fan-in. An update moves a weight within its block; a
-    block gives up room for another one only where all neurons of the group drop a weight in it.
+    (block, n) worth most, as many as the fan-in: its places. The weakest weights of an update are
+    spread over nearly all places, and one weight that stays holds its place for the whole group.
+    So about half of what is dropped goes by whole places, of all groups those of lowest mean.
 
     Args:
         block: inputs of a block.
@@ -49,6 +51,25 @@ class Balanced(Segmented):
     def capacity(self, shape: tuple[int, int], budget: int) -> int:
         return FanIn().capacity(shape, budget) if self.rows else super().capacity(shape, budget)
 
+    def keep(self, scores: np.ndarray, mask: np.ndarray, units: int, budget: int) -> np.ndarray:
+        whole = min(self.units(mask), self.capacity(mask.shape, budget))
+        if self.rows and units < whole:
+            mask = self._less_places(scores, mask, whole - math.sqrt(whole * units))
+        return super().keep(scores, mask, units, budget)
+
+    def _less_places(self, scores: np.ndarray, mask: np.ndarray, most: float) -> np.ndarray:
+        """`mask` without the places of lowest mean, which are at most `most` weights."""
+        edges, active = self.edges(mask.shape[1]), np.any(mask, axis=1)
+        sizes = np.add.reduceat(active, np.arange(0, len(mask), self.rows), dtype=np.int64)
+        nothing = np.zeros((len(mask), edges.size - 1), dtype=np.int64)
+        gains, exist = self._gains(scores, mask, active, nothing, nothing[: sizes.size])
+        groups, places = np.nonzero(exist)
+        # Of equal ones the last goes first, so that a block loses its n-th before its first.
+        order = np.lexsort((-places, -groups, gains[exist] / sizes[groups]))
+        order = order[: np.searchsorted(np.cumsum(sizes[groups[order]]), most, side="right")]
+        exist[groups[order], places[order]] = False
+        return select(scores, mask, self._by_row(exist, len(mask)), edges)
+
     def quotas(
         self,
         k: int,
@@ -59,26 +80,39 @@ class Balanced(Segmented):
     ) -> np.ndarray:
         if not self.rows:
             return super().quotas(k, active, scores, candidates, held)
-        n_out, n_in = scores.shape
-        edges = self.edges(n_in)
-        firsts = np.arange(0, n_out, self.rows)
+        firsts = np.arange(0, len(scores), self.rows)
         # What a neuron holds in a block, all neurons of its group must have there.
         least = np.maximum.reduceat(np.where(active[:, None], held, 0), firsts, axis=0)
-        gains, exist = _levels(
-            np.ascontiguousarray(scores), np.ascontiguousarray(candidates), active, held, least,
-            edges, self.rows,
-        )  # fmt: skip
-        left = k - least.sum(axis=1, keepdims=True)
-        taken = select(gains, exist, left, np.array([0, n_in], dtype=np.int64))
-        most = least + np.add.reduceat(taken, edges[:-1], axis=1, dtype=np.int64)
-        return np.repeat(most, self.rows, axis=0)[:n_out] * active[:, None]
+        gains, exist = self._gains(scores, candidates, active, held, least)
+        everything = np.array([0, scores.shape[1]], dtype=np.int64)
+        grown = select(gains, exist, k - least.sum(axis=1, keepdims=True), everything)
+        most = np.repeat(least, self.rows, axis=0)[: len(scores)] + self._by_row(grown, len(scores))
+        return most * active[:, None]
+
+    def _gains(
+        self,
+        scores: np.ndarray,
+        candidates: np.ndarray,
+        active: np.ndarray,
+        held: np.ndarray,
+        least: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        scores, candidates = np.ascontiguousarray(scores), np.ascontiguousarray(candidates)
+        edges = self.edges(scores.shape[1])
+        return _gains(scores, candidates, active, held, least, edges, self.rows)
+
+    def _by_row(self, places: np.ndarray, n_out: int) -> np.ndarray:
+        """(groups, n_in) places → (n_out, blocks) how many."""
+        starts = self.edges(places.shape[1])[:-1]
+        counts = np.add.reduceat(places, starts, axis=1, dtype=np.int64)
+        return np.repeat(counts, self.rows, axis=0)[:n_out]
 
 
 @numba.njit(cache=True)
-def _levels(
+def _gains(
     scores: Any, candidates: Any, active: Any, held: Any, least: Any, edges: Any, rows: int
 ) -> Any:
-    """What each group gains by an n-th weight in each block, and which n can be had.
+    """What each group gains by an n-th weight in each block, and which places there are.
 
     Returns:
         gains: float64 (groups, n_in); the n-th of a block that begins at e stands at e + n - 1.

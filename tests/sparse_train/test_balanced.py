@@ -105,6 +105,27 @@ def completions(rule, kept, fan_in):
             yield mask
 
 
+def test_half_of_what_is_dropped_goes_by_whole_places():
+    rule = projection("balanced:2,2")
+    mask = mask_of("10 10 10 10", "01 01 01 01")
+    scores = np.zeros((2, 8), dtype=np.float32)
+    # Of eight weights two stay: √(8 · 2) = 4 in the places of most mean, then the largest there.
+    scores[mask] = [9, 1, 6, 2, 1, 3, 5, 2]
+    assert np.array_equal(rule.keep(scores, mask, 2, 8), mask_of("10 00 10 00", "00 00 00 00"))
+    scores[mask] = [4, 1, 3, 2, 4, 9, 3, 2]
+    assert np.array_equal(rule.keep(scores, mask, 2, 8), mask_of("10 00 00 00", "00 01 00 00"))
+
+
+def test_other_blocks_get_room_in_an_update():
+    rule, rng = projection("balanced:8,8"), np.random.default_rng(0)
+    first = mask = rule.project(rng.random((64, 256), dtype=np.float32), 1600)
+    for _ in range(5):
+        kept = rule.keep(rng.random(mask.shape, dtype=np.float32), mask, 1120, 1600)
+        mask = rule.fill(rng.random(mask.shape, dtype=np.float32), kept, 1600)
+    before, after = (np.add.reduceat(m, np.arange(0, 256, 8), axis=1) for m in (first, mask))
+    assert (before != after).mean() > 0.1
+
+
 @st.composite
 def tiny(draw):
     shape = draw(st.sampled_from([(2, 5), (2, 4), (3, 4), (1, 6)]))
@@ -148,6 +169,20 @@ def test_what_is_kept_under_another_budget_can_be_filled(case, share, other):
     grown = rule.fill(scores, kept, budget)
     assert not (kept & ~mask).any() and not (kept & ~grown).any()
     assert rule.definition.holds(Mask(grown)) and grown.sum() == budget
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32), st.floats(0, 1), st.floats(0, 1)
+)
+def test_an_update_drops_as_many_weights_as_it_is_asked_to(n_out, n_in, seed, density, share):
+    rng = np.random.default_rng(seed)
+    rule = Balanced(int(rng.integers(1, 5)), int(rng.integers(1, 5)))
+    scores = rng.integers(0, 5, (2, n_out, n_in)).astype(np.float32)
+    budget = round(density * n_out * n_in)
+    mask = rule.project(scores[0], budget)
+    units = int(share * mask.sum())
+    assert rule.keep(scores[1], mask, units, budget).sum() == units
 
 
 @settings(deadline=None, max_examples=40)
