@@ -18,7 +18,8 @@ Roofs, all measured here. A kernel is shown beside the one that it is nearest to
     step     one sample, look-up: its steps for eight rows each, idle lanes included, at the rate
              of the same steps over weights in the nearest cache
     bytes    values and indices (six bytes a weight; look-up 38 bytes a step, 22 in bfloat16) and
-             activations, once, at the speed at which this machine reads an array of that size
+             activations, once, at the speed at which this machine reads an array of that size;
+             in rows that say cold, after all caches were emptied
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ def compare(variants, **options):
     return compare_variants(variants, clock=time.thread_time, **options)
 
 
+FLUSH = CacheFlush()
 LOOKUP = ("lookup", "lookup_bf16")
 STEP_BYTES = {"lookup": 38.0, "lookup_bf16": 22.0}
 
@@ -65,6 +67,7 @@ class Case:
 
     def __init__(self, rng, n_in, n_out, batch, density):
         self.n_in, self.n_out, self.batch = n_in, n_out, batch
+        self.cold = False  # whether caches are emptied before each call
         self.mask = Mask(rng.random((n_out, n_in)) < density)
         weights = rng.standard_normal((n_out, n_in)).astype(np.float32) * self.mask.array
         self.weights = weights
@@ -144,7 +147,7 @@ class Case:
 
     def bytes_s(self, weight_bytes: float) -> float:
         moved = weight_bytes + 4 * self.batch * (self.n_in + self.n_out)
-        return moved / read_speed(round(weight_bytes))
+        return moved / read_speed(round(weight_bytes), self.cold)
 
 
 def best(found, kind):
@@ -263,7 +266,8 @@ def show_balanced(rng, n_in, n_out, rounds):
         names = ("dense", "csr", "gather", *LOOKUP)
         case.layers = {name: LINEAR.get(name)(case.mask, case.weights) for name in names}
         # Cold: as in a network whose weights do not all stay in the caches from step to step.
-        for state, before in (("warm", None), ("cold", CacheFlush())):
+        for state, before in (("warm", None), ("cold", FLUSH)):
+            case.cold = state == "cold"
             found = compare(case.forward(), rounds=rounds, before=before)
             show(f"{n_in}→{n_out}, batch 1, {title}, {state}", case, found)
 
@@ -281,16 +285,18 @@ def show_two_four(rng, n_in, n_out, rounds):
         name: lambda n=name: case.layers[n].forward(case.x) for name in names
     }
     variants["dense torch mv"] = lambda: torch.mv(weights, x)
-    for state, before in (("warm", None), ("cold", CacheFlush())):
+    for state, before in (("warm", None), ("cold", FLUSH)):
+        case.cold = state == "cold"
         found = compare(variants, rounds=rounds, before=before)
         show(f"{n_in}→{n_out}, batch 1, 2:4 mask, {state}", case, found)
 
 
 @functools.cache
-def read_speed(nbytes: int) -> float:
-    """Bytes a second of summing an array of that size."""
+def read_speed(nbytes: int, cold: bool) -> float:
+    """Bytes a second of finding the largest of an array of that size."""
     data = np.ones(max(nbytes // 4, 1024), np.float32)
-    return data.nbytes / compare({"read": data.max}, rounds=7)["read"].min_s
+    found = compare({"read": data.max}, rounds=7, before=FLUSH if cold else None)
+    return data.nbytes / found["read"].min_s
 
 
 def narrower_break_even(rng, n_in, n_out, batch, rounds):
