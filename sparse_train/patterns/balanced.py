@@ -62,7 +62,7 @@ class Balanced(Segmented):
         edges, active = self.edges(mask.shape[1]), np.any(mask, axis=1)
         sizes = np.add.reduceat(active, np.arange(0, len(mask), self.rows), dtype=np.int64)
         nothing = np.zeros((len(mask), edges.size - 1), dtype=np.int64)
-        gains, exist = self._gains(scores, mask, active, nothing, nothing[: sizes.size])
+        gains, exist = self._worth(scores, mask, active, nothing, nothing[: sizes.size])
         groups, places = np.nonzero(exist)
         # Of equal ones the last goes first, so that a block loses its n-th before its first.
         order = np.lexsort((-places, -groups, gains[exist] / sizes[groups]))
@@ -83,13 +83,13 @@ class Balanced(Segmented):
         firsts = np.arange(0, len(scores), self.rows)
         # What a neuron holds in a block, all neurons of its group must have there.
         least = np.maximum.reduceat(np.where(active[:, None], held, 0), firsts, axis=0)
-        gains, exist = self._gains(scores, candidates, active, held, least)
+        gains, exist = self._worth(scores, candidates, active, held, least)
         everything = np.array([0, scores.shape[1]], dtype=np.int64)
         grown = select(gains, exist, k - least.sum(axis=1, keepdims=True), everything)
         most = np.repeat(least, self.rows, axis=0)[: len(scores)] + self._by_row(grown, len(scores))
         return most * active[:, None]
 
-    def _gains(
+    def _worth(
         self,
         scores: np.ndarray,
         candidates: np.ndarray,
