@@ -38,6 +38,8 @@ def as_json(choices: Sequence[LayerChoice]) -> list[dict[str, Any]]:
                     "dense_s": p.dense.seconds,
                     "two_four_s": p.two_four.seconds if p.two_four.legal else None,
                     "pack_s": p.pack_s, "two_four_reason": p.two_four.reason,
+                    "v_n_m_s": p.v_n_m.seconds if p.v_n_m.legal else None,
+                    "v_n_m_reason": p.v_n_m.reason,
                 }
                 for p in c.phases
             ],

@@ -8,12 +8,8 @@ import numba
 import numpy as np
 
 from hwsim.patterns._n_m_kernels import along_rows
+from hwsim.patterns.v_n_m import COLUMNS, ROWS, WIDTHS, N
 
-_N, _COLUMNS = 2, 4
-# What GPU kernels take. Rows of a block: sides of a tile of tensor cores. Columns: the published
-# ones and powers of two; below eight there is little to gain, since four of them are multiplied.
-ROWS = (128, 64, 32, 16)
-WIDTHS = (128, 100, 80, 64, 50, 40, 32, 24, 20, 16, 12, 10, 8)
 _ROWS, _WIDTHS = np.array(ROWS), np.array(WIDTHS)
 _ZERO, _BYTE = np.uint64(0), np.uint64(0xFF)
 # Added to a byte of at most 130 it sets the byte's top bit where that is above 2.
@@ -53,7 +49,7 @@ def _largest(mask: np.ndarray, longest: int, rows: Any, widths: Any) -> tuple[in
     n_out, n_in = mask.shape
     for m in widths:
         blocks = (n_in + m - 1) // m
-        if longest <= blocks or longest > _N * blocks or not _rows_hold(mask, m):
+        if longest <= blocks or longest > N * blocks or not _rows_hold(mask, m):
             continue
         for v in rows:
             if (v == rows[-1] or v < 2 * n_out) and _blocks_hold(mask, v, m):
@@ -65,7 +61,7 @@ def _largest(mask: np.ndarray, longest: int, rows: Any, widths: Any) -> tuple[in
 def _rows_hold(mask: np.ndarray, m: int) -> bool:
     """Whether m successive entries of a row hold at most two ones."""
     if m % 8 or m > 128 or mask.shape[1] % 8:
-        return along_rows(mask, _N, m)
+        return along_rows(mask, N, m)
     row = 0
     while row < mask.shape[0] and _words_hold(mask[row].view(np.uint64), m // 8):
         row += 1
@@ -112,6 +108,6 @@ def _blocks_hold(mask: np.ndarray, v: int, m: int) -> bool:
             columns = 0
             for c in range(start, min(start + m, n_in)):
                 columns += used[c]
-            if columns > _COLUMNS:
+            if columns > COLUMNS:
                 return False
     return True

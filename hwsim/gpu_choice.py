@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hwsim.device import Device
+from hwsim.devices._gpu_sparse import V_N_M
 from hwsim.devices.gpu import Gpu
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
@@ -22,6 +23,7 @@ class PhaseChoice:
         chosen: the fastest kernel under the mask.
         dense: the dense kernel's price.
         two_four: the 2:4 kernel's price, packing included; illegal with its reason.
+        v_n_m: the V:N:M kernel's, likewise.
         pack_s: seconds of packing within it; 0 where it is illegal.
     """
 
@@ -29,6 +31,7 @@ class PhaseChoice:
     chosen: Estimate
     dense: Estimate
     two_four: Estimate
+    v_n_m: Estimate
     pack_s: float
 
 
@@ -116,27 +119,29 @@ def _phase(device: Gpu, op: Op) -> PhaseChoice:
     kernels = {e.kernel: e for e in device.kernels(op)}
     two_four = kernels[SPARSE]
     pack_s = device.pack_seconds(op) if two_four.legal else 0.0
-    return PhaseChoice(op.phase, device.estimate(op), kernels[DENSE], two_four, pack_s)
+    return PhaseChoice(
+        op.phase, device.estimate(op), kernels[DENSE], two_four, kernels[V_N_M], pack_s
+    )
 
 
 def _why(device: Gpu, phases: tuple[PhaseChoice, ...], dense_s: float, masked_s: float) -> str:
     """One sentence from the prices: what each direction gains, or what stands in the way."""
-    parts = [text for text in (_direction(p) for p in phases if p.phase != "grad_weight") if text]
+    parts = [_direction(p) + _tried(p) for p in phases if p.phase != "grad_weight"]
     sparse = [p for p in phases if p.chosen.kernel != DENSE]
+    last = [_gradient(p) + _tried(p) for p in phases if p.phase == "grad_weight"]
     if sparse and masked_s >= dense_s:
         parts.append(
             f"masking the weight takes the gain back ({_us(dense_s)} → {_us(masked_s)} a layer)"
         )
-    elif sparse and any(p.phase == "grad_weight" for p in phases):
-        parts.append("grad_weight is dense")
+    elif sparse:
+        parts += last
     return "; ".join(parts)
 
 
 def _direction(p: PhaseChoice) -> str:
     if p.chosen.kernel not in (DENSE, SPARSE):
-        other = f"{p.chosen.kernel} is {p.dense.seconds / p.chosen.seconds:.2f}× as fast as dense"
         slower = p.two_four.reason or f"2:4 {p.dense.seconds / p.two_four.seconds:.2f}×"
-        return f"{p.phase}: {other} ({slower})"
+        return f"{p.phase}: {_faster(p)} ({slower})"
     if not p.two_four.legal:
         return f"{p.phase}: {p.two_four.reason}"
     whole, product = p.two_four.seconds, p.two_four.seconds - p.pack_s
@@ -148,6 +153,21 @@ def _direction(p: PhaseChoice) -> str:
             f"{p.phase}: 2:4 saves {_us(p.dense.seconds - product)}, packing costs {_us(p.pack_s)}"
         )
     return f"{p.phase}: 2:4 takes {product / p.dense.seconds:.2f}× the dense time at this size"
+
+
+def _gradient(p: PhaseChoice) -> str:
+    return "grad_weight is dense" if p.chosen.kernel == DENSE else f"{p.phase}: {_faster(p)}"
+
+
+def _faster(p: PhaseChoice) -> str:
+    return f"{p.chosen.kernel} is {p.dense.seconds / p.chosen.seconds:.2f}× as fast as dense"
+
+
+def _tried(p: PhaseChoice) -> str:
+    """What V:N:M would have given, where the mask is of it and another kernel is faster."""
+    if not p.v_n_m.legal or p.chosen.kernel == V_N_M:
+        return ""
+    return f" (v_n_m {p.dense.seconds / p.v_n_m.seconds:.2f}×)"
 
 
 def _us(seconds: float) -> str:

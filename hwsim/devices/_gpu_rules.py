@@ -9,10 +9,16 @@ import numpy as np
 
 from hwsim.mask import Mask
 from hwsim.patterns.block import Block
+from hwsim.patterns.v_n_m import ROWS, WIDTHS
 from hwsim.workload import Op
 
 BLOCKS = tuple(Block(size, size) for size in (128, 64, 32, 16))
 _NEIGHBOURS = 32
+V_N_M_DTYPES = ("bfloat16", "float16", "float32")
+_NOT_V_N_M = (
+    f"mask is not V:2:M with its fullest row more than half full (V: {', '.join(map(str, ROWS))}; "
+    f"M: {', '.join(map(str, WIDTHS))})"
+)
 
 
 class Counts(NamedTuple):
@@ -78,6 +84,11 @@ class Facts:
         """Side of the largest square blocks that the mask consists of; 0 if there are none."""
         return self._known("block_side", self._block_side)
 
+    @property
+    def v_n_m(self) -> tuple[int, int]:
+        """V and M of the largest blocks that the V:N:M kernel takes the mask by; or (0, 0)."""
+        return self._known("v_n_m", self._v_n_m)
+
     def counts(self, phase: str) -> Counts:
         """Of the rows that a kernel of this phase goes over: the columns in grad_input."""
         if phase == "grad_input":
@@ -86,7 +97,7 @@ class Facts:
 
     def key(self, phase: str, dtype: str) -> tuple:
         """All of the above: masks of equal keys and sizes have equal prices in this phase."""
-        return self.mask.nnz, self.along(dtype), self.block_side, self.counts(phase)
+        return self.mask.nnz, self.along(dtype), self.block_side, self.v_n_m, self.counts(phase)
 
     def _two_four(self) -> tuple[bool, bool]:
         from hwsim import _two_four
@@ -99,6 +110,11 @@ class Facts:
         wide = (array[:, 0:columns:2] & array[:, 1:columns:2]).any()
         high = (array[0:rows:2] & array[1:rows:2]).any()
         return not wide, not high
+
+    def _v_n_m(self) -> tuple[int, int]:
+        from hwsim import _v_n_m
+
+        return _v_n_m.largest(self.mask.array.view(np.uint8), self.counts("forward").longest)
 
     def _block_side(self) -> int:
         array = self.mask.array
@@ -224,8 +240,35 @@ def why_not_gather(op: Op, facts: Facts | None) -> str:
     return ""
 
 
-def why_not_csr(op: Op) -> str:
+def why_not_csr(op: Op, facts: Facts | None) -> str:
     """Why the CSR kernel cannot run this op; empty if it can."""
-    if op.mask is None:
+    if facts is None:
         return "no mask"
     return "" if op.kind == "gemm" else f"no csr kernel for {op.kind}"
+
+
+def why_not_block(op: Op, facts: Facts | None) -> str:
+    """Why the block kernel cannot run this op; empty if it can."""
+    if facts is None:
+        return "no mask"
+    side = facts.block_side if op.kind == "gemm" else 0
+    return "" if side else "mask is not made of aligned square blocks"
+
+
+def why_not_v_n_m(op: Op, facts: Facts | None) -> str:
+    """Why the V:N:M kernel cannot run this op; empty if it can."""
+    if facts is None:
+        return "no mask"
+    if op.kind != "gemm":
+        return f"no v_n_m kernel for {op.kind}"
+    if op.dtype not in V_N_M_DTYPES:
+        return f"no v_n_m kernel for {op.dtype} (allowed: {', '.join(V_N_M_DTYPES)})"
+    return "" if facts.v_n_m[0] else _NOT_V_N_M
+
+
+def compacted(op: Op, slots: int) -> Product:
+    """The product of an op's phase where its weight has `slots` columns instead of k."""
+    whole = product(op)
+    if op.phase == "forward":
+        return whole._replace(depth=slots)
+    return whole._replace(outputs=slots)

@@ -11,11 +11,11 @@ import numpy as np
 from hwsim.clock_ticks import Ticks
 from hwsim.device import Device, parameter
 from hwsim.devices import _gpu_rules as rules
+from hwsim.devices import _gpu_sparse as sparse
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
 from hwsim.gpu_matmul import (
     DENSE,
-    ELEMENT_BYTES,
     FAMILIES,
     SPARSE,
     Card,
@@ -29,9 +29,6 @@ from hwsim.workload import Op, gemm
 
 _DERIVED_WIDENING = 1.5
 _UNMEASURED_SPREAD = (-0.5, 0.7)
-# A row's entries are taken 32 at a time; each turn waits for an index and then for a feature, two
-# loads from L2 of about 0.25 µs. Source: order of published latencies of A100 and H100.
-_ENTRIES, _DEPENDENT_S = 32, 0.5e-6
 _MOST_RANKS = 1 << 13
 _SMALLEST = rules.Product(64, 64, 64)
 _MEASURED_DTYPES = ("bfloat16", "float16", "float8", "int8")
@@ -44,8 +41,8 @@ class Gpu(Device):
     Dense and 2:4 products are priced by `gpu_matmul`; whatever the data sheet alone supports is
     taken from it and from published figures. A 2:4 product pays for pruning and packing its
     weight each time, since values change every step, and for its descriptors unless they are
-    kept. CSR, gather (constant fan-in) and block kernels are roofs with an efficiency: they are
-    unverified. The `pack` op is the multiplication of the weight by its mask; packing into a
+    kept. CSR, gather (constant fan-in), block and V:N:M kernels are roofs with an efficiency: they
+    are unverified. The `pack` op is the multiplication of the weight by its mask; packing into a
     format belongs to the product, so that a kernel is chosen by all that it costs.
 
     Source: Castro et al. and the torch sparsity documentation for the order of packing costs;
@@ -116,6 +113,11 @@ class Gpu(Device):
                 self._fits[kind, family] = found
         if not self._fits:
             raise InputError(f"device {self.name!r}: fit is {self.fit!r} but no fit is given")
+
+    @property
+    def stream_bytes_per_s(self) -> float:
+        """Bytes a second of a pass over main memory."""
+        return self.dram_bytes_per_s * self.stream_share
 
     @property
     def card(self) -> Card:
@@ -210,9 +212,7 @@ class Gpu(Device):
         return (
             self._dense(op),
             self._masked_two_four(op),
-            self._gathered(op, "csr", rules.why_not_csr(op)),
-            self._gathered(op, "gather", rules.why_not_gather(op, self._facts(op))),
-            self._block(op),
+            *(self._sparse(op, kernel) for kernel in sparse.KERNELS),
         )
 
     def _ranked(self, op: Op) -> tuple[Estimate, ...]:
@@ -313,39 +313,15 @@ class Gpu(Device):
             bound = "compute" if arithmetic_s >= memory_s else "memory"
         return self._estimate(op, kind, seconds, (low, high), moved, flops, bound, own)
 
-    def _gathered(self, op: Op, kernel: str, reason: str) -> Estimate:
-        """CSR or constant fan-in on CUDA cores: one fused multiply-add per active weight and row.
-
-        Source: Gale et al. 2020 (Sputnik) for the shape of the cost; the efficiency is published.
-        """
-        if reason:
+    def _sparse(self, op: Op, kernel: str) -> Estimate:
+        """A product by one of `_gpu_sparse`, with its passes over memory before and after it."""
+        why_not, work = sparse.KERNELS[kernel]
+        facts = self._facts(op)
+        reason = why_not(op, facts)
+        if reason or facts is None:
             return Estimate.illegal(kernel, reason)
-        element = ELEMENT_BYTES[op.dtype]
-        index_bytes = 4.0 if kernel == "csr" else 2.0
-        facts = self._facts(op)
-        assert facts is not None
-        counts = facts.counts(op.phase)
-        uneven = counts.uneven if kernel == "csr" else 1.0
-        share = self.csr_share if kernel == "csr" else self.gather_share
-        compute = op.flops * uneven / (self.vector_flops * share)
-        chain = counts.longest / _ENTRIES * _DEPENDENT_S
-        compute = max(compute, chain)
-        moved = op.activation_bytes + op.nnz * op.count * (element + index_bytes)
-        bound = "imbalance" if uneven > 1.5 else "gather"
-        return self._simple(op, kernel, moved, op.flops, compute, bound, product=True)
-
-    def _block(self, op: Op) -> Estimate:
-        """Tensor cores over active blocks alone; small blocks fill them badly.
-
-        Source: Gray et al. 2017 (block-sparse kernels); the efficiency is assumed.
-        """
-        facts = self._facts(op)
-        side = facts.block_side if facts is not None and op.kind == "gemm" else 0
-        if not side:
-            reason = "no mask" if facts is None else "mask is not made of aligned square blocks"
-            return Estimate.illegal("block", reason)
-        rate = self.peak(op.dtype) * self.block_share * 2 * side / (side + 128.0)
-        return self._simple(op, "block", op.bytes, op.flops, op.flops / rate, product=True)
+        flops, moved, compute, bound, beside = work(self, op, facts)
+        return self._simple(op, kernel, moved, flops, compute, bound, product=True, beside=beside)
 
     def _price_stream(self, op: Op) -> Estimate:
         """What moves bytes: optimizer, norms, activations, embeddings, mask updates, masking."""
@@ -358,22 +334,25 @@ class Gpu(Device):
 
     def _simple(
         self, op: Op, kernel: str, moved: float, flops: float, compute: float,
-        bound: str = "compute", *, product: bool = False,
+        bound: str = "compute", *, product: bool = False, beside: tuple[float, ...] = (),
     ) -> Estimate:  # fmt: skip
         """Launch plus the larger of arithmetic and bytes; no real kernel was held against it.
 
         A product's floor is that of the smallest dense product: it too starts and ends a tile.
+        Each of `beside` is a pass of so many bytes, launched by itself.
         """
         launch_s = self._launch_s(DENSE, op.dtype)
+        passes_s = sum(self._called(launch_s + b / self.stream_bytes_per_s) for b in beside)
         if product:
             launch_s = max(launch_s, self.product_seconds(DENSE, op.dtype, _SMALLEST))
-        memory = moved / (self.dram_bytes_per_s * self.stream_share)
+        memory = moved / self.stream_bytes_per_s
         work = max(compute, memory)
-        if memory > compute:
+        if max(memory, passes_s) > compute:
             bound = "memory"
-        if launch_s > work:
+        if launch_s > max(work, passes_s):
             bound = "launch"
-        seconds = self._called(launch_s + work)
+        seconds = self._called(launch_s + work) + passes_s
+        moved += sum(beside)
         return self._estimate(op, kernel, seconds, _UNMEASURED_SPREAD, moved, flops, bound, False)
 
     def _estimate(

@@ -12,8 +12,11 @@ from hwsim.mask import Mask
 from hwsim.patterns._base import Packed, Pattern, index_dtype
 from hwsim.patterns._parse import at_least
 
-COLUMNS = 4
-_N = 2
+COLUMNS, N = 4, 2
+# What GPU kernels take. Rows of a block: sides of a tile of tensor cores. Columns: the published
+# ones and powers of two; below eight there is little to gain, since four of them are multiplied.
+ROWS = (128, 64, 32, 16)
+WIDTHS = (128, 100, 80, 64, 50, 40, 32, 24, 20, 16, 12, 10, 8)
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,9 @@ class VNM(Pattern):
     def __post_init__(self) -> None:
         at_least(self.name, "v", self.v, 1)
         at_least(self.name, "m", self.m, COLUMNS)
-        if self.n != _N or isinstance(self.n, bool):
+        if self.n != N or isinstance(self.n, bool):
             raise InputError(
-                f"pattern {self.name}: n is {self.n!r}; allowed is {_N}, of {COLUMNS} columns"
+                f"pattern {self.name}: n is {self.n!r}; allowed is {N}, of {COLUMNS} columns"
             )
 
     def holds(self, mask: Mask) -> bool:

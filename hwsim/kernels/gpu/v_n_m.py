@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import triton
 import triton.language as tl
 
-from hwsim._v_n_m import ROWS, WIDTHS, largest
+from hwsim._v_n_m import largest
 from hwsim.errors import InputError
-from hwsim.kernels.gpu._base import PackedWeight, TritonKernel, widened
+from hwsim.kernels.gpu._base import PackedWeight, TritonKernel, shape_of, widened
 from hwsim.kernels.gpu._rows import constants
+from hwsim.patterns.v_n_m import COLUMNS, ROWS, WIDTHS
 
-_COLUMNS = 4
 _HEIGHT, _CHUNK = 64, 64  # rows of activations, and slots of a block, that a program takes at once
 
 
@@ -111,13 +113,19 @@ class VNM(TritonKernel):
         side, width = _blocks_of(mask)
         columns = _columns(mask, side, width)
         n, k = weight.shape
-        rows = torch.arange(len(columns) * side, device=mask.device).view(len(columns), side, 1)
-        # Rows beyond the last and slots without a column are read somewhere, and then left out.
-        places = rows.clamp(max=n - 1), columns.clamp(min=0)[:, None, :]
+        rows, places = _places(columns, side, n)
         active = mask[places] & (rows < n) & (columns >= 0)[:, None, :]
-        values = torch.where(active, weight[places], 0)
         indices = {"columns": columns.to(torch.int32), "active": active.to(torch.uint8)}
-        return PackedWeight(values, indices, (n, k))
+        return PackedWeight(_values(weight, active, places), indices, (n, k))
+
+    def repack(self, weight: torch.Tensor, packed: PackedWeight) -> PackedWeight:
+        """Other values under the mask that `packed` has: what a step pays while the mask rests."""
+        active = packed.indices["active"].bool()
+        self.check_operand("weight", weight, packed.shape[1], packed.values)
+        if shape_of(weight) != packed.shape:
+            raise InputError(f"weight: shape is {shape_of(weight)}; allowed is {packed.shape}")
+        _, places = _places(packed.indices["columns"].long(), active.shape[1], packed.shape[0])
+        return replace(packed, values=_values(weight, active, places))
 
     def forward(self, x: torch.Tensor, packed: PackedWeight) -> torch.Tensor:
         self.check_operand("x", x, packed.shape[1], packed.values)
@@ -159,6 +167,23 @@ class VNM(TritonKernel):
         return dense
 
 
+def _places(
+    columns: torch.Tensor, side: int, n: int
+) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    """Rows of each block, (blocks, side, 1), and where its slots lie in the weight.
+
+    Rows beyond the last and slots without a column lie somewhere: what is there is not active.
+    """
+    rows = torch.arange(len(columns) * side, device=columns.device).view(-1, side, 1)
+    return rows, (rows.clamp(max=n - 1), columns.clamp(min=0)[:, None, :])
+
+
+def _values(
+    weight: torch.Tensor, active: torch.Tensor, places: tuple[torch.Tensor, torch.Tensor]
+) -> torch.Tensor:
+    return torch.where(active, weight[places], 0)
+
+
 def _sizes(operand: torch.Tensor, packed: PackedWeight) -> tuple[int, ...]:
     """m, inputs, outputs, and slots of a block."""
     return operand.shape[0], packed.shape[1], packed.shape[0], packed.values.shape[2]
@@ -189,7 +214,7 @@ def _columns(mask: torch.Tensor, side: int, width: int) -> torch.Tensor:
     padded = torch.nn.functional.pad(mask, (0, -k % width, 0, -n % side))
     used = padded.view(-1, side, padded.shape[1]).any(dim=1)
     used = used.view(len(used), -1, width)
-    order = torch.argsort((~used).to(torch.uint8), dim=2, stable=True)[:, :, :_COLUMNS]
+    order = torch.argsort((~used).to(torch.uint8), dim=2, stable=True)[:, :, :COLUMNS]
     start = torch.arange(0, padded.shape[1], width, device=mask.device)[None, :, None]
     columns = torch.where(used.gather(2, order), order + start, -1)
     return columns.view(len(used), -1)

@@ -186,6 +186,18 @@ def test_what_the_mask_leaves_out_of_the_four_columns_has_weight_and_gradient_ze
     assert not packed.values[left_out].any() and not gradient[left_out].any()
 
 
+def test_other_values_under_the_same_mask_are_packed_as_if_anew():
+    kernel, mask = GPU_KERNELS.get("v_n_m"), torch.as_tensor(v_n_m_mask(3, 20, 27, 16, 8, 0.3))
+    first, other = torch.randn(2, 20, 27)
+    packed = kernel.pack(first, mask)
+    again = kernel.repack(other, packed)
+    assert torch.equal(again.values, kernel.pack(other, mask).values)
+    assert torch.equal(kernel.unpack(again.values, again), other * mask)
+    for bad, says in ((other[:19], r"shape is \(19, 27\)"), (other.half(), "as the weight")):
+        with pytest.raises(InputError, match=says):
+            kernel.repack(bad, packed)
+
+
 def test_block_takes_the_largest_side_that_fits():
     kernel, mask = GPU_KERNELS.get("block"), torch.zeros(128, 128, dtype=torch.bool)
     mask[:64, 64:] = True
