@@ -71,17 +71,24 @@ def _rows_hold(mask: np.ndarray, m: int) -> bool:
 @numba.njit(cache=True, nogil=True)
 def _words_hold(words: np.ndarray, m: int) -> bool:
     """Whether groups of m words hold at most two ones: bytes are added, then folded to one."""
-    found = _ZERO
+    found, left = _ZERO, _ZERO
+    whole = words.size // m * m
+    # Loops of known steps take many words at once.
     if m == 1:
         for c in range(words.size):
             found |= _above_two(words[c])
-        return (found & _TOP_BIT) == _ZERO
-    for first in range(0, words.size, m):
-        total = _ZERO
-        for c in range(first, min(first + m, words.size)):
-            total += words[c]
-        found |= _above_two(total)
-    return (found & _TOP_BIT) == _ZERO
+    elif m == 2:
+        for c in range(whole // 2):
+            found |= _above_two(words[2 * c] + words[2 * c + 1])
+    else:
+        for first in range(0, whole, m):
+            total = _ZERO
+            for c in range(first, first + m):
+                total += words[c]
+            found |= _above_two(total)
+    for c in range(whole, words.size):
+        left += words[c]
+    return ((found | _above_two(left)) & _TOP_BIT) == _ZERO
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
