@@ -32,6 +32,7 @@ LAYERS = ((768, 768), (3072, 768), (768, 3072), (1024, 1024), (4096, 1024), (102
           (10240, 8192))  # fmt: skip
 ROWS = (64, 256, 1024, 4096, 16384)
 STEPS = {"bert-base": (16384, 768, 12), "vit-large": (12608, 1024, 24)}
+V_N_M = ("v_n_m 64", "v_n_m 128")
 STEP_KINDS = ("dense", "2:4", "transposable 2:4")
 
 
@@ -40,9 +41,9 @@ class Case:
     """One kernel at one size. Fields mean what they mean in `Measurement`.
 
     Attributes:
-        kernel: dense, 2:4 (cuSPARSELt), 2:4 cutlass, csr, gather, block, library pack, fused pack
-            (phase update: one weight pruned or packed), or a training step like "bert-base dense"
-            (phase step: rows, width, layers).
+        kernel: dense, 2:4 (cuSPARSELt), 2:4 cutlass, csr, gather, block, v_n_m 64 or v_n_m 128 (V;
+            the density is 2/M), library pack, fused pack (phase update: one weight pruned or
+            packed), or a training step like "bert-base dense" (phase step: rows, width, layers).
     """
 
     kernel: str
@@ -113,7 +114,8 @@ class Outcome:
 
 def plan() -> list[list[Case]]:
     """Groups of cases; those of a group are compared with each other. The most telling first."""
-    return [*_steps(), *_products(), *_directions(), *_packing(), *_types(), *_eager(), *_sparse()]
+    return [*_steps(), *_products(), *_directions(), *_packing(), *_types(), *_eager(), *_sparse(),
+            *_v_n_m()]  # fmt: skip
 
 
 def _products() -> list[list[Case]]:
@@ -187,6 +189,23 @@ def _sparse() -> list[list[Case]]:
                         [Case("dense", phase, m, n, k)]
                         + [Case(name, phase, m, n, k, density=density) for name in names]
                     )
+    return groups
+
+
+def _v_n_m() -> list[list[Case]]:
+    """V:N:M in Triton against the dense product, at sizes that `_products` has 2:4 for.
+
+    What its price assumes: tall and low blocks, wide and narrow, and the sums of grad_input.
+    """
+    groups = []
+    for n, k in ((3072, 768), (4096, 4096)):
+        for m in (1024, 16384):
+            for density in (1 / 4, 1 / 8, 1 / 16):
+                blocks = [Case(name, FORWARD, m, n, k, density=density) for name in V_N_M]
+                groups.append([Case("dense", FORWARD, m, n, k), *blocks])
+        for phase in (GRAD_INPUT, GRAD_WEIGHT):
+            blocks = [Case(V_N_M[1], phase, 16384, n, k, density=d) for d in (1 / 8, 1 / 16)]
+            groups.append([Case("dense", phase, 16384, n, k), *blocks])
     return groups
 
 

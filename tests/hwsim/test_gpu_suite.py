@@ -43,10 +43,11 @@ class FakeTimer:
 def test_the_plan_has_every_kernel_direction_type_and_step_once():
     cases = [case for group in plan() for case in group]
     assert {c.kernel for c in cases} == {
-        "dense", "2:4", "2:4 cutlass", "csr", "gather", "block", "library pack", "fused pack",
+        "dense", "2:4", "2:4 cutlass", "csr", "gather", "block", "v_n_m 64", "v_n_m 128",
+        "library pack", "fused pack",
         *(f"{model} {kind}" for model in STEPS for kind in STEP_KINDS),
     }  # fmt: skip
-    for kernel in ("dense", "csr", "gather", "block"):
+    for kernel in ("dense", "csr", "gather", "block", "v_n_m 128"):
         phases = {c.phase for c in cases if c.kernel == kernel}
         assert phases == {"forward", "grad_input", "grad_weight"}
     assert {c.graph for c in cases if c.kernel == "2:4"} == {True, False}

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from hwsim.errors import InputError
-from hwsim.gpu_suite import Case
+from hwsim.gpu_suite import V_N_M, Case
 from hwsim.kernels.gpu import GPU_KERNELS
 from hwsim.kernels.gpu._base import GpuKernel, PackedWeight
 from hwsim.kernels.gpu.two_four import TwoFour, fused, search
@@ -28,7 +28,9 @@ DTYPES = {
 ALLOWED = {"bfloat16": 2e-2, "float16": 3e-3, "tfloat32": 5e-3, "float32": 1e-5}
 PACKS = ("library pack", "fused pack")
 MODULES = {"2:4": "two_four", "2:4 cutlass": "two_four", "csr": "csr", "gather": "gather",
-           "block": "block"}  # fmt: skip
+           "block": "block", "v_n_m 64": "v_n_m", "v_n_m 128": "v_n_m"}  # fmt: skip
+# Kernels written in Triton, by the module they are in.
+TRITON = ("csr", "gather", "block", "v_n_m")
 _BLOCK = 64
 _PROBE_ROWS = 64
 SEARCHED, DEFAULT = "algorithm searched", "default algorithm"
@@ -114,12 +116,26 @@ def mask_of(case: Case, g: torch.Generator, device: str) -> torch.Tensor:
         tiles = torch.rand(-(-n // _BLOCK), -(-k // _BLOCK), generator=g, device=device)
         tiles = tiles < case.density
         return tiles.repeat_interleave(_BLOCK, 0).repeat_interleave(_BLOCK, 1)[:n, :k].contiguous()
+    if case.kernel in V_N_M:
+        return _v_n_m_mask(case, g, device)
     scores = torch.rand(n, k, generator=g, device=device)
     if case.kernel == "gather":
         fan_in = max(1, round(case.density * k))
         mask = torch.zeros(n, k, dtype=torch.bool, device=device)
         return mask.scatter_(1, scores.topk(fan_in, dim=1).indices, True)
     return scores < case.density
+
+
+def _v_n_m_mask(case: Case, g: torch.Generator, device: str) -> torch.Tensor:
+    """Four random columns of each V × M block, two of them in each row; the density is 2/M."""
+    v, m = int(case.kernel.rpartition(" ")[2]), max(8, round(2 / case.density))
+    blocks, groups = -(-case.n // v), -(-case.k // m)
+    columns = torch.rand(blocks, groups, m, generator=g, device=device).topk(4, dim=2).indices
+    columns = columns.repeat_interleave(v, 0)
+    chosen = torch.rand(columns.shape, generator=g, device=device).topk(2, dim=2).indices
+    mask = torch.zeros(blocks * v, groups, m, dtype=torch.bool, device=device)
+    mask.scatter_(2, columns.gather(2, chosen), True)
+    return mask.view(blocks * v, groups * m)[: case.n, : case.k].contiguous()
 
 
 def error_of(built: Built) -> float:

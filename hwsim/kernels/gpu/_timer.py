@@ -8,7 +8,7 @@ import torch
 
 from hwsim.errors import InputError
 from hwsim.gpu_suite import Case, Prepared
-from hwsim.kernels.gpu._cases import ALLOWED, build, error_of
+from hwsim.kernels.gpu._cases import ALLOWED, MODULES, TRITON, build, error_of
 from hwsim.kernels.gpu._steps import build_step, cusparselt, working
 from hwsim.measurement import STEP
 
@@ -37,7 +37,7 @@ class CudaTimer:
 
     def toolchain(self, case: Case) -> str:
         base = f"torch {torch.__version__}"
-        if case.kernel in ("csr", "gather", "block"):
+        if MODULES.get(case.kernel) in TRITON:
             import triton
 
             return f"{base}, Triton {triton.__version__}"

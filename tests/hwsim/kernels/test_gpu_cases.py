@@ -30,10 +30,11 @@ SIGNED = Packers(lambda w: w.clamp(min=0), lambda w: (w.clamp(min=0), w.clamp(mi
 
 
 @pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("kernel", ["csr", "gather", "block"])
+@pytest.mark.parametrize("kernel", ["csr", "gather", "block", "v_n_m 64", "v_n_m 128"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_triton_case_equals_its_product(kernel, phase, dtype):
-    case = Case(kernel, phase, 20, 128, 64, dtype, 0.3)
+    density = 0.25 if kernel.startswith("v_n_m") else 0.3
+    case = Case(kernel, phase, 20, 128, 64, dtype, density)
     assert error_of(build(case, "cpu")) <= ALLOWED[dtype]
 
 
@@ -113,6 +114,30 @@ def test_masks_stay_boolean_and_the_sizes_are_the_models():
     shapes = [tuple(m.weight.shape) for m in made.modules() if isinstance(m, MaskedLinear)]
     assert shapes == [(384, 128), (128, 128), (512, 128), (128, 512)]
     build_step(Case("vit-large 2:4", "step", 16, 128, 1, "bfloat16"), "cpu", PLAIN)()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "density", "v", "m"),
+    [("v_n_m 64", 0.25, 64, 8), ("v_n_m 128", 1 / 16, 128, 32), ("v_n_m 64", 0.02, 64, 100)],
+)
+def test_masks_of_v_n_m_cases_have_their_blocks_and_density(kernel, density, v, m):
+    case = Case(kernel, "forward", 8, 256, 800, density=density)
+    made = mask_of(case, torch.Generator().manual_seed(0), "cpu")
+    mask = Mask(made.numpy())
+    assert mask.satisfies(pattern(f"v_n_m:{v},2,{m}"))
+    assert mask.density == pytest.approx(density)
+    packed = kernel_of(kernel).pack(torch.ones(256, 800), made)
+    assert packed.values.shape == (256 // v, v, 4 * 800 // m)
+
+
+def test_what_is_timed_in_triton_says_so():
+    import triton
+
+    timer = object.__new__(CudaTimer)
+    for kernel in ("csr", "gather", "block", "v_n_m 64", "v_n_m 128"):
+        said = timer.toolchain(Case(kernel, "forward", 8, 16, 16))
+        assert said.endswith(f"Triton {triton.__version__}")
+    assert timer.toolchain(Case("2:4", "forward", 8, 16, 16)).endswith("cuSPARSELt")
 
 
 @pytest.mark.parametrize(
