@@ -141,7 +141,7 @@ def _why(device: Gpu, phases: tuple[PhaseChoice, ...], dense_s: float, masked_s:
 def _direction(p: PhaseChoice) -> str:
     if p.chosen.kernel not in (DENSE, SPARSE):
         slower = p.two_four.reason or f"2:4 {p.dense.seconds / p.two_four.seconds:.2f}×"
-        return f"{p.phase}: {_faster(p)} ({slower})"
+        return f"{p.phase}: {_faster(p.chosen, p.dense)} ({slower})"
     if not p.two_four.legal:
         return f"{p.phase}: {p.two_four.reason}"
     whole, product = p.two_four.seconds, p.two_four.seconds - p.pack_s
@@ -156,18 +156,22 @@ def _direction(p: PhaseChoice) -> str:
 
 
 def _gradient(p: PhaseChoice) -> str:
-    return "grad_weight is dense" if p.chosen.kernel == DENSE else f"{p.phase}: {_faster(p)}"
+    return (
+        "grad_weight is dense"
+        if p.chosen.kernel == DENSE
+        else f"{p.phase}: {_faster(p.chosen, p.dense)}"
+    )
 
 
-def _faster(p: PhaseChoice) -> str:
-    return f"{p.chosen.kernel} is {p.dense.seconds / p.chosen.seconds:.2f}× as fast as dense"
+def _faster(found: Estimate, dense: Estimate) -> str:
+    return f"{found.kernel} is {dense.seconds / found.seconds:.2f}× as fast as dense"
 
 
 def _tried(p: PhaseChoice) -> str:
     """What V:N:M would have given, where the mask is of it and another kernel is faster."""
     if not p.v_n_m.legal or p.chosen.kernel == V_N_M:
         return ""
-    return f" (v_n_m {p.dense.seconds / p.v_n_m.seconds:.2f}×)"
+    return f", {_faster(p.v_n_m, p.dense)}"
 
 
 def _us(seconds: float) -> str:

@@ -74,7 +74,10 @@ def estimate(
     ] = None,
     pattern: Annotated[
         str,
-        typer.Option(help="What masks look like: unstructured, 2:4, 'transposable 2:4', block:32."),
+        typer.Option(
+            help="What masks look like: unstructured, 2:4, 'transposable 2:4', block:32, "
+            "v_n_m:64,2,8."
+        ),
     ] = "unstructured",
     dtype: Annotated[
         str | None,
