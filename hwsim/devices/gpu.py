@@ -98,7 +98,7 @@ class Gpu(Device):
     attention_share: float = parameter("1", "of the peak, by fused attention", above=0.0)
     csr_share: float = parameter("1", "of the CUDA-core peak, by CSR products", above=0.0)
     gather_share: float = parameter("1", "of the CUDA-core peak, by constant fan-in", above=0.0)
-    block_share: float = parameter("1", "of the peak, by 128×128 block-sparse tiles", above=0.0)
+    block_share: float = parameter("1", "of the peak, by tiles of blocks 128 high", above=0.0)
     _fits: dict[tuple[str, str], ProductFit] = field(default_factory=dict, init=False, repr=False)
     _products: dict[tuple, float] = field(default_factory=dict, init=False, repr=False)
     _launches: dict[tuple[str, str], float] = field(default_factory=dict, init=False, repr=False)
