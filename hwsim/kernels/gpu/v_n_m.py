@@ -20,7 +20,7 @@ _HEIGHT, _CHUNK = 64, 64  # rows of activations, and slots of a block, that a pr
 
 @triton.jit
 def _gathered_times(
-    columns, values, features, out, m, inputs, outputs, slots, side: tl.constexpr,
+    columns, values, features, out, m, outputs, slots, side: tl.constexpr,
     height: tl.constexpr, chunk: tl.constexpr, wide: tl.constexpr,
 ):  # fmt: skip
     """out[:, block of rows] = features[columns of the block, :]ᵀ · valuesᵀ."""
@@ -46,7 +46,7 @@ def _gathered_times(
 
 @triton.jit
 def _scattered_times(
-    columns, values, dy, out, m, inputs, outputs, slots, side: tl.constexpr,
+    columns, values, dy, out, m, outputs, slots, side: tl.constexpr,
     height: tl.constexpr, chunk: tl.constexpr, wide: tl.constexpr,
 ):  # fmt: skip
     """out[columns of the block, :] += (dy[:, block of rows] · values)ᵀ, a chunk of columns."""
@@ -69,7 +69,7 @@ def _scattered_times(
 
 @triton.jit
 def _sampled_columns(
-    columns, active, dy, features, out, m, inputs, outputs, slots, side: tl.constexpr,
+    columns, active, dy, features, out, m, outputs, slots, side: tl.constexpr,
     height: tl.constexpr, chunk: tl.constexpr, wide: tl.constexpr,
 ):  # fmt: skip
     """out[block] = dy[:, block of rows]ᵀ · features[columns of the block, :]ᵀ where active."""
@@ -185,8 +185,8 @@ def _values(
 
 
 def _sizes(operand: torch.Tensor, packed: PackedWeight) -> tuple[int, ...]:
-    """m, inputs, outputs, and slots of a block."""
-    return operand.shape[0], packed.shape[1], packed.shape[0], packed.values.shape[2]
+    """m, outputs, and slots of a block."""
+    return operand.shape[0], packed.shape[0], packed.values.shape[2]
 
 
 def _tile(operand: torch.Tensor, packed: PackedWeight) -> dict[str, int]:

@@ -28,7 +28,7 @@ CONSTANTS = {"side": 64, "height": v_n_m._HEIGHT, "chunk": v_n_m._CHUNK, "wide":
 dtype, capability = sys.argv[1], int(sys.argv[2])
 for kernel, pointers in NAMES.items():
     signature = {name: kind.replace("T", dtype) for name, kind in pointers.items()}
-    signature |= dict.fromkeys(("m", "inputs", "outputs", "slots"), "i32")
+    signature |= dict.fromkeys(("m", "outputs", "slots"), "i32")
     signature |= dict.fromkeys(CONSTANTS, "constexpr")
     source = ASTSource(
         fn=kernel, signature=signature,
