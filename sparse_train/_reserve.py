@@ -20,7 +20,8 @@ class Reserve:
     Attributes:
         values: layer name → weight · (1 − mask).
         trained: layer name → bool, where the optimizer trains.
-        pulls: layer name → (a, b): a·w is added to the gradient of active, b·w of other weights.
+        pulls: layer name → (a, b): a·w is added to the gradient of active, b·w of other weights;
+            unknown after `load`, since they follow from masks.
     """
 
     def __init__(self) -> None:
@@ -76,4 +77,5 @@ class Reserve:
 
     def load(self, values: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> None:
         self.values, self.trained = dict(values), dict(trained)
+        self.pulls.clear()
         self._merged.clear()

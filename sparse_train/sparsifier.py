@@ -263,6 +263,8 @@ class Sparsifier:
             gradient = layer.parameter.grad
             if gradient is None:
                 continue
+            if self.algorithm.dense_weights and layer.name not in self._reserve.pulls:
+                self._pull(layer, layer.array(layer.mask).astype(bool))
             self._reserve.pull(layer, gradient)
             if self._regulariser is not None:
                 weight = layer.parameter.detach()
@@ -293,6 +295,9 @@ class Sparsifier:
         mask = outcome.masks[layer.name]
         trained = mask if outcome.trained is None else outcome.trained[layer.name]
         self._reserve.trained[layer.name] = layer.tensor(trained)
+        self._pull(layer, mask)
+
+    def _pull(self, layer: MaskedLayer, mask: np.ndarray) -> None:
         self._reserve.pulls[layer.name] = self.algorithm.pulls(float(mask.mean()))
 
     def _first_masks(self, first: str | Mapping[str, Any]) -> dict[str, np.ndarray]:

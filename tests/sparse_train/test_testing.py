@@ -42,6 +42,8 @@ CHOSEN = [
     for pattern in {OWN[name], PATTERNS[place % len(PATTERNS)]}
     if goes(name, pattern)
 ] + [("rigl", pattern) for pattern in PATTERNS[1:]]
+# Blocks change a layer's density at an update, and with it the pulls of Top-KAST.
+CHOSEN.append(("top_kast", "block:2,3"))
 CHOSEN = sorted(set(CHOSEN))
 REST = sorted(set(PAIRS) - set(CHOSEN))
 
