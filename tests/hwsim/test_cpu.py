@@ -64,8 +64,6 @@ def test_the_sparse_kernel_wins_at_ninety_percent_and_dense_at_none(name):
     }  # fmt: skip
     assert device.estimate(gemm(256, 768, 768, mask_of(1.0, (768, 768)))).kernel == "dense"
     assert device.estimate(gemm(1, 768, 768, mask_of(0.1, (768, 768)))).kernel == "lookup"
-    sparser = gemm(1, 3072, 768, mask_of(0.005, (3072, 768)))
-    assert device.estimate(sparser).kernel in ("csr", "gather")
 
 
 def test_every_modelled_kernel_exists():
