@@ -13,7 +13,6 @@ class TwoFourBf16Layer(TwoFourLayer):
 
     Products and sums are float32: a bfloat16 becomes one by a shift. Results are exact within
     rounding for the rounded weights, which differ by up to 2⁻⁸ of their size from the given ones.
-    The other sparse kernels are bound by looking inputs up, so that they gain nothing by it.
     """
 
     name = "two_four_bf16"
