@@ -21,7 +21,7 @@ class Reserve:
         values: layer name → weight · (1 − mask).
         trained: layer name → bool, where the optimizer trains.
         pulls: layer name → (a, b): a·w is added to the gradient of active, b·w of other weights;
-            unknown after `load`, since they follow from masks.
+            they follow from masks, so that a layer whose mask is new has none yet.
     """
 
     def __init__(self) -> None:

@@ -264,7 +264,8 @@ class Sparsifier:
             if gradient is None:
                 continue
             if self.algorithm.dense_weights and layer.name not in self._reserve.pulls:
-                self._pull(layer, layer.array(layer.mask).astype(bool))
+                density = float(layer.array(layer.mask).astype(bool).mean())
+                self._reserve.pulls[layer.name] = self.algorithm.pulls(density)
             self._reserve.pull(layer, gradient)
             if self._regulariser is not None:
                 weight = layer.parameter.detach()
@@ -291,14 +292,11 @@ class Sparsifier:
         return state
 
     def _train(self, layer: MaskedLayer, outcome: Outcome) -> None:
-        """Take over which weights the optimizer trains, and how they are pulled to zero."""
+        """Take over which weights the optimizer trains; how they are pulled follows the mask."""
         mask = outcome.masks[layer.name]
         trained = mask if outcome.trained is None else outcome.trained[layer.name]
         self._reserve.trained[layer.name] = layer.tensor(trained)
-        self._pull(layer, mask)
-
-    def _pull(self, layer: MaskedLayer, mask: np.ndarray) -> None:
-        self._reserve.pulls[layer.name] = self.algorithm.pulls(float(mask.mean()))
+        self._reserve.pulls.pop(layer.name, None)
 
     def _first_masks(self, first: str | Mapping[str, Any]) -> dict[str, np.ndarray]:
         if not isinstance(first, str):
