@@ -16,14 +16,13 @@ import numpy as np
 
 from hwsim.cache import ZEN4_LEVELS, CacheCounts, CacheHierarchy, simulate_trace
 from hwsim.errors import InputError
-from hwsim.kernels.cpu._layout import TILE, chunk_for, lanes_for
+from hwsim.kernels.cpu._layout import MOST, TILE, chunk_for, lanes_for
 from hwsim.mask import Mask
 from hwsim.registry import unknown
 
 KERNELS = ("csr", "dense", "gather", "sampled", "tiled")
 _CHUNKED = ("sampled", "tiled")
 _PIECE = 1 << 16
-_WHOLE = (1 << 16) - 1  # one tile of all columns
 # Arrays start far apart, on different lines of a page: nothing is aligned to anything else.
 _BASES = tuple((number << 36) + number * 0x1240 for number in range(5))
 
@@ -55,8 +54,8 @@ class KernelTrace:
             raise InputError(unknown("kernel", self.kernel, KERNELS))
         if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
             raise InputError(f"batch: value is {self.batch!r}; allowed is an integer from 1")
-        if max(self.mask.shape) > _WHOLE:
-            raise InputError(f"mask: shape is {self.mask.shape}; allowed is up to {_WHOLE} a side")
+        if max(self.mask.shape) > MOST:
+            raise InputError(f"mask: shape is {self.mask.shape}; allowed is up to {MOST} a side")
 
     @property
     def rows(self) -> int:
@@ -108,10 +107,9 @@ class KernelTrace:
         """`of_rows` of the gather kernel, whose rows are in groups of eight, sorted by weights."""
         from hwsim import _trace_kernels as emitters
         from hwsim.kernels.cpu import _gather_passes
-        from hwsim.kernels.cpu._tiled_passes import build
 
-        active, columns = np.flatnonzero(self.mask.array), self.mask.shape[1]
-        _, *csr = build(active, self.mask.shape, _WHOLE, 1, False)
+        columns = self.mask.shape[1]
+        csr = _gather_passes.csr(self.mask.array, False)
         order = _gather_passes.sorted_places(csr[0])
         starts, index, _, rest, rest_index, _ = _gather_passes.lay_out(order, *csr)
         layout = (order, starts, index, rest, rest_index)
@@ -149,7 +147,7 @@ class KernelTrace:
             return TILE, blocks, (2, 4, vector, vector, 0, vector, 0)
         if self.kernel == "sampled":
             return TILE, blocks, (2, 0, vector, vector, 0, 0, 4)
-        return _WHOLE, 1, (4, 4, 4 * self.batch, 0, 4 * self.batch, 0, 0)
+        return MOST, 1, (4, 4, 4 * self.batch, 0, 4 * self.batch, 0, 0)
 
     @staticmethod
     def _most_per_row(pointers: np.ndarray, sizes: tuple[int, ...]) -> int:

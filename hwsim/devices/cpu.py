@@ -21,6 +21,7 @@ from hwsim.cpu_costs import (
 from hwsim.device import Device, parameter
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
+from hwsim.kernels.cpu._layout import MOST, WINDOW
 from hwsim.mask import Mask
 from hwsim.measurement import Measurement
 from hwsim.patterns.n_m import NM
@@ -35,8 +36,6 @@ _SPARSE = {
 _TWO_FOUR, _TWO_FOUR_BLOCK = NM(2, 4), 32
 _UPKEEP_BYTES = 18
 _ANY_DTYPE = ("elementwise", "embedding")  # they move bytes; torch has them in every type
-_MOST_GATHER = (1 << 16) - 1
-_LEAST_LOOKUP = 8
 
 
 def _table(doc: str, **options):
@@ -259,11 +258,11 @@ def _unsuitable(kernel: str, mask: Mask, m: int) -> str:
 
     What the look-up takes is counted mask by mask, which is not worth it for batches that it loses.
     """
-    if kernel == "gather" and max(mask.shape) > _MOST_GATHER:
-        return f"shape is {mask.shape}; allowed are {_MOST_GATHER} rows and columns"
+    if kernel == "gather" and max(mask.shape) > MOST:
+        return f"shape is {mask.shape}; allowed are {MOST} rows and columns"
     if kernel == "lookup":
-        if min(mask.shape) < _LEAST_LOOKUP or max(mask.shape) > _MOST_GATHER:
-            return f"shape is {mask.shape}; allowed are 8 to {_MOST_GATHER} rows and columns"
+        if min(mask.shape) < WINDOW or max(mask.shape) > MOST:
+            return f"shape is {mask.shape}; allowed are {WINDOW} to {MOST} rows and columns"
         if m > ROW_BY_ROW_SAMPLES:
             return f"batch is {m}; estimated for {ROW_BY_ROW_SAMPLES} samples at most"
     if kernel == "two_four":

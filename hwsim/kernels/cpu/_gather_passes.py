@@ -5,9 +5,18 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from hwsim.kernels.cpu._layout import MOST
+from hwsim.kernels.cpu._tiled_passes import build
 from hwsim.kernels.cpu._vector import multiply_add, pick, store, zeros
 
 EIGHT = (0,) * 8
+
+
+def csr(mask: np.ndarray, transposed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(pointers, index, places in the flat dense weight) of a mask or its transpose."""
+    active = np.flatnonzero(mask)
+    _, pointers, index, source = build(active, mask.shape, MOST, 1, transposed)
+    return pointers, index, source
 
 
 def sorted_places(pointers: np.ndarray) -> np.ndarray:

@@ -8,6 +8,11 @@ CHUNK = 768
 """Rows that go through all tiles together, at most: their sums, 192 KiB, stay in the second-level
 cache, and activations that do not are fetched once for all of them."""
 LANES = (8, 16, 32, 64)
+MOST = (1 << 16) - 1
+"""Rows or columns of the kernels for single samples, so that their number fits 16 bits, and that of
+weights 32."""
+WINDOW = 8
+"""Rows that the look-up has side by side, and inputs that it sees at once."""
 
 
 def lanes_for(batch: int) -> int:

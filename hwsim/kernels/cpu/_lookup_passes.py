@@ -10,6 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from hwsim.kernels.cpu._layout import WINDOW
 from hwsim.kernels.cpu._two_four_passes import bfloat16
 from hwsim.kernels.cpu._vector import (
     _F32,
@@ -25,8 +26,6 @@ from hwsim.kernels.cpu._vector import (
     zeros,
 )
 
-WINDOW = 8
-"""Inputs in a register, rows side by side, and steps whose places share a word."""
 NONE = np.uint32(0xFFFFFFFF)
 """Stands for no place in the dense weight."""
 _EIGHT = (0,) * WINDOW

@@ -160,7 +160,7 @@ def guarded(size, dtype=np.float32):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("batch", [1, 8, 13, 64, 70])
 def test_kernels_stay_within_their_memory(name, batch, monkeypatch):
-    for module in ("_rows", "_tiled", "linear.lookup", "linear.two_four"):
+    for module in ("_tiled", "linear.gather", "linear.lookup", "linear.two_four"):
         monkeypatch.setattr(
             importlib.import_module(f"hwsim.kernels.cpu.{module}"), "aligned", guarded
         )

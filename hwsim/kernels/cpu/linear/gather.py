@@ -2,11 +2,47 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from hwsim.kernels.cpu._layer import Layer
-from hwsim.kernels.cpu._rows import MOST, GatheredRows, csr
+from hwsim.kernels.cpu import _gather_passes, _tiled_passes
+from hwsim.kernels.cpu._layer import Layer, aligned
+from hwsim.kernels.cpu._layout import MOST
+from hwsim.kernels.cpu._threads import ranges, run
 from hwsim.mask import Mask
+
+
+class _Part(NamedTuple):
+    """Weights in groups of rows or what is left of them: where they start, columns, values."""
+
+    pointers: np.ndarray
+    index: np.ndarray
+    values: np.ndarray
+
+
+class _Side:
+    """A matrix, or its transpose, laid out for one direction."""
+
+    def __init__(self, mask: Mask, transposed: bool) -> None:
+        csr = _gather_passes.csr(mask.array, transposed)
+        self.rows = mask.shape[1] if transposed else mask.shape[0]
+        self._order = _gather_passes.sorted_places(csr[0])
+        starts, index, source, *rest = _gather_passes.lay_out(self._order, *csr)
+        self._groups = _Part(starts, index, aligned(source.size))
+        self._rest = _Part(rest[0], rest[1], aligned(rest[2].size))
+        self._sources = source, rest[2]
+
+    def repack(self, weights: np.ndarray) -> None:
+        for part, source in zip((self._groups, self._rest), self._sources, strict=True):
+            _tiled_passes.gather(weights.reshape(-1), source, part.values)
+
+    def multiply(self, x: np.ndarray, threads: int) -> np.ndarray:
+        y = np.empty((len(x), self.rows), np.float32)
+        calls = ranges(self._order.size // 8, threads)
+        given = (self._order, tuple(self._groups), tuple(self._rest), x, y)
+        run(_gather_passes.gather_groups, [(*given, *c) for c in calls])
+        return y
 
 
 class GatherLayer(Layer):
@@ -26,22 +62,17 @@ class GatherLayer(Layer):
         return ""
 
     def _build(self) -> None:
-        self._sides = [GatheredRows(*csr(self.mask.array, turned)) for turned in (False, True)]
+        self._sides = [_Side(self.mask, transposed) for transposed in (False, True)]
 
     def _repack(self, weights: np.ndarray) -> None:
         for side in self._sides:
-            side.repack(weights.reshape(-1))
+            side.repack(weights)
 
     def _forward(self, x: np.ndarray) -> np.ndarray:
-        return self._multiply(0, x, self.n_out)
+        return self._sides[0].multiply(x, self.threads)
 
     def _grad_input(self, dy: np.ndarray) -> np.ndarray:
-        return self._multiply(1, dy, self.n_in)
-
-    def _multiply(self, side: int, x: np.ndarray, rows: int) -> np.ndarray:
-        y = np.empty((len(x), rows), np.float32)
-        self._sides[side].multiply(x, y, self.threads)
-        return y
+        return self._sides[1].multiply(dy, self.threads)
 
 
 KERNEL = GatherLayer

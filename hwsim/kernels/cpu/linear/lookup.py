@@ -9,7 +9,7 @@ import numpy as np
 from hwsim.kernels.cpu import _gather_passes
 from hwsim.kernels.cpu import _lookup_passes as passes
 from hwsim.kernels.cpu._layer import Layer, aligned
-from hwsim.kernels.cpu._rows import MOST, csr
+from hwsim.kernels.cpu._layout import MOST, WINDOW
 from hwsim.kernels.cpu._threads import ranges, run
 from hwsim.mask import Mask
 
@@ -22,7 +22,7 @@ def planned_steps(mask: Mask, transposed: bool) -> int:
 
 def _rows(mask: np.ndarray, transposed: bool) -> tuple[np.ndarray, ...]:
     """Order of the rows and their CSR, of a mask or its transpose."""
-    found = csr(mask, transposed)
+    found = _gather_passes.csr(mask, transposed)
     return _gather_passes.sorted_places(found[0]), *found
 
 
@@ -55,7 +55,7 @@ class _Side:
         """Values as float32, eight a step."""
         if self._values.dtype == np.float32:
             return self._values
-        pairs = self._values.reshape(-1, 4, passes.WINDOW, 2).transpose(0, 3, 1, 2)
+        pairs = self._values.reshape(-1, 4, WINDOW, 2).transpose(0, 3, 1, 2)
         return (pairs.reshape(-1).astype(np.uint32) << 16).view(np.float32)
 
 
@@ -74,8 +74,8 @@ class LookupLayer(Layer):
 
     @classmethod
     def unsuitable(cls, mask: Mask) -> str:
-        if min(mask.shape) < passes.WINDOW or max(mask.shape) > MOST:
-            return f"shape is {mask.shape}; allowed are {passes.WINDOW} to {MOST} rows and columns"
+        if min(mask.shape) < WINDOW or max(mask.shape) > MOST:
+            return f"shape is {mask.shape}; allowed are {WINDOW} to {MOST} rows and columns"
         return ""
 
     def _build(self) -> None:
