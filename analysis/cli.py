@@ -23,7 +23,7 @@ from analysis.commands import (
     tasks,
     train,
 )
-from analysis.console import Interrupted
+from analysis.display.console import Interrupted
 from hwsim.errors import InputError
 
 app = typer.Typer(

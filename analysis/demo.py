@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.contenders import MEASURED, Contender, common_loss
-from analysis.summary import best_of
+from analysis.reporting.contenders import MEASURED, Contender, common_loss
+from analysis.reporting.summary import best_of
 
 if TYPE_CHECKING:
     from hwsim import Workload
-    from sparse_train.config import TrainConfig
+    from sparse_train.runs.config import TrainConfig
     from sparse_train.tasks import Prepared
 
 # Two densities: what a narrower model could still match, and where it should fall behind.
@@ -117,7 +117,7 @@ class Choice:
 
 def entries(budget: Budget) -> list[Entry]:
     """The contenders: dense, and for each density a narrower dense and the sparse ones."""
-    from analysis.units import percent
+    from analysis.display.units import percent
 
     labels = {"static": "static", "set": "SET", "rigl": "RigL"}
     made = [Entry("dense", "dense", "dense", 1.0)]
@@ -217,7 +217,7 @@ def notes(budget: Budget, choices: dict[str, Choice], *, quick: bool = False) ->
 
 def work(job: Job, tell: Callable[[int, str], None]) -> float:
     """Trains one job, or goes on with it; its best validation loss. Runs in a worker process."""
-    from sparse_train.run import Diverged
+    from sparse_train.runs.run import Diverged
     from sparse_train.trainer import train
 
     try:
@@ -241,7 +241,7 @@ def _task() -> Prepared:
 
 def config(job: Job) -> TrainConfig:
     """The settings of a job's run."""
-    from sparse_train.config import TrainConfig
+    from sparse_train.runs.config import TrainConfig
 
     sparse: dict[str, Any] = {}
     if job.entry.algorithm != "dense":

@@ -20,7 +20,7 @@ import time
 
 import numpy as np
 
-from hwsim.cache import ZEN4_LEVELS, simulate
+from hwsim.caches.cache import ZEN4_LEVELS, simulate
 
 
 def traces(n: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -41,12 +41,12 @@ import torch  # noqa: E402
 
 from hwsim import Mask  # noqa: E402
 from hwsim.kernels.cpu import LINEAR  # noqa: E402
-from hwsim.kernels.cpu._lookup_passes import add_lookups  # noqa: E402
-from hwsim.kernels.cpu._tiled import Packed  # noqa: E402
-from hwsim.kernels.cpu._vector import add_scaled, total, zeros  # noqa: E402
 from hwsim.kernels.cpu.linear.lookup import planned_steps  # noqa: E402
-from hwsim.measure import CacheFlush, processor  # noqa: E402
-from hwsim.measure import compare as compare_variants  # noqa: E402
+from hwsim.kernels.cpu.lookup_passes import add_lookups  # noqa: E402
+from hwsim.kernels.cpu.tiled import Packed  # noqa: E402
+from hwsim.kernels.cpu.vector import add_scaled, total, zeros  # noqa: E402
+from hwsim.measured.timing import CacheFlush, processor  # noqa: E402
+from hwsim.measured.timing import compare as compare_variants  # noqa: E402
 
 torch.set_num_threads(1)
 torch.set_grad_enabled(False)

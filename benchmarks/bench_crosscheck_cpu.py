@@ -6,10 +6,10 @@ Prints, for the fitted and for the unseen sizes: the error of the time per kerne
 over dense, Kendall's τ of the speed-up, and how often the kernel predicted fastest is the fastest
 or within 5 % of it. Times are the fastest samples: a busy machine disturbs medians.
 
-The unseen sizes are `hwsim.cpu_cases.UNSEEN`: shapes, densities, batches and kinds of masks drawn
-from a seed that was set after the terms of the model had been chosen on other ones. Both kinds are
-timed in turn, again and again for `--budget` seconds, so that the clock and the neighbours of the
-machine are the same for both.
+The unseen sizes are `hwsim.measured.cpu_cases.UNSEEN`: shapes, densities, batches and kinds of
+masks drawn from a seed that was set after the terms of the model had been chosen on other ones.
+Both kinds are timed in turn, again and again for `--budget` seconds, so that the clock and the
+neighbours of the machine are the same for both.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def run(options: argparse.Namespace) -> None:
     import numpy as np
 
     from hwsim import load_device
-    from hwsim.calibrate_cpu import measure_cpu
-    from hwsim.cpu_cases import CASES, UNSEEN
-    from hwsim.cpu_fit import fit_cpu, specification
-    from hwsim.measure import clock_hz
-    from hwsim.measurement import write_measurements
+    from hwsim.calibration.cpu import fit_cpu, specification
+    from hwsim.calibration.measure_cpu import measure_cpu
+    from hwsim.measured.cpu_cases import CASES, UNSEEN
+    from hwsim.measured.record import write_measurements
+    from hwsim.measured.timing import clock_hz
 
     fitted = {(case.n_out, case.n_in) for case in CASES}
     assert not fitted & {(case.n_out, case.n_in) for case in UNSEEN}
@@ -66,8 +66,8 @@ def show(title, records, device) -> None:
     import numpy as np
     from scipy.stats import kendalltau
 
-    from hwsim.cpu_fit import relative_errors
-    from hwsim.measure import UNSTEADY
+    from hwsim.calibration.cpu import relative_errors
+    from hwsim.measured.timing import UNSTEADY
 
     def estimate(record):
         return device.price_record(record).seconds

@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from hwsim import InputError, load_device
-from hwsim.calibrate import calibrate
-from hwsim.crosscheck import CrossCheck, Pair, crosscheck
+from hwsim.calibration.dispatch import calibrate
+from hwsim.calibration.gpu import Timed, Unseen, held_out
 from hwsim.devices.gpu import Gpu
-from hwsim.gpu_fit import Timed, Unseen, held_out
-from hwsim.measurement import Measurement
+from hwsim.measured.crosscheck import CrossCheck, Pair, crosscheck
+from hwsim.measured.record import Measurement
 
 CARDS = {"A100": "a100", "H100": "h100", "B200": "b200", "RTX4090": "rtx4090"}
 DTYPES = {"BF16": "bfloat16", "FP16": "float16", "INT8": "int8", "FP8": "float8"}

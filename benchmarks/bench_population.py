@@ -16,13 +16,13 @@ import time
 
 import torch
 
-from rl import prices as pricing
-from rl import training
-from rl.problems import SETTINGS, Problem
-from rl.training import SparseTrainingEnv
-from rl.training_config import TrainingConfig
-from sparse_train.feed import Feed
-from sparse_train.population import Population
+from rl.envs import training
+from rl.envs.training import SparseTrainingEnv
+from rl.envs.training_config import TrainingConfig
+from rl.runs import prices as pricing
+from rl.runs.problems import SETTINGS, Problem
+from sparse_train.population.feed import Feed
+from sparse_train.population.train import Population
 
 PROBLEMS = {"mlm": "bert-1x16", "images": "mlp-2x32"}
 SIZES = (8, 32, 128)

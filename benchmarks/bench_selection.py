@@ -14,8 +14,8 @@ import time
 import numpy as np
 import torch
 
-from hwsim.kernels.cpu._threads import available_threads
 from hwsim.kernels.cpu.selection import drop_grow_mask, top_k_mask
+from hwsim.kernels.cpu.threads import available_threads
 
 BERT_BASE = [(768, 768)] * 4 + [(3072, 768), (768, 3072)]  # one of its 12 blocks
 

@@ -4,10 +4,10 @@
 
 The records are those of `bench_crosscheck_cpu.py --records r.jsonl`, or timed now.
 Every record of the three kernels whose traffic depends on the mask is simulated whole: its address
-stream (`hwsim.traces`), twice, through 32 KiB, 512 KiB and 32 MiB (`hwsim.cache`); what the second
-time misses in the first and in the second level is a term beside the model's. Each weight is
-estimated from a fit to the others, in eight parts. Prints the mean error with and without, and
-the difference record by record with its 95 % interval.
+stream (`hwsim.caches.traces`), twice, through 32 KiB, 512 KiB and 32 MiB (`hwsim.caches.cache`);
+what the second time misses in the first and in the second level is a term beside the model's. Each
+weight is estimated from a fit to the others, in eight parts. Prints the mean error with and
+without, and the difference record by record with its 95 % interval.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from hwsim.cache import CacheHierarchy
-from hwsim.calibrate_cpu import measure_cpu
-from hwsim.cpu_cases import CASES, UNSEEN, drawn_mask
-from hwsim.cpu_costs import KERNEL_TERMS, terms
-from hwsim.cpu_fit import relative_fit
+from hwsim.caches.cache import CacheHierarchy
+from hwsim.caches.traces import KernelTrace
+from hwsim.calibration.cpu import relative_fit
+from hwsim.calibration.measure_cpu import measure_cpu
+from hwsim.cpu.costs import KERNEL_TERMS, terms
 from hwsim.mask import Mask
-from hwsim.measure import UNSTEADY
-from hwsim.measurement import Measurement, read_measurements
-from hwsim.traces import KernelTrace
+from hwsim.measured.cpu_cases import CASES, UNSEEN, drawn_mask
+from hwsim.measured.record import Measurement, read_measurements
+from hwsim.measured.timing import UNSTEADY
 
 KERNELS = ("tiled", "sampled", "csr")
 LEVELS = (("L1", 64, 8), ("L2", 1024, 8), ("L3", 32768, 16))

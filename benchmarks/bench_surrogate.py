@@ -10,14 +10,14 @@ import time
 
 import torch
 
-from rl.batched import WhiteBoxEnv
+from rl.envs.formula import WhiteBoxConfig
+from rl.envs.training import SparseTrainingEnv
+from rl.envs.training_config import TrainingConfig
+from rl.envs.whitebox import WhiteBoxEnv
 from rl.evaluate import dense, speed_ups
-from rl.prices import prices
-from rl.problems import Problem
-from rl.surrogate import fit, fit_kernels, record, surrogate
-from rl.training import SparseTrainingEnv
-from rl.training_config import TrainingConfig
-from rl.whitebox import WhiteBoxConfig
+from rl.runs.prices import prices
+from rl.runs.problems import Problem
+from rl.surrogate.fit import fit, fit_kernels, record, surrogate
 
 
 def main(network: str, task: str, runs: int, devices: tuple[str, ...]) -> None:

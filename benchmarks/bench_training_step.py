@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from hwsim import load_device
-from sparse_train.sparse_linear import SparseCompute
+from sparse_train.compute.sparse_linear import SparseCompute
 from sparse_train.sparsify import sparsify
 from sparse_train.workload import workload
 
@@ -89,7 +89,7 @@ class Run:
 
 def show_parts(run: Run, rounds: int) -> None:
     """What the kernels of a sparse step take, of the fastest of some steps."""
-    from hwsim.kernels.cpu._tiled import Packed, TiledMatrix
+    from hwsim.kernels.cpu.tiled import Packed, TiledMatrix
 
     spent: dict[str, float] = {}
     usual = {}

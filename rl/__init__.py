@@ -2,4 +2,4 @@
 
 import gymnasium
 
-gymnasium.register(id="SparseTraining-v0", entry_point="rl.env:SparseTraining")
+gymnasium.register(id="SparseTraining-v0", entry_point="rl.envs.gym:SparseTraining")

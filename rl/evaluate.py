@@ -12,9 +12,9 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from rl.act import toward
-from rl.batched import WhiteBoxEnv
-from rl.interface import Context, ScheduleEnv
+from rl.envs.act import toward
+from rl.envs.interface import Context, ScheduleEnv
+from rl.envs.whitebox import WhiteBoxEnv
 
 Choose = Callable[[ScheduleEnv, TensorDict], Tensor]
 

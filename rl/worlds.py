@@ -10,12 +10,12 @@ from typing import Any
 
 from hwsim import InputError
 from hwsim.registry import unknown
-from rl.batched import WhiteBoxEnv
-from rl.interface import MODES, ScheduleEnv
-from rl.slots import Topology
-from rl.training import SparseTrainingEnv
-from rl.training_config import TrainingConfig
-from rl.whitebox import WhiteBoxConfig
+from rl.envs.formula import WhiteBoxConfig
+from rl.envs.interface import MODES, ScheduleEnv
+from rl.envs.slots import Topology
+from rl.envs.training import SparseTrainingEnv
+from rl.envs.training_config import TrainingConfig
+from rl.envs.whitebox import WhiteBoxEnv
 
 KINDS = ("training", "surrogate", "whitebox")
 
@@ -29,14 +29,14 @@ class World:
             `problems`, "whitebox" draws formulas.
         slots: episodes side by side.
         shards: parts of the slots with random streams of their own, see `rl.rollouts`.
-        problems, devices, targets, seeds: see `rl.training_config.TrainingConfig`; targets only
-            for "training".
+        problems, devices, targets, seeds: see `rl.envs.training_config.TrainingConfig`; targets
+            only for "training".
         recording: folder of the surrogate's recordings.
         layers: fewest and most layers of a white-box network.
         reward: a name in `rl.rewards`.
-        mode, factor, min_density, budget: see `rl.interface` and the configurations.
+        mode, factor, min_density, budget: see `rl.envs.interface` and the configurations.
         max_density, capped_from, drop, grow, drop_fraction, stop_at_target: of real training, see
-            `rl.training_config.TrainingConfig` and `rl.slots.Topology`.
+            `rl.envs.training_config.TrainingConfig` and `rl.envs.slots.Topology`.
         decisions: of a dense run, white box and surrogate.
     """
 
@@ -110,7 +110,7 @@ class World:
             return WhiteBoxEnv(
                 self.formula(), self.slots, reward=self.reward, mode=self.mode, seed=seed
             )
-        from rl.recorded import source
+        from rl.surrogate.recorded import source
 
         draw, width = source(self.problems, self.devices, Path(self.recording))
         return WhiteBoxEnv(

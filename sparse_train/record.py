@@ -16,8 +16,8 @@ from hwsim.errors import InputError
 from hwsim.mask import Mask
 from hwsim.net_time import cumulative
 from hwsim.workload import PRODUCTS, Workload
-from sparse_train import run_folder
-from sparse_train.config import TrainConfig
+from sparse_train.runs import run_folder
+from sparse_train.runs.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class TrainingRecord:
 
         Source: Evci et al. 2020, appendix H.
         """
-        from sparse_train.metrics import training_flops
+        from sparse_train.masking.figures import training_flops
 
         base = self.base_workload
         dense = base.phase("forward").flops

@@ -10,17 +10,17 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hwsim.mask import Mask
-from sparse_train import _moments
-from sparse_train._build import make_algorithm, make_pattern
-from sparse_train._layers import Selector, select_layers
-from sparse_train.algorithms._base import Algorithm
+from sparse_train.algorithms import Algorithm
 from sparse_train.distributions import Distribution
 from sparse_train.distributions import distribution as as_distribution
+from sparse_train.masking import optimizer_state
+from sparse_train.masking.build import make_algorithm, make_pattern
+from sparse_train.masking.layers import Selector, select_layers
+from sparse_train.masking.plan import make_plan
+from sparse_train.masking.sparsifier import Sparsifier
 from sparse_train.patterns import Projection
-from sparse_train.plan import make_plan
 from sparse_train.regularisers import Regulariser
 from sparse_train.schedules import Schedule
-from sparse_train.sparsifier import Sparsifier
 
 __all__ = ["Sparsifier", "sparsify"]
 
@@ -106,10 +106,10 @@ def sparsify(
         InputError: unknown names, values out of range, weights that cannot be masked. The model
             is then as it was.
     """
-    optimizers = _moments.as_optimizers(optimizer)
+    optimizers = optimizer_state.as_optimizers(optimizer)
     rule = make_algorithm(algorithm, options)
     projection = make_pattern(pattern, rule)
-    selection = select_layers(model, layers, _moments.held(optimizers))
+    selection = select_layers(model, layers, optimizer_state.held(optimizers))
     plan = make_plan(
         {layer.name: layer.weight_shape for layer in selection.layers},
         density=density,

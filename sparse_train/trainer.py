@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from hwsim.errors import InputError
-from sparse_train import run_folder
-from sparse_train.config import TrainConfig
+from sparse_train.masking.sparsifier import Sparsifier
 from sparse_train.record import TrainingRecord
-from sparse_train.run import Run, private_randomness
-from sparse_train.sparsifier import Sparsifier
+from sparse_train.runs import run_folder
+from sparse_train.runs.config import TrainConfig
+from sparse_train.runs.run import Run, private_randomness
 from sparse_train.tasks import Prepared, make_task
 
 
@@ -56,7 +56,7 @@ def train(
 
     Args:
         config: all settings.
-        folder: made if it is not there. See `sparse_train.run_folder` for what lies in it.
+        folder: made if it is not there. See `sparse_train.runs.run_folder` for what lies in it.
         progress: called after each step.
         task: the config's task with its data, where they have been read already.
         stop_after: return after this step, with a checkpoint; None trains to the end.

@@ -23,10 +23,10 @@ from hwsim.errors import InputError
 from hwsim.mask import Mask
 from hwsim.registry import unknown
 from hwsim.workload import Op, Workload
-from sparse_train._dispatch import Observer
-from sparse_train._operators import dtype_name, tensors_in
-from sparse_train._weights import Weights
 from sparse_train.naming import layer_name, mask_shape
+from sparse_train.observing.dispatch import Observer
+from sparse_train.observing.operators import dtype_name, tensors_in
+from sparse_train.observing.weights import Weights
 
 _KEPT_INTEGERS = 1 << 20  # integer buffers up to this size keep their values when observed
 

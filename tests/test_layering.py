@@ -1,6 +1,7 @@
-"""hwsim ← sparse_train ← rl ← analysis: held by reading the imports."""
+"""hwsim ← sparse_train ← rl ← analysis, no circles, no private door: held by reading imports."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,23 +15,97 @@ ALLOWED = {
     "analysis": {"hwsim", "sparse_train", "rl"},
 }
 FILES = [f for p in PACKAGES for f in sorted((ROOT / p).rglob("*.py"))]
+MOST_FILES = 20  # of a folder that is not scanned for members
+SCANNED = {
+    "analysis/commands", "hwsim/devices", "hwsim/kernels/cpu/linear", "hwsim/kernels/gpu",
+    "hwsim/patterns", "rl/algorithms", "rl/baselines", "rl/rewards", "rl/rollouts",
+    "sparse_train/algorithms", "sparse_train/models", "sparse_train/networks",
+    "sparse_train/patterns", "sparse_train/tasks",
+}  # fmt: skip
 
 
-def imported(tree: ast.AST) -> set[str]:
-    roots = set()
-    for node in ast.walk(tree):
+def module_of(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(f): f for f in FILES}
+
+
+def folder_of(module: str) -> Path:
+    return MODULES[module].parent
+
+
+@cache
+def imported(module: str) -> frozenset[tuple[str, str]]:
+    """(module, name) of every import of ours, lazy ones too; the name is "" for a whole module."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
-            roots |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            roots.add(node.module.split(".")[0])
-    return roots
+            found |= {(alias.name, "") for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{module}: imports are absolute here"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.add((whole, "") if whole in MODULES else (node.module, alias.name))
+    return frozenset(found)
+
+
+def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
+    """Circles, each from the module that it was found at back to itself."""
+    found, done = [], set()
+
+    def walk(module: str, way: list[str]) -> None:
+        if module in way:
+            found.append([*way[way.index(module) :], module])
+        elif module not in done:
+            for other in sorted(arrows.get(module, ())):
+                walk(other, [*way, module])
+            done.add(module)
+
+    for module in sorted(arrows):
+        walk(module, [])
+    return found
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
 def test_a_package_imports_only_what_lies_below_it(file):
     package = file.relative_to(ROOT).parts[0]
-    found = imported(ast.parse(file.read_text()))
+    found = {module.split(".")[0] for module, _ in imported(module_of(file))}
     above = (found & set(PACKAGES)) - ALLOWED[package] - {package}
     assert not above, f"{file.name} imports {above}"
-    if package == "hwsim" and "gpu" not in file.parts:
+    if package == "hwsim" and not file.is_relative_to(ROOT / "hwsim" / "kernels" / "gpu"):
         assert not found & {"torch", "triton"}, f"{file.name} imports torch or triton"
+
+
+def test_no_circles_even_behind_lazy_imports():
+    arrows = {
+        module: {other for other, _ in imported(module) if other in MODULES and other != module}
+        for module in MODULES
+    }
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c", "b"]]
+    assert not circles(arrows), circles(arrows)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_what_other_folders_import_has_no_underscore(file):
+    module, private = module_of(file), []
+    for other, name in imported(module):
+        if other not in MODULES or other == module:
+            continue
+        hidden = any(part.startswith("_") for part in other.split("."))
+        if (hidden and folder_of(other) != folder_of(module)) or (
+            name.startswith("_") and not name.startswith("__")
+        ):
+            private.append(f"{other} {name}".strip())
+    assert not private, f"{module} imports {private}"
+
+
+def test_no_folder_is_a_heap():
+    folders = {f.parent for f in FILES}
+    crowded = {
+        str(folder.relative_to(ROOT))
+        for folder in folders
+        if len(list(folder.glob("*.py"))) > MOST_FILES
+    }
+    assert crowded <= SCANNED, crowded - SCANNED

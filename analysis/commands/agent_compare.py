@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from analysis.commands import agent as shared
+from analysis.commands import agent_options as shared
 from analysis.commands import options
 
 if TYPE_CHECKING:
-    from analysis.agent_study import Study
+    from analysis.agents.study import Study
 
 
 @shared.agent_app.command(
@@ -68,13 +68,14 @@ def compare(
     """
     from contextlib import ExitStack
 
-    from analysis import agent_page, agent_study
-    from analysis.console import print_json, progress_bar, resumable, stdout
-    from rl import checkpoint
+    from analysis.agents import page as pages
+    from analysis.agents import study as studies
+    from analysis.display.console import print_json, progress_bar, resumable, stdout
+    from rl.agents import checkpoint
 
     made = shared.world(env, network, task, device, slots, reward, recorded, 1 / 32, action)
     test = shared.test_of(env, made, test_network, test_device, episodes, test_seed, target)
-    study = agent_study.Study(
+    study = studies.Study(
         made, test, algorithm, shared.pairs(settings), seeds, tuple(opponent or ()), blind, density
     )
     shared.prepare(made, runs, slots)
@@ -87,21 +88,21 @@ def compare(
                 bars[what] = stack.enter_context(progress_bar(what, total))
             bars[what](done)
 
-        outcome = agent_study.run(study, out, tell)
+        outcome = studies.run(study, out, tell)
     first = checkpoint.load(out / "agent-0" / "agent.pt")
     real = runs * len(made.problems) if env == "surrogate" else 0
-    cost = agent_study.learning_cost(first, real)
+    cost = studies.learning_cost(first, real)
     written = _write(study, outcome, out, write, title, cost, real) if write else []
     if as_json:
         print_json(
             {
                 "command": "agent compare", **outcome.to_json(), "learning_dense_runs": cost,
-                "payback_runs": agent_study.payback(cost, _agent(outcome)), "written": written,
+                "payback_runs": studies.payback(cost, _agent(outcome)), "written": written,
             }
         )  # fmt: skip
         return
     console = stdout()
-    agent_page.show(console, outcome, cost, real)
+    pages.show(console, outcome, cost, real)
     for path in written:
         console.print(f"written: {path}", soft_wrap=True)
 
@@ -113,18 +114,20 @@ def _agent(outcome) -> float:
 def _write(
     study: Study, outcome, out: Path, page: Path, title: str, cost: float, real: int
 ) -> list[Path]:
-    from analysis import agent_page, agent_plots, report
-    from rl import checkpoint
+    from analysis.agents import page as pages
+    from analysis.agents import plots
+    from analysis.reporting import report
+    from rl.agents import checkpoint
 
     curves = [
         checkpoint.load(out / f"agent-{seed}" / "agent.pt").curve for seed in range(study.seeds)
     ]
-    figures = agent_plots.write_all(outcome, curves, page.parent, page.stem)
+    figures = plots.write_all(outcome, curves, page.parent, page.stem)
     notes = []
     if study.learn.kind == "surrogate":
-        from rl.recorded import fitted_error
+        from rl.surrogate.recorded import fitted_error
 
         notes = fitted_error(study.learn.problems, Path(study.learn.recording))
     command = shlex.join(["nettime", *sys.argv[1:]])
-    text = agent_page.markdown(study, outcome, title, command, cost, real, figures, notes)
+    text = pages.markdown(study, outcome, title, command, cost, real, figures, notes)
     return [report.write(text, page), *figures]

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analysis.commands import agent as shared
+from analysis.commands import agent_options as shared
 from analysis.commands import options
 
 if TYPE_CHECKING:
-    from analysis.agent_schedules import Study
-    from analysis.agent_schedules_table import ScheduleTable
+    from analysis.agents.schedules_study import Study
+    from analysis.agents.schedules_table import ScheduleTable
 
 DEFAULT_OUT = Path("runs/schedules")
 
@@ -86,10 +86,10 @@ def schedules(
     RP-RR and MP-RR (random or magnitude pruning, random regrowth), as Tessera et al. (2022) have
     it. Interrupted, the same command goes on; so does one with more seeds or densities.
     """
-    from analysis.agent_schedules import NETWORKS, Learning, Study
+    from analysis.agents.schedules_study import NETWORKS, Learning, Study
     from analysis.commands.compare import pairs as options_of
-    from sparse_train.config import TrainConfig
-    from sparse_train.tasks import TASKS
+    from sparse_train.registries import TASKS
+    from sparse_train.runs.config import TrainConfig
 
     images = TASKS.get("images")
     for name, value in (("--seeds", seeds), ("--processes", processes), ("--steps", steps)):
@@ -113,8 +113,8 @@ def schedules(
 
 
 def _run(study: Study, out: Path, processes: int) -> ScheduleTable:
-    from analysis.agent_schedules import run
-    from analysis.console import progress_bar, resumable
+    from analysis.agents.schedules import run
+    from analysis.display.console import progress_bar, resumable
 
     with resumable(f"the same command goes on where it stopped, in {out}"), ExitStack() as stack:
         bars: dict[tuple[str, int], Any] = {}
@@ -132,8 +132,8 @@ def _write(table: ScheduleTable, page: Path | None, plot: Path | None, title: st
     """Writes the files asked for; their paths."""
     import sys
 
-    from analysis import agent_schedules_page as pages
-    from analysis import plots, report
+    from analysis.agents import schedules_page as pages
+    from analysis.reporting import plots, report
 
     beside = page and page.with_suffix(".svg")
     figures = [path for path in dict.fromkeys((beside, plot)) if path is not None]
@@ -150,8 +150,8 @@ def _write(table: ScheduleTable, page: Path | None, plot: Path | None, title: st
 
 
 def _tell(table: ScheduleTable, written: list[Path], as_json: bool) -> None:
-    from analysis import agent_schedules_page as pages
-    from analysis.console import print_json, stdout
+    from analysis.agents import schedules_page as pages
+    from analysis.display.console import print_json, stdout
 
     if as_json:
         print_json({"command": "agent schedules", **table.to_json(), "written": written})

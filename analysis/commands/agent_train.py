@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from analysis.commands import agent as shared
+from analysis.commands import agent_options as shared
 from analysis.commands import options
 from hwsim.errors import InputError
 
@@ -57,8 +57,8 @@ def train(
 
     Interrupted or killed, the same command goes on, to the bit as if nothing had happened.
     """
-    from analysis.console import print_json, progress_bar, resumable, stdout
-    from rl import learn
+    from analysis.display.console import print_json, progress_bar, resumable, stdout
+    from rl.agents import learn
     from rl.algorithms import make_agent
 
     made = shared.world(env, network, task, device, slots, reward, recorded, min_density, action)
@@ -115,10 +115,10 @@ def evaluate(
     """N episodes of the frozen agent: speed-up over dense training, density of each layer."""
     import numpy as np
 
-    from analysis.agent import Contender
-    from analysis.console import print_json, stdout
+    from analysis.agents.judge import Contender
+    from analysis.display.console import print_json, stdout
     from analysis.stats import stratified_bootstrap
-    from rl import checkpoint
+    from rl.agents import checkpoint
 
     saved = checkpoint.load(agent)
     kind = "whitebox" if saved.world.kind == "whitebox" else "training"
@@ -132,8 +132,8 @@ def evaluate(
     )
     low, high = densities(played.episodes)
     if plot is not None:
-        from analysis import plots
-        from analysis.agent_plots import schedules
+        from analysis.agents.plots import schedules
+        from analysis.reporting import plots
 
         with plots.styled():
             plots.save(schedules(played, "agent"), plot)

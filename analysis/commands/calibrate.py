@@ -11,7 +11,7 @@ from analysis.commands import options
 from hwsim.errors import InputError
 
 if TYPE_CHECKING:
-    from hwsim.calibrate import Calibration
+    from hwsim.calibration.dispatch import Calibration
 
 _WHAT = ("gpu", "cpu")
 
@@ -62,8 +62,8 @@ def calibrate(
 
 def _gpu(records: Path | None, data_sheet: str | None, out: Path, rng: Any, as_json: bool) -> None:
     from hwsim import load_device
-    from hwsim.calibrate import calibrate as fitted
-    from hwsim.measurement import read_measurements, write_whole
+    from hwsim.calibration.dispatch import calibrate as fitted
+    from hwsim.measured.record import read_measurements, write_whole
 
     if records is None or data_sheet is None:
         raise InputError("calibrate gpu: needs both --records FILE and --data-sheet DEVICE")
@@ -81,9 +81,9 @@ def _cpu(
     as_json: bool,
 ) -> None:
     from hwsim import load_device
-    from hwsim.calibrate import calibrate as fitted
-    from hwsim.calibrate_cpu import calibrate_machine
-    from hwsim.measurement import read_measurements, write_whole
+    from hwsim.calibration.dispatch import calibrate as fitted
+    from hwsim.calibration.measure_cpu import calibrate_machine
+    from hwsim.measured.record import read_measurements, write_whole
 
     if (records is None) != (data_sheet is None):
         raise InputError(
@@ -99,8 +99,8 @@ def _cpu(
 
 
 def _print(found: Calibration, out: Path, as_json: bool) -> None:
-    from analysis.console import print_json, stdout
-    from analysis.tables import table
+    from analysis.display.console import print_json, stdout
+    from analysis.display.tables import table
 
     check = found.held_out
     if as_json:

@@ -14,9 +14,9 @@ from analysis.commands import options
 from hwsim.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.compare import Plan
-    from analysis.compare_table import Table
-    from analysis.variants import Variant
+    from analysis.comparing.plan import Plan
+    from analysis.comparing.table import Table
+    from analysis.comparing.variants import Variant
 
 DEFAULT_OUT = Path("runs/compare")
 
@@ -106,10 +106,10 @@ def compare(
     many short runs, on validation. Interrupted, the same command goes on; so does one with more
     seeds, densities or algorithms.
     """
-    from analysis.compare import Plan
-    from analysis.variants import variant
-    from sparse_train.config import TrainConfig
-    from sparse_train.tasks import TASKS
+    from analysis.comparing.plan import Plan
+    from analysis.comparing.variants import variant
+    from sparse_train.registries import TASKS
+    from sparse_train.runs.config import TrainConfig
 
     options.at_least("--seeds", seeds)
     options.at_least("--processes", processes)
@@ -168,8 +168,8 @@ def _unablated(one: Variant) -> Variant:
 
 
 def _settings(given: Sequence[str]) -> dict[str, Any]:
-    from analysis.compare import DECIDED
-    from sparse_train.config import TrainConfig
+    from analysis.comparing.plan import DECIDED
+    from sparse_train.runs.config import TrainConfig
 
     found = pairs("--set", given, TrainConfig)
     for name in found:
@@ -180,7 +180,7 @@ def _settings(given: Sequence[str]) -> dict[str, Any]:
 
 def pairs(option: str, given: Sequence[str], kind: type) -> dict[str, Any]:
     """name=value, each value as the field of the dataclass `kind` takes it."""
-    from analysis.variants import value_of
+    from analysis.comparing.variants import value_of
 
     found = {}
     for text in given:
@@ -194,8 +194,8 @@ def pairs(option: str, given: Sequence[str], kind: type) -> dict[str, Any]:
 def _run(plan: Plan, out: Path, devices: tuple[str, ...], processes: int) -> Table:
     from contextlib import ExitStack
 
-    from analysis.compare import compare as go
-    from analysis.console import progress_bar, resumable
+    from analysis.comparing.race import compare as go
+    from analysis.display.console import progress_bar, resumable
 
     with resumable(f"the same command goes on where it stopped, in {out}"), ExitStack() as stack:
         bars: dict[str, Any] = {}
@@ -214,20 +214,21 @@ def _write(
     write: Path | None, plot: Path | None, report: Path | None, title: str,
 ) -> list[Path]:  # fmt: skip
     """Writes the files asked for; their paths."""
-    from analysis import compare_out, plots
-    from analysis import report as pages
+    from analysis.comparing import out
+    from analysis.reporting import plots
+    from analysis.reporting import report as pages
     from hwsim import load_device
 
     made = []
     if write is not None:
-        made.append(pages.write(compare_out.markdown(table, title, _command()), write))
+        made.append(pages.write(out.markdown(table, title, _command()), write))
     if plot is not None:
         with plots.styled():
-            plots.save(compare_out.figure(table), plot)
+            plots.save(out.figure(table), plot)
         made.append(plot.absolute())
     if report is not None:
         loaded = [load_device(name) for name in devices]
-        made.append(compare_out.write_report(table, loaded, report))
+        made.append(out.write_report(table, loaded, report))
     return made
 
 
@@ -239,13 +240,13 @@ def _command() -> str:
 
 
 def _tell(table: Table, written: Sequence[Path], as_json: bool) -> None:
-    from analysis import compare_page
-    from analysis.console import print_json, stdout
+    from analysis.comparing import page as pages
+    from analysis.display.console import print_json, stdout
 
     if as_json:
         print_json({"command": "compare", **table.to_json(), "written": list(written)})
         return
     console = stdout()
-    compare_page.show(console, table)
+    pages.show(console, table)
     for path in written:
         console.print(f"written: {path}", soft_wrap=True)

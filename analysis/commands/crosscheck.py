@@ -11,7 +11,7 @@ from analysis.commands import options
 from hwsim.errors import InputError
 
 if TYPE_CHECKING:
-    from hwsim.crosscheck import CrossCheck
+    from hwsim.measured.crosscheck import CrossCheck
 
 
 def register(app: typer.Typer) -> None:
@@ -38,8 +38,8 @@ def crosscheck(
 ) -> None:
     """Says how far estimates are from records, and whether they pick the fastest kernel."""
     from hwsim import load_device
-    from hwsim.crosscheck import crosscheck as checked
-    from hwsim.measurement import read_measurements
+    from hwsim.measured.crosscheck import crosscheck as checked
+    from hwsim.measured.record import read_measurements
 
     if worst < 0:
         raise InputError(f"--worst: value is {worst}; allowed is an integer of at least 0")
@@ -52,7 +52,7 @@ def crosscheck(
         raise InputError(f"--records: none given; allowed without it is a cpu, not {known.model}")
     found = checked(known, timed)
     if as_json:
-        from analysis.console import print_json
+        from analysis.display.console import print_json
 
         return print_json({
             "command": "crosscheck", "device": found.device, "kernels": found.rows(),
@@ -71,8 +71,8 @@ def _timed_now(device: Any) -> list[Any]:
 
     import numpy as np
 
-    from hwsim.calibrate_cpu import measure_cpu
-    from hwsim.cpu_cases import UNSEEN
+    from hwsim.calibration.measure_cpu import measure_cpu
+    from hwsim.measured.cpu_cases import UNSEEN
 
     # A median also measures what else the machine was doing; constants are fitted to the fastest.
     return [
@@ -85,8 +85,8 @@ def _timed_now(device: Any) -> list[Any]:
 
 def print_errors(found: CrossCheck, title: str) -> None:
     """Errors of time and speed-up by dtype and kernel, then of time by size."""
-    from analysis.console import stdout
-    from analysis.tables import table
+    from analysis.display.console import stdout
+    from analysis.display.tables import table
 
     out = stdout()
     columns = ("dtype", "kernel", "records", "time", "inside", "speed-up", "τ", "fastest hit")
@@ -108,9 +108,9 @@ def print_errors(found: CrossCheck, title: str) -> None:
 
 
 def _print(found: CrossCheck, worst: int) -> None:
-    from analysis.console import stdout
-    from analysis.tables import table
-    from analysis.units import seconds
+    from analysis.display.console import stdout
+    from analysis.display.tables import table
+    from analysis.display.units import seconds
 
     out = stdout()
     print_errors(found, f"{found.device}: mean error of time and of speed-up over dense")

@@ -12,8 +12,8 @@ import typer
 from analysis.commands import options
 
 if TYPE_CHECKING:
-    from analysis.contenders import Contender
     from analysis.demo import Entry, Job
+    from analysis.reporting.contenders import Contender
     from hwsim import Device
 
 DEFAULT_OUT = Path("runs/demo")
@@ -48,8 +48,8 @@ def demo(
     """
     devices = options.load_devices(device)
     from analysis import demo as plan
-    from analysis import report, summary, timelines
-    from analysis.console import print_json, resumable, stdout
+    from analysis.display.console import print_json, resumable, stdout
+    from analysis.reporting import report, summary, timelines
 
     budget = plan.QUICK if quick else plan.Budget()
     # Runs of another budget must not be gone on with.
@@ -90,9 +90,9 @@ def demo(
 
 def _train(what: str, jobs: Sequence[Job]) -> list[float]:
     """Trains all jobs on the cores there are; the best validation loss of each."""
-    from analysis.console import progress_bar
+    from analysis.comparing.workers import run_all
     from analysis.demo import PROCESSES, work
-    from analysis.workers import run_all
+    from analysis.display.console import progress_bar
 
     _prepare(jobs[0])
     total = sum(job.steps for job in jobs)
@@ -106,7 +106,7 @@ def _train(what: str, jobs: Sequence[Job]) -> list[float]:
 def _prepare(job: Job) -> None:
     """Makes the run's folder and the tokenized text once, before workers would each do so."""
     from analysis.demo import TASK
-    from sparse_train.run_folder import claimed
+    from sparse_train.runs.run_folder import claimed
     from sparse_train.tasks import make_task
 
     with claimed(job.folder):
@@ -114,8 +114,8 @@ def _prepare(job: Job) -> None:
 
 
 def _price(jobs: Sequence[Job], devices: Sequence[Device]) -> list[tuple[Entry, Contender]]:
-    from analysis.console import progress_bar
-    from analysis.runs import contender
+    from analysis.display.console import progress_bar
+    from analysis.reporting.runs import contender
 
     priced = []
     with progress_bar("pricing runs", len(jobs)) as update:

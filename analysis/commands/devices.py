@@ -127,7 +127,7 @@ def _verified(found: Mapping[str, bool]) -> str:
 
 
 def _value(value: Any, unit: str) -> str:
-    from analysis.units import quantity, seconds
+    from analysis.display.units import quantity, seconds
 
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_value(item, unit)}" for key, item in value.items())
@@ -143,8 +143,8 @@ def _value(value: Any, unit: str) -> str:
 
 
 def _print_all(found: list[Device], as_json: bool) -> None:
-    from analysis.console import print_json, stdout
-    from analysis.tables import table
+    from analysis.display.console import print_json, stdout
+    from analysis.display.tables import table
 
     described = [describe(device) for device in found]
     if as_json:
@@ -174,8 +174,8 @@ def _main_numbers(described: dict[str, Any]) -> str:
 
 
 def _print_one(device: Device, as_json: bool) -> None:
-    from analysis.console import print_json, stdout
-    from analysis.tables import table
+    from analysis.display.console import print_json, stdout
+    from analysis.display.tables import table
 
     described = describe(device)
     if as_json:
@@ -199,7 +199,7 @@ def _print_one(device: Device, as_json: bool) -> None:
 
 
 def _print_check(device: Device, path: Path, as_json: bool) -> None:
-    from analysis.console import print_json, stdout
+    from analysis.display.console import print_json, stdout
 
     assumed = sorted(k for k, source in device.sources.items() if source.startswith("assumed"))
     if as_json:

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analysis import estimate_sweep
 from analysis.commands import options
-from analysis.pricing import Setting, price
+from analysis.estimating.pricing import Setting, price
 from hwsim.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.breakdown import Breakdown, Row
-    from analysis.subject import Subject
+    from analysis.estimating.breakdown import Breakdown, Row
+    from analysis.estimating.subject import Subject
     from hwsim import Device, Workload
-    from hwsim.gpu_choice import LayerChoice
-    from sparse_train.config import TrainConfig
+    from hwsim.answers.gpu_choice import LayerChoice
+    from sparse_train.runs.config import TrainConfig
 
 GROUPINGS = ("phase", "kind", "layer")
 # Settings of a run that decide what its dense step is; the rest are options of this command.
@@ -126,14 +125,16 @@ def estimate(
     options.chosen("--by", by, GROUPINGS)
     devices = options.load_devices(device)
     setting = _setting(pattern, distribution, algorithm, update_interval, seed)
-    densities = estimate_sweep.densities(sweep) if sweep else [_density(density, sparsity)]
+    from analysis.estimating import sweep as sweeping
+
+    densities = sweeping.densities(sweep) if sweep else [_density(density, sparsity)]
     if plot is not None and sweep is None:
         raise InputError("--plot: needs --sweep; a single density has no curve")
     if explain is not None and sweep is not None:
         raise InputError("--explain: needs one density; --sweep gives several")
     options.at_least("--batch-size", batch_size)
     options.at_least("--sequence-length", sequence_length)
-    from analysis import subject
+    from analysis.estimating import subject
 
     if dtype is not None:
         dtype = subject.DTYPES[options.chosen("--dtype", dtype, tuple(subject.DTYPES))]
@@ -144,12 +145,12 @@ def estimate(
     else:
         what = subject.named(str(name), batch_size, sequence_length, dtype)
     if sweep:
-        return estimate_sweep.show(what, devices, densities, setting, plot, as_json)
+        return sweeping.show(what, devices, densities, setting, plot, as_json)
     if explain is not None:
-        from analysis import explain_view
+        from analysis.estimating import explain as explaining
 
         _, sparse = price(what, [], densities[0], setting)
-        return explain_view.show(
+        return explaining.show(
             what.name, devices, sparse, explain, setting.described("phase"), as_json
         )
     return _single(what, devices, densities[0], setting, by, as_json)
@@ -217,10 +218,10 @@ def _single(
     what: Subject, devices: Sequence[Device], density: float, setting: Setting, by: str,
     as_json: bool,
 ) -> None:  # fmt: skip
-    from analysis import layer_answers
-    from analysis.breakdown import as_json as breakdown_json
-    from analysis.breakdown import coverage, estimate_json, verdict
-    from analysis.console import print_json, progress_bar
+    from analysis.display.console import print_json, progress_bar
+    from analysis.estimating import layer_answers
+    from analysis.estimating.breakdown import as_json as breakdown_json
+    from analysis.estimating.breakdown import coverage, estimate_json, verdict
 
     with progress_bar(f"pricing {what.name}", len(devices)) as update:
         breakdowns = []
@@ -262,8 +263,8 @@ def _print_answers(chosen: Mapping[str, Sequence[LayerChoice]]) -> None:
     """On GPUs: dense or 2:4, per group of layers, and why."""
     from rich.padding import Padding
 
-    from analysis import layer_answers
-    from analysis.console import stdout
+    from analysis.display.console import stdout
+    from analysis.estimating import layer_answers
 
     for device, choices in chosen.items():
         stdout().print(f"{device}: dense or 2:4, per layer", style="bold")
@@ -276,7 +277,7 @@ def _print_answers(chosen: Mapping[str, Sequence[LayerChoice]]) -> None:
 
 def _narrower(what: Subject, devices: Sequence[Device], sparse: Workload) -> dict[str, Row]:
     """Device → the narrower dense model of the same arithmetic, against the dense one."""
-    from analysis.breakdown import Row
+    from analysis.estimating.breakdown import Row
 
     if what.narrowed is None:
         return {}
@@ -288,8 +289,8 @@ def _print(
     what: Subject, breakdowns: Sequence[Breakdown], covered: Any, narrower: dict[str, Row],
     sentence: str, setting: Setting, wide: bool,
 ) -> None:  # fmt: skip
-    from analysis import tables, units
-    from analysis.console import stdout
+    from analysis.display import tables, units
+    from analysis.display.console import stdout
 
     console = stdout()
     console.print(
@@ -319,7 +320,7 @@ def _updates(setting: Setting) -> str:
 
 def _against_narrower(b: Breakdown, row: Row) -> str:
     """What a narrower dense model of the same arithmetic makes of the same device."""
-    from analysis.breakdown import how_much, speed_up
+    from analysis.estimating.breakdown import how_much, speed_up
 
     gain = speed_up(row.sparse.seconds, b.total.sparse.seconds)
     words = how_much(gain)

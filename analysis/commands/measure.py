@@ -12,8 +12,8 @@ from analysis.commands import options
 from hwsim.errors import InputError
 
 if TYPE_CHECKING:
-    from hwsim.gpu_suite import Outcome
-    from hwsim.measurement import Measurement
+    from hwsim.measured.gpu_suite import Outcome
+    from hwsim.measured.record import Measurement
 
 
 def register(app: typer.Typer) -> None:
@@ -53,10 +53,10 @@ def measure(
         raise InputError(f"--out: folder {out.absolute().parent} does not exist")
     if not minutes > 0:
         raise InputError(f"--minutes: value is {minutes:g}; allowed is a number above 0")
-    from analysis.console import print_json, progress_bar, resumable
+    from analysis.display.console import print_json, progress_bar, resumable
     from hwsim import load_device
-    from hwsim.gpu_suite import plan, run_suite
-    from hwsim.measurement import read_measurements
+    from hwsim.measured.gpu_suite import plan, run_suite
+    from hwsim.measured.record import read_measurements
 
     device = load_device(data_sheet) if data_sheet is not None else None
     timer, clocks = _timer()
@@ -66,7 +66,7 @@ def measure(
         progress_bar("measuring", len(groups)) as update,
     ):
         outcome = run_suite(groups, timer, out, budget_s=60.0 * minutes, progress=update)
-    from analysis.gpu_steps import steps
+    from analysis.estimating.gpu_steps import steps
 
     records = read_measurements(out) if out.exists() else []
     rows = steps(records, device)
@@ -84,7 +84,7 @@ def measure(
 def _timer() -> tuple[Any, Any]:
     """CUDA's timer and clock reader; an InputError without torch or without a GPU."""
     try:
-        from hwsim.kernels.gpu._timer import CudaTimer, clocks
+        from hwsim.kernels.gpu.suite.timer import CudaTimer, clocks
     except ImportError as error:
         raise InputError(
             f"measure gpu: module {error.name!r} is not installed; "
@@ -97,9 +97,9 @@ def _print(
     out: Path, machine: str, outcome: Outcome, clocks: tuple[str, str],
     rows: Sequence[dict[str, Any]], records: Sequence[Measurement],
 ) -> None:  # fmt: skip
-    from analysis.console import stdout
-    from analysis.tables import table
-    from analysis.units import ratio, seconds
+    from analysis.display.console import stdout
+    from analysis.display.tables import table
+    from analysis.display.units import ratio, seconds
 
     console = stdout()
     console.print(

@@ -34,9 +34,9 @@ def memory(
     Need: all weights with two moments each, and the indices of the sparse ones. The peak also has
     gradients, activations, mask updates, evaluation and checkpoints in it.
     """
-    from analysis.console import print_json, stdout
-    from sparse_train.config import TrainConfig
-    from sparse_train.peak_memory import measure
+    from analysis.display.console import print_json, stdout
+    from sparse_train.runs.config import TrainConfig
+    from sparse_train.runs.peak_memory import measure
 
     options.at_least("--outputs", outputs, 2)
     options.at_least("--width", width)

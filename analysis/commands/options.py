@@ -11,7 +11,7 @@ from hwsim.errors import InputError
 
 if TYPE_CHECKING:
     from hwsim import Device
-    from sparse_train.config import TrainConfig
+    from sparse_train.runs.config import TrainConfig
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Devices = Annotated[
@@ -57,7 +57,7 @@ def config(content: dict[str, Any], settings: Sequence[str]) -> TrainConfig:
     """A TrainConfig of the options and of `name=value` settings, whose values are read as JSON."""
     import json
 
-    from sparse_train.config import TrainConfig
+    from sparse_train.runs.config import TrainConfig
 
     for setting in settings:
         name, equals, text = setting.partition("=")

@@ -39,10 +39,10 @@ def report(
     went.
     """
     devices = options.load_devices(device)
-    from analysis import report as page
-    from analysis import summary, timelines
-    from analysis.console import print_json, progress_bar, stdout
-    from analysis.runs import contender, distinct_names, widest
+    from analysis.display.console import print_json, progress_bar, stdout
+    from analysis.reporting import report as page
+    from analysis.reporting import summary, timelines
+    from analysis.reporting.runs import contender, distinct_names, widest
 
     contenders = []
     width = widest(runs)

@@ -25,8 +25,8 @@ def tasks(as_json: options.Json = False) -> None:
     Nothing is read or fetched: a task's data are looked for when it is trained.
     """
     found = [_described(name) for name in _names()]
-    from analysis.console import print_json, stdout
-    from analysis.tables import table
+    from analysis.display.console import print_json, stdout
+    from analysis.display.tables import table
 
     if as_json:
         return print_json({"command": "tasks", "tasks": found})
@@ -38,7 +38,7 @@ def tasks(as_json: options.Json = False) -> None:
 
 
 def _names() -> tuple[str, ...]:
-    from sparse_train.tasks import TASKS
+    from sparse_train.registries import TASKS
 
     return TASKS.names()
 
@@ -49,7 +49,7 @@ def _first(choices: dict[str, Any]) -> str:
 
 
 def _described(name: str) -> dict[str, Any]:
-    from sparse_train.tasks import TASKS
+    from sparse_train.registries import TASKS
 
     kind = TASKS.get(name)
     prepared = get_type_hints(kind.prepare)["return"]

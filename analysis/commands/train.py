@@ -11,7 +11,7 @@ from analysis.commands import options
 from hwsim.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.contenders import Contender
+    from analysis.reporting.contenders import Contender
     from sparse_train.record import TrainingRecord
 
 
@@ -82,8 +82,8 @@ def train(
     }  # fmt: skip
     content |= {k: v for k, v in (("model", model), ("preset", preset)) if v is not None}
     config = options.config(content, settings or [])
-    from analysis.console import print_json, progress_bar, resumable, stdout
-    from analysis.runs import contender
+    from analysis.display.console import print_json, progress_bar, resumable, stdout
+    from analysis.reporting.runs import contender
     from sparse_train.trainer import train as go
 
     with (
@@ -148,7 +148,7 @@ def _kernels(compute: dict[str, Any]) -> str:
 
 
 def _print(console: Any, found: Contender, record: TrainingRecord, run: Path) -> None:
-    from analysis import tables, units
+    from analysis.display import tables, units
 
     facts, steps = dict(found.facts), record.steps
     if record.compute:

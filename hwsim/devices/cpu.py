@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hwsim.cpu_costs import (
+from hwsim.cpu.costs import (
     KERNEL_TERMS,
     NEAR_PAGES_BYTES,
     ROW_BY_ROW_SAMPLES,
@@ -21,9 +21,9 @@ from hwsim.cpu_costs import (
 from hwsim.device import Device, parameter
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
-from hwsim.kernels.cpu._layout import MOST, WINDOW
+from hwsim.kernels.cpu.layout import MOST, WINDOW
 from hwsim.mask import Mask
-from hwsim.measurement import Measurement
+from hwsim.measured.record import Measurement
 from hwsim.patterns.n_m import NM
 from hwsim.roofline import roofline
 from hwsim.workload import Op
@@ -44,7 +44,7 @@ def _table(doc: str, **options):
 
 @dataclass(frozen=True, eq=False)
 class Cpu(Device):
-    """Each kernel's time is its counted terms (`hwsim.cpu_costs`) times fitted seconds.
+    """Each kernel's time is its counted terms (`hwsim.cpu.costs`) times fitted seconds.
 
     A masked product has the kernels that exist: dense BLAS on the masked weight, tiled, gather,
     CSR, in-register look-up, the sampled gradient, and a narrower dense product

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from hwsim.clock_ticks import Ticks
 from hwsim.device import Device, parameter
-from hwsim.devices import _gpu_rules as rules
-from hwsim.devices import _gpu_sparse as sparse
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
-from hwsim.gpu_matmul import (
+from hwsim.gpu import rules, sparse
+from hwsim.gpu.clock_ticks import Ticks
+from hwsim.gpu.matmul import (
     DENSE,
     FAMILIES,
     SPARSE,
@@ -24,7 +23,7 @@ from hwsim.gpu_matmul import (
     parse_fit,
     typical,
 )
-from hwsim.measurement import Measurement
+from hwsim.measured.record import Measurement
 from hwsim.workload import Op, gemm
 
 _DERIVED_WIDENING = 1.5
@@ -66,11 +65,11 @@ class Gpu(Device):
         choices=("own", "derived", "none"), default="none",
     )  # fmt: skip
     dense_fit: Mapping[str, list[float]] | None = parameter(
-        "mixed", "fitted parameters of dense products, see hwsim/gpu_matmul.py", vectors=True,
+        "mixed", "fitted parameters of dense products, see hwsim/gpu/matmul.py", vectors=True,
         default=None,
     )  # fmt: skip
     sparse_fit: Mapping[str, list[float]] | None = parameter(
-        "mixed", "fitted parameters of 2:4 products, see hwsim/gpu_matmul.py", vectors=True,
+        "mixed", "fitted parameters of 2:4 products, see hwsim/gpu/matmul.py", vectors=True,
         default=None,
     )  # fmt: skip
     launch: str = parameter(

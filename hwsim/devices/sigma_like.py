@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hwsim.accelerators.base import Accelerator
+from hwsim.accelerators.pipelined import PeLoad
 from hwsim.device import parameter
-from hwsim.devices._accelerator import Accelerator
-from hwsim.devices._pipelined import PeLoad
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
 from hwsim.workload import PRODUCTS, Op
 
 if TYPE_CHECKING:
-    from hwsim.tiles import Tiles
+    from hwsim.pipeline.tiles import Tiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +111,7 @@ class SigmaLike(Accelerator):
         self, op: Op, run: Sequence[float], flops: int, known: dict[Any, Any],
         rejected: tuple[Estimate, ...],
     ) -> Estimate:  # fmt: skip
-        """An Estimate from what `_flexible.priced` found; keeps what prefetch can save."""
+        """An Estimate from what `flexible.priced` found; keeps what prefetch can save."""
         moved, array, from_memory, stuck, waiting, waves = run[5:]
         bound = "compute"
         if from_memory:
@@ -167,23 +167,23 @@ class SigmaLike(Accelerator):
         return PeLoad("the longest wave", mean, facts["longest_wave"], "cycles")
 
     def tiles(self, op: Op) -> Tiles:
-        from hwsim.devices import _flexible
-        from hwsim.tiles import Tiles
+        from hwsim.accelerators import flexible
+        from hwsim.pipeline.tiles import Tiles
 
         op = self._chosen(op)
         sizes, streams = self.rows(op)
         facts = np.zeros(6, np.int64)
         arguments = (sizes, streams, *self._operands(op, len(sizes)), *self._array(), facts)
-        table = _flexible.tile_table(*arguments)
+        table = flexible.tile_table(*arguments)
         return Tiles(*table, names=(op.name or op.kind,) * table.shape[1])
 
     def _runs(
         self, ops: Sequence[Op], left: Sequence[tuple[int, int, dict]]
     ) -> tuple[list[list[float]], np.ndarray]:
-        """What `_flexible.priced` finds of each product, and its facts."""
+        """What `flexible.priced` finds of each product, and its facts."""
         if not ops:
             return [], np.zeros((0, 6), np.int64)
-        from hwsim.devices import _flexible
+        from hwsim.accelerators import flexible
 
         counted = [self._counted(op) for op in ops]
         lines = [
@@ -195,7 +195,7 @@ class SigmaLike(Accelerator):
             np.concatenate(counted), np.array(lines, np.int64), np.array(work, np.float64),
             *self._array(), *self._memory(), self._known.get("constants") or self._constants(),
         )  # fmt: skip
-        found, facts = _flexible.priced(*arguments)
+        found, facts = flexible.priced(*arguments)
         return found.tolist(), facts
 
     def _array(self) -> tuple[Any, ...]:
@@ -234,7 +234,7 @@ class SigmaLike(Accelerator):
     def _delays(self) -> np.ndarray:
         known = self._known.get("delays")
         if known is None:
-            from hwsim.devices._adder_tree import delays_by_size
+            from hwsim.accelerators.adder_tree import delays_by_size
 
             known = self._known["delays"] = delays_by_size(self.multipliers)
         return known

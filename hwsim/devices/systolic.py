@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hwsim.accelerators.base import Accelerator
+from hwsim.accelerators.pipelined import PeLoad
 from hwsim.device import parameter
-from hwsim.devices._accelerator import Accelerator
-from hwsim.devices._pipelined import PeLoad
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
 from hwsim.patterns.n_m import NM
@@ -17,7 +17,7 @@ from hwsim.workload import Op
 if TYPE_CHECKING:
     import numpy as np
 
-    from hwsim.tiles import Machine, Tiles
+    from hwsim.pipeline.tiles import Machine, Tiles
 
 SUM_BYTES = 4  # partial sums are kept in float32
 
@@ -114,7 +114,7 @@ class Systolic(Accelerator):
     def tiles(self, op: Op) -> Tiles:
         import numpy as np
 
-        from hwsim.tiles import Tiles
+        from hwsim.pipeline.tiles import Tiles
 
         table = self._table(op)
         table[5] = np.ceil(table[2] / self.output_port_bytes).astype(np.int64)
@@ -133,12 +133,12 @@ class Systolic(Accelerator):
         return PeLoad("cell (0, 0)", mean, -(-folds * products // self.arrays) * each, "products")
 
     def _table(self, op: Op) -> np.ndarray:
-        from hwsim.devices import _folds
+        from hwsim.accelerators import folds
 
         compressed = self.estimate(op).kernel != "dense"
         _, blocked = self._folded(op, compressed)
         arguments = (*self._arguments(op, compressed), blocked)
-        return _folds.fold_table(*arguments)
+        return folds.fold_table(*arguments)
 
     def _price(self, op: Op, *, compressed: bool, rejected: tuple[Estimate, ...] = ()) -> Estimate:
         totals, _ = self._folded(op, compressed)
@@ -150,7 +150,7 @@ class Systolic(Accelerator):
         key = ("run", op.signature, compressed)
         known = self._known.get(key)
         if known is None:
-            from hwsim.devices import _folds
+            from hwsim.accelerators import folds
 
             shape = self._arguments(op, compressed)
             memory = (
@@ -160,7 +160,7 @@ class Systolic(Accelerator):
             runs = []
             for blocked in (False, True):
                 arguments = (*shape, blocked, *memory)
-                totals = _folds.priced(*arguments)
+                totals = folds.priced(*arguments)
                 runs.append((totals[7] >= 0, totals[0], blocked, totals))
             *_, blocked, totals = min(runs)
             known = self._known[key] = (totals, blocked)
@@ -185,7 +185,7 @@ class Systolic(Accelerator):
         return known
 
     def _arguments(self, op: Op, compressed: bool) -> tuple[Any, ...]:
-        from hwsim.devices import _folds
+        from hwsim.accelerators import folds
 
         first, second, result, repeats = self._shape(op)
         m, n, k = _dimensions(op)
@@ -195,7 +195,7 @@ class Systolic(Accelerator):
             values = -(-second * kept // of)
             index_bits = max(1, (of - 1).bit_length())
             second = values + values * index_bits // (8 * op.itemsize)
-        kind = _folds.OUTPUT if self.dataflow == "os" else _folds.STATIONARY
+        kind = folds.OUTPUT if self.dataflow == "os" else folds.STATIONARY
         if self.dataflow == "is":
             across, stream, held, streamed = m, n, first, second
         else:

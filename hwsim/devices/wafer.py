@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from hwsim.device import parameter
-from hwsim.devices._pipelined import PeLoad, Pipelined
-from hwsim.devices._placement import placed
-from hwsim.devices._waves import (
+from hwsim.accelerators.pipelined import PeLoad, Pipelined
+from hwsim.accelerators.placement import placed
+from hwsim.accelerators.waves import (
     ACTIVE,
     NONZEROS,
     SLOWEST,
@@ -21,11 +20,12 @@ from hwsim.devices._waves import (
     wave_cycles,
     wave_table,
 )
+from hwsim.device import parameter
 from hwsim.estimate import Estimate
 from hwsim.workload import PRODUCTS, Op
 
 if TYPE_CHECKING:
-    from hwsim.tiles import Machine, Tiles
+    from hwsim.pipeline.tiles import Machine, Tiles
 
 # In the pipeline a wave is cut into pieces, since what arrives is multiplied at once: so many,
 # or fewer where that would make too many tiles.
@@ -77,7 +77,7 @@ class Wafer(Pipelined):
 
     `placement` says which features share a column: neighbours, those `pe_columns` apart, or
     "balanced", dealt by their nonzeros so that in no wave a column has much more than the others
-    (`hwsim.devices._placement`). Bringing activations to their columns is not charged.
+    (`hwsim.accelerators.placement`). Bringing activations to their columns is not charged.
 
     a is `activation_density` in forward and grad_weight, where x is multiplied, else 1: a PE skips
     tokens whose activation a ReLU made zero, under dense weights too. That a PE packs the others
@@ -184,7 +184,7 @@ class Wafer(Pipelined):
 
     def machine(self) -> Machine:
         """The stream as one channel, the grid as one array, the row links as the output port."""
-        from hwsim.tiles import Machine
+        from hwsim.pipeline.tiles import Machine
 
         return Machine(channel_bytes_per_cycle=self.stream_bandwidth / self.clock_hz)
 
@@ -193,7 +193,7 @@ class Wafer(Pipelined):
 
         dy's broadcast in grad_weight counts as filling: it comes before the columns multiply.
         """
-        from hwsim.tiles import Tiles
+        from hwsim.pipeline.tiles import Tiles
 
         if not op.weight_bytes:
             cycles = math.ceil(self.estimate(op).cycles)

@@ -3,8 +3,8 @@
 `sparse_train.patterns` has the projections, by the same names and with the same parameters.
 """
 
+from hwsim.pattern_names import build
 from hwsim.patterns._base import Packed, Pattern
-from hwsim.patterns._parse import build
 from hwsim.registry import Registry
 
 PATTERNS = Registry("pattern", "hwsim.patterns", "PATTERN")

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from hwsim.mask import Mask
+from hwsim.pattern_names import at_least
 from hwsim.patterns._base import Packed, Pattern
-from hwsim.patterns._parse import at_least
 from hwsim.patterns.fan_in import FanIn
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from hwsim.errors import InputError
 from hwsim.mask import Mask
+from hwsim.pattern_names import at_least
 from hwsim.patterns._base import Packed, Pattern, index_dtype
-from hwsim.patterns._parse import at_least
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class NM(Pattern):
             raise InputError(f"pattern n_m: axis is {self.axis!r}; allowed is 0 or 1")
 
     def holds(self, mask: Mask) -> bool:
-        from hwsim.patterns import _n_m_kernels
+        from hwsim.patterns.passes import n_m
 
-        check = _n_m_kernels.along_rows if self.axis == 1 else _n_m_kernels.along_columns
+        check = n_m.along_rows if self.axis == 1 else n_m.along_columns
         return check(mask.array.view(np.uint8), self.n, self.m)
 
     def unpack(self, packed: Packed) -> np.ndarray:

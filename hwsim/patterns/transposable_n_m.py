@@ -9,8 +9,8 @@ import numpy as np
 
 from hwsim.errors import InputError
 from hwsim.mask import Mask
+from hwsim.pattern_names import at_least
 from hwsim.patterns._base import Packed, Pattern
-from hwsim.patterns._parse import at_least
 from hwsim.patterns.n_m import NM
 
 

@@ -9,14 +9,9 @@ import numpy as np
 
 from hwsim.errors import InputError
 from hwsim.mask import Mask
+from hwsim.pattern_names import at_least
 from hwsim.patterns._base import Packed, Pattern, index_dtype
-from hwsim.patterns._parse import at_least
-
-COLUMNS, N = 4, 2
-# What GPU kernels take. Rows of a block: sides of a tile of tensor cores. Columns: the published
-# ones and powers of two; below eight there is little to gain, since four of them are multiplied.
-ROWS = (128, 64, 32, 16)
-WIDTHS = (128, 100, 80, 64, 50, 40, 32, 24, 20, 16, 12, 10, 8)
+from hwsim.patterns.passes.v_n_m_sizes import COLUMNS, N
 
 
 @dataclass(frozen=True)
@@ -47,9 +42,9 @@ class VNM(Pattern):
             )
 
     def holds(self, mask: Mask) -> bool:
-        from hwsim import _v_n_m
+        from hwsim.patterns.passes import v_n_m
 
-        return _v_n_m.holds(mask.array.view(np.uint8), self.v, self.m)
+        return v_n_m.holds(mask.array.view(np.uint8), self.v, self.m)
 
     def columns(self, used: np.ndarray) -> np.ndarray:
         """The columns of each block, those in use first, then others; each within its block.

@@ -30,3 +30,6 @@ def make_agent(algorithm: str, /, **settings: Any) -> Agent[Any]:
             f"{' or '.join(kind.modes)}"
         )
     return kind(config)
+
+
+__all__ = ["ALGORITHMS", "Agent", "make_agent"]

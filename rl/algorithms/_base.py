@@ -15,9 +15,9 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from hwsim import InputError
 from hwsim.registry import unknown
-from rl.interface import MODES, ScheduleEnv
-from rl.observe import GLOBAL_FEATURES, LAYER_FEATURES
-from rl.rollouts._base import Rollouts, collect
+from rl.envs.interface import MODES, ScheduleEnv
+from rl.envs.observe import GLOBAL_FEATURES, LAYER_FEATURES
+from rl.rollouts import Rollouts, collect
 
 Report = Callable[[dict[str, float]], None]
 C = TypeVar("C", bound="AgentConfig")
@@ -31,8 +31,8 @@ class AgentConfig:
         iterations: how often `environments × steps` decisions are collected and learnt from.
         steps: decisions per environment and iteration.
         hidden: width of the policy's layers.
-        hide: names of features (rl.observe) that the policy does not see.
-        mode, min_density: of the environment's actions, see `rl.interface`.
+        hide: names of features (rl.envs.observe) that the policy does not see.
+        mode, min_density: of the environment's actions, see `rl.envs.interface`.
     """
 
     iterations: int = 24
@@ -65,7 +65,7 @@ class Agent(ABC, Generic[C]):
     one. Every iteration starts its episodes anew: none is in mid-flight at a checkpoint.
 
     Attributes:
-        modes: of `rl.interface` that it can act in.
+        modes: of `rl.envs.interface` that it can act in.
     """
 
     name: ClassVar[str]

@@ -19,9 +19,9 @@ from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import Tensor, nn
 from torchrl.data import LazyTensorStorage, ReplayBuffer
 
-from rl.act import ACTIONS
 from rl.algorithms._base import Agent, AgentConfig
-from rl.policy import Actor, Critic
+from rl.algorithms._policy import Actor, Critic
+from rl.envs.act import ACTIONS
 
 _KEYS = ["layers", "whole", "live"]
 

@@ -19,9 +19,9 @@ from torchrl.objectives.value import GAE
 
 from hwsim import InputError
 from rl.algorithms._base import Agent, AgentConfig
-from rl.explore import SmoothNoise
-from rl.interface import MODES
-from rl.policy import actor_critic, density_actor_critic
+from rl.algorithms._explore import SmoothNoise
+from rl.algorithms._policy import actor_critic, density_actor_critic
+from rl.envs.interface import MODES
 
 
 @dataclass(frozen=True)

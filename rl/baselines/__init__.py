@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hwsim.registry import Registry
-from rl.baselines._base import Opponent, Setup
+from rl.baselines._base import Budget, Opponent, Setup, everywhere, halving
 
 OPPONENTS = Registry("opponent", "rl.baselines", "OPPONENT")
 
@@ -11,3 +11,6 @@ OPPONENTS = Registry("opponent", "rl.baselines", "OPPONENT")
 def make_opponent(name: str, setup: Setup | None = None) -> Opponent:
     """An opponent by name; an InputError that lists the valid names if there is none."""
     return OPPONENTS.get(name)(setup or Setup())
+
+
+__all__ = ["OPPONENTS", "Budget", "Opponent", "Setup", "everywhere", "halving", "make_opponent"]

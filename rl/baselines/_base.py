@@ -12,8 +12,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from hwsim import InputError
-from rl.interface import Context, ScheduleEnv
-from rl.training_config import TrainingConfig
+from rl.envs.interface import Context, ScheduleEnv
+from rl.envs.training_config import TrainingConfig
 
 # Parameters of the candidates in all slots (batch, p) → opponent's choice.
 Trial = Callable[[Callable[[ScheduleEnv, TensorDict], Tensor]], Tensor]

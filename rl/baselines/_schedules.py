@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rl.baselines._base import Opponent, everywhere
-from rl.interface import ScheduleEnv
+from rl.envs.interface import ScheduleEnv
 
 # Share of the way from dense to the last density that is still ahead, at x in [0, 1].
 SHAPES: dict[str, Callable[[Tensor], Tensor]] = {

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rl.baselines._base import Budget, Opponent, everywhere
-from rl.interface import ScheduleEnv
+from rl.envs.interface import ScheduleEnv
 
 ARMS = 8
 WIDTH = 0.5  # of the confidence bound, in log speed-up

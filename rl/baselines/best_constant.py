@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rl.baselines._base import Budget, Opponent, everywhere, halving
-from rl.interface import ScheduleEnv
+from rl.envs.interface import ScheduleEnv
 
 CANDIDATES = 16
 

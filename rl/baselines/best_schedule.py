@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rl.baselines._base import Budget, Opponent, everywhere, halving
 from rl.baselines._schedules import SHAPES, scheduled
-from rl.interface import ScheduleEnv
+from rl.envs.interface import ScheduleEnv
 
 CANDIDATES = 48
 _NAMES = tuple(SHAPES)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rl.baselines._base import Budget, Opponent
-from rl.interface import ScheduleEnv
+from rl.envs.interface import ScheduleEnv
 
 KNOTS = 5
 STEP = 0.3

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from rl.baselines._base import Opponent
-from rl.interface import ScheduleEnv
+from rl.envs.interface import ScheduleEnv
 
 GRID = 33
 

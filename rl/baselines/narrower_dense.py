@@ -8,8 +8,8 @@ from torch import Tensor
 
 from hwsim import InputError
 from rl.baselines.dense import Dense
-from rl.interface import Context, ScheduleEnv
-from rl.training_config import TrainingConfig
+from rl.envs.interface import Context, ScheduleEnv
+from rl.envs.training_config import TrainingConfig
 
 _NAME = re.compile(r"(.*-\d+x)(\d+)")
 

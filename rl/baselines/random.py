@@ -4,9 +4,9 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from rl.act import ACTIONS
 from rl.baselines._base import Opponent, Setup
-from rl.interface import ScheduleEnv
+from rl.envs.act import ACTIONS
+from rl.envs.interface import ScheduleEnv
 
 
 class Random(Opponent):

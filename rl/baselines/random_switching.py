@@ -4,10 +4,10 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from rl.act import KEEP
 from rl.baselines._base import Setup
 from rl.baselines.random import Random
-from rl.interface import ScheduleEnv
+from rl.envs.act import KEEP
+from rl.envs.interface import ScheduleEnv
 
 
 class RandomSwitching(Random):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from rl.baselines._base import with_topology
 from rl.baselines.static_erk import StaticERK
-from rl.interface import Context
-from rl.training_config import TrainingConfig
+from rl.envs.interface import Context
+from rl.envs.training_config import TrainingConfig
 
 DROP_FRACTION = 0.3
 

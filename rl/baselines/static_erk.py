@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hwsim import InputError
 from rl.baselines._base import Opponent
-from rl.interface import ScheduleEnv
+from rl.envs.interface import ScheduleEnv
 from sparse_train.distributions import erk
 
 

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from rl.baselines._base import Opponent, everywhere
-from rl.interface import ScheduleEnv
+from rl.envs.interface import ScheduleEnv
 
 
 class StaticUniform(Opponent):

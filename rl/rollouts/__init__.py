@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hwsim.registry import Registry
-from rl.rollouts._base import Rollouts
+from rl.rollouts._base import Rollouts, collect
 from rl.worlds import World
 
 BACKENDS = Registry("rollout backend", "rl.rollouts", "ROLLOUTS")
@@ -16,3 +16,6 @@ def make_rollouts(name: str, world: World, seed: int, processes: int = 1) -> Rol
         InputError: an unknown name (the valid ones are listed), or what it needs is not installed.
     """
     return BACKENDS.get(name)(world, seed, processes)
+
+
+__all__ = ["BACKENDS", "Rollouts", "collect", "make_rollouts"]

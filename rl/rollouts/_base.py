@@ -22,7 +22,7 @@ from tensordict.nn import TensorDictModule
 from torchrl.collectors import Collector
 
 from hwsim import InputError
-from rl.interface import ScheduleEnv
+from rl.envs.interface import ScheduleEnv
 from rl.worlds import World
 
 

@@ -1,5 +1,6 @@
 """Which weights are dropped and which are grown. One file, one algorithm."""
 
-from hwsim.registry import Registry
+from sparse_train.algorithms._base import Algorithm, Outcome, State, View, rounded
+from sparse_train.registries import ALGORITHMS
 
-ALGORITHMS = Registry("algorithm", "sparse_train.algorithms", "ALGORITHM")
+__all__ = ["ALGORITHMS", "Algorithm", "Outcome", "State", "View", "rounded"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from hwsim.errors import InputError
 from hwsim.registry import unknown
-from sparse_train.patterns._base import Projection
+from sparse_train.patterns import Projection
 
 State = Mapping[str, Any]
 ROUNDINGS = {"floor": math.floor, "round": round, "ceil": math.ceil}

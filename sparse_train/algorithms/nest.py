@@ -10,8 +10,8 @@ import numpy as np
 from hwsim.errors import InputError
 from sparse_train.algorithms._base import Algorithm, Outcome, State, View
 from sparse_train.algorithms.gmp import pruned
-from sparse_train.patterns._segments import select
 from sparse_train.schedules import Piecewise, piecewise
+from sparse_train.segments import select
 from sparse_train.selection import top_k
 
 

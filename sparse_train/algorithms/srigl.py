@@ -17,7 +17,7 @@ from sparse_train.algorithms._base import (
     check_rounding,
     rounded,
 )
-from sparse_train.patterns._segments import select
+from sparse_train.segments import select
 from sparse_train.selection import top_k
 
 

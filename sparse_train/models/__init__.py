@@ -7,9 +7,8 @@ from typing import Any
 from torch import nn
 
 from hwsim.errors import InputError
-from hwsim.registry import Registry, unknown
-
-FAMILIES = Registry("model family", "sparse_train.models", "FAMILY")
+from hwsim.registry import unknown
+from sparse_train.registries import FAMILIES
 
 
 def names() -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from hwsim.errors import InputError
 from hwsim.registry import unknown
-from sparse_train.condensed import CondensedLinear
+from sparse_train.compute.condensed import CondensedLinear
 from sparse_train.models._family import Family
 
 OUTPUT = "output"  # the name of the wide layer

@@ -1,5 +1,6 @@
 """Ways of training many networks of one architecture: one file is one way, bound to NETWORKS."""
 
-from hwsim.registry import Registry
+from sparse_train.networks._base import PROGRESS, Networks, Recipe
+from sparse_train.registries import NETWORKS
 
-NETWORKS = Registry("way of training", "sparse_train.networks", "NETWORKS")
+__all__ = ["NETWORKS", "PROGRESS", "Networks", "Recipe"]

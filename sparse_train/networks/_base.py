@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from sparse_train.config import TrainConfig
-from sparse_train.feed import Feed
-from sparse_train.population import AdamW
-from sparse_train.tasks._base import Prepared
+from sparse_train.population.feed import Feed
+from sparse_train.population.train import AdamW
+from sparse_train.runs.config import TrainConfig
+from sparse_train.tasks import Prepared
 
 # What falls as a network learns, among the metrics of `Networks.evaluate`.
 PROGRESS = "progress_loss"
@@ -25,7 +25,7 @@ class Recipe:
 
     Attributes:
         task: the data and the loss.
-        config: a run as `sparse_train.run` has it, dense under masks that stay; its seed, steps
+        config: a run as `sparse_train.runs.run` has it, dense under fixed masks; its seed, steps
             and intervals are without effect.
         optimizer: the rule of all weights; `config` holds the same numbers but for the power of
             the density.

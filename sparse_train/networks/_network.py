@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hwsim.errors import InputError
-from sparse_train import _moments
-from sparse_train._layers import MaskedLayer, zero_where_not_
+from sparse_train.masking import optimizer_state
+from sparse_train.masking.layers import MaskedLayer, zero_where_not_
+from sparse_train.masking.sparsifier import Sparsifier
 from sparse_train.networks._base import PROGRESS, Recipe
-from sparse_train.run import Diverged, Run
-from sparse_train.sparsifier import Sparsifier
-from sparse_train.tasks._base import Prepared
+from sparse_train.runs.run import Diverged, Run
+from sparse_train.tasks import Prepared
 
 
 class Network:
@@ -110,7 +110,7 @@ class Network:
             new = part.view(layer.mask.shape)
             kept = layer.mask & new
             zero_where_not_(layer.parameter.data, kept)
-            _moments.zero_moments(sparsifier.optimizers, layer.parameter, kept)
+            optimizer_state.zero_moments(sparsifier.optimizers, layer.parameter, kept)
             layer.mask.copy_(new)
             rate = float(new.numel() / max(1, int(new.sum()))) ** shares
             _set_rate(self.run.optimizer, layer, rate, self.recipe.optimizer.weight_decay)

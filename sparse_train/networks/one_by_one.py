@@ -13,15 +13,15 @@ from hwsim.errors import InputError
 from hwsim.registry import unknown
 from sparse_train.networks._base import Networks, Recipe
 from sparse_train.networks._network import Network
-from sparse_train.population import DROPS, GROWTHS
-from sparse_train.tasks._base import stream
+from sparse_train.population.train import DROPS, GROWTHS
+from sparse_train.tasks import stream
 
 # First numbers of the keys of random streams.
 _DROP, _GROW = 11, 12
 
 
 class OneByOne(Networks):
-    """Each network is a `sparse_train.run.Run`: slower by far, but with data of its own.
+    """Each network is a `sparse_train.runs.run.Run`: slower by far, but with data of its own.
 
     Batches may depend on the network (an agent's experience), the model may keep statistics
     (BatchNorm) and draw random numbers (dropout), and what is evaluated may be more than a mean
@@ -77,7 +77,7 @@ class OneByOne(Networks):
             raise InputError(unknown("drop criterion", drop, DROPS))
         if grow not in GROWTHS:
             raise InputError(unknown("growth criterion", grow, GROWTHS))
-        from sparse_train._population_passes import redraw
+        from sparse_train.population.passes import redraw
 
         stay = torch.minimum(self.nnz[rows], nnz)
         kept = stay - (stay * drop_fraction).long()
@@ -103,7 +103,7 @@ class OneByOne(Networks):
         return torch.stack([part.square().sum(1).sqrt() for part in parts], 1)
 
     def gradient_masses(self, rows: Tensor, counts: Tensor) -> Tensor:
-        from sparse_train._population_passes import gradient_masses
+        from sparse_train.population.passes import gradient_masses
 
         networks = self._of(rows)
         return torch.from_numpy(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sparse_train.networks._base import PROGRESS, Networks, Recipe
-from sparse_train.population import Population
-from sparse_train.tasks._base import Batch
+from sparse_train.population.train import Population
+from sparse_train.tasks import Batch
 
 
 class Together(Networks):

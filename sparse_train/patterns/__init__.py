@@ -3,11 +3,9 @@
 `hwsim.patterns` has the definitions, by the same names and with the same parameters.
 """
 
-from hwsim.patterns._parse import build
-from hwsim.registry import Registry
+from hwsim.pattern_names import build
 from sparse_train.patterns._base import Projection
-
-PATTERNS = Registry("pattern", "sparse_train.patterns", "PATTERN")
+from sparse_train.registries import PATTERNS
 
 
 def projection(text: str | Projection) -> Projection:

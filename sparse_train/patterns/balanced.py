@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numba
 import numpy as np
 
-from hwsim.patterns._parse import at_least
-from sparse_train.patterns._segments import Segmented, rank, select
+from hwsim.pattern_names import at_least
 from sparse_train.patterns.fan_in import FanIn
+from sparse_train.segments import Segmented, rank, select
 
 
 @dataclass(frozen=True)

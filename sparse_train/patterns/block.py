@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from hwsim.errors import InputError
-from hwsim.patterns._parse import at_least
+from hwsim.pattern_names import at_least
 from hwsim.registry import unknown
 from sparse_train.patterns._tiles import Tiled
 

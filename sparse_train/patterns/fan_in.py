@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from sparse_train.patterns._segments import Segmented
+from sparse_train.segments import Segmented
 
 
 @dataclass(frozen=True)

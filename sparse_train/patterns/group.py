@@ -9,9 +9,9 @@ import numpy as np
 
 from hwsim import patterns as definitions
 from hwsim.mask import Mask
-from hwsim.patterns._parse import at_least
+from hwsim.pattern_names import at_least
 from sparse_train.patterns._base import Projection
-from sparse_train.patterns._segments import select
+from sparse_train.segments import select
 from sparse_train.selection import check_finite, top_k
 
 

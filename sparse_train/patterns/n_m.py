@@ -9,7 +9,7 @@ import numpy as np
 
 from hwsim import patterns as definitions
 from hwsim.errors import InputError
-from sparse_train.patterns._segments import Segmented
+from sparse_train.segments import Segmented
 
 
 @dataclass(frozen=True)

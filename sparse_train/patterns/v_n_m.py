@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from hwsim import patterns as definitions
-from hwsim.patterns.v_n_m import COLUMNS
-from sparse_train.patterns._segments import Segmented, select
+from hwsim.patterns.passes.v_n_m_sizes import COLUMNS
 from sparse_train.patterns.n_m import check_density
+from sparse_train.segments import Segmented, select
 from sparse_train.selection import check_finite
 
 

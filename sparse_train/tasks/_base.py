@@ -11,15 +11,15 @@ import numpy as np
 from torch import Tensor, nn
 
 from hwsim.errors import InputError
-from hwsim.registry import Registry, unknown
+from hwsim.registry import unknown
+from sparse_train.registries import TASKS
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from sparse_train.config import TrainConfig
-    from sparse_train.sparsifier import Sparsifier
+    from sparse_train.masking.sparsifier import Sparsifier
+    from sparse_train.runs.config import TrainConfig
 
-TASKS = Registry("task", "sparse_train.tasks", "TASK")
 Batch = dict[str, Tensor]
 EVALUATION_SPLITS = ("validation", "test")
 
@@ -215,9 +215,3 @@ def check_split(split: str) -> int:
     if split not in EVALUATION_SPLITS:
         raise InputError(f"split: value is {split!r}; allowed: {', '.join(EVALUATION_SPLITS)}")
     return EVALUATION_SPLITS.index(split)
-
-
-def check_integer(name: str, value: object, least: int) -> None:
-    """An InputError unless `value` is an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name}: value is {value!r}; allowed is an integer of at least {least}")

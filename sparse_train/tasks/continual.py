@@ -16,15 +16,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim import Optimizer
 
+from hwsim.checks import check_integer
 from hwsim.errors import InputError
-from sparse_train.subnetworks import CyclicPlan, Taken, begin, isolated
-from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, check_split, stream
-from sparse_train.text import SPLITS
+from sparse_train.data.text import SPLITS
+from sparse_train.tasks._base import Batch, Prepared, Task, check_split, stream
+from sparse_train.tasks._subnetworks import CyclicPlan, Taken, begin, isolated
 
 if TYPE_CHECKING:
-    from sparse_train.config import TrainConfig
+    from sparse_train.masking.sparsifier import Sparsifier
     from sparse_train.models.multi_head import MultiHeadConfig
-    from sparse_train.sparsifier import Sparsifier
+    from sparse_train.runs.config import TrainConfig
 
 # First numbers of the keys of random streams.
 _TRAINING, _SPLIT, _PERMUTATION, _SUBNETWORK = 1, 2, 3, 4
@@ -139,9 +140,9 @@ class PreparedContinual(Prepared):
     ) -> Sparsifier | None:
         if config.algorithm == "dense" or self.settings.subnetworks == SHARED:
             return super().make_sparsifier(config, model, optimizer)
-        from sparse_train._build import make_algorithm
-        from sparse_train._layers import select_layers
         from sparse_train.distributions import distribution
+        from sparse_train.masking.build import make_algorithm
+        from sparse_train.masking.layers import select_layers
         from sparse_train.sparsify import sparsify
 
         if config.schedule not in (None, "constant"):

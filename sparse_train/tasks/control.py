@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hwsim.checks import check_integer
 from hwsim.errors import InputError
-from sparse_train.experience import ENVIRONMENTS, Experience, make_environment, mean_return
-from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, check_split, stream
+from sparse_train.data.experience import ENVIRONMENTS, Experience, make_environment, mean_return
+from sparse_train.tasks._base import Batch, Prepared, Task, check_split, stream
 
 if TYPE_CHECKING:
-    from sparse_train.config import TrainConfig
-    from sparse_train.sparsifier import Sparsifier
+    from sparse_train.masking.sparsifier import Sparsifier
+    from sparse_train.runs.config import TrainConfig
 
 # First numbers of the keys of random streams.
 _SAMPLES, _EPISODES, _CHOICES, _EVALUATION = 1, 2, 3, 4

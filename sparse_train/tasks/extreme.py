@@ -16,14 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from hwsim.checks import check_integer
 from hwsim.errors import InputError
-from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, check_split, stream
-from sparse_train.text import STDLIB
-from sparse_train.xmc_format import XmcData, load_xmc
+from sparse_train.data.text import STDLIB
+from sparse_train.data.xmc_format import XmcData, load_xmc
+from sparse_train.tasks._base import Batch, Prepared, Task, check_split, stream
 
 if TYPE_CHECKING:
-    from sparse_train.config import TrainConfig
     from sparse_train.models.extreme import ExtremeConfig
+    from sparse_train.runs.config import TrainConfig
 
 _TRAINING = 1
 _EVALUATION_BATCH = 64
@@ -38,7 +39,7 @@ class Extreme(Task):
     Attributes:
         data: "stdlib" (which names does a function of Python's library call?), "planted" (a
             generated hard set), or the path of a set of the repository: see
-            `sparse_train.xmc_format.load_xmc`.
+            `sparse_train.data.xmc_format.load_xmc`.
         outputs, inputs, examples, noise: of "planted": labels, features, examples, share of
             features that mean nothing.
         most_features: of an example; the largest values are kept.
@@ -70,7 +71,7 @@ class Extreme(Task):
         check_integer("evaluation_examples", self.evaluation_examples, 1)
 
     def prepare(self) -> PreparedExtreme:
-        from sparse_train.xmc_sources import library_calls, planted
+        from sparse_train.data.xmc_sources import library_calls, planted
 
         if self.data == STDLIB:
             data = library_calls()
@@ -137,11 +138,11 @@ class PreparedExtreme(Prepared):
         """For a condensed output layer a CondensedSparsifier, which has all a trainer asks."""
         if not _condensed(config):
             return super().make_sparsifier(config, model, optimizer)
-        from sparse_train._build import make_algorithm
-        from sparse_train.condensed_sparsifier import CondensedSparsifier
+        from sparse_train.compute.condensed_sparsifier import CondensedSparsifier
         from sparse_train.distributions import distribution
+        from sparse_train.masking.build import make_algorithm
+        from sparse_train.masking.plan import make_plan
         from sparse_train.models.extreme import OUTPUT
-        from sparse_train.plan import make_plan
 
         if config.compute != "masked":
             raise InputError(

@@ -14,8 +14,8 @@ from torch import nn
 
 from hwsim.errors import InputError
 from hwsim.registry import unknown
-from sparse_train.image_files import DIGITS, ImageSet, load_images
-from sparse_train.models import _classifier
+from sparse_train import classifier
+from sparse_train.data.image_files import DIGITS, ImageSet, load_images
 from sparse_train.tasks._base import Batch, Task, stream
 from sparse_train.tasks._classification import Classified
 
@@ -81,9 +81,9 @@ class PreparedImages(Classified):
         self._std = np.maximum(pixels.std((0, 2, 3), keepdims=True), 1e-3)
 
     @property
-    def sizes(self) -> _classifier.Sizes:
+    def sizes(self) -> classifier.Sizes:
         _, channels, height, width = self.data.images.shape
-        return _classifier.Sizes(channels, height, width, self.data.classes)
+        return classifier.Sizes(channels, height, width, self.data.classes)
 
     @property
     def digest(self) -> str:
@@ -100,12 +100,12 @@ class PreparedImages(Classified):
         }  # fmt: skip
 
     def build_model(self, model: str, preset: str, options: Mapping[str, Any]) -> nn.Module:
-        return _classifier.build(model, preset, options, self.sizes)
+        return classifier.build(model, preset, options, self.sizes)
 
     def narrowed(
         self, model: str, preset: str, options: Mapping[str, Any], share: float
     ) -> dict[str, Any]:
-        return {**options, _classifier.WIDTH: share * options.get(_classifier.WIDTH, 1.0)}
+        return {**options, classifier.WIDTH: share * options.get(classifier.WIDTH, 1.0)}
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """images (batch, channels, height, width) float32, labels (batch,) int64; see `chosen`."""

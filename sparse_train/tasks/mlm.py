@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hwsim.checks import check_integer
 from hwsim.errors import InputError
-from sparse_train.embeddings import TRAINED, fitted, of_tokens, read_vectors, trained_vectors
-from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, check_split, stream
-from sparse_train.text import STDLIB, Corpus, load_corpus
-from sparse_train.vocabulary import MASK, SPECIAL_TOKENS, TokenizedCorpus, tokenize
+from sparse_train.data.embeddings import TRAINED, fitted, of_tokens, read_vectors, trained_vectors
+from sparse_train.data.text import STDLIB, Corpus, load_corpus
+from sparse_train.data.vocabulary import MASK, SPECIAL_TOKENS, TokenizedCorpus, tokenize
+from sparse_train.tasks._base import Batch, Prepared, Task, check_split, stream
 
 _HIDDEN_AS_MASK = 0.8
 _HIDDEN_AS_RANDOM = 0.1
@@ -38,8 +39,8 @@ class MaskedLanguageModelling(Task):
         evaluation_windows: how many windows validation and test use at most.
         budget_bytes: text used at most; None for 4 MB of "stdlib", everything of a path.
         embedding: what token embeddings start from: None for random numbers; "trained" for vectors
-            made of the training text (`sparse_train.embeddings.trained_vectors`); or the path of
-            word vectors in the standard text form (GloVe, fastText).
+            made of the training text (`sparse_train.data.embeddings.trained_vectors`); or the path
+            of word vectors in the standard text form (GloVe, fastText).
         freeze_embedding: whether they stay as they started, in the output layer too if it is tied.
 
     Source: Devlin et al. 2019, section 3.1. Of the hidden tokens 80 % become [MASK], 10 % another

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hwsim.checks import check_integer
 from hwsim.errors import InputError
 from hwsim.registry import unknown
+from sparse_train.data.ratings import GENERATED, Ratings, load_ratings
+from sparse_train.data.text import SPLITS
 from sparse_train.models import factorization, lightgcn
-from sparse_train.ratings import GENERATED, Ratings, load_ratings
-from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, check_split, stream
-from sparse_train.text import SPLITS
+from sparse_train.tasks._base import Batch, Prepared, Task, check_split, stream
 
 CUT = 20  # of recall@20 and NDCG@20
 # First numbers of the keys of random streams, so that no two purposes share one.
@@ -33,7 +34,7 @@ class Recommendation(Task):
 
     Attributes:
         ratings: "generated" (a sample with planted structure), "movielens" or a path: see
-            `sparse_train.ratings.load_ratings`.
+            `sparse_train.data.ratings.load_ratings`.
         least_rating: an item with at least this rating was taken; lower ratings are left out.
         least_items: users who took fewer are left out.
 

@@ -14,12 +14,13 @@ import tokenizers
 import torch
 from torch import nn
 
+from hwsim.checks import check_integer
 from hwsim.errors import InputError
-from sparse_train.labelled_text import LabelledText, load_labelled
-from sparse_train.tasks._base import Batch, Task, check_integer
+from sparse_train.data.labelled_text import LabelledText, load_labelled
+from sparse_train.data.text import STDLIB
+from sparse_train.data.vocabulary import PAD, learn, without_special
+from sparse_train.tasks._base import Batch, Task
 from sparse_train.tasks._classification import Classified
-from sparse_train.text import STDLIB
-from sparse_train.vocabulary import PAD, learn, without_special
 
 _LEAST_VOCABULARY = 262
 
@@ -30,7 +31,7 @@ class TextClassification(Task):
 
     Attributes:
         text: "stdlib" (which package of Python's library is a snippet from?) or the path of a CSV
-            or TSV file: see `sparse_train.labelled_text.load_labelled`.
+            or TSV file: see `sparse_train.data.labelled_text.load_labelled`.
         classes: of "stdlib", how many packages.
         label_column, text_column: of a table; None looks for usual names.
         vocabulary_size: sub-word tokens, learnt on the training texts.

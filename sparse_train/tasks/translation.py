@@ -14,10 +14,11 @@ import tokenizers
 import torch
 from torch import Tensor, nn
 
+from hwsim.checks import check_integer
 from hwsim.errors import InputError
-from sparse_train.parallel_text import CATALOGUES, ParallelText, load_parallel
-from sparse_train.tasks._base import Batch, Prepared, Task, check_integer, check_split, stream
-from sparse_train.vocabulary import CLS, PAD, SEP, learn, without_special
+from sparse_train.data.parallel_text import CATALOGUES, ParallelText, load_parallel
+from sparse_train.data.vocabulary import CLS, PAD, SEP, learn, without_special
+from sparse_train.tasks._base import Batch, Prepared, Task, check_split, stream
 
 _TRAINING = 1
 _EVALUATION_BATCH = 64
@@ -30,7 +31,7 @@ class Translation(Task):
 
     Attributes:
         text: "catalogues" (the gettext catalogues of this machine) or a path: see
-            `sparse_train.parallel_text.load_parallel`.
+            `sparse_train.data.parallel_text.load_parallel`.
         source_language, target_language: codes as in the files' names.
         vocabulary_size: sub-words of both languages together, special tokens included.
         tokens: longest source, and longest target with its end mark. Longer pairs are left out of

@@ -10,7 +10,7 @@ it. `machine` makes a rule-based state machine that trains, saves, loads and cop
 
 from __future__ import annotations
 
-from sparse_train.algorithms._base import Algorithm
+from sparse_train.algorithms import Algorithm
 from sparse_train.patterns import Projection
 from sparse_train.testing._machine import machine
 from sparse_train.testing._pure import (

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from sparse_train.algorithms._base import Algorithm
+from sparse_train.algorithms import Algorithm
 from sparse_train.patterns import Projection
 from sparse_train.testing._strategies import quiet
 from sparse_train.testing._training import (

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwsim import Mask
-from sparse_train.algorithms._base import Algorithm, Outcome, View
+from sparse_train.algorithms import Algorithm, Outcome, View
 from sparse_train.patterns import Projection, projection
 from sparse_train.testing._strategies import budgets, matrices, quiet, shapes, views
 

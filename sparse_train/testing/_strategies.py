@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-from sparse_train.algorithms._base import View
+from sparse_train.algorithms import View
 from sparse_train.patterns import Projection
 
 FIXED_DENSITY = ("n_m", "transposable_n_m", "v_n_m")

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparse_train._layers import MASKABLE
-from sparse_train.algorithms._base import Algorithm
+from sparse_train.algorithms import Algorithm
+from sparse_train.masking.layers import MASKABLE
 from sparse_train.naming import layer_name
 from sparse_train.patterns import Projection
 from sparse_train.sparsify import Sparsifier, sparsify

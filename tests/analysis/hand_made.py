@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analysis.contenders import Contender, Seconds
+from analysis.reporting.contenders import Contender, Seconds
 from hwsim import Mask, Op, Workload, gemm
 
 PHASES = ("forward", "grad_input", "grad_weight")

@@ -21,7 +21,7 @@ from benchmarks.bench_gpu_fit import (
     timed_of,
 )
 from hwsim import InputError
-from hwsim.crosscheck import CrossCheck, Pair
+from hwsim.measured.crosscheck import CrossCheck, Pair
 
 
 def row(dtype, m, dense_us, sparse_us):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hwsim.measurement import Measurement
+from hwsim.measured.record import Measurement
 
 _ROOT = Path(__file__).parents[2]
 FILE = (

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from rl.problems import SETTINGS, Setting
-from sparse_train.population import AdamW
+from rl.runs.problems import SETTINGS, Setting
+from sparse_train.population.train import AdamW
 
 WORDS = ("mask", "weight", "grow", "drop", "layer", "dense", "sparse", "step", "net", "time")
 

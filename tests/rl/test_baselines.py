@@ -4,14 +4,13 @@ import pytest
 import torch
 
 from hwsim import InputError
-from rl.baselines import OPPONENTS, Setup, make_opponent
-from rl.baselines._base import Budget, everywhere, halving
-from rl.batched import WhiteBoxEnv
+from rl.baselines import OPPONENTS, Budget, Setup, everywhere, halving, make_opponent
+from rl.envs.formula import WhiteBoxConfig
+from rl.envs.interface import Context
+from rl.envs.training import SparseTrainingEnv
+from rl.envs.training_config import TrainingConfig
+from rl.envs.whitebox import WhiteBoxEnv
 from rl.evaluate import greedy, play
-from rl.interface import Context
-from rl.training import SparseTrainingEnv
-from rl.training_config import TrainingConfig
-from rl.whitebox import WhiteBoxConfig
 
 REAL = ("set", "rigl", "static_erk", "narrower_dense")
 TUNED = ("bandit", "best_constant", "best_schedule", "cma_es")

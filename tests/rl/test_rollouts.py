@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hwsim import InputError
-from rl import checkpoint, learn
+from rl.agents import checkpoint, learn
 from rl.algorithms import make_agent
 from rl.rollouts import BACKENDS, make_rollouts
 from rl.worlds import World

@@ -6,14 +6,14 @@ import torch
 from torchrl.envs.utils import check_env_specs
 
 from hwsim import InputError
-from rl.batched import WhiteBoxEnv
+from rl.envs.formula import WhiteBoxConfig
+from rl.envs.training import SparseTrainingEnv
+from rl.envs.training_config import TrainingConfig
+from rl.envs.whitebox import WhiteBoxEnv
 from rl.evaluate import dense, greedy, speed_ups
-from rl.prices import GRID, Prices, prices
-from rl.problems import Problem
-from rl.surrogate import Recipe, Recording, fit, fit_kernels, record, surrogate
-from rl.training import SparseTrainingEnv
-from rl.training_config import TrainingConfig
-from rl.whitebox import WhiteBoxConfig
+from rl.runs.prices import GRID, Prices, prices
+from rl.runs.problems import Problem
+from rl.surrogate.fit import Recipe, Recording, fit, fit_kernels, record, surrogate
 
 ROUNDS, LAYERS = 20, 3
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sparse_train.population import Population
-from sparse_train.tasks._base import Prepared
+from sparse_train.population.train import Population
+from sparse_train.tasks import Prepared
 
 
 def check_metrics_of_each(made: Population, task: Prepared) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparse_train.config import TrainConfig
+from sparse_train.runs.config import TrainConfig
 
 WORDS = ("mask", "weight", "grow", "drop", "layer", "dense", "sparse", "step", "net", "time")
 

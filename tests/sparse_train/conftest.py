@@ -1,5 +1,13 @@
-import _tiny_run
+"""Text and caches that tests share; lets tests of these folders import `_tiny_run` and its like."""
+
+import sys
+from pathlib import Path
+
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import _tiny_run
 
 
 @pytest.fixture(scope="session")

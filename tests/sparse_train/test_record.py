@@ -8,8 +8,8 @@ from _tiny_run import tiny
 
 import hwsim
 from hwsim.errors import InputError
-from sparse_train import run_folder
 from sparse_train.record import TrainingRecord
+from sparse_train.runs import run_folder
 from sparse_train.trainer import train
 
 

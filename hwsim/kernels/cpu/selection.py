@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from hwsim.errors import InputError
-from hwsim.kernels.cpu import _selection_passes as passes
-from hwsim.kernels.cpu._threads import ranges, run, thread_count
+from hwsim.kernels.cpu import selection_passes as passes
+from hwsim.kernels.cpu.threads import ranges, run, thread_count
 
 _LEAST_PER_THREAD = 1 << 19
 _GRAIN = passes.BLOCK

@@ -7,14 +7,14 @@ import triton
 import triton.language as tl
 
 from hwsim.errors import InputError
-from hwsim.kernels.gpu._base import (
+from hwsim.kernels.gpu._rows import constants
+from hwsim.kernels.gpu.base import (
     PackedWeight,
     TritonKernel,
     row_starts,
     shape_of,
     widened,
 )
-from hwsim.kernels.gpu._rows import constants
 
 SIDES = (128, 64, 32, 16)  # tl.dot takes no less than 16
 

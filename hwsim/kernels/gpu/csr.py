@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from hwsim.kernels.gpu._base import PackedWeight, TritonKernel, row_starts, shape_of
 from hwsim.kernels.gpu._rows import rows_times, sampled
+from hwsim.kernels.gpu.base import PackedWeight, TritonKernel, row_starts, shape_of
 
 
 class Csr(TritonKernel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from hwsim.kernels.gpu._base import GpuKernel, PackedWeight, shape_of
+from hwsim.kernels.gpu.base import GpuKernel, PackedWeight, shape_of
 
 
 class Dense(GpuKernel):

@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 
 from hwsim.errors import InputError
-from hwsim.kernels.gpu._base import PackedWeight, TritonKernel, shape_of
 from hwsim.kernels.gpu._rows import constants, rows_times, sampled
+from hwsim.kernels.gpu.base import PackedWeight, TritonKernel, shape_of
 
 
 @triton.jit

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from hwsim.errors import InputError
-from hwsim.kernels.gpu._base import GpuKernel, PackedWeight, shape_of
+from hwsim.kernels.gpu.base import GpuKernel, PackedWeight, shape_of
 from hwsim.registry import unknown
 
 BACKENDS = ("cusparselt", "cutlass")

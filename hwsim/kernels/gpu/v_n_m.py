@@ -9,11 +9,11 @@ import torch
 import triton
 import triton.language as tl
 
-from hwsim._v_n_m import largest
 from hwsim.errors import InputError
-from hwsim.kernels.gpu._base import PackedWeight, TritonKernel, shape_of, widened
 from hwsim.kernels.gpu._rows import constants
-from hwsim.patterns.v_n_m import COLUMNS, ROWS, WIDTHS
+from hwsim.kernels.gpu.base import PackedWeight, TritonKernel, shape_of, widened
+from hwsim.patterns.passes.v_n_m import largest
+from hwsim.patterns.passes.v_n_m_sizes import COLUMNS, ROWS, WIDTHS
 
 _HEIGHT, _CHUNK = 64, 64  # rows of activations, and slots of a block, that a program takes at once
 
@@ -96,9 +96,10 @@ def _sampled_columns(
 class VNM(TritonKernel):
     """Blocks of V rows, each with the four columns it uses of every M, as a dense V × 4·k/M weight.
 
-    V and M are the largest that the mask has, of those in `hwsim._v_n_m`. The two zeros among the
-    four are multiplied: 4/M of the dense arithmetic, where sparse tensor cores, which Triton has
-    no instruction for, would do 2/M. A NaN in an input that a block uses reaches all its rows.
+    V and M are the largest that the mask has, of those in `hwsim.patterns.passes.v_n_m`. The two
+    zeros among the four are multiplied: 4/M of the dense arithmetic, where sparse tensor cores,
+    which Triton has no instruction for, would do 2/M. A NaN in an input that a block uses reaches
+    all its rows.
 
     x is transposed first, so that a gathered column is read as one run. grad_input adds into its
     outputs atomically, since blocks share columns: sums of float32 in no fixed order.

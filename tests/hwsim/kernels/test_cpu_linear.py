@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim import InputError, Mask
-from hwsim.kernels.cpu import LINEAR, _lookup_passes, _two_four_passes, _vector
+from hwsim.kernels.cpu import LINEAR, lookup_passes, two_four_passes, vector
 from hwsim.kernels.cpu.linear.lookup import planned_steps
 
 NAMES = LINEAR.names()
@@ -160,7 +160,7 @@ def guarded(size, dtype=np.float32):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("batch", [1, 8, 13, 64, 70])
 def test_kernels_stay_within_their_memory(name, batch, monkeypatch):
-    for module in ("_tiled", "linear.gather", "linear.lookup", "linear.two_four"):
+    for module in ("tiled", "linear.gather", "linear.lookup", "linear.two_four"):
         monkeypatch.setattr(
             importlib.import_module(f"hwsim.kernels.cpu.{module}"), "aligned", guarded
         )
@@ -281,8 +281,8 @@ def test_a_plan_by_hand(rows, steps):
     pointers = np.cumsum([0, *map(len, rows)])
     index = np.array([c for row in rows for c in row], np.uint16)
     given = (np.arange(8), pointers, index)
-    step_of, starts, begins = _lookup_passes.plan(*given, 16)
-    words, sources = _lookup_passes.lay_out(
+    step_of, starts, begins = lookup_passes.plan(*given, 16)
+    words, sources = lookup_passes.lay_out(
         *given, np.arange(index.size, dtype=np.uint32), step_of, starts
     )
     assert begins.tolist() == [0, 8] and starts.size == 8
@@ -290,7 +290,7 @@ def test_a_plan_by_hand(rows, steps):
     for number, (_, places) in enumerate(steps):
         shift = 8 * (number % 4) + 4 * (number // 4)
         assert (words >> shift & 15).tolist() == places
-    assert np.count_nonzero(sources != _lookup_passes.NONE) == index.size
+    assert np.count_nonzero(sources != lookup_passes.NONE) == index.size
 
 
 @settings(deadline=None, max_examples=40)
@@ -321,14 +321,14 @@ def test_blocks_with_as_many_weights_in_each_of_eight_rows_leave_no_lane_idle():
 @pytest.mark.parametrize("avx2", [True, False])
 @pytest.mark.parametrize("rounded", [True, False])
 def test_a_lookup_finds_its_inputs_with_and_without_permutes(avx2, rounded, monkeypatch):
-    if avx2 and not _vector.has_avx2():
+    if avx2 and not vector.has_avx2():
         pytest.skip("this machine has no AVX2")
-    monkeypatch.setattr(_lookup_passes, "has_avx2", lambda: avx2)
+    monkeypatch.setattr(lookup_passes, "has_avx2", lambda: avx2)
 
     @numba.njit
     def looked_up(table, starts, words, values, out):
-        none = _vector.zeros((0,) * 8)
-        _vector.store(out, 0, _lookup_passes.add_lookups(none, table, 3, starts, words, values, 8))
+        none = vector.zeros((0,) * 8)
+        vector.store(out, 0, lookup_passes.add_lookups(none, table, 3, starts, words, values, 8))
 
     rng = np.random.default_rng(9)
     table, starts = rng.random(43, np.float32), rng.integers(0, 33, 16).astype(np.uint16)
@@ -341,7 +341,7 @@ def test_a_lookup_finds_its_inputs_with_and_without_permutes(avx2, rounded, monk
     if rounded:
         sources = np.arange(128, dtype=np.uint32)
         flat, values = values, np.empty(128, np.uint16)
-        _lookup_passes.gather_rounded(flat, sources, values)
+        lookup_passes.gather_rounded(flat, sources, values)
     out = np.zeros(8, np.float32)
     looked_up(table, starts, words, values, out)
     inputs = table[3 + starts[8:, None].astype(int) + places]
@@ -350,14 +350,14 @@ def test_a_lookup_finds_its_inputs_with_and_without_permutes(avx2, rounded, monk
 
 @pytest.mark.parametrize("avx2", [True, False])
 def test_two_of_four_are_found_with_and_without_permutes(avx2, monkeypatch):
-    if avx2 and not _vector.has_avx2():
+    if avx2 and not vector.has_avx2():
         pytest.skip("this machine has no AVX2")
-    monkeypatch.setattr(_two_four_passes, "has_avx2", lambda: avx2)
+    monkeypatch.setattr(two_four_passes, "has_avx2", lambda: avx2)
 
     @numba.njit
     def product(x, codes, values, out):
-        none = _vector.zeros(_two_four_passes.WIDTH)
-        _vector.store(out, 0, _two_four_passes.add_two_of_four(none, x, 0, codes, 0, values, 0))
+        none = vector.zeros(two_four_passes.WIDTH)
+        vector.store(out, 0, two_four_passes.add_two_of_four(none, x, 0, codes, 0, values, 0))
 
     rng = np.random.default_rng(11)
     x, values = rng.random(32, np.float32), rng.random((16, 32), np.float32)
@@ -372,7 +372,7 @@ def test_two_of_four_are_found_with_and_without_permutes(avx2, monkeypatch):
 def test_bfloat16_weights_are_rounded_to_nearest_with_ties_to_even():
     weights = np.array([1, 1 + 2**-8, 1 + 3 * 2**-8, -(1 + 2**-9), np.nan, np.inf], np.float32)
     found = np.empty(6, np.uint16)
-    _two_four_passes.gather_rounded(weights, np.arange(6, dtype=np.uint32), found)
+    two_four_passes.gather_rounded(weights, np.arange(6, dtype=np.uint32), found)
     rounded = (found.astype(np.uint32) << 16).view(np.float32)
     np.testing.assert_array_equal(rounded, [1, 1, 1 + 2**-6, -1, np.nan, np.inf])
 

@@ -9,17 +9,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="triton is not installed (the extra 'gpu' has it)")
 
 from hwsim import InputError, Mask  # noqa: E402
-from hwsim.gpu_suite import Case  # noqa: E402
-from hwsim.kernels.gpu._cases import ALLOWED, Built, build, error_of, kernel_of, mask_of  # noqa: E402
-from hwsim.kernels.gpu._steps import (  # noqa: E402
-    MaskedLinear,
-    Packers,
-    build_step,
-    encoder,
-    sizes,
-    working,
-)
-from hwsim.kernels.gpu._timer import CudaTimer  # noqa: E402
+from hwsim.kernels.gpu.suite.cases import ALLOWED, Built, build, error_of, kernel_of, mask_of  # noqa: E402
+from hwsim.kernels.gpu.suite.steps import MaskedLinear, Packers, build_step, encoder, sizes, working  # noqa: E402
+from hwsim.kernels.gpu.suite.timer import CudaTimer  # noqa: E402
+from hwsim.measured.gpu_suite import Case  # noqa: E402
 from hwsim.patterns import pattern  # noqa: E402
 
 PHASES = ("forward", "grad_input", "grad_weight")

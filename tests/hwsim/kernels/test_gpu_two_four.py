@@ -10,8 +10,7 @@ torch = pytest.importorskip("torch")
 
 from torch.sparse import SparseSemiStructuredTensorCUSPARSELT  # noqa: E402
 
-from hwsim.gpu_suite import Case  # noqa: E402
-from hwsim.kernels.gpu._cases import (  # noqa: E402
+from hwsim.kernels.gpu.suite.cases import (  # noqa: E402
     ALLOWED,
     DEFAULT,
     DTYPES,
@@ -20,8 +19,9 @@ from hwsim.kernels.gpu._cases import (  # noqa: E402
     error_of,
     mask_of,
 )
-from hwsim.kernels.gpu._steps import Packers, build_step, cusparselt, working  # noqa: E402
+from hwsim.kernels.gpu.suite.steps import Packers, build_step, cusparselt, working  # noqa: E402
 from hwsim.kernels.gpu.two_four import TwoFour, fused, is_two_four, search  # noqa: E402
+from hwsim.measured.gpu_suite import Case  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of SparseSemiStructuredTensor")
 

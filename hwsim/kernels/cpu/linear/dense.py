@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hwsim.kernels.cpu._layer import Layer, masked
+from hwsim.kernels.cpu.layer import Layer, masked
 
 
 class DenseLayer(Layer):

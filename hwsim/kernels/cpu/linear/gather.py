@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hwsim.kernels.cpu import _gather_passes, _tiled_passes
-from hwsim.kernels.cpu._layer import Layer, aligned
-from hwsim.kernels.cpu._layout import MOST
-from hwsim.kernels.cpu._threads import ranges, run
+from hwsim.kernels.cpu import gather_passes, tiled_passes
+from hwsim.kernels.cpu.layer import Layer, aligned
+from hwsim.kernels.cpu.layout import MOST
+from hwsim.kernels.cpu.threads import ranges, run
 from hwsim.mask import Mask
 
 
@@ -25,23 +25,23 @@ class _Side:
     """A matrix, or its transpose, laid out for one direction."""
 
     def __init__(self, mask: Mask, transposed: bool) -> None:
-        csr = _gather_passes.csr(mask.array, transposed)
+        csr = gather_passes.csr(mask.array, transposed)
         self.rows = mask.shape[1] if transposed else mask.shape[0]
-        self._order = _gather_passes.sorted_places(csr[0])
-        starts, index, source, *rest = _gather_passes.lay_out(self._order, *csr)
+        self._order = gather_passes.sorted_places(csr[0])
+        starts, index, source, *rest = gather_passes.lay_out(self._order, *csr)
         self._groups = _Part(starts, index, aligned(source.size))
         self._rest = _Part(rest[0], rest[1], aligned(rest[2].size))
         self._sources = source, rest[2]
 
     def repack(self, weights: np.ndarray) -> None:
         for part, source in zip((self._groups, self._rest), self._sources, strict=True):
-            _tiled_passes.gather(weights.reshape(-1), source, part.values)
+            tiled_passes.gather(weights.reshape(-1), source, part.values)
 
     def multiply(self, x: np.ndarray, threads: int) -> np.ndarray:
         y = np.empty((len(x), self.rows), np.float32)
         calls = ranges(self._order.size // 8, threads)
         given = (self._order, tuple(self._groups), tuple(self._rest), x, y)
-        run(_gather_passes.gather_groups, [(*given, *c) for c in calls])
+        run(gather_passes.gather_groups, [(*given, *c) for c in calls])
         return y
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hwsim.kernels.cpu._layer import Layer
+from hwsim.kernels.cpu.layer import Layer
 from hwsim.mask import Mask
 
 _LEAST_GROUP = 8

@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hwsim.kernels.cpu import _gather_passes
-from hwsim.kernels.cpu import _lookup_passes as passes
-from hwsim.kernels.cpu._layer import Layer, aligned
-from hwsim.kernels.cpu._layout import MOST, WINDOW
-from hwsim.kernels.cpu._threads import ranges, run
+from hwsim.kernels.cpu import gather_passes
+from hwsim.kernels.cpu import lookup_passes as passes
+from hwsim.kernels.cpu.layer import Layer, aligned
+from hwsim.kernels.cpu.layout import MOST, WINDOW
+from hwsim.kernels.cpu.threads import ranges, run
 from hwsim.mask import Mask
 
 
@@ -22,8 +22,8 @@ def planned_steps(mask: Mask, transposed: bool) -> int:
 
 def _rows(mask: np.ndarray, transposed: bool) -> tuple[np.ndarray, ...]:
     """Order of the rows and their CSR, of a mask or its transpose."""
-    found = _gather_passes.csr(mask, transposed)
-    return _gather_passes.sorted_places(found[0]), *found
+    found = gather_passes.csr(mask, transposed)
+    return gather_passes.sorted_places(found[0]), *found
 
 
 class _Side:

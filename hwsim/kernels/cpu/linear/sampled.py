@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hwsim.kernels.cpu._layer import Layer
-from hwsim.kernels.cpu._tiled import Packed, TiledMatrix
+from hwsim.kernels.cpu.layer import Layer
+from hwsim.kernels.cpu.tiled import Packed, TiledMatrix
 
 
 class SampledLayer(Layer):

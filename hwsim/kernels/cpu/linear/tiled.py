@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from hwsim.kernels.cpu._layer import Layer
-from hwsim.kernels.cpu._tiled import Packed, TiledMatrix
+from hwsim.kernels.cpu.layer import Layer
+from hwsim.kernels.cpu.tiled import Packed, TiledMatrix
 
 
 class TiledLayer(Layer):
     """Forward and grad_input by one loop: grad_input walks the transposed matrix.
 
     Both packings of the values are renewed by `repack`; activations are packed on the way in and
-    unpacked on the way out. `hwsim.kernels.cpu._tiled` has the same steps on packed activations.
+    unpacked on the way out. `hwsim.kernels.cpu.tiled` has the same steps on packed activations.
     """
 
     name = "tiled"

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hwsim.kernels.cpu import _tiled_passes
-from hwsim.kernels.cpu import _two_four_passes as passes
-from hwsim.kernels.cpu._layer import Layer, aligned
-from hwsim.kernels.cpu._threads import ranges, run
+from hwsim.kernels.cpu import tiled_passes
+from hwsim.kernels.cpu import two_four_passes as passes
+from hwsim.kernels.cpu.layer import Layer, aligned
+from hwsim.kernels.cpu.threads import ranges, run
 from hwsim.mask import Mask
 from hwsim.patterns.n_m import NM
 
@@ -26,7 +26,7 @@ class TwoFourLayer(Layer):
     name = "two_four"
     phases = ("forward",)
     value_type: ClassVar[Any] = np.float32
-    gather: ClassVar[Any] = staticmethod(_tiled_passes.gather)
+    gather: ClassVar[Any] = staticmethod(tiled_passes.gather)
 
     @classmethod
     def unsuitable(cls, mask: Mask) -> str:

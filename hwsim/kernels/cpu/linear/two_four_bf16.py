@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hwsim.kernels.cpu import _two_four_passes as passes
+from hwsim.kernels.cpu import two_four_passes as passes
 from hwsim.kernels.cpu.linear.two_four import TwoFourLayer
 
 

@@ -1,0 +1,1 @@
+"""Agents held against opponents: judged, stored, drawn, written down."""

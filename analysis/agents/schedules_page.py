@@ -1,0 +1,250 @@
+"""The table of schedules for people: on a terminal, as Markdown, as a figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analysis.agents.schedules_study import LEARNED, METHODS, SCHEDULES
+from analysis.agents.schedules_table import ScheduleTable, Spread
+from analysis.comparing.out import pipes
+from analysis.comparing.page import tuning
+from analysis.comparing.table import Row
+from analysis.display import tables, units
+from analysis.reporting import plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import Console
+
+# So many columns fit 80 characters; more stand in a table for each method.
+_MOST_COLUMNS = 4
+_CURVE_DASH = (0, (2, 2))
+
+
+def plus_minus(spread: Spread, decimals: int) -> str:
+    """Mean ± standard deviation.
+
+    >>> plus_minus(Spread(95.31, 0.42, 5), 1)
+    '95.3 ± 0.4'
+    """
+    if spread.n == 0:
+        return "diverged"
+    if math.isnan(spread.deviation):
+        return f"{spread.mean:.{decimals}f}"
+    return f"{spread.mean:.{decimals}f} ± {spread.deviation:.{decimals}f}"
+
+
+def headline(table: ScheduleTable) -> str:
+    base, seeds = table.study.base, len(table.study.seeds)
+    many = "one seed" if seeds == 1 else f"mean ± standard deviation of {seeds} seeds"
+    return f"{base.task}, {base.model}-{base.preset}, {base.steps} steps: {many}"
+
+
+def accuracy_cells(
+    table: ScheduleTable, columns: Sequence[tuple[str, float]], bold: Callable[[str], Any]
+) -> list[list[Any]]:
+    """A line per schedule; the best of each column made `bold`."""
+    lines = []
+    for schedule in SCHEDULES:
+        line = [schedule]
+        for method, density in columns:
+            found = table.accuracy(table.row(method, schedule, density))
+            text = plus_minus(Spread(100 * found.mean, 100 * found.deviation, found.n), 1)
+            best = schedule == table.best(method, density)
+            line.append(bold(text) if best else text)
+        lines.append(line)
+    return lines
+
+
+def time_cells(
+    table: ScheduleTable, columns: Sequence[tuple[str, float]], device: str
+) -> list[list[str]]:
+    """The same of net times over the dense run's."""
+    return [
+        [
+            schedule,
+            *(
+                plus_minus(table.net_time(table.row(method, schedule, density), device), 2)
+                for method, density in columns
+            ),
+        ]
+        for schedule in SCHEDULES
+    ]
+
+
+def _names(columns: Sequence[tuple[str, float]]) -> list[str]:
+    return ["", *(f"{method} {units.percent(d)}" for method, d in columns)]
+
+
+def _chunks(table: ScheduleTable) -> list[list[tuple[str, float]]]:
+    if len(table.columns) <= _MOST_COLUMNS:
+        return [table.columns]
+    return [[c for c in table.columns if c[0] == method] for method in METHODS]
+
+
+def show(console: Console, table: ScheduleTable) -> None:
+    """Tables and sentences on a terminal of 80 columns."""
+    from rich.text import Text
+
+    console.print(headline(table), style="bold")
+    title = f"test {table.metric}, %"
+    for columns in _chunks(table):
+        cells = accuracy_cells(table, columns, lambda text: Text(text, style="bold"))
+        console.print(tables.table(title, _names(columns), cells))
+    for device in table.devices:
+        for columns in _chunks(table):
+            cells = time_cells(table, columns, device)
+            console.print(tables.table(_time_title(table, device), _names(columns), cells))
+    if not all(map(table.verified, table.devices)):
+        console.print(tables.UNVERIFIED_NOTE)
+    console.print(verdict(table), style="bold")
+    for note in notes(table):
+        console.print(note)
+
+
+def _time_title(table: ScheduleTable, device: str) -> str:
+    mark = "" if table.verified(device) else tables.UNVERIFIED
+    return f"net training time on {device}{mark}, over the dense run's"
+
+
+def verdict(table: ScheduleTable) -> str:
+    """What the table says of learnt schedules."""
+    above, clearly = table.wins
+    cells = len(table.columns)
+    return (
+        f"Learned has the highest mean {table.metric} in {above} of {cells} cells; in {clearly} "
+        "it leads by more than its own and the runner-up's deviation together."
+    )
+
+
+def notes(table: ScheduleTable) -> list[str]:
+    """What a reader must know beside the numbers."""
+    study, made = table.study, table.agents
+    plan, learning = study.plan, study.learning
+    lines = [
+        "Curves come down from dense to the target at the last mask update, after 75 % of the "
+        "steps; constant is there from the start. Learned starts dense too and is free until the "
+        "last update, which cuts it to the target. At 100 % all curves are the dense run.",
+    ]
+    if learning.agent is not None:
+        lines.append("Learned: the agent that was given, frozen; it was not trained for this.")
+    else:
+        names = ", ".join(learning.networks)
+        lines.append(
+            f"Learned: an agent for each cell, trained on {made.episodes} episodes of {names} "
+            f"(reward {learning.reward}, no density below {learning.min_density:g}), "
+            f"{made.cost_s:.0f} s of one processor each; then frozen. It never saw this network, "
+            "these seeds, or test data."
+        )
+    lines.append(tuning(plan, table.metric))
+    gone = [row.name for row in table.rows if row.diverged]
+    if gone:
+        lines.append(f"Runs that diverged are in no mean: {', '.join(gone)}.")
+    return lines
+
+
+def markdown(table: ScheduleTable, title: str, command: str, figures: Sequence[str] = ()) -> str:
+    """The page: how it was made, the tables, what they say, what to know."""
+    study = table.study
+    base = study.base
+    settings = {
+        "task": base.task, **base.task_options, "model": f"{base.model}-{base.preset}",
+        **base.model_options, "steps": base.steps, "batch size": base.batch_size,
+        "optimizer": base.optimizer, "update interval": study.update_interval,
+        "drop fraction": base.drop_fraction, "distribution": base.distribution,
+        "seeds": len(study.seeds), "digest of the data": table.task.get("digest", "–"),
+    }  # fmt: skip
+    parts = [
+        f"# {title}",
+        f"Written by this command; it goes on with, or reads, the runs that are there:\n\n"
+        f"    {command}",
+        "RP-RR: random pruning, random regrowth. MP-RR: magnitude pruning, random regrowth. "
+        "Rows and columns are those of Tessera et al. (2022).",
+        "; ".join(f"{name} {value}" for name, value in settings.items()) + ".",
+        f"## Test {table.metric}, %: {headline(table)}",
+        pipes(_names(table.columns), accuracy_cells(table, table.columns, "**{}**".format)),
+        verdict(table),
+    ]
+    for device in table.devices:
+        parts += [
+            f"## N{_time_title(table, device)[1:].replace('*', chr(92) + '*')}",
+            pipes(_names(table.columns), time_cells(table, table.columns, device)),
+        ]
+    if not all(map(table.verified, table.devices)):
+        parts.append(tables.UNVERIFIED_NOTE.replace("*", "\\*", 1))
+    parts += [
+        f"## Density of the masked weights at the end, % (schedule: {LEARNED})",
+        pipes(_names(table.columns), [_final(table)]),
+        *(f"![{name}]({name})" for name in figures),
+        "## To know",
+        "\n".join(f"- {note}" for note in notes(table)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _final(table: ScheduleTable) -> list[str]:
+    found = [
+        table.spread(table.row(m, LEARNED, d), lambda run: 100 * run.density)
+        for m, d in table.columns
+    ]
+    return [LEARNED, *(plus_minus(one, 1) for one in found)]
+
+
+def figure(table: ScheduleTable) -> Figure:
+    """Density over training, a panel for each cell: learnt ones by layer, curves in grey."""
+    import matplotlib.pyplot as plt
+
+    densities = table.study.densities
+    drawn, axes = plt.subplots(
+        len(METHODS), len(densities), figsize=(plots.WIDTH_IN, 2.3 * len(METHODS) + 0.6),
+        sharex=True, sharey=True, squeeze=False, num=None,
+    )  # fmt: skip
+    last = table.study.base.steps
+    for i, method in enumerate(METHODS):
+        for j, density in enumerate(densities):
+            panel = axes[i][j]
+            panel.set_title(f"{method} {units.percent(density)}")
+            for schedule in SCHEDULES[:-1]:
+                for steps, values in _lines(table.row(method, schedule, density), last)[:1]:
+                    panel.step(
+                        steps, values, where="post", color=plots.light("grid"),
+                        linestyle=_CURVE_DASH, linewidth=1.0,
+                    )  # fmt: skip
+            for layer, (steps, values) in enumerate(_lines(table.row(method, LEARNED, density),
+                                                           last)):  # fmt: skip
+                panel.step(
+                    steps, values, where="post", label=f"layer {layer + 1}",
+                    color=plots.light(plots.DEVICE_COLOURS[layer % len(plots.DEVICE_COLOURS)]),
+                    linestyle=plots.DASHES[layer // len(plots.DEVICE_COLOURS) % len(plots.DASHES)],
+                )  # fmt: skip
+            panel.set_yscale("log")
+    for panel in axes[-1]:
+        panel.set_xlabel("training step")
+    for line in axes:
+        line[0].set_ylabel("density")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    if handles:
+        drawn.legend(handles, labels, loc="outside right upper", title=LEARNED)
+    plt.close(drawn)
+    return drawn
+
+
+def _lines(row: Row, last: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Per layer (steps, density), the mean over seeds; empty for a dense run."""
+    from sparse_train.record import TrainingRecord
+
+    steps = np.arange(1, last + 1)
+    layers: dict[str, list[np.ndarray]] = {}
+    for seed, run in row.runs.items():
+        if not run.test:
+            continue
+        record = TrainingRecord.load(row.folders[seed])
+        for key, rows in record.densities.group_by("layer", maintain_order=True):
+            ordered = rows.sort("version")
+            place = np.searchsorted(ordered["first_step"].to_numpy(), steps, side="right") - 1
+            layers.setdefault(str(key[0]), []).append(ordered["density"].to_numpy()[place])
+    return [(steps, np.mean(found, axis=0)) for found in layers.values()]

@@ -1,0 +1,159 @@
+"""What is compared: methods × schedules × target densities, and what learns the schedules."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analysis.comparing.plan import Entry, Plan
+from analysis.comparing.variants import Variant
+from hwsim import InputError
+
+if TYPE_CHECKING:
+    from rl.worlds import World
+    from sparse_train.runs.config import TrainConfig
+
+METHODS = {"RP-RR": "random_random", "MP-RR": "magnitude_random"}
+
+
+CURVES = ("linear", "quadratic", "cubic", "cosine", "constant")
+
+
+LEARNED = "learned"
+
+
+SCHEDULES = (*CURVES, LEARNED)
+
+
+# Of the agents' episodes: no run of the table has one of these.
+AGENT_SEEDS = (1000, 1016)
+
+
+NETWORKS = ("mlp-1x16", "mlp-2x16")
+
+
+# Share of a run after which masks stay, as `sparsify` has it; curves have reached the target then.
+_LAST_UPDATE = 0.75
+
+
+@dataclass(frozen=True)
+class Learning:
+    """Where the learnt schedules come from.
+
+    Attributes:
+        agent: a checkpoint that decides in all cells; None trains an agent for each cell.
+        episodes: of each agent; a batch of `slots` is the least.
+        networks: that they learn on, as `rl.runs.problems` names them; the table's network is
+            another.
+        reward: a name in `rl.rewards`; the paper's is the accuracy.
+        min_density: no layer is ever sparser.
+        slots: episodes side by side.
+        seed: decides everything random of an agent's training.
+    """
+
+    agent: Path | None = None
+    episodes: int = 640
+    networks: tuple[str, ...] = NETWORKS
+    reward: str = "accuracy"
+    min_density: float = 1 / 32
+    slots: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "slots"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: value is {getattr(self, name)}; allowed is at least 1")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared.
+
+    Attributes:
+        base: a dense run's settings.
+        densities: targets; at 1 every curve is the dense run, and only the agent has a choice.
+        seeds, rates, tune_steps, update_interval, evaluations: see `analysis.compare.Plan`.
+        devices: for net times; the agent is told the first.
+    """
+
+    base: TrainConfig
+    densities: tuple[float, ...] = (0.1, 0.5, 1.0)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
+    tune_steps: int = 80
+    update_interval: int = 20
+    evaluations: int = 20
+    devices: tuple[str, ...] = ("wafer",)
+    learning: Learning = Learning()
+
+    def __post_init__(self) -> None:
+        least = self.learning.min_density
+        if not self.densities or len(set(self.densities)) != len(self.densities):
+            raise InputError(
+                f"densities: value is {self.densities}; allowed is one or more, all different"
+            )
+        if not all(least < density <= 1 for density in self.densities):
+            raise InputError(
+                f"densities: value is {self.densities}; allowed is above {least:g}, the agent's "
+                "least density, at most 1"
+            )
+        if not self.devices:
+            raise InputError("devices: none is given; allowed is at least one")
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The dense run and all handcrafted contenders."""
+        moving = tuple(density for density in self.densities if density < 1)
+        variants = tuple(
+            Variant(algorithm, {"schedule": curve}, label=f"{method} {curve}")
+            for method, algorithm in METHODS.items()
+            for curve in CURVES
+        )
+        return Plan(
+            self.base, variants=variants if moving else (), densities=moving or (0.5,),
+            seeds=self.seeds, rates=self.rates, tune_steps=self.tune_steps, dense=True,
+            narrower=False, update_interval=self.update_interval, evaluations=self.evaluations,
+        )  # fmt: skip
+
+    def learned_entries(self) -> list[Entry]:
+        return [
+            Entry(
+                f"{method} {LEARNED} {density:.0%}", "other", f"{method} {LEARNED}", density,
+                f"{algorithm}-{LEARNED}-{density:g}",
+                {
+                    "algorithm": algorithm, "density": density, "algorithm_options": {},
+                    "update_interval": self.update_interval,
+                },
+            )
+            for method, algorithm in METHODS.items()
+            for density in self.densities
+        ]  # fmt: skip
+
+    def world(self, algorithm: str, density: float) -> World:
+        """What an agent learns in: runs as long as the dense one that end at the target."""
+        from rl.worlds import World
+
+        learning = self.learning
+        return World(
+            kind="training", slots=learning.slots, devices=self.devices[:1],
+            problems=tuple((network, "images") for network in learning.networks),
+            targets=(1.0, 1.0), seeds=AGENT_SEEDS, reward=learning.reward,
+            min_density=learning.min_density, max_density=density, capped_from=_LAST_UPDATE,
+            budget=1.0,
+            drop="random" if algorithm == "random_random" else "magnitude", grow="random",
+            drop_fraction=self.base.drop_fraction, stop_at_target=False,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Agents:
+    """What learning took: per agent episodes, processor seconds, and return by iteration."""
+
+    paths: Mapping[tuple[str, float], Path]
+    episodes: int = 0
+    cost_s: float = 0.0
+    curves: Mapping[tuple[str, float], tuple[float, ...]] = dataclasses.field(default_factory=dict)

@@ -1,0 +1,144 @@
+"""What a study of schedules found: accuracy and net time of each cell, over seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analysis.agents.schedules_study import CURVES, LEARNED, METHODS, SCHEDULES, Agents, Study
+from analysis.comparing.table import Row
+
+if TYPE_CHECKING:
+    from analysis.comparing.runs import Figures
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation over `n` seeds; the deviation of one seed is NaN."""
+
+    mean: float
+    deviation: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """
+        >>> Spread.of([1.0, 3.0]).mean
+        2.0
+        """
+        if not values:
+            return cls(math.nan, math.nan, 0)
+        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+        return cls(float(np.mean(values)), deviation, len(values))
+
+
+@dataclass(frozen=True)
+class ScheduleTable:
+    """All cells, measured.
+
+    Attributes:
+        metric: of the task, on test data after the last step; higher is better.
+        devices: names of those with net times.
+        rows: of the dense run and of all contenders.
+        agents: what learning took.
+        task: what the task says of its data.
+    """
+
+    study: Study
+    metric: str
+    devices: tuple[str, ...]
+    rows: tuple[Row, ...]
+    agents: Agents
+    task: Mapping[str, Any]
+
+    @cached_property
+    def _rows(self) -> dict[tuple[str, float], Row]:
+        return {(row.entry.variant, row.entry.density): row for row in self.rows}
+
+    @property
+    def dense(self) -> Row:
+        return self._rows["dense", 1.0]
+
+    @property
+    def columns(self) -> list[tuple[str, float]]:
+        """(method, target density), as the table has them."""
+        return [(method, d) for method in METHODS for d in self.study.densities]
+
+    def row(self, method: str, schedule: str, density: float) -> Row:
+        """A cell's runs; at density 1 every curve is the dense run."""
+        if schedule != LEARNED and density == 1:
+            return self.dense
+        return self._rows[f"{method} {schedule}", density]
+
+    def spread(self, row: Row, figure: Callable[[Figures], float]) -> Spread:
+        return Spread.of(list(row.values(figure).values()))
+
+    def accuracy(self, row: Row) -> Spread:
+        """Of the task's metric on test data."""
+        return self.spread(row, lambda run: run.test[self.metric])
+
+    def net_time(self, row: Row, device: str) -> Spread:
+        """Of the whole run, over the dense run with the same seed."""
+        mine = row.values(lambda run: run.seconds[device][0])
+        dense = self.dense.values(lambda run: run.seconds[device][0])
+        return Spread.of([mine[seed] / dense[seed] for seed in mine if seed in dense])
+
+    def verified(self, device: str) -> bool:
+        """Whether all prices were held against real kernels."""
+        return all(r.verified.get(device, True) for row in self.rows for r in row.runs.values())
+
+    def best(self, method: str, density: float) -> str:
+        """The schedule of the highest mean accuracy; the first of equals."""
+        means = {s: self.accuracy(self.row(method, s, density)).mean for s in SCHEDULES}
+        known = {s: mean for s, mean in means.items() if not math.isnan(mean)}
+        return max(known, key=lambda s: known[s]) if known else ""
+
+    @cached_property
+    def wins(self) -> tuple[int, int]:
+        """In how many cells "learned" is above all curves, and by more than both deviations."""
+        above = clearly = 0
+        for method, density in self.columns:
+            own = self.accuracy(self.row(method, LEARNED, density))
+            others = [self.accuracy(self.row(method, c, density)) for c in CURVES]
+            best = max(others, key=lambda s: -math.inf if math.isnan(s.mean) else s.mean)
+            gap = own.mean - best.mean
+            above += gap > 0
+            clearly += gap > own.deviation + best.deviation
+        return above, clearly
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, numbers unrounded."""
+        base = self.study.base
+        cells = []
+        for method, density in self.columns:
+            for schedule in SCHEDULES:
+                row = self.row(method, schedule, density)
+                cells.append(
+                    {
+                        "method": method, "target_density": density, "schedule": schedule,
+                        "test": dataclasses.asdict(self.accuracy(row)),
+                        "test_by_seed": row.values(lambda run: run.test[self.metric]),
+                        "net_time_of_dense": {
+                            d: dataclasses.asdict(self.net_time(row, d)) for d in self.devices
+                        },
+                        "final_density": dataclasses.asdict(
+                            self.spread(row, lambda run: run.density)
+                        ),
+                        "learning_rate": row.choice.rate, "diverged": row.diverged,
+                        "folders": {s: str(folder) for s, folder in row.folders.items()},
+                    }
+                )  # fmt: skip
+        above, clearly = self.wins
+        return {
+            "task": base.task, "data": dict(self.task), "model": base.model,
+            "preset": base.preset, "steps": base.steps, "metric": self.metric,
+            "seeds": list(self.study.seeds), "cells": cells,
+            "learned_above_all_curves": above, "learned_above_by_both_deviations": clearly,
+            "agent_episodes": self.agents.episodes, "agent_processor_s": self.agents.cost_s,
+        }  # fmt: skip

@@ -1,0 +1,68 @@
+"""Judged contenders on disk, so that a study that was stopped goes on where it stood."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from analysis.agents.judge import Contender, Played
+from hwsim import InputError
+from hwsim.files import replacing
+from rl.evaluate import Episodes
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Episodes))
+
+
+def kept(folder: Path, key: dict[str, Any], make: Callable[[], Contender]) -> Contender:
+    """The contender made from `key` before, or a new one, which is then kept.
+
+    Args:
+        key: everything that the contender depends on, as JSON takes it. A file of another key is
+            never read.
+    """
+    text = json.dumps(key, sort_keys=True)
+    name = re.sub(r"\W", "-", str(key["name"]))
+    path = folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
+    if path.exists():
+        return load(path)
+    made = make()
+    folder.mkdir(parents=True, exist_ok=True)
+    save(made, path)
+    return made
+
+
+def save(contender: Contender, path: Path) -> None:
+    """Writes a safetensors file, whole or not at all."""
+    from safetensors.torch import save_file
+
+    tensors, about = {}, []
+    for i, run in enumerate(contender.runs):
+        tensors |= {f"{i}.{f}": getattr(run.episodes, f).contiguous() for f in _FIELDS}
+        about.append({"groups": run.groups, "cost": run.cost, "dense_s": run.dense_s})
+    rest = {name: getattr(contender, name) for name in ("name", "note", "cost", "learnt_from")}
+    with replacing(path) as part:
+        save_file(tensors, part, {"contender": json.dumps({**rest, "runs": about})})
+
+
+def load(path: Path) -> Contender:
+    """Raises an InputError if the file is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            rest = json.loads((file.metadata() or {})["contender"])
+            runs = tuple(
+                Played(
+                    Episodes(**{f: file.get_tensor(f"{i}.{f}") for f in _FIELDS}),
+                    tuple(about["groups"]), about["cost"], tuple(about["dense_s"]),
+                )
+                for i, about in enumerate(rest.pop("runs"))
+            )  # fmt: skip
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); allowed is to remove it") from None
+    return Contender(runs=runs, **rest)

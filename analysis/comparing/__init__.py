@@ -1,0 +1,1 @@
+"""Contenders trained side by side, with intervals and claims."""

@@ -1,0 +1,170 @@
+"""A comparison in files: a Markdown page, a figure, an HTML report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analysis.comparing.claims import claims
+from analysis.comparing.page import (
+    MARKS,
+    difference_rows,
+    headline,
+    main_cells,
+    main_columns,
+    notes,
+    plus_minus,
+)
+from analysis.comparing.table import Row, Table
+from analysis.display import units
+from analysis.reporting import plots, report
+from analysis.reporting.contenders import Contender, Seconds
+from hwsim import Device
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def markdown(table: Table, title: str, command: str) -> str:
+    """The page: how it was made, the tables, the papers' claims, what to know."""
+    plan, base = table.plan, table.plan.base
+    settings = {
+        "task": base.task, **base.task_options, "model": f"{base.model}-{base.preset}",
+        **base.model_options, "steps": base.steps, "batch size": base.batch_size,
+        "optimizer": base.optimizer, "update interval": plan.update_interval or "each one's own",
+        "distribution": base.distribution, "seeds": len(plan.seeds),
+        "digest of the data": table.task.get("digest", "–"),
+    }  # fmt: skip
+    parts = [
+        f"# {title}",
+        f"Written by this command; it goes on with, or reads, the runs that are there:\n\n"
+        f"    {command}",
+        "; ".join(f"{name} {value}" for name, value in settings.items()) + ".",
+        f"## {headline(table)}",
+        pipes(
+            main_columns(table, table.devices),
+            [main_cells(table, row, table.devices) for row in table.rows],
+        ),
+        *([] if all(map(table.verified, table.devices)) else [_unverified()]),
+    ]
+    if table.differences:
+        parts += [
+            f"## Differences of test {table.metric}, by seed",
+            f"+ where the first is better. {MARKS}.",
+            pipes(
+                ["", *(f"at {units.percent(d)}" for d in plan.densities)],
+                difference_rows(table, plan.densities),
+            ),
+        ]
+    found = claims(table)
+    if found:
+        parts += ["## What the papers say", "\n".join(f"- {claim.line}" for claim in found)]
+    parts += ["## Further figures", pipes(_MORE, [_more(row) for row in table.rows])]
+    parts += ["## To know", "\n".join(f"- {note}" for note in notes(table))]
+    return "\n\n".join(parts) + "\n"
+
+
+_MORE = ("", "learning rate", "density", "explored", "coverage", "validation loss", "trained in")
+
+
+def _more(row: Row) -> list[str]:
+    seconds = sum(run.wall_s for run in row.runs.values())
+    return [
+        row.name, f"{row.choice.rate:g}",
+        units.percent(row.mean(lambda run: run.density).point),
+        units.percent(row.mean(lambda run: run.explored).point),
+        units.percent(row.mean(lambda run: run.coverage).point),
+        plus_minus(row.mean(lambda run: run.validation["loss"])),
+        units.seconds(seconds),
+    ]  # fmt: skip
+
+
+def _unverified() -> str:
+    from analysis.display.tables import UNVERIFIED_NOTE
+
+    return UNVERIFIED_NOTE.replace("*", "\\*", 1)
+
+
+def pipes(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, numbers to the right."""
+    head = [name.replace("*", "\\*") for name in columns]
+    rule = [":--", *["--:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
+
+
+def figure(table: Table) -> Figure:
+    """Test metric, with its interval, against the net time of the whole run, device by device."""
+    import matplotlib.pyplot as plt
+
+    count = len(table.devices)
+    drawn, axes = plt.subplots(
+        1, count, figsize=(plots.WIDTH_IN, 3.6), sharey=True, squeeze=False, num=None
+    )
+    seen: dict[str, int] = {}
+    marks = "osD^vPX"
+    for row in table.rows:
+        family = row.entry.family
+        place = seen[family] = seen.get(family, -1) + 1
+        interval = table.metrics[row.name]
+        if interval.n == 0:
+            continue
+        half = (interval.high - interval.low) / 2
+        for axis, device in zip(axes[0], table.devices, strict=True):
+            axis.errorbar(
+                table.seconds(row, device)[0], interval.point,
+                yerr=half if np.isfinite(half) else None, label=row.name, linestyle="none",
+                color=plots.light(plots.FAMILY_COLOURS[family]), marker=marks[place % len(marks)],
+                markersize=5, capsize=3,
+            )  # fmt: skip
+    for axis, device in zip(axes[0], table.devices, strict=True):
+        axis.set(xscale="log", xlabel="net training time", title=device)
+        plots.time_ticks(axis.xaxis)
+    axes[0][0].set_ylabel(f"test {table.metric}")
+    drawn.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper")
+    plt.close(drawn)
+    return drawn
+
+
+def mean_contenders(table: Table, devices: Sequence[Device]) -> list[Contender]:
+    """One Contender per row: losses and net times averaged over seeds, the rest of the first."""
+    from analysis.reporting.runs import contender
+
+    made = []
+    for row in table.rows:
+        folders = [row.folders[seed] for seed, run in row.runs.items() if run.test]
+        runs = [contender(f, devices, row.name, row.entry.family) for f in folders]
+        if runs:
+            made.append(_mean(runs))
+    return made
+
+
+def _mean(runs: Sequence[Contender]) -> Contender:
+    seconds = {
+        device: Seconds(
+            *(
+                np.mean([getattr(run.seconds[device], part) for run in runs], axis=0)
+                for part in ("expected", "low", "high")
+            )
+        )
+        for device in runs[0].seconds
+    }
+    facts = tuple(fact for fact in runs[0].facts if fact[0] == "learning rate")
+    return replace(
+        runs[0],
+        losses=np.mean([run.losses for run in runs], axis=0),
+        train_losses=np.mean([run.train_losses for run in runs], axis=0),
+        seconds=seconds,
+        facts=(*facts, ("seeds", str(len(runs)))),
+    )
+
+
+def write_report(table: Table, devices: Sequence[Device], path: Path) -> Path:
+    """The HTML page of `nettime report`, about the means over seeds; its absolute path."""
+    page = report.report(
+        mean_contenders(table, devices), f"nettime compare: {headline(table)}", notes(table)
+    )
+    return report.write(page, path)

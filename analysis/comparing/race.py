@@ -1,0 +1,234 @@
+"""Algorithms × densities × seeds on one task, each at its best learning rate.
+
+    table = compare(Plan(TrainConfig(task="mlm", preset="mini"), seeds=(0, 1, 2)), folder)
+
+Every run lies in a folder of its own below `folder`: what was killed goes on, what is complete is
+only read. All contenders of one seed see the same batches, so that differences are taken by seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis.comparing.plan import (
+    CHECKPOINT_INTERVAL,
+    TUNING_SEED,
+    Choice,
+    Entry,
+    Job,
+    Plan,
+    Progress,
+)
+from analysis.comparing.variants import Variant
+from analysis.display import units
+
+if TYPE_CHECKING:
+    from analysis.comparing.table import Row, Table
+    from sparse_train.runs.config import TrainConfig
+
+
+def compare(
+    plan: Plan,
+    folder: str | Path,
+    *,
+    devices: Sequence[str] = ("ideal", "wafer"),
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> Table:
+    """Trains what is not trained yet, and measures all runs.
+
+    Args:
+        plan: what is compared.
+        folder: of all runs; made, or gone on with.
+        devices: names or .toml files, for net times.
+        processes: of one thread each; by default two, or one on one core.
+        progress: told ("choosing learning rates" or "training", steps done, of how many, a name).
+
+    Raises:
+        InputError: settings that do not go together, a folder of another plan's runs.
+    """
+    from analysis.comparing.table import Table
+    from sparse_train.tasks import make_task
+
+    names = device_names(devices)
+    task = make_task(plan.base.task, plan.base.task_options).prepare()
+    rows = race(
+        plan, entries(plan, task), Path(folder), digest=task.digest, devices=devices,
+        lower=task.lower_is_better, processes=processes, progress=progress,
+    )  # fmt: skip
+    return Table(
+        plan=plan, metric=task.metric, lower_is_better=task.lower_is_better,
+        devices=names, rows=tuple(rows), task=task.describe(),
+    )  # fmt: skip
+
+
+def device_names(devices: Sequence[str]) -> tuple[str, ...]:
+    """What devices given by name or file are called."""
+    from hwsim import load_device
+
+    return tuple(load_device(name).name for name in devices)
+
+
+def race(
+    plan: Plan,
+    made: Sequence[Entry],
+    folder: Path,
+    *,
+    digest: str,
+    devices: Sequence[str],
+    lower: bool,
+    processes: int | None = None,
+    progress: Progress | None = None,
+    adapt: Callable[[Job], Job] = lambda job: job,
+) -> list[Row]:
+    """Chooses each contender's learning rate, then trains and measures it with all seeds.
+
+    Args:
+        made: the contenders, one row each.
+        adapt: what a run needs beyond its settings, see `Job.prepared`.
+        digest, devices, lower: of the data; of `compare`; whether a lower metric is better.
+    """
+    from analysis.comparing.runs import measure, tuned
+    from analysis.comparing.table import Row
+    from analysis.comparing.workers import run_all
+
+    for entry in made:
+        run_config(plan, entry, plan.rates[0], 0, plan.base.steps)  # Bad input before any work.
+    workers = min(processes or 2, os.cpu_count() or 1)
+
+    def go(what: str, work: Any, jobs: Sequence[Job]) -> list[Any]:
+        total = sum(job.config.steps for job in jobs)
+
+        def update(done: dict[int, int], note: str) -> None:
+            if progress is not None:
+                progress(what, sum(done.values()), total, note)
+
+        return run_all(work, jobs, workers, update) if jobs else []
+
+    short = tuning_jobs(plan, made, folder, digest) if len(plan.rates) > 1 else []
+    short = [adapt(job) for job in short]
+    choices = choose(plan, made, short, go("choosing learning rates", tuned, short), lower=lower)
+    final = [adapt(j) for j in final_jobs(plan, made, choices, folder, digest, tuple(devices))]
+    figures = go("training", measure, final)
+    rows = []
+    for number, entry in enumerate(made):
+        own = slice(number, None, len(made))
+        runs = dict(zip(plan.seeds, figures[own], strict=True))
+        folders = {seed: job.folder for seed, job in zip(plan.seeds, final[own], strict=True)}
+        rows.append(Row(entry, choices[entry.key], runs, folders))
+    return rows
+
+
+def entries(plan: Plan, task: Any) -> list[Entry]:
+    """All contenders: dense, narrower dense, then the variants, each at every density."""
+    from analysis.estimating.narrower import narrower
+
+    made = [Entry("dense", "dense", "dense", 1.0, "dense", {})] if plan.dense else []
+    if plan.narrower:
+        for density in plan.densities:
+            options = narrower(plan.base, task, density)
+            made.append(
+                Entry(
+                    f"narrower {units.percent(density)}", "narrower dense", "narrower dense",
+                    density, f"narrower-{density:g}", {"model_options": options},
+                )
+            )  # fmt: skip
+    for one in plan.variants:
+        made += [_entry(plan, one, density) for density in plan.densities]
+    return made
+
+
+def _entry(plan: Plan, one: Variant, density: float) -> Entry:
+    from analysis.reporting.contenders import FAMILIES
+    from sparse_train.algorithms import ALGORITHMS
+
+    settings: dict[str, Any] = {
+        "algorithm": one.algorithm, "density": density, "algorithm_options": dict(one.options),
+        **one.settings,
+    }  # fmt: skip
+    # Algorithms that act in every step, or never, keep their interval.
+    if plan.update_interval is not None and ALGORITHMS.get(one.algorithm).update_interval > 1:
+        settings.setdefault("update_interval", plan.update_interval)
+    family = one.algorithm if one.algorithm in FAMILIES else "other"
+    name = f"{one.name} {units.percent(density)}"
+    return Entry(name, family, one.name, density, f"{one.key}-{density:g}", settings)
+
+
+def run_config(plan: Plan, entry: Entry, rate: float, seed: int, steps: int) -> TrainConfig:
+    """The settings of one run of a contender."""
+    from sparse_train.runs.config import TrainConfig
+
+    final = seed != TUNING_SEED
+    content = {f.name: getattr(plan.base, f.name) for f in dataclasses.fields(plan.base)}
+    content |= {"algorithm": "dense", "algorithm_options": {}, "density": 1.0, **entry.settings}
+    content |= {
+        "learning_rate": rate, "seed": seed, "steps": steps, "threads": 1, "test": final,
+        "warmup_steps": round(plan.warmup_share * steps),
+        "eval_interval": max(1, steps // plan.evaluations) if final else steps,
+        "checkpoint_interval": CHECKPOINT_INTERVAL,
+    }  # fmt: skip
+    return TrainConfig.from_json(content)
+
+
+def tuning_jobs(plan: Plan, made: Sequence[Entry], folder: Path, digest: str) -> list[Job]:
+    """The short runs: as many for each contender."""
+    return [
+        Job(
+            entry, run_config(plan, entry, rate, TUNING_SEED, plan.tune_steps),
+            folder / "tune" / entry.key / f"{rate:g}", digest,
+        )
+        for entry in made
+        for rate in plan.rates
+    ]  # fmt: skip
+
+
+def final_jobs(
+    plan: Plan,
+    made: Sequence[Entry],
+    choices: Mapping[str, Choice],
+    folder: Path,
+    digest: str,
+    devices: tuple[str, ...],
+) -> list[Job]:
+    """The runs that count, seed by seed: stopped early, it leaves whole comparisons of fewer."""
+    return [
+        Job(
+            entry, run_config(plan, entry, choices[entry.key].rate, seed, plan.base.steps),
+            folder / "final" / entry.key / f"seed-{seed}", digest, devices,
+        )
+        for seed in plan.seeds
+        for entry in made
+    ]  # fmt: skip
+
+
+def choose(
+    plan: Plan,
+    made: Sequence[Entry],
+    jobs: Sequence[Job],
+    found: Sequence[float | None],
+    *,
+    lower: bool,
+) -> dict[str, Choice]:
+    """Contender's key → its rate: the best metric of its short runs, the smaller rate of equals.
+
+    A short run that diverged is worse than any other.
+    """
+    if not jobs:
+        return {entry.key: Choice(plan.rates[0], {plan.rates[0]: None}) for entry in made}
+    tried: dict[str, dict[float, float | None]] = {}
+    for job, metric in zip(jobs, found, strict=True):
+        tried.setdefault(job.entry.key, {})[job.config.learning_rate] = metric
+
+    def badness(metric: float | None) -> float:
+        if metric is None:
+            return float("inf")
+        return metric if lower else -metric
+
+    return {
+        key: Choice(min(sorted(rates), key=lambda rate: badness(rates[rate])), rates)
+        for key, rates in tried.items()
+    }

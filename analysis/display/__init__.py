@@ -1,0 +1,1 @@
+"""How numbers, tables and progress look in a terminal."""

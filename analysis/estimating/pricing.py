@@ -1,0 +1,49 @@
+"""A training step under random masks of a density, priced device by device."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analysis.estimating.breakdown import Breakdown
+    from analysis.estimating.subject import Subject
+    from hwsim import Device, Workload
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How masks are made, and how often they change."""
+
+    pattern: str
+    distribution: str
+    seed: int
+    algorithm: str
+    update_interval: int
+
+    def described(self, by: str) -> dict[str, Any]:
+        """For JSON, with what the answer is grouped by."""
+        return {**dataclasses.asdict(self), "by": by}
+
+
+def price(
+    what: Subject, devices: Sequence[Device], density: float, setting: Setting, by: str = "phase"
+) -> tuple[list[Breakdown], Workload]:
+    """The step under random masks of one density on each device, and that step."""
+    from analysis.estimating.breakdown import breakdown
+    from analysis.estimating.subject import random_masks
+    from sparse_train.algorithms import ALGORITHMS
+
+    how = (density, setting.pattern, setting.distribution, setting.seed)
+    masks = random_masks(what.shapes, *how) if what.shapes else {}
+    sparse = what.step.with_masks(masks)
+    growth, grown = 0.0, None
+    if setting.update_interval:
+        dense_gradient = ALGORITHMS.get(setting.algorithm).gradient != "never"
+        growth = 1.0 / setting.update_interval
+        grown = sparse.growth_step(dense_gradient=dense_gradient)
+    return [
+        breakdown(device, what.step, sparse, by, growth=growth, grown=grown) for device in devices
+    ], sparse

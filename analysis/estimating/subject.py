@@ -1,0 +1,257 @@
+"""What is estimated: a model and a batch, by name or from a function of the user's."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwsim import InputError, Mask, Workload
+from hwsim.workload import PRODUCTS
+
+if TYPE_CHECKING:
+    from sparse_train.runs.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A dense training step, and which of its weights masks can act on.
+
+    Attributes:
+        name: for titles.
+        step: one dense training step.
+        shapes: layer → shape of its weight as torch has it, of every maskable layer.
+        weights: parameters of the whole model.
+        note: what is to be known of its masks; "" for most.
+        narrowed: FLOPs of a step → (label, step) of a narrower dense model that costs as much;
+            None where there is no way to narrow it.
+    """
+
+    name: str
+    step: Workload
+    shapes: dict[str, tuple[int, ...]]
+    weights: int
+    narrowed: Callable[[int], tuple[str, Workload]] | None = None
+    note: str = ""
+
+
+# Operand types by the names people use; None leaves a model in the types that it is made of.
+DTYPES = {
+    "float32": "float32", "fp32": "float32", "tfloat32": "tfloat32", "tf32": "tfloat32",
+    "bfloat16": "bfloat16", "bf16": "bfloat16", "float16": "float16", "fp16": "float16",
+}  # fmt: skip
+
+
+def named(name: str, batch_size: int, sequence_length: int, dtype: str | None = None) -> Subject:
+    """A model of sparse_train's by name, in an operand type of DTYPES' values."""
+    from sparse_train import models
+
+    model, batch = models.build(name, batch_size, sequence_length)
+    made = of(name, model, batch, dtype)
+    narrow = _narrowing(model, made.step.dense_flops, batch_size, sequence_length, dtype)
+    return replace(made, narrowed=narrow)
+
+
+def of(name: str, model: Any, batch: Any, dtype: str | None = None, layers: Any = None) -> Subject:
+    """A torch module and what it is called with; `layers` as in `sparsify`.
+
+    Tables that are named as layers but looked up are no part of `shapes`: no mask changes what
+    they cost, and the note says so.
+
+    Raises:
+        InputError: no named layer, and no product that a mask acts on.
+    """
+    from sparse_train.masking.layers import select_layers
+
+    step = _step(model, batch, dtype)
+    chosen = select_layers(model, layers, None).layers
+    # A layer that the batch never reaches costs nothing, with a mask or without.
+    shapes = {one.name: one.weight_shape for one in chosen if one.name in step.layers}
+    if not shapes and layers is None:
+        raise InputError(
+            f"{name}: masks act on none of its products, so that none makes its step faster; "
+            "allowed is a model with linear or convolutional layers that its batch reaches"
+        )
+    tables = [one.name for one in chosen if one.name not in step.layers]
+    note = "" if shapes else (
+        f"Its masks lie on {' and '.join(tables)}, which are looked up, not multiplied: they save "
+        "memory and no time."
+    )  # fmt: skip
+    weights = sum(p.numel() for p in model.parameters())
+    return Subject(name, step, shapes, weights, note=note)
+
+
+def _narrowing(
+    model: Any, dense_flops: int, batch_size: int, sequence_length: int, dtype: str | None
+) -> Callable[[int], tuple[str, Workload]] | None:
+    """How to make a BERT narrower; None for models of other families."""
+    from sparse_train.models import bert
+
+    if not isinstance(model, bert.Bert):
+        return None
+
+    def narrowed(flops: int) -> tuple[str, Workload]:
+        import torch
+
+        config, _ = bert.narrowed(
+            model.config, min(1.0, flops / dense_flops), batch_size, sequence_length
+        )
+        with torch.device("meta"):
+            batch = bert.example(config, batch_size, sequence_length)
+            return f"width {config.width}, dense", _step(bert.Bert(config), batch, dtype)
+
+    return narrowed
+
+
+def _step(model: Any, batch: Any, dtype: str | None) -> Workload:
+    """One dense training step; tfloat32 is float32 with products that round to tf32."""
+    from sparse_train.workload import workload
+
+    if dtype != "tfloat32":
+        return workload(model, batch, dtype=dtype)
+    step = workload(model, batch, dtype="float32")
+    return Workload(
+        tuple(replace(op, dtype=dtype) if op.kind in PRODUCTS else op for op in step.ops), step.name
+    )
+
+
+def of_task(config: TrainConfig, dtype: str | None = None) -> Subject:
+    """The training step of a run's model on its task's own data, dense."""
+    from analysis.estimating.narrower import narrower_at
+    from sparse_train.runs.run import private_randomness
+    from sparse_train.tasks import make_task
+
+    prepared = make_task(config.task, config.task_options).prepare()
+
+    def model_of(options: Mapping[str, Any]) -> Any:
+        with private_randomness(0):
+            return prepared.priced_model(prepared.build_model(config.model, config.preset, options))
+
+    own = dict(config.model_options)
+    batch = prepared.batch(1, config.batch_size, config.seed)
+    name = f"task {config.task}, {config.model}-{config.preset}"
+    made = of(name, model_of(own), batch, dtype, config.layers)
+
+    def narrowed(flops: int) -> tuple[str, Workload]:
+        options = narrower_at(config, prepared, flops)
+        return "narrower, dense", _step(model_of(options), batch, dtype)
+
+    has_width = made.shapes and prepared.narrowed(config.model, config.preset, own, 0.5) is not None
+    return replace(made, narrowed=narrowed) if has_width else made
+
+
+def user_made(reference: str, dtype: str | None = None) -> Subject:
+    """The model of `module:function`, imported from the working directory.
+
+    The function takes nothing and returns (model, batch): a torch.nn.Module and what it is called
+    with.
+
+    Raises:
+        InputError: no such module or function, an error in either, or another return value.
+    """
+    from torch import nn
+
+    made = _call(_function(reference), reference)
+    if not isinstance(made, tuple) or len(made) != 2:
+        raise InputError(
+            f"--model {reference}: returned {_described(made)}; allowed is a tuple (model, batch)"
+        )
+    model, batch = made
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"--model {reference}: model is {_described(model)}; allowed is a torch.nn.Module"
+        )
+    return of(reference, model, batch, dtype)
+
+
+def random_masks(
+    shapes: Mapping[str, tuple[int, ...]],
+    density: float,
+    pattern: str,
+    distribution: str,
+    seed: int,
+) -> dict[str, Mask]:
+    """A mask of `pattern` for every layer, chosen at random.
+
+    Args:
+        shapes: layer → shape of its weight.
+        density: of all these weights together.
+        pattern: like "unstructured", "2:4", "transposable 2:4", "block:32,32".
+        distribution: a name in sparse_train.
+        seed: the same seed gives the same masks; each layer has a stream of its own.
+
+    Raises:
+        InputError: an unknown name, or a pattern that does not fit a layer's shape.
+    """
+    from sparse_train import distributions
+    from sparse_train.naming import mask_shape
+    from sparse_train.patterns import projection as projected
+
+    projection = projected(pattern)
+    wanted = distributions.distribution(distribution)(shapes, density)
+    masks = {}
+    budgets = distributions.budgets(shapes, wanted)
+    streams = np.random.SeedSequence(seed).spawn(len(shapes))
+    for (name, shape), stream in zip(shapes.items(), streams, strict=True):
+        scores = np.random.default_rng(stream).random(mask_shape(shape), dtype=np.float32)
+        try:
+            masks[name] = Mask(projection.project(scores, budgets[name]), copy=False)
+        except InputError as error:
+            raise InputError(f"layer {name!r}: {error}") from None
+    return masks
+
+
+def _function(reference: str) -> Any:
+    module_name, colon, function_name = reference.partition(":")
+    if not colon or not module_name or not function_name:
+        raise InputError(
+            f"--model: value is {reference!r}; allowed is module:function, "
+            "like my_module:make_model"
+        )
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and module_name.split(".")[0] == error.name.split(".")[0]:
+            raise InputError(f"--model: no module {module_name!r} in {Path(here)}") from None
+        raise InputError(f"--model: {module_name} needs a module {error.name!r}") from None
+    except Exception as error:
+        raise InputError(f"--model: importing {module_name} failed: {_error(error)}") from error
+    function = getattr(module, function_name, None)
+    if function is None:
+        public = sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
+        from hwsim.registry import unknown
+
+        raise InputError(
+            f"--model: in {module_name}: {unknown('function', function_name, public or ['none'])}"
+        )
+    if not callable(function):
+        raise InputError(
+            f"--model {reference}: is {_described(function)}; "
+            "allowed is a function without arguments"
+        )
+    return function
+
+
+def _call(function: Any, reference: str) -> Any:
+    try:
+        return function()
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"--model {reference}: it failed: {_error(error)}") from error
+
+
+def _described(value: Any) -> str:
+    return f"a {type(value).__name__}" if value is not None else "None"
+
+
+def _error(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,1 @@
+"""What the idealised accelerators share; `hwsim.devices` has the machines themselves."""

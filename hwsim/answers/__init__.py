@@ -1,0 +1,1 @@
+"""Why a price is what it is: explanations, timelines, choices per layer."""

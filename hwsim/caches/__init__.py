@@ -1,0 +1,1 @@
+"""Caches to the access: the simulator and the address streams of real kernels."""

@@ -1,0 +1,1 @@
+"""What CPU kernels do, counted; the device model and its calibration share it."""

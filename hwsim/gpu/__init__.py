@@ -1,0 +1,1 @@
+"""What GPU kernels take; the device model and its calibration share it."""

@@ -1,0 +1,1 @@
+"""What the GPU suite runs: cases, whole steps and the clock. Imports torch."""

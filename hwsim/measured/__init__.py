@@ -1,0 +1,1 @@
+"""Real kernels timed: cases, records, and prices held against them."""

@@ -1,0 +1,1 @@
+"""Compiled passes over masks, for patterns, kernels and prices."""

@@ -1,0 +1,1 @@
+"""Tiles through a pipeline: the SimPy reference and the recurrence equal to it."""

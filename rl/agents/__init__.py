@@ -1,0 +1,1 @@
+"""From an algorithm to an agent that learns, is kept, and guides a run."""

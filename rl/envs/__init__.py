@@ -1,0 +1,1 @@
+"""Episodes: real training and a formula, behind one interface and Gymnasium's."""

@@ -1,0 +1,1 @@
+"""Networks and tasks of episodes, their dense runs and their prices."""

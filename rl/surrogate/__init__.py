@@ -1,0 +1,1 @@
+"""A formula fitted to recorded runs."""

@@ -1,0 +1,1 @@
+"""Real sparse CPU kernels in a training step."""

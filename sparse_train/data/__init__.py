@@ -1,0 +1,1 @@
+"""Data from files and from what is installed, read safely."""

@@ -1,0 +1,1 @@
+"""Masks on a model: which weights, their budgets, their optimizer state, their updates."""

@@ -1,0 +1,1 @@
+"""One step watched: operators, where each weight goes, what it costs."""

@@ -1,0 +1,309 @@
+"""A dispatch mode that writes down what a training step computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hwsim.workload import Op
+from sparse_train.observing.operators import (
+    ATTENTION,
+    ATTENTION_BACKWARD,
+    CONVOLUTIONS,
+    FREE,
+    MATMULS,
+    WEIGHT_COPIES,
+    attention_flops,
+    convolution_sizes,
+    dtype_name,
+    element_flops,
+    kind_of,
+    matrix_sizes,
+    operator_name,
+    storage_of,
+    stored_bytes,
+    tensors_in,
+    traffic_bytes,
+)
+from sparse_train.observing.weights import Weights, WeightUse
+
+OUTSIDE = "loss"  # the name of what is computed outside the model
+GRADIENTS = "gradients"  # of the backward pass: adding up what several uses of a tensor give
+
+
+class MixedWrite(RuntimeError):
+    """A real tensor would be written from one without data: the step needs real tensors."""
+
+
+@dataclass(frozen=True)
+class _Product:
+    """A forward product, kept until its backward pass."""
+
+    op: Op
+    left: int
+    right: int
+    sizes: tuple[int, int, int, int]
+    weight: str  # "left", "right" or "": the operand that is a parameter
+
+
+class Observer(TorchDispatchMode):
+    """Collects an Op for every operator of a step.
+
+    A backward operator is tied to its forward operator by the autograd node it runs in: nodes are
+    numbered, and the number is known while the forward operator is dispatched.
+
+    Args:
+        weights: the parameters, to tell operands that are weights.
+        fake: the mode that computes shapes without data; None for real tensors. It is not
+            entered: integers (token ids, labels, positions) stay real, so that shapes which
+            depend on them are known; floating tensors are made by it.
+    """
+
+    def __init__(self, weights: Weights, fake: FakeTensorMode | None) -> None:
+        super().__init__()
+        self.ops: list[Op] = []
+        self.path: list[str] = []
+        self._weights = weights
+        self._fake = fake
+        self._products: dict[int, _Product] = {}
+        self._unclaimed: list[_Product] = []
+        self._names: dict[int, str] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = self._run(func, args, kwargs)
+        name = operator_name(func)
+        read, written = tensors_in((args, kwargs)), tensors_in(out)
+        node = torch._C._current_autograd_node()
+        # A checkpoint computes the forward pass again inside a node, with gradients enabled.
+        backward = node is not None and not torch.is_grad_enabled()
+        number = None if backward else self._number_of(read)
+        if name in FREE or func.is_view or not written:
+            return out
+        if name in WEIGHT_COPIES and read:
+            self._weights.add_copy(read[0], written[0])
+        if backward:
+            self._backward(name, args, read, written, node._sequence_nr())
+        else:
+            self._forward(name, args, read, written, number)
+        return out
+
+    def _number_of(self, read: list[Tensor]) -> int | None:
+        """The autograd node of the forward operator being dispatched, if it has one."""
+        if not torch.is_grad_enabled() or not any(t.requires_grad for t in read):
+            return None
+        number = torch.autograd._get_sequence_nr() - 1
+        self._names[number] = self._here()
+        return number
+
+    def _run(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        if self._fake is None:
+            return func(*args, **kwargs)
+        given = tensors_in((args, kwargs))
+        fakes = any(isinstance(t, FakeTensor) for t in given)
+        if not given:
+            out = func(*args, **kwargs) if func._schema.name == "aten::arange" else None
+            if out is None or out.is_floating_point():
+                with self._fake:
+                    out = func(*args, **kwargs)
+            return out
+        if not fakes:
+            return func(*args, **kwargs)
+        if func._schema.is_mutable:
+            for position, argument in enumerate(func._schema.arguments):
+                value = args[position] if position < len(args) else kwargs.get(argument.name)
+                if argument.is_write and any(
+                    not isinstance(t, FakeTensor) for t in tensors_in(value)
+                ):
+                    raise MixedWrite(f"{func._schema.name} writes to a tensor with data")
+        if operator_name(func) in ("index", "index_put", "index_put_", "_unsafe_index"):
+            args = (args[0], _as_positions(args[1]), *args[2:])
+        return func(*args, **kwargs)
+
+    # Names: what belongs to no weight is called by the module it is computed in.
+
+    def _here(self) -> str:
+        return self.path[-1] if self.path else OUTSIDE
+
+    def _forward(
+        self, name: str, args: tuple, read: list[Tensor], written: list[Tensor], number: int | None
+    ) -> None:
+        if name in MATMULS:
+            left, right = (args[i] for i in MATMULS[name])
+            product = self._matmul(name, left, right, written[0])
+            if product is None:
+                return
+            self.ops.append(product.op)
+            self._unclaimed.append(product)
+            if number is not None:
+                self._products[number] = product
+        elif name in CONVOLUTIONS:
+            convolution = self._convolution(
+                "forward", args[0], args[1], written[0], args[6], args[8]
+            )
+            self.ops += convolution
+        elif name in ATTENTION:
+            self._attention("forward", self._here(), args[:3], read, written)
+        else:
+            self._other(name, "forward", self._here(), read, written)
+
+    def _backward(
+        self, name: str, args: tuple, read: list[Tensor], written: list[Tensor], number: int
+    ) -> None:
+        here = self._names.get(number, GRADIENTS)
+        if name in MATMULS:
+            left, right = (args[i] for i in MATMULS[name])
+            self._matmul_backward(name, here, left, right, written[0], number)
+        elif name == "convolution_backward":
+            grad, x, weight, transposed, groups, wanted = *args[:3], args[7], args[9], args[10]
+            for phase, asked in zip(("grad_input", "grad_weight"), wanted, strict=False):
+                if asked:
+                    self.ops += self._convolution(phase, x, weight, grad, transposed, groups, here)
+        elif name in ATTENTION_BACKWARD:
+            self._attention("grad_input", here, args[1:4], read, written)
+        else:
+            # Sums in the backward pass are gradients of what was broadcast: biases.
+            of_weight = name in ("sum", "embedding_dense_backward", "_embedding_bag_dense_backward")
+            phase = "grad_weight" if of_weight else "grad_input"
+            self._other(name, phase, here, read, written)
+
+    def _matmul(self, name: str, left: Tensor, right: Tensor, out: Tensor) -> _Product | None:
+        batch, rows, inner, columns = sizes = matrix_sizes(left, right)
+        if 0 in sizes:
+            return None
+        use, side = self._weights.find(right), "right"
+        if use is None:
+            use, side = self._weights.find(left), "left"
+        dtype, bytes_each = dtype_name(out.dtype), out.element_size()
+        common = {"dtype": dtype, "dense_flops": 2 * batch * rows * inner * columns}
+        if use is None or use.shape is None:
+            weight = 0 if use is None else stored_bytes(right if side == "right" else left)
+            path = self._here()
+            op = Op(
+                "attention" if batch > 1 and use is None else "gemm", "forward",
+                use.layer if use else f"{path}:{name}", rows, columns, inner, batch, **common,
+                activation_bytes=stored_bytes(left) + stored_bytes(right) + stored_bytes(out)
+                - weight,
+                weight_bytes=weight,
+            )  # fmt: skip
+            side = "" if use is None else side
+        else:
+            # One weight for the whole batch is one product with more rows.
+            m = batch * (rows if side == "right" else columns)
+            n, k = use.shape
+            op = Op(
+                "gemm", "forward", use.layer, m, n, k, 1, **common,
+                activation_bytes=m * (n + k) * bytes_each,
+                weight_bytes=n * k * bytes_each,
+                weight_shape=use.shape,
+            )  # fmt: skip
+        return _Product(op, storage_of(left), storage_of(right), sizes, side)
+
+    def _matmul_backward(
+        self, name: str, here: str, left: Tensor, right: Tensor, out: Tensor, number: int
+    ) -> None:
+        product = self._products.get(number) or self._orphan(left, right, out)
+        if product is None:
+            forward = self._matmul(name, left, right, out)
+            if forward is not None:
+                label = forward.op.name if forward.weight else f"{here}:{name}"
+                self.ops.append(replace(forward.op, phase="grad_input", name=label))
+            return
+        operand = _differentiated(product, left, right, out)
+        phase = "grad_weight" if product.weight and operand == product.weight else "grad_input"
+        self.ops.append(replace(product.op, phase=phase))
+
+    def _orphan(self, left: Tensor, right: Tensor, out: Tensor) -> _Product | None:
+        """The forward product of a backward product inside a user's autograd.Function."""
+        sizes = sorted(matrix_sizes(left, right))
+        touched = {storage_of(left), storage_of(right)}
+        same = [p for p in reversed(self._unclaimed) if p.weight and sorted(p.sizes) == sizes]
+        return next((p for p in same if touched & {p.left, p.right}), None)
+
+    def _convolution(
+        self, phase: str, x: Tensor, weight: Tensor, y: Tensor, transposed: bool, groups: int,
+        here: str = "",
+    ) -> list[Op]:  # fmt: skip
+        if 0 in (x.numel(), y.numel(), weight.numel()):
+            return []
+        m, n, k = convolution_sizes(x, weight, y, transposed, groups)
+        use = self._weights.whole(weight) or WeightUse(here or self._here(), 0, 0, None)
+        weight_bytes = stored_bytes(weight)
+        return [
+            Op(
+                "conv", phase, use.layer, m, n, k, groups, dtype_name(y.dtype),
+                dense_flops=2 * m * n * k * groups,
+                activation_bytes=stored_bytes(x) + stored_bytes(y),
+                weight_bytes=weight_bytes,
+                weight_shape=use.shape,
+            )
+        ]  # fmt: skip
+
+    def _attention(
+        self, phase: str, name: str, qkv: tuple, read: list[Tensor], written: list[Tensor]
+    ) -> None:
+        query, key, value = qkv
+        count = query.shape[0] * query.shape[1]
+        if 0 in query.shape or 0 in key.shape:
+            return
+        self.ops.append(
+            Op(
+                "attention", phase, name, query.shape[-2], key.shape[-2], query.shape[-1], count,
+                dtype_name(query.dtype),
+                dense_flops=attention_flops(query, key, value, backward=phase != "forward"),
+                activation_bytes=traffic_bytes("attention", read, written),
+            )
+        )  # fmt: skip
+
+    def _other(
+        self, name: str, phase: str, here: str, read: list[Tensor], written: list[Tensor]
+    ) -> None:
+        kind = kind_of(name)
+        if here == OUTSIDE and kind == "elementwise":
+            kind = "loss"
+        traffic = traffic_bytes(name, read, written)
+        if traffic:
+            self.ops.append(
+                Op(
+                    kind, phase, here, dtype=dtype_name(written[0].dtype),
+                    dense_flops=element_flops(name, kind, read, written),
+                    activation_bytes=traffic,
+                )
+            )  # fmt: skip
+
+
+def _differentiated(product: _Product, left: Tensor, right: Tensor, out: Tensor) -> str:
+    """The forward operand whose gradient a backward product is.
+
+    Told by the result's shape; where both operands have it (square layers), by the operand that
+    is read again: the gradient of one reads the other.
+    """
+    _, rows, inner, columns = product.sizes
+    of_left, of_right = sorted((rows, inner)), sorted((inner, columns))
+    if of_left != of_right:
+        shape = sorted(out.shape[-2:]) if out.ndim >= 2 else sorted((*out.shape, 1))
+        return "left" if shape == of_left else "right"
+    touched = {storage_of(left), storage_of(right)}
+    if (product.left in touched) != (product.right in touched):
+        return "right" if product.left in touched else "left"
+    # Both or neither are read (a product with itself): a weight is its own gradient's operand last.
+    return "left" if product.weight == "right" else "right"
+
+
+def _as_positions(indices: Any) -> list[Any]:
+    """Boolean indices with data as positions: then the shape of the result is known."""
+    found: list[Any] = []
+    for index in indices:
+        known = isinstance(index, Tensor) and not isinstance(index, FakeTensor)
+        if known and index.dtype in (torch.bool, torch.uint8):
+            found += list(index.nonzero(as_tuple=True))
+        else:
+            found.append(index)
+    return found

@@ -1,0 +1,235 @@
+"""Everything that decides a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hwsim.checks import check_integer
+from hwsim.errors import InputError
+from hwsim.registry import unknown
+from sparse_train import schedules
+from sparse_train.models import FAMILIES
+from sparse_train.registries import ALGORITHMS, TASKS
+
+DENSE = "dense"
+OPTIMIZERS = ("adamw", "sgd")
+DECAYS = ("cosine", "linear", "milestones", "none")
+COMPUTE = ("masked", "sparse")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of one run; two runs with equal settings and threads end with equal bits.
+
+    Attributes:
+        task, task_options: a name in `sparse_train.tasks` and its settings.
+        model, preset, model_options: what is trained; options override the preset. "" stands
+            for the task's own model, and for its own preset of that model; it is filled in.
+        algorithm, algorithm_options: "dense" for no masks, or a name in
+            `sparse_train.algorithms` and its settings.
+        density, pattern, distribution, schedule, initial_density, update_interval, drop_fraction,
+            end_step, layers: as in `sparsify`; without effect where the algorithm is "dense".
+        compute: "masked" multiplies by dense weights with zeros in them; "sparse" runs the masked
+            linear layers on the sparse CPU kernels, with the same losses within rounding.
+        steps, batch_size: how long, and on how many windows (images, …) a step.
+        optimizer: "adamw" or "sgd". `beta2` is AdamW's; `beta1` is also SGD's momentum.
+        learning_rate: the peak, reached after `warmup_steps`; then falls along `decay` to
+            `final_share` of it in the last step, or stays, where that is "none".
+        milestones, milestone_factor: with decay "milestones" the rate is multiplied by the factor
+            after each of these shares of all steps; `final_share` is the least that it falls to.
+            The defaults are those of He et al. (2016), section 4.2, on CIFAR-10.
+        weight_decay: of weights of rank 2 and more; biases and norms have none.
+        clip_norm: gradients are scaled down to this norm; None for no limit.
+        eval_interval: steps between validations; also before the first and after the last step.
+        test: whether the test set is evaluated too, once, after the last step.
+        checkpoint_interval: steps between checkpoints: what a kill can cost.
+        seed: of initial weights, batches, masks and dropout.
+        threads: of torch; None for what torch has. The number used is recorded.
+        tensorboard: whether event files are written too.
+    """
+
+    task: str = "mlm"
+    task_options: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
+    preset: str = ""
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    algorithm: str = DENSE
+    algorithm_options: Mapping[str, Any] = field(default_factory=dict)
+    density: float = 1.0
+    pattern: str | None = None
+    distribution: str = "erk"
+    schedule: str | None = None
+    initial_density: float = 1.0
+    update_interval: int | None = None
+    drop_fraction: float = 0.3
+    end_step: int | None = None
+    layers: str | tuple[str, ...] | None = None
+    compute: str = "masked"
+    steps: int = 1000
+    batch_size: int = 16
+    optimizer: str = "adamw"
+    learning_rate: float = 2e-3
+    warmup_steps: int = 100
+    decay: str = "cosine"
+    final_share: float = 0.0
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    milestone_factor: float = 0.1
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.98
+    clip_norm: float | None = 1.0
+    eval_interval: int = 100
+    test: bool = False
+    checkpoint_interval: int = 500
+    seed: int = 0
+    threads: int | None = None
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "eval_interval", "checkpoint_interval"):
+            check_integer(name, getattr(self, name), 1)
+        for name in ("warmup_steps", "seed"):
+            check_integer(name, getattr(self, name), 0)
+        if self.threads is not None:
+            check_integer("threads", self.threads, 1)
+        _number("learning_rate", self.learning_rate, above=0)
+        _number("weight_decay", self.weight_decay, least=0)
+        _number("final_share", self.final_share, least=0, most=1)
+        _number("milestone_factor", self.milestone_factor, above=0, below=1)
+        _number("density", self.density, least=0, most=1)
+        _number("beta1", self.beta1, least=0, below=1)
+        _number("beta2", self.beta2, least=0, below=1)
+        if self.clip_norm is not None:
+            _number("clip_norm", self.clip_norm, above=0)
+        _one_of("task", self.task, TASKS.names())
+        self._fill_in_the_model()
+        _one_of("algorithm", self.algorithm, (DENSE, *ALGORITHMS.names()))
+        _one_of("optimizer", self.optimizer, OPTIMIZERS)
+        _one_of("decay", self.decay, DECAYS)
+        _one_of("compute", self.compute, COMPUTE)
+        for name in ("test", "tensorboard"):
+            if not isinstance(getattr(self, name), bool):
+                value = getattr(self, name)
+                raise InputError(f"{name}: value is {value!r}; allowed is true or false")
+        if self.schedule is not None:
+            _one_of("schedule", self.schedule, ("constant", *sorted(schedules.NAMED)))
+        if self.algorithm == DENSE and self.density != 1:
+            raise InputError(
+                f"density: value is {self.density}; allowed with algorithm 'dense' is 1"
+            )
+        for name in ("task_options", "model_options", "algorithm_options"):
+            _options(name, getattr(self, name))
+        for name in ("layers", "milestones"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        _rising_shares("milestones", self.milestones)
+
+    def _fill_in_the_model(self) -> None:
+        task = TASKS.get(self.task)
+        for name, value in (("model", self.model), ("preset", self.preset)):
+            if not isinstance(value, str):
+                raise InputError(f"{name}: value is {value!r}; allowed is a name")
+        model = self.model or task.default_model
+        if not self.preset and model != task.default_model:
+            known = FAMILIES.get(model).presets if model in FAMILIES.names() else ()
+            sizes = f": {', '.join(known)}" if known else ""
+            raise InputError(f"preset: none given; allowed is a size of model {model!r}{sizes}")
+        object.__setattr__(self, "model", model)
+        object.__setattr__(self, "preset", self.preset or task.default_preset)
+        if self.layers is None:
+            object.__setattr__(self, "layers", task.default_layers)
+
+    def learning_rate_at(self, step: int) -> float:
+        """The rate of step number `step`, counted from 1."""
+        if step <= self.warmup_steps:
+            return self.learning_rate * step / self.warmup_steps
+        if self.decay == "milestones":
+            passed = sum(step > round(share * self.steps) for share in self.milestones)
+            return self.learning_rate * max(self.milestone_factor**passed, self.final_share)
+        left = self.steps - self.warmup_steps
+        progress = min((step - self.warmup_steps) / left, 1.0) if left > 0 else 1.0
+        if self.decay == "cosine":
+            share = (1 + math.cos(math.pi * progress)) / 2
+        else:
+            share = 1 - progress if self.decay == "linear" else 1.0
+        return self.learning_rate * (self.final_share + (1 - self.final_share) * share)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON has it; `from_json` gives an equal config back."""
+        content = dataclasses.asdict(self)
+        for name in ("layers", "milestones"):
+            if isinstance(content[name], tuple):
+                content[name] = list(content[name])
+        return content
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> TrainConfig:
+        """The config of a dictionary; missing keys have their defaults.
+
+        Raises:
+            InputError: a key that is not known, or a value that is not allowed.
+        """
+        valid = tuple(f.name for f in dataclasses.fields(cls))
+        for key in content:
+            if key not in valid:
+                raise InputError(unknown("key of the configuration", key, valid))
+        return cls(**content)
+
+    def first_difference(self, other: TrainConfig) -> str | None:
+        """The first key, in order of the fields, in which two configs differ."""
+        mine, theirs = self.to_json(), other.to_json()
+        return next((key for key in mine if mine[key] != theirs[key]), None)
+
+
+def _options(name: str, value: object) -> None:
+    plain = (str, int, float, bool, type(None))
+    good = isinstance(value, Mapping) and all(
+        isinstance(key, str) and isinstance(item, plain) for key, item in value.items()
+    )
+    if not good:
+        raise InputError(
+            f"{name}: value is {value!r}; allowed is names with numbers, strings or None"
+        )
+
+
+def _rising_shares(name: str, value: object) -> None:
+    shares = value if isinstance(value, tuple) else ()
+    good = isinstance(value, tuple)
+    least = 0.0
+    for share in shares:
+        number = isinstance(share, (int, float)) and not isinstance(share, bool)
+        good = good and number and least < share < 1
+        least = share
+    if not good:
+        raise InputError(
+            f"{name}: value is {value!r}; allowed are rising shares of the steps, above 0 and "
+            "below 1"
+        )
+
+
+def _one_of(name: str, value: object, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise InputError(unknown(name, value, valid))
+
+
+def _number(
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> None:
+    good = False
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        good = (above is None or value > above) and (least is None or value >= least)
+        good = good and (most is None or value <= most) and (below is None or value < below)
+    if not good:
+        limits = (("above", above), ("at least", least), ("at most", most), ("below", below))
+        words = " and ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
+        raise InputError(f"{name}: value is {value!r}; allowed is a number {words}")

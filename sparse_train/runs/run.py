@@ -1,0 +1,176 @@
+"""A training run in memory: one step after the other, nothing written."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from hwsim.errors import InputError
+from sparse_train.compute.sparse_linear import SparseCompute
+from sparse_train.masking.figures import Explored
+from sparse_train.runs.config import TrainConfig
+from sparse_train.tasks import Prepared
+
+
+class Diverged(InputError):
+    """The loss became NaN or infinite. The record up to that step is kept."""
+
+
+class Run:
+    """A run in memory: model, optimizer, masks, and the rows recorded so far.
+
+    Everything random comes from the config's seed; torch's own random state is used only inside
+    `private_randomness`, which gives it back as it was.
+    """
+
+    def __init__(self, config: TrainConfig, task: Prepared) -> None:
+        self.config = config
+        self.task = task
+        self.model = task.build_for(config)
+        self.optimizer = make_optimizer(config, self.model)
+        self.sparsifier = task.make_sparsifier(config, self.model, self.optimizer)
+        self.compute: dict[str, Any] = {}
+        if config.compute == "sparse" and self.sparsifier is not None:
+            kernels = SparseCompute(self.sparsifier, config.threads)
+            dense = kernels.dense_layers()
+            layers = [name for name in kernels.layers if name not in dense]
+            self.compute = {"sparse": layers, "dense": dense}
+        self._parameters = list(self.model.parameters())
+        self.model.train()
+        self.step = 0
+        self.elapsed_s = 0.0
+        self.metrics: list[dict[str, Any]] = []
+        self.evaluations: list[dict[str, Any]] = []
+        self.densities: list[dict[str, Any]] = []
+        self.explored = Explored()
+
+    @property
+    def mask_version(self) -> int:
+        return 0 if self.sparsifier is None else self.sparsifier.version
+
+    def before_step(self) -> bool:
+        """Lets the task prepare the next step; whether it changed the masks."""
+        started = time.perf_counter()
+        changed = self.task.before_step(self.step + 1, self.model, self.sparsifier)
+        self.elapsed_s += time.perf_counter() - started
+        return changed
+
+    def advance(self) -> tuple[float, bool]:
+        """One training step, after `before_step`.
+
+        Returns:
+            the batch's loss, and whether a mask changed.
+
+        Raises:
+            Diverged: the loss is not finite; nothing was updated.
+        """
+        started = time.perf_counter()
+        config = self.config
+        step = self.step + 1
+        rate = config.learning_rate_at(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("rate_factor", 1.0)
+        batch = self.task.batch(step, config.batch_size, config.seed)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.task.loss(self.model, batch)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise Diverged(
+                f"loss: value is {value} in step {step} at learning rate {rate:g}; allowed is "
+                "finite; try a lower learning_rate, a longer warm-up or clip_norm"
+            )
+        loss.backward()
+        limit = math.inf if config.clip_norm is None else config.clip_norm
+        norm = nn.utils.clip_grad_norm_(self._parameters, limit, foreach=True).item()
+        self.optimizer.step()
+        updates = self.sparsifier is not None and self.sparsifier.is_update_step(step)
+        changed = self.sparsifier.step() if self.sparsifier is not None else False
+        self.step = step
+        self.elapsed_s += time.perf_counter() - started
+        self.metrics.append(
+            {
+                "step": step, "loss": value, "learning_rate": rate, "gradient_norm": norm,
+                "mask_update": updates, "elapsed_s": self.elapsed_s,
+            }
+        )  # fmt: skip
+        return value, changed
+
+    def evaluate(self, split: str = "validation") -> dict[str, float]:
+        """Metrics of a split, recorded."""
+        found = self.task.evaluate(self.model, split)
+        self.evaluations += [
+            {"step": self.step, "split": split, "metric": name, "value": float(value)}
+            for name, value in found.items()
+        ]
+        return found
+
+    def note_masks(self) -> None:
+        """Records the densities of the present mask version, which serves from the next step."""
+        if self.sparsifier is None:
+            return
+        head = {"version": self.mask_version, "first_step": self.step + 1}
+        masks = self.sparsifier.masks()
+        self.explored.add(masks)
+        self.densities += [
+            {**head, "layer": n, "nnz": m.nnz, "size": m.size, "density": m.density}
+            for n, m in masks.items()
+        ]
+
+    def figures(self) -> dict[str, float | int]:
+        """Exploration, coverage and bytes of the masked layers; empty for a dense run."""
+        if self.sparsifier is None:
+            return {}
+        return {**self.sparsifier.figures(), "explored": self.explored.rate}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers and strings only, for `torch.load(weights_only=True)`."""
+        return {
+            "step": self.step,
+            "elapsed_s": self.elapsed_s,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "sparsifier": None if self.sparsifier is None else self.sparsifier.state_dict(),
+            "task": self.task.state_dict(),
+            "torch_random": torch.get_rng_state(),
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Goes on from `saved`; metrics and densities are the caller's to restore."""
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.sparsifier is not None:
+            self.sparsifier.load_state_dict(saved["sparsifier"])
+        self.task.load_state_dict(saved["task"])
+        torch.set_rng_state(saved["torch_random"])
+        self.step = saved["step"]
+        self.elapsed_s = saved["elapsed_s"]
+
+
+def make_optimizer(config: TrainConfig, model: nn.Module) -> Optimizer:
+    """AdamW or SGD with momentum, fused; weight decay only for weights of rank 2 and more."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.beta1, fused=True)
+    betas = (config.beta1, config.beta2)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
+
+
+@contextlib.contextmanager
+def private_randomness(seed: int) -> Iterator[None]:
+    """torch's random state set from `seed`; at the end it is again what it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

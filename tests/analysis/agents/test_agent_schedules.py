@@ -1,0 +1,170 @@
+"""The table of handcrafted and learnt schedules, from figures made by hand, and as a command."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from analysis.agents.schedules import agent_jobs
+from analysis.agents.schedules_page import markdown, notes, plus_minus, verdict
+from analysis.agents.schedules_study import CURVES, LEARNED, METHODS, Agents, Learning, Study
+from analysis.agents.schedules_table import ScheduleTable, Spread
+from analysis.comparing.plan import Choice, Entry
+from analysis.comparing.race import entries, run_config
+from analysis.comparing.runs import Figures
+from analysis.comparing.table import Row
+from hwsim import InputError
+from sparse_train.runs.config import TrainConfig
+from sparse_train.tasks import make_task
+
+BASE = TrainConfig(task="images", steps=40)
+
+
+def study(**changes) -> Study:
+    return Study(BASE, **{"densities": (0.1, 1.0), "seeds": (0, 1), **changes})
+
+
+def figures(accuracy: float, seconds: float) -> Figures:
+    return Figures(
+        {"accuracy": accuracy}, {"accuracy": accuracy}, 1.0, 1, 1.0,
+        density=0.1, seconds={"wafer": (seconds, seconds, seconds)}, verified={"wafer": True},
+    )  # fmt: skip
+
+
+def row(entry: Entry, accuracies: tuple[float, ...], seconds: float) -> Row:
+    runs = {seed: figures(value, seconds) for seed, value in enumerate(accuracies)}
+    return Row(entry, Choice(1e-3, {}), runs, {seed: Path(str(seed)) for seed in runs})
+
+
+def table(learned: tuple[float, ...] = (0.95, 0.97), curves=(0.90, 0.92)) -> ScheduleTable:
+    made = study()
+    task = make_task("images", {}).prepare()
+    rows = [
+        row(entry, (0.93, 0.95), 2.0) if entry.family == "dense" else row(entry, curves, 1.0)
+        for entry in entries(made.plan, task)
+    ]
+    rows += [row(entry, learned, 1.5) for entry in made.learned_entries()]
+    return ScheduleTable(made, "accuracy", ("wafer",), tuple(rows), Agents({}, 64, 3.0), {})
+
+
+def test_at_full_density_every_curve_is_the_dense_run():
+    found = table()
+    for method in METHODS:
+        assert all(found.row(method, curve, 1.0) is found.dense for curve in CURVES)
+        assert found.row(method, LEARNED, 1.0) is not found.dense
+        assert found.row(method, "cubic", 0.1).entry.density == 0.1
+
+
+def test_means_and_deviations_are_over_seeds_and_times_over_dense_of_the_same_seed():
+    found = table()
+    cell = found.accuracy(found.row("RP-RR", LEARNED, 0.1))
+    assert cell.mean == pytest.approx(0.96)
+    assert cell.deviation == pytest.approx(0.02 / math.sqrt(2))
+    assert found.net_time(found.row("RP-RR", "linear", 0.1), "wafer") == Spread(0.5, 0.0, 2)
+
+
+def test_learned_leads_only_by_more_than_both_deviations_together():
+    # Deviations are 0.014 each: 0.96 leads 0.91 clearly, 0.94 not.
+    assert table().wins == (4, 2)
+    assert table(learned=(0.80, 0.82)).wins == (0, 0)
+    assert "in 4 of 4 cells; in 2 it leads" in verdict(table())
+
+
+def test_the_best_of_a_column_is_bold_and_agents_are_told_of():
+    page = markdown(table(), "Title", "nettime agent schedules")
+    assert "| learned | **96.0 ± 1.4** |" in page
+    assert any("64 episodes" in note for note in notes(table()))
+
+
+def test_a_cell_says_so_where_all_runs_diverged_or_there_is_one():
+    assert plus_minus(Spread.of([]), 1) == "diverged"
+    assert plus_minus(Spread.of([95.04]), 1) == "95.0"
+
+
+def test_an_agent_learns_at_its_own_target_on_seeds_that_no_run_has():
+    jobs = agent_jobs(study(learning=Learning(episodes=33, slots=32)), Path("out"))
+    assert set(jobs) == {(a, d) for a in METHODS.values() for d in (0.1, 1.0)}
+    job = jobs["random_random", 0.1]
+    assert job.world.max_density == 0.1
+    assert (job.world.drop, job.world.grow) == ("random", "random")
+    assert job.settings["iterations"] == 2
+    assert not set(range(*job.world.seeds)) & set(study().seeds)
+
+
+def test_runs_of_curves_and_of_agents_have_the_same_settings_but_for_the_schedule():
+    made = study()
+    task = make_task("images", {}).prepare()
+    curve = next(e for e in entries(made.plan, task) if e.name == "RP-RR cubic 10 %")
+    learned = made.learned_entries()[0]
+    one, other = (run_config(made.plan, e, 1e-3, 0, 40) for e in (curve, learned))
+    assert one.first_difference(other) == "schedule"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"densities": ()}, "one or more"),
+        ({"densities": (0.5, 0.5)}, "all different"),
+        ({"densities": (0.01,)}, "above 0.03125"),
+        ({"densities": (1.2,)}, "at most 1"),
+        ({"devices": ()}, "devices"),
+    ],
+)
+def test_bad_studies_are_errors(changes, message):
+    with pytest.raises(InputError, match=message):
+        study(**changes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--seeds", "0"), "--seeds"),
+        (("--density", "2"), "densities"),
+        (("--agent-episodes", "0"), "episodes"),
+        (("--agent", "nowhere.pt"), "nowhere.pt: there is no such file"),
+        (("--device", "abacus"), "abacus"),
+        (("--task-option", "data=cats"), "cats"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_work(nettime, tmp_path, options, message):
+    found = nettime("agent", "schedules", "--out", tmp_path / "runs", *options)
+    assert message in found.error
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_the_table_is_made_written_and_gone_on_with(nettime, tmp_path):
+    out, page = tmp_path / "runs", tmp_path / "page.md"
+    command = (
+        "agent", "schedules", "--out", out, "--seeds", "2", "--steps", "20", "--density", "0.5",
+        "--agent-episodes", "4", "--slots", "4", "--network", "mlp-1x8", "--rate", "0.004",
+    )  # fmt: skip
+    first = nettime(*command, "--write", page)
+    assert "RP-RR 50 %" in first.out
+    assert page.with_suffix(".svg").is_file()
+    assert all(schedule in page.read_text() for schedule in (*CURVES, LEARNED))
+    again = nettime(*command, "--json").json
+    assert len(again["cells"]) == 12
+    assert {cell["final_density"]["mean"] <= 0.5 for cell in again["cells"]} == {True}
+
+
+def test_no_number_is_cut_on_a_terminal_of_80_columns():
+    import io
+
+    from rich.console import Console
+
+    from analysis.agents.schedules_page import show
+
+    made = study(densities=(0.1, 0.5, 1.0))
+    task = make_task("images", {}).prepare()
+    rows = [row(e, (0.93, 0.95), 2.0) for e in entries(made.plan, task)]
+    rows += [row(e, (0.71, 0.97), 1.5) for e in made.learned_entries()]
+    text = io.StringIO()
+    show(
+        Console(file=text, width=80),
+        ScheduleTable(made, "accuracy", ("wafer",), tuple(rows), Agents({}), {}),
+    )
+    assert text.getvalue().count("84.0 ± 18.4") == 6
+    assert all(f"{method} 100 %" in text.getvalue() for method in METHODS)
