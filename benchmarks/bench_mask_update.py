@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from sparse_train import sparsify
-from sparse_train.masking.layers import zero_where_not_
+from sparse_train.masking.bits import zero_where_not_
 
 WIDTH, FEED_FORWARD, LAYERS = 768, 3072, 12
 DROP = 0.3

@@ -111,7 +111,7 @@ def sparsify(
     projection = make_pattern(pattern, rule)
     selection = select_layers(model, layers, optimizer_state.held(optimizers))
     plan = make_plan(
-        {layer.name: layer.weight_shape for layer in selection.layers},
+        {part: layer.part_dims for layer in selection.layers for part in layer.parts},
         density=density,
         distribution=as_distribution(distribution),
         schedule=rule.schedule if schedule is None else schedule,
