@@ -181,10 +181,16 @@ def gemm(
 
 @dataclass(frozen=True)
 class Workload:
-    """The ops of one training step, in order."""
+    """The ops of one training step, in order.
+
+    Attributes:
+        unmasked: layers whose mask acts on nothing: the step does not reach them, or uses them in
+            another way than as a product's operand.
+    """
 
     ops: tuple[Op, ...]
     name: str = ""
+    unmasked: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ops", tuple(self.ops))
