@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparse_train.algorithms import Algorithm
 from sparse_train.masking._sync import average_over_ranks, several_ranks
-from sparse_train.masking.bits import zero_where_not_
+from sparse_train.masking.bits import whole, zero_where_not_
 from sparse_train.masking.layers import MaskedLayer
 
 
@@ -74,9 +74,10 @@ class DenseGradients:
         else:
             self.used = True
             summed = hasattr(gradient, _STAMP)
-            self._used[layer.name] = _Used(
-                self.now.get(layer.name), gradient.detach().clone(), summed, scale
-            )
+            held = self.now.get(layer.name)
+            if hasattr(gradient, "full_tensor"):  # is whole already, and averaged over ranks
+                held, summed = None, False
+            self._used[layer.name] = _Used(held, whole(gradient.detach()).clone(), summed, scale)
 
     def close_step(self, layers: Mapping[str, MaskedLayer]) -> None:
         """The optimizer has made its step: the average takes the gradient up."""
@@ -112,8 +113,8 @@ class DenseGradients:
     def _resolved(self, layer: MaskedLayer) -> Tensor | None:
         """The gradient of every weight in the step that the optimizer has made."""
         used = self._used.get(layer.name)
-        if not several_ranks():
-            return None if used is None else used.resolved(layer.mask)
+        if not several_ranks() or hasattr(layer.parameter, "full_tensor"):
+            return None if used is None else used.resolved(whole(layer.mask))
         # Every rank takes part for every layer, in the same order, whether it used it or not.
         zero = torch.zeros_like(layer.parameter)
         own = _Used(None, zero, True, 1.0) if used is None else used

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hwsim.errors import InputError
+from sparse_train.masking.bits import placed_as, whole
 
 
 def to_torch(value: Any) -> Any:
@@ -39,13 +40,13 @@ def copied(value: Any) -> Any:
 
 def packed(mask: Tensor) -> Tensor:
     """A mask as bits, eight to a byte."""
-    return torch.from_numpy(np.packbits(mask.detach().cpu().numpy().reshape(-1)))
+    return torch.from_numpy(np.packbits(whole(mask.detach()).cpu().numpy().reshape(-1)))
 
 
 def unpacked(bits: Tensor, like: Tensor) -> Tensor:
     """The mask that was packed."""
     flat = np.unpackbits(bits.cpu().numpy(), count=like.numel()).astype(bool)
-    return torch.from_numpy(flat).view(like.shape).to(like.device)
+    return placed_as(torch.from_numpy(flat).view(like.shape), like)
 
 
 def merged(old: Mapping[str, Any], new: dict[str, Any], awake: set[str]) -> dict[str, Any]:

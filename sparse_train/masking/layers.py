@@ -14,7 +14,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from hwsim.errors import InputError
 from hwsim.mask import Mask
 from hwsim.registry import unknown
-from sparse_train.masking.bits import zero_where_not_
+from sparse_train.masking.bits import placed_as, whole, zero_where_not_
 from sparse_train.masking.kinds import Layout, weights_of
 from sparse_train.naming import layer_name
 
@@ -80,7 +80,7 @@ class MaskedLayer:
 
     def check(self) -> None:
         """An InputError if a weight is NaN or infinite."""
-        if not bool(torch.isfinite(self.parameter).all()):
+        if not bool(torch.isfinite(whole(self.parameter.detach())).all()):
             raise InputError(
                 f"layer {self.name!r}: its weight has NaN or infinity; allowed is finite"
             )
@@ -100,11 +100,11 @@ class MaskedLayer:
     def tensor(self, array: np.ndarray) -> Tensor:
         """A copy of an array (n_out, n_in), in the weight's shape and on its device."""
         matrix = torch.from_numpy(array.copy())
-        return self.layout.unstacked(matrix, self.weight_shape).to(self.parameter.device)
+        return placed_as(self.layout.unstacked(matrix, self.weight_shape), self.parameter)
 
     def mask_array(self) -> np.ndarray:
         """A copy of the mask, (n_out, n_in)."""
-        return self.layout.stacked(self.mask.detach().cpu()).numpy().copy()
+        return self.layout.stacked(whole(self.mask.detach()).cpu()).numpy().copy()
 
     def snapshots(self) -> dict[str, Mask]:
         """Part → mask."""
@@ -113,7 +113,7 @@ class MaskedLayer:
 
     def array(self, values: Tensor) -> np.ndarray:
         """A tensor of the weight's shape as float32 (n_out, n_in); a view where it can be one."""
-        return self.layout.stacked(values.detach().to("cpu", torch.float32)).numpy()
+        return self.layout.stacked(whole(values.detach()).to("cpu", torch.float32)).numpy()
 
     def zero_inactive(self) -> None:
         zero_where_not_(self.parameter.data, self.mask)

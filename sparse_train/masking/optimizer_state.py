@@ -89,6 +89,8 @@ def fresh_values(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, flo
     Told by trying: an optimizer of the same kind and settings makes one step with a gradient of 0.
     Where that cannot be done, a key is missing, which is taken for 0.
     """
+    while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
+        optimizer = inner  # accelerate's and others' wrappers
     group = next(
         (g for g in optimizer.param_groups if any(p is parameter for p in g["params"])), None
     )
@@ -125,8 +127,12 @@ def _made_anew(optimizer: Optimizer, group: dict[str, Any]) -> Optimizer:
 
 
 def _emptied(optimizer: Optimizer, group: dict[str, Any]) -> Optimizer:
+    if any(isinstance(value, Optimizer) for value in vars(optimizer).values()):
+        raise TypeError("an optimizer within an optimizer would make a real step")
     trial = copy.copy(optimizer)
     trial.__dict__ = {**optimizer.__dict__, "state": defaultdict(dict), "param_groups": [group]}
+    if trial.state is optimizer.state or trial.param_groups is optimizer.param_groups:
+        raise TypeError("its state lies elsewhere")
     return trial
 
 

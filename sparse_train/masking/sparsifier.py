@@ -20,7 +20,7 @@ from sparse_train.masking._dense import DenseGradients, stamp, untouched
 from sparse_train.masking._first import first_masks, locked, not_finite
 from sparse_train.masking._reserve import Reserve
 from sparse_train.masking._sync import on_any_rank
-from sparse_train.masking.bits import zero_where_not_
+from sparse_train.masking.bits import whole, zero_where_not_
 from sparse_train.masking.figures import run_figures
 from sparse_train.masking.layers import MaskedLayer, Selection
 from sparse_train.masking.plan import Plan
@@ -140,6 +140,11 @@ class Sparsifier:
         self.steps = step
         self.version += changed
         return changed
+
+    @property
+    def step_made(self) -> bool:
+        """Whether an optimizer has made a step since the last call of `step()`."""
+        return self._stepped
 
     def is_update_step(self, step: int | None = None) -> bool:
         """Whether masks are updated in step number `step`, counted from 1; None is the next."""
@@ -586,7 +591,7 @@ class Sparsifier:
     def _placed(self, saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Saved tensors on the devices of their layers' weights."""
         return {
-            name: value.to(self.layers[name].parameter.device, copy=True)
+            name: value.detach().clone().to(self.layers[name].parameter.device)
             for name, value in saved.items()
         }
 
@@ -630,6 +635,7 @@ def _stacked(
 
 def _alive(layer: MaskedLayer, gradient: Tensor) -> dict[str, bool]:
     """Part → whether its gradient is other than 0 somewhere."""
+    gradient = whole(gradient.detach())
     if layer.layout.groups == 1:
         return {layer.name: bool(gradient.any())}
     each = (gradient != 0).flatten(1).any(1).tolist()
