@@ -51,6 +51,7 @@ class DenseGradients:
             if gradient is None or not (untouched(gradient) or gradient.any()):
                 del self.now[layer.name]
 
+    @torch.no_grad()
     def add(self, layer: MaskedLayer, gradient: Tensor) -> None:
         """Add one backward pass. `gradient` is the parameter's, not yet masked for this pass.
 
@@ -58,7 +59,8 @@ class DenseGradients:
         the earlier ones were zeroed there.
         """
         known = self.now.get(layer.name)
-        if known is None:
+        # A sharded gradient comes without a word before; a new tensor then begins a new sum.
+        if known is None or (hasattr(gradient, "full_tensor") and not hasattr(gradient, _STAMP)):
             self.now[layer.name] = gradient.clone()
         else:
             zero_where_not_(known, ~layer.mask)
@@ -75,8 +77,7 @@ class DenseGradients:
             self.used = True
             summed = hasattr(gradient, _STAMP)
             held = self.now.get(layer.name)
-            if hasattr(gradient, "full_tensor"):  # is whole already, and averaged over ranks
-                held, summed = None, False
+            held = None if held is None else whole(held)
             self._used[layer.name] = _Used(held, whole(gradient.detach()).clone(), summed, scale)
 
     def close_step(self, layers: Mapping[str, MaskedLayer]) -> None:

@@ -303,10 +303,9 @@ class Sparsifier:
         def masked(parameter: Tensor) -> None:
             if parameter.grad is None:
                 return
-            gradient = parameter.grad.detach()
             if self._dense.wanted(self.is_update_step()):
-                self._dense.add(layer, gradient)
-            zero_where_not_(gradient, self._gate(layer))
+                self._dense.add(layer, parameter.grad)
+            zero_where_not_(parameter.grad.detach(), self._gate(layer))
             stamp(parameter.grad)
             self._pushed.discard(layer.name)
 
