@@ -206,6 +206,27 @@ class Sparsifier:
         """Density, coverage, and bytes of weights, indices and moments as the pattern packs."""
         return run_figures(self)
 
+    def summary(self) -> str:
+        """A table for people: each masked layer, and why other weights are not masked."""
+        rows = [("layer", "shape", "active", "density")]
+        masks = self.masks()
+        for name, mask in masks.items():
+            shape = f"{mask.shape[0]} × {mask.shape[1]}"
+            rows.append((name, shape, f"{mask.nnz:,}", f"{mask.density:.4f}"))
+        active, size = sum(m.nnz for m in masks.values()), sum(m.size for m in masks.values())
+        rows.append(("all", f"{size:,}", f"{active:,}", f"{active / size:.4f}"))
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = [
+            "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+            for row in rows
+        ]
+        head = (
+            f"{type(self.algorithm).__name__}, {self.pattern.name}, step {self.steps}, "
+            f"{self.coverage:.1%} of the parameters masked"
+        )
+        left = [f"not masked: {name} ({why})" for name, why in self.skipped.items()]
+        return "\n".join([head, *lines, *left])
+
     def remove(self) -> None:
         """Take hooks and masks off the model; inactive weights stay zero, and can then train."""
         self._detach()
