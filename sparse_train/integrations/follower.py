@@ -49,7 +49,7 @@ class Follower:
     def begin(
         self, model: nn.Module, optimizer: Optimizer | Sequence[Optimizer], total_steps: int | None
     ) -> Sparsifier:
-        """Sparsify, or go on with what `load_state_dict` was given: then weights stay as they are."""
+        """Sparsify, or go on with what `load_state_dict` was given: weights then stay."""
         settings = dict(self._settings)
         if total_steps is not None:
             settings.setdefault("total_steps", total_steps)

@@ -55,7 +55,9 @@ def _given(given: Mapping[str, Any], layers: Mapping[str, MaskedLayer]) -> dict[
         mask = given[name] if isinstance(given[name], Mask) else Mask(given[name])
         shape = layer.layout.matrix(layer.weight_shape)
         if mask.shape != shape:
-            raise InputError(f"initial_masks: shape of {name!r} is {mask.shape}; allowed is {shape}")
+            raise InputError(
+                f"initial_masks: shape of {name!r} is {mask.shape}; allowed is {shape}"
+            )
         masks[name] = mask.array
     return masks
 

@@ -37,14 +37,13 @@ def whole(values: Tensor) -> Tensor:
 
 def placed_as(values: Tensor, like: Tensor) -> Tensor:
     """A whole tensor, the same on every rank, on the device and in the shards of another."""
-    if not hasattr(like, "device_mesh"):
+    mesh, placements = getattr(like, "device_mesh", None), getattr(like, "placements", None)
+    if mesh is None:
         return values.to(like.device)
     from torch.distributed.tensor import distribute_tensor
 
     # Every rank has the same values, so that nothing need be sent.
-    return distribute_tensor(
-        values.to(like.device), like.device_mesh, like.placements, src_data_rank=None
-    )
+    return distribute_tensor(values.to(like.device), mesh, placements, src_data_rank=None)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -56,6 +56,9 @@ class Layout:
         return matrix.reshape(shape).contiguous()
 
 
+STORED_OUT_IN = Layout()
+
+
 @dataclass(frozen=True)
 class Weight:
     """A parameter of rank 2 or more: its name, its owner, and what is known of it.

@@ -15,7 +15,7 @@ from hwsim.errors import InputError
 from hwsim.mask import Mask
 from hwsim.registry import unknown
 from sparse_train.masking.bits import placed_as, whole, zero_where_not_
-from sparse_train.masking.kinds import Layout, weights_of
+from sparse_train.masking.kinds import STORED_OUT_IN, Layout, weights_of
 from sparse_train.naming import layer_name
 
 _DIVIDES = "a norm divides by the size of each neuron's weights, of which none may be left"
@@ -35,7 +35,7 @@ class MaskedLayer:
     name: str
     module: nn.Module
     attribute: str
-    layout: Layout = Layout()
+    layout: Layout = STORED_OUT_IN
     product: bool = True
     recurrent: bool = False
 
@@ -186,7 +186,7 @@ def _weights(model: nn.Module) -> list[MaskedLayer]:
         found.append(
             MaskedLayer(
                 layer_name(weight.name), weight.module, weight.attribute,
-                weight.layout or Layout(), weight.layout is not None, weight.recurrent,
+                weight.layout or STORED_OUT_IN, weight.layout is not None, weight.recurrent,
             )
         )  # fmt: skip
     # A norm's gain stands beside the weight that it scales: only one of them has the layer's name.

@@ -55,6 +55,7 @@ def detach(module: nn.Module, attribute: str) -> None:
     """Take off what `attach` put on, of a copy whose handles nobody has."""
     for hooks in (module._state_dict_hooks, module._load_state_dict_post_hooks):
         for key, hook in list(hooks.items()):
-            ours = isinstance(hook, partial) and hook.func in (_saved, _loaded)
-            if ours and hook.args == (attribute,):
+            known: Any = hook
+            ours = isinstance(hook, partial) and known.func in (_saved, _loaded)
+            if ours and known.args == (attribute,):
                 del hooks[key]

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -89,7 +88,7 @@ class Sparsifier:
         """Masks and hooks onto the model; if that fails, the model is as it was."""
         before = {name: layer.parameter.detach().clone() for name, layer in self.layers.items()}
         try:
-            for name, layer in self.layers.items():
+            for layer in self.layers.values():
                 layer.add_mask()
                 layer.set_mask(_stacked(layer, masks))
                 if self.algorithm.dense_weights:
@@ -217,7 +216,12 @@ class Sparsifier:
         rows.append(("all", f"{size:,}", f"{active:,}", f"{active / size:.4f}"))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = [
-            "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+            "  ".join(
+                [
+                    row[0].ljust(widths[0]),
+                    *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
+                ]
+            )
             for row in rows
         ]
         head = (
@@ -646,7 +650,7 @@ def _in_parts(
 def _stacked(
     layer: MaskedLayer, parts: Mapping[str, np.ndarray], rest: np.ndarray | None = None
 ) -> np.ndarray:
-    """(n_out, n_in) of a layer from those of its parts; a part that is not there is as in `rest`."""
+    """(n_out, n_in) of a layer from those of its parts; one that is not there is as in `rest`."""
     rows = layer.parts
     if len(rows) == 1:
         return parts[layer.name] if layer.name in parts or rest is None else rest

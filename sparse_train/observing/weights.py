@@ -99,9 +99,7 @@ class Weights:
         if turned:
             rows, columns, layout = columns, rows, Layout(not layout.transposed)
         offset = int(copy.storage_offset())
-        self._add(
-            _Held(held.name, offset, held.numel, rows, columns, layout, held.product, copy)
-        )
+        self._add(_Held(held.name, offset, held.numel, rows, columns, layout, held.product, copy))
 
     def add_images(self, read: list[Tensor], written: list[Tensor]) -> None:
         """What an operator made of a whole weight of a product, element by element: a mask times

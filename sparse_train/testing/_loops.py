@@ -161,7 +161,7 @@ def _check_state(optimizer: Any, parameter: Any, off: Tensor, name: str) -> None
         if torch.is_tensor(value) and value.shape == parameter.shape:
             start = torch.full_like(value[off], new.get(key, 0.0))
             assert torch.allclose(value[off], start), (
-                f"layer {name!r}: {key} of {type(optimizer).__name__} is not that of a new parameter"
+                f"layer {name!r}: {key} of {type(optimizer).__name__} is not a new parameter's"
             )
 
 
@@ -172,10 +172,11 @@ def check_copies(make: Maker, steps: int = 10) -> None:
         _step(*one, step)
     other = _start(make, seed=7)
     load(saved(*one), *other)
-    twin = copied(*one)
+    twin: Any = copied(*one)
+    runs: tuple[Any, ...] = (one, other, twin)
     for step in range(steps, steps + 4):
-        for run in (one, other, twin):
-            _step(*run, step)
+        for run in runs:
+            _step(run[0], run[1], run[2], step)
     _same(one, other, "saved and loaded")
     _same(one, twin, "copied")
     model, optimizer, sparsifier = other

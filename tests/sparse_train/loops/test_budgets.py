@@ -1,5 +1,7 @@
 """The total density is met, whatever the steps in which a pattern adds weights."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +15,7 @@ torch.set_num_threads(1)
 
 
 def stack(widths):
-    return nn.Sequential(*(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)))
+    return nn.Sequential(*(nn.Linear(a, b) for a, b in itertools.pairwise(widths)))
 
 
 def test_a_tenth_of_a_transformer_is_a_tenth_under_constant_fan_in():
@@ -47,7 +49,7 @@ def test_the_total_is_met_within_half_a_step_of_the_widest_layer(widths, density
 @pytest.mark.parametrize("pattern", ["2:4", "n_m:1,4", "transposable_n_m", "v_n_m:2,2,4"])
 def test_a_pattern_of_fixed_density_takes_the_default_distribution_as_uniform(pattern):
     density = 0.25 if pattern == "n_m:1,4" else 0.5
-    model, optimizer, sparsifier = made(
+    _model, _optimizer, sparsifier = made(
         model=stack([16, 32, 16, 8]), algorithm="rigl" if pattern == "2:4" else "static",
         density=density, pattern=pattern,
     )  # fmt: skip

@@ -1,5 +1,7 @@
 """The context for loops written by hand: figures, checkpoints, and going on to the bit."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -44,7 +46,7 @@ def test_figures_and_net_time_are_logged_and_go_on(tmp_path):
     run(tmp_path / "run.pt", 12, "rigl", log, devices=("zen4",))
     assert logged == straight and [step for step, _ in logged] == list(range(1, 13))
     times = [figures["sparse/net_time_s/zen4"] for _, figures in logged]
-    assert times[0] > 0 and all(b > a for a, b in zip(times, times[1:], strict=False))
+    assert times[0] > 0 and all(b > a for a, b in itertools.pairwise(times))
     assert times[2] - times[1] > times[1] - times[0]  # the third step grows by dense gradients
     assert logged[-1][1]["sparse/updates"] == 4
     assert logged[-1][1]["sparse/explored"] > logged[-1][1]["sparse/density"]

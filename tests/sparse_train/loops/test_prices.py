@@ -43,7 +43,7 @@ def test_layers_that_are_not_reached_cost_nothing_and_are_listed():
 
 def test_a_name_that_is_no_parameter_is_an_error():
     mask = Mask(np.ones((8, 12), bool))
-    with pytest.raises(InputError, match="unknown layer|layer 'nowhere'"):
+    with pytest.raises(InputError, match=r"unknown layer|layer 'nowhere'"):
         workload(nn.Sequential(nn.Linear(12, 8)), X, {"nowhere": mask})
 
 
@@ -76,7 +76,9 @@ def test_an_elementwise_image_of_a_weight_is_that_weight(how):
     masks, step = priced(model)
     dense = workload(nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 2)), X, masks)
     of = lambda w: sorted(  # noqa: E731
-        (op.phase, op.m, op.n, op.k, op.flops) for op in w.ops if op.kind == "gemm" and op.name == "0"
+        (op.phase, op.m, op.n, op.k, op.flops)
+        for op in w.ops
+        if op.kind == "gemm" and op.name == "0"
     )
     assert of(step) == of(dense) and step.unmasked == ()
 
@@ -97,7 +99,10 @@ def test_an_activation_of_a_weights_shape_is_no_weight():
 @pytest.mark.parametrize("make", ["spectral", "pruned", "standardised conv"])
 def test_weights_that_torch_transforms_are_priced_under_their_mask(make):
     if make == "spectral":
-        model, x = nn.Sequential(parametrizations.spectral_norm(nn.Linear(12, 8)), nn.Linear(8, 2)), X
+        model, x = (
+            nn.Sequential(parametrizations.spectral_norm(nn.Linear(12, 8)), nn.Linear(8, 2)),
+            X,
+        )
     elif make == "pruned":
         model, x = nn.Sequential(nn.Linear(12, 8), nn.Linear(8, 2)), X
         prune.random_unstructured(model[0], "weight", 0.5)

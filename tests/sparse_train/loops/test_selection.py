@@ -44,7 +44,9 @@ def trained(model, x, steps=7, **options):
 
 def test_two_of_four_lie_along_the_inputs_of_a_layer_stored_in_out():
     model = nn.Sequential(Conv1D(24, 8), nn.ReLU(), Conv1D(8, 24), nn.Linear(8, 2))
-    sparsifier = trained(model, torch.randn(5, 8), density=0.5, pattern="2:4", distribution="uniform")
+    sparsifier = trained(
+        model, torch.randn(5, 8), density=0.5, pattern="2:4", distribution="uniform"
+    )
     mask = sparsifier.layers["0"].mask  # (in, out)
     assert sparsifier.masks()["0"].shape == (24, 8)
     assert (mask.view(2, 4, 24).sum(1) == 2).all()

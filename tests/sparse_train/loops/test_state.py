@@ -82,7 +82,7 @@ def test_moments_of_integers_are_refused_in_one_line_and_the_model_is_as_it_was(
     loss_of(model, 0).backward()
     optimizer.step()
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(InputError, match="'state1' as torch.uint8"):
+    with pytest.raises(InputError, match=r"'state1' as torch\.uint8"):
         sparsify(model, optimizer, density=0.3)
     after = model.state_dict()
     assert before.keys() == after.keys()

@@ -123,7 +123,7 @@ def test_an_optimizer_that_was_made_anew_goes_on():
 
 
 def test_an_optimizer_of_something_else_is_none_of_ours():
-    model, optimizer, sparsifier = made()
+    _model, optimizer, sparsifier = made()
     other = net()
     foreign = torch.optim.SGD(other.parameters(), lr=0.1)
     loss_of(other, 0).backward()
@@ -138,7 +138,7 @@ def test_weights_that_no_optimizer_moved_are_an_error_of_one_line():
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.sub_(parameter.grad)
-    with pytest.raises(InputError, match="layer '0' has changed, but no torch.optim") as caught:
+    with pytest.raises(InputError, match=r"layer '0' has changed, but no torch\.optim") as caught:
         sparsifier.step()
     assert "\n" not in str(caught.value)
 
