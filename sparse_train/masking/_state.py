@@ -64,7 +64,7 @@ def check(saved: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
     if set(saved) != set(mine):
         odd = sorted(set(saved) ^ set(mine))
         raise InputError(f"sparsifier state: keys {odd} are missing or not known")
-    for key in ("format", "algorithm", "layers", "pattern", "update_interval", "active weights"):
+    for key in ("format", "algorithm", "layers", "pattern", "update_interval", "density"):
         if saved[key] != mine[key]:
             raise InputError(
                 f"sparsifier state: {key} is {_short(saved[key], mine[key])}; allowed is "

@@ -29,6 +29,7 @@ class Plan:
         end_step: updates happen before this step; None for ever.
         pattern: what masks must look like; budgets are then such as it meets.
         matrices: layer name → (n_out, n_in) of those whose shape does not tell.
+        density: where a schedule that was named ends; None where one was given, which may move.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -40,6 +41,7 @@ class Plan:
     end_step: int | None
     pattern: Projection | None = field(default=None, kw_only=True)
     matrices: Mapping[str, tuple[int, int]] = field(default_factory=dict, kw_only=True)
+    density: float | None = field(default=None, kw_only=True)
 
     def is_update_step(self, step: int) -> bool:
         """Whether masks are updated in step number `step`, counted from 1."""
@@ -159,6 +161,7 @@ def make_plan(
         end_step=end_step,
         pattern=pattern,
         matrices=dict(matrices or {}),
+        density=float(density) if isinstance(schedule, str) else None,
     )
 
 

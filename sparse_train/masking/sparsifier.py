@@ -241,14 +241,13 @@ class Sparsifier:
 
         Tensors, numbers and strings only, so that `torch.load(weights_only=True)` reads it.
         """
-        end = 0 if self.plan.end_step is None else self.plan.end_step
         return {
             "format": 2,
             "algorithm": type(self.algorithm).__name__,
             "layers": {name: list(layer.weight_shape) for name, layer in self.layers.items()},
             "pattern": repr(self.pattern),
             "update_interval": self.plan.update_interval,
-            "active weights": sum(self.plan.budgets(end).values()),
+            "density": self.plan.density,
             "seed": self.seed,
             "steps": self.steps,
             "version": self.version,

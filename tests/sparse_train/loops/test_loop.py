@@ -58,7 +58,7 @@ def test_a_checkpoint_of_another_density_is_refused(tmp_path):
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     settings = {**SETTINGS, "density": 0.2}
     with (
-        pytest.raises(InputError, match="active weights is"),
+        pytest.raises(InputError, match="density is"),
         sparse_loop(model, optimizer, checkpoint=tmp_path / "run.pt", **settings),
     ):
         pass

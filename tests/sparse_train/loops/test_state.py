@@ -186,7 +186,7 @@ def strip_hooks(model):
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ({"density": 0.2}, "active weights"),
+        ({"density": 0.2}, "density"),
         ({"pattern": "fan_in"}, "pattern"),
         ({"update_interval": 5}, "update_interval"),
         ({"algorithm": "set"}, "algorithm"),
