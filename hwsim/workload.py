@@ -7,9 +7,8 @@ import numbers
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from hwsim.errors import InputError
+from hwsim.errors import InputError, unknown
 from hwsim.mask import Mask
-from hwsim.registry import unknown
 
 KINDS = (
     "gemm", "conv", "attention", "embedding", "elementwise", "norm", "softmax", "loss",

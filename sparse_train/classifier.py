@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 
 # Of a preset, by what its widths are multiplied.
 WIDTH = "width_factor"

@@ -177,7 +177,7 @@ def _of_task(
     task: str, model: str | None, preset: str | None, batch_size: int, settings: Sequence[str]
 ) -> TrainConfig:
     """The run whose dense step is priced; settings that would not change it are refused."""
-    from hwsim.registry import unknown
+    from hwsim.errors import unknown
 
     for setting in settings:
         name = setting.partition("=")[0]
@@ -202,7 +202,7 @@ def _setting(
     from sparse_train.patterns import projection
 
     projection(pattern)
-    options.chosen("distribution", distribution, sorted(DISTRIBUTIONS))
+    DISTRIBUTIONS.check(distribution)
     rule = ALGORITHMS.get(algorithm)
     if update_interval is not None:
         options.at_least("--update-interval", update_interval)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwsim import Device, Estimate, InputError, Mask, Op, Workload
-from hwsim.registry import unknown
+from hwsim.errors import unknown
 from hwsim.workload import PHASES
 
 GROUPINGS: dict[str, Callable[[Op], str]] = {

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hwsim import InputError, Mask, Workload
+from hwsim.references import load
 from hwsim.workload import PRODUCTS
 
 if TYPE_CHECKING:
@@ -146,7 +144,7 @@ def of_task(config: TrainConfig, dtype: str | None = None) -> Subject:
 
 
 def user_made(reference: str, dtype: str | None = None) -> Subject:
-    """The model of `module:function`, imported from the working directory.
+    """The model of `module:function` or `file.py:function`, imported from the working directory.
 
     The function takes nothing and returns (model, batch): a torch.nn.Module and what it is called
     with.
@@ -207,31 +205,7 @@ def random_masks(
 
 
 def _function(reference: str) -> Any:
-    module_name, colon, function_name = reference.partition(":")
-    if not colon or not module_name or not function_name:
-        raise InputError(
-            f"--model: value is {reference!r}; allowed is module:function, "
-            "like my_module:make_model"
-        )
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and module_name.split(".")[0] == error.name.split(".")[0]:
-            raise InputError(f"--model: no module {module_name!r} in {Path(here)}") from None
-        raise InputError(f"--model: {module_name} needs a module {error.name!r}") from None
-    except Exception as error:
-        raise InputError(f"--model: importing {module_name} failed: {_error(error)}") from error
-    function = getattr(module, function_name, None)
-    if function is None:
-        public = sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
-        from hwsim.registry import unknown
-
-        raise InputError(
-            f"--model: in {module_name}: {unknown('function', function_name, public or ['none'])}"
-        )
+    function = load(reference, "--model")
     if not callable(function):
         raise InputError(
             f"--model {reference}: is {_described(function)}; "

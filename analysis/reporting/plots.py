@@ -17,6 +17,7 @@ import numpy as np
 from analysis.display.units import unit_of
 from analysis.reporting.contenders import FAMILIES, MEASURED, Contender, devices_of
 from hwsim import InputError
+from hwsim.files import replacing
 from hwsim.workload import PHASES
 
 if TYPE_CHECKING:
@@ -218,11 +219,10 @@ def save(figure: Figure, path: Path) -> None:
     if path.suffix not in (".svg", ".png", ".pdf"):
         raise InputError(f"plot file: value is {str(path)!r}; allowed is a .svg, .png or .pdf name")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    figure.savefig(
-        temporary, format=path.suffix[1:], dpi=160, facecolor="white", bbox_inches="tight"
-    )
-    temporary.replace(path)
+    with replacing(path) as part:
+        figure.savefig(
+            part, format=path.suffix[1:], dpi=160, facecolor="white", bbox_inches="tight"
+        )
 
 
 def inline_svg(figure: Figure) -> str:

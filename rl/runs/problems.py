@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hwsim import InputError
-from hwsim.registry import unknown
+from hwsim.errors import unknown
 from sparse_train.classifier import ImageClassifier
 from sparse_train.models.mlp import Mlp
 from sparse_train.networks import NETWORKS, Networks, Recipe

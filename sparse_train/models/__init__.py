@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 from sparse_train.registries import FAMILIES
 
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 from sparse_train.registries import TASKS
 
 if TYPE_CHECKING:
@@ -140,6 +139,10 @@ class Prepared(ABC):
             initial_density=config.initial_density,
             update_interval=config.update_interval,
             drop_fraction=config.drop_fraction,
+            drop_schedule=config.drop_schedule,
+            initial_masks=config.initial_masks,
+            replace_step=config.replace_step,
+            regulariser=config.regulariser,
             end_step=config.end_step,
             total_steps=config.steps,
             layers=config.layers,

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hwsim.checks import check_integer
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 from sparse_train.data.ratings import GENERATED, Ratings, load_ratings
 from sparse_train.data.text import SPLITS
 from sparse_train.models import factorization, lightgcn
