@@ -40,7 +40,9 @@ def load(reference: str, label: str) -> Any:
     """
     match = _REFERENCE.fullmatch(reference)
     if match is None:
-        raise InputError(f"{label}: value is {reference!r}; allowed is module:name or file.py:name")
+        raise InputError(
+            f"{label}: value is {reference!r}; allowed is module:function or file.py:function"
+        )
     module = _imported(match["module"], label)
     found = getattr(module, match["name"], None)
     if found is None:

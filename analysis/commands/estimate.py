@@ -224,11 +224,7 @@ def _single(
     from analysis.estimating.breakdown import coverage, estimate_json, verdict
 
     with progress_bar(f"pricing {what.name}", len(devices)) as update:
-        breakdowns = []
-        for done, device in enumerate(devices):
-            parts, sparse = price(what, [device], density, setting, by)
-            breakdowns += parts
-            update(done + 1, device.name)
+        breakdowns, sparse = price(what, devices, density, setting, by, update)
     chosen = layer_answers.answers(devices, what.step, sparse)
     covered = coverage(what.step, sparse.masks, what.weights)
     narrower = _narrower(what, devices, sparse)

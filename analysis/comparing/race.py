@@ -125,7 +125,7 @@ def race(
 
 def entries(plan: Plan, task: Any) -> list[Entry]:
     """All contenders: dense, narrower dense, then the variants, each at every density."""
-    from analysis.estimating.narrower import narrower
+    from sparse_train.narrower import narrower
 
     made = [Entry("dense", "dense", "dense", 1.0, "dense", {})] if plan.dense else []
     if plan.narrower:

@@ -113,8 +113,10 @@ class TextClassifier(nn.Module):
         return TextClassifierOutput(loss, logits)
 
 
-def _build(preset: str, batch_size: int, length: int) -> tuple[TextClassifier, dict[str, Tensor]]:
-    config = TextClassifierConfig.preset(preset)
+def _build(
+    preset: str, batch_size: int, length: int, share: float
+) -> tuple[TextClassifier, dict[str, Tensor]]:
+    config = TextClassifierConfig.preset(preset).scaled(share)
     config = dataclasses.replace(config, max_length=max(length, config.max_length))
     with torch.device("meta"):
         return TextClassifier(config), {
@@ -124,4 +126,8 @@ def _build(preset: str, batch_size: int, length: int) -> tuple[TextClassifier, d
         }
 
 
-FAMILY = Family(presets=tuple(PRESETS), build=_build)
+FAMILY = Family(
+    presets=tuple(PRESETS),
+    build=_build,
+    widths=lambda preset: PRESETS[preset].width // PRESETS[preset].heads,
+)

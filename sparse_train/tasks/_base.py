@@ -113,12 +113,16 @@ class Prepared(ABC):
 
     def narrowed(
         self, model: str, preset: str, options: Mapping[str, Any], share: float
-    ) -> dict[str, Any] | None:
+    ) -> dict[str, Any]:
         """Options of the same model at about `share` of its hidden width, for `build_model`.
 
-        What comparisons take the narrower dense model from. None: these models have no width.
+        What comparisons take the narrower dense model from; asked for where `widths` is above 0.
         """
-        return None
+        raise TypeError(f"{type(self).__name__} has widths and must define narrowed")
+
+    def widths(self, model: str, preset: str, options: Mapping[str, Any]) -> int:
+        """How many widths `narrowed` tells apart, the model's own among them; 0: it has none."""
+        return 0
 
     def make_sparsifier(
         self, config: TrainConfig, model: nn.Module, optimizer: Optimizer

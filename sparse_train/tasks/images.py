@@ -101,6 +101,9 @@ class PreparedImages(Classified):
     def build_model(self, model: str, preset: str, options: Mapping[str, Any]) -> nn.Module:
         return classifier.build(model, preset, options, self.sizes)
 
+    def widths(self, model: str, preset: str, options: Mapping[str, Any]) -> int:
+        return classifier.widths(model)
+
     def narrowed(
         self, model: str, preset: str, options: Mapping[str, Any], share: float
     ) -> dict[str, Any]:

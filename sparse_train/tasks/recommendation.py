@@ -102,6 +102,9 @@ class PreparedRatings(Prepared):
             return lightgcn.LightGCN(self.n_users, self.n_items, pairs=self.parts["train"], **sizes)
         return factorization.Factorization(self.n_users, self.n_items, **sizes)
 
+    def widths(self, model: str, preset: str, options: Mapping[str, Any]) -> int:
+        return _sizes(model, preset, options)[_WIDTH]
+
     def narrowed(
         self, model: str, preset: str, options: Mapping[str, Any], share: float
     ) -> dict[str, Any]:
