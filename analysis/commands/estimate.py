@@ -285,8 +285,9 @@ def _print(
     what: Subject, breakdowns: Sequence[Breakdown], covered: Any, narrower: dict[str, Row],
     sentence: str, setting: Setting, wide: bool,
 ) -> None:  # fmt: skip
-    from analysis.display import tables, units
+    from analysis.display import tables
     from analysis.display.console import stdout
+    from hwsim import units
 
     console = stdout()
     console.print(

@@ -8,7 +8,7 @@ from itertools import permutations
 
 from analysis.comparing.table import Difference, Table
 from analysis.comparing.variants import Variant
-from analysis.display import units
+from hwsim import units
 
 # (one, other, who says that one is at least as good)
 _ORDERS = (

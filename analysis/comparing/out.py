@@ -20,10 +20,9 @@ from analysis.comparing.page import (
     plus_minus,
 )
 from analysis.comparing.table import Row, Table
-from analysis.display import units
 from analysis.reporting import plots, report
 from analysis.reporting.contenders import Contender, Seconds
-from hwsim import Device
+from hwsim import Device, units
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -24,7 +24,7 @@ from analysis.comparing.plan import (
     Progress,
 )
 from analysis.comparing.variants import Variant
-from analysis.display import units
+from hwsim import units
 
 if TYPE_CHECKING:
     from analysis.comparing.table import Row, Table

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.display.units import unit_of
 from analysis.reporting.contenders import FAMILIES, MEASURED, Contender, devices_of
 from hwsim import InputError
 from hwsim.files import replacing
+from hwsim.units import unit_of
 from hwsim.workload import PHASES
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def time_ticks(axis: Any) -> None:
     """Few round times with their units, for a logarithmic axis in seconds."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-    from analysis.display import units
+    from hwsim import units
 
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
     axis.set_major_formatter(FuncFormatter(lambda seconds, _: units.seconds(seconds)))

@@ -7,7 +7,6 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.display import units
 from analysis.reporting import plots
 from analysis.reporting.contenders import (
     Contender,
@@ -19,7 +18,7 @@ from analysis.reporting.contenders import (
 )
 from analysis.reporting.summary import target_losses
 from analysis.reporting.timelines import Drawing
-from hwsim import InputError
+from hwsim import InputError, units
 from hwsim.files import write_text
 
 if TYPE_CHECKING:
