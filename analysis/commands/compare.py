@@ -72,11 +72,24 @@ def compare(
     rate: Annotated[
         list[float] | None,
         typer.Option(
-            "--rate", help="A learning rate to try; repeatable. Default 0.001, 0.002, 0.004."
+            "--rate",
+            help="A learning rate of the grid; repeatable. Default 0.001, 0.002, 0.004. Where the "
+            "best is at an end, the grid is widened.",
         ),
     ] = None,
     tune_steps: Annotated[
-        int | None, typer.Option(help="Of the short run at each rate; default a fifth of steps.")
+        int | None,
+        typer.Option(
+            help="Of a tuning run; default its full length. Nothing is claimed with less."
+        ),
+    ] = None,
+    narrower_length: Annotated[
+        list[int] | None,
+        typer.Option(help="Times the steps, of narrower dense models; repeatable. Default 1, 2."),
+    ] = None,
+    length: Annotated[
+        list[int] | None,
+        typer.Option(help="Times the steps, of sparse contenders; repeatable. Default 1."),
     ] = None,
     update_interval: Annotated[
         int | None, typer.Option(help="Steps between mask updates; default each one's own.")
@@ -102,9 +115,9 @@ def compare(
 ) -> None:
     """Trains all contenders on a task and prints test metric, FLOPs, memory and net time.
 
-    Means and 95 % intervals are over seeds. The learning rate of each contender is chosen by as
-    many short runs, on validation. Interrupted, the same command goes on; so does one with more
-    seeds, densities or algorithms.
+    Means and 95 % intervals are over seeds. The learning rate of each contender is chosen on one
+    grid, by runs of full length, on validation. Interrupted, the same command goes on; so does one
+    with more seeds, densities or algorithms.
     """
     from analysis.comparing.plan import Plan
     from analysis.comparing.variants import variant
@@ -127,14 +140,16 @@ def compare(
     plan = Plan(
         base=TrainConfig.from_json(content), variants=variants,
         densities=tuple(density or (0.2, 0.1)), seeds=tuple(range(seeds)),
-        rates=tuple(rate or (1e-3, 2e-3, 4e-3)), tune_steps=tune_steps or max(1, steps // 5),
+        rates=tuple(rate or (1e-3, 2e-3, 4e-3)), tune_steps=tune_steps,
         dense=dense, narrower=narrower, update_interval=update_interval,
-        evaluations=evaluations,
+        evaluations=evaluations, narrower_lengths=tuple(narrower_length or (1, 2)),
+        lengths=tuple(length or (1,)),
     )  # fmt: skip
     if quick:
         plan = replace(
-            plan, base=replace(plan.base, steps=20), seeds=(0, 1), tune_steps=5, evaluations=2
-        )
+            plan, base=replace(plan.base, steps=20), seeds=(0, 1), tune_steps=5, evaluations=2,
+            most_rates=len(plan.rates),
+        )  # fmt: skip
     names = tuple(device or options.DEFAULT_DEVICES)
     table = _run(plan, out / "quick" if quick else out, names, processes)
     written = _write(table, names, write=write, plot=plot, report=report, title=title)

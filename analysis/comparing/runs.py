@@ -29,6 +29,10 @@ class Figures:
         seconds: device → (expected, low, high) net training time of the whole run.
         verified: device → whether all its prices were held against real kernels.
         wall_s: what training took here.
+        updates: mask updates that happened.
+        mean_density: active share of the masked weights, averaged over steps.
+        steps, losses: of each validation, (evaluations,): `Prepared.progress_loss`.
+        times: device → expected net seconds up to each validation.
     """
 
     test: dict[str, float]
@@ -42,6 +46,11 @@ class Figures:
     seconds: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     verified: dict[str, bool] = field(default_factory=dict)
     wall_s: float = 0.0
+    updates: int = 0
+    mean_density: float = 1.0
+    steps: tuple[int, ...] = ()
+    losses: tuple[float, ...] = ()
+    times: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def tuned(job: Job, tell: Tell) -> float | None:
@@ -67,14 +76,16 @@ def measure(job: Job, tell: Tell) -> Figures:
         return Figures({}, {}, gone, _bytes(partial), gone, wall_s=partial.wall_s)
     pairs = list(record.pairs())
     figures = record.figures
-    seconds, verified = {}, {}
+    seconds, verified, times = {}, {}, {}
     for name in job.devices:
         device = load_device(name)
         time = record.net_time(device)
         seconds[device.name] = (
             float(time.seconds[-1]), float(time.low_s[-1]), float(time.high_s[-1]),
         )  # fmt: skip
+        times[device.name] = tuple(map(float, time.seconds))
         verified[device.name] = device.estimate(pairs[-1][0]).verified
+    rows = record.evaluations.rows(named=True)
     return Figures(
         test=dict(record.test),
         validation=_last(record),
@@ -87,7 +98,29 @@ def measure(job: Job, tell: Tell) -> Figures:
         seconds=seconds,
         verified=verified,
         wall_s=record.wall_s,
+        updates=int(record.training["mask_update"].sum()),
+        mean_density=_mean_density(record),
+        steps=tuple(int(row["step"]) for row in rows),
+        losses=tuple(float(row["loss"]) for row in rows),
+        times=times,
     )
+
+
+def _mean_density(record: TrainingRecord) -> float:
+    """Active share of the masked weights, each version counted for the steps that it served."""
+    import polars as pl
+
+    if not record.mask_versions:
+        return 1.0
+    versions = (
+        record.densities.group_by("version")
+        .agg(pl.col("first_step").first(), pl.col("nnz").sum(), pl.col("size").sum())
+        .sort("version")
+    )
+    firsts = [*versions["first_step"].to_list(), record.steps + 1]
+    shares = (versions["nnz"] / versions["size"]).to_list()
+    total = sum(share * (firsts[i + 1] - firsts[i]) for i, share in enumerate(shares))
+    return total / record.steps
 
 
 def _trained(job: Job, tell: Tell) -> TrainingRecord | None:

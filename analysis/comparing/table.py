@@ -130,7 +130,10 @@ class Table:
         """Each contender against each before it in the plan, at the same density."""
         made = []
         for density in self.plan.densities:
-            rows = [r for r in self.rows if r.entry.density in (density, 1.0)]
+            rows = [
+                r for r in self.rows if density in (r.entry.density, *r.entry.beside)
+                or r.entry.family == "dense"
+            ]  # fmt: skip
             for other, one in combinations(rows, 2):
                 found = self._difference(one, other)
                 if found is not None:
