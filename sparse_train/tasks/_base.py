@@ -108,6 +108,14 @@ class Prepared(ABC):
         """
         return {"loss": self.loss(model, batch)}
 
+    def trivial(self, split: str = "validation") -> dict[str, dict[str, float]]:
+        """Rule → metrics on a split, of predictors that train nothing.
+
+        Who is not better has learnt nothing: every comparison shows them. Each rule gives at least
+        the task's `metric`.
+        """
+        return {}
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Sizes and digests for the record, as JSON has them."""
