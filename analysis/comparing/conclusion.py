@@ -33,10 +33,11 @@ class Course:
 
     def time_to(self, target: float) -> float:
         """Net seconds to a loss; infinite if it is never reached."""
-        known = [(s, y) for s, y in zip(self.seconds, self.losses, strict=True) if y == y]
-        if not known:
+        known = np.isfinite(self.losses)
+        if not known.any():
             return math.inf
-        found = time_to_target(*zip(*known, strict=True), target)
+        seconds, losses = np.asarray(self.seconds)[known], np.asarray(self.losses)[known]
+        found = time_to_target(seconds, losses, target)  # type: ignore[bad-argument-type]
         return math.inf if found is None else found
 
     @property

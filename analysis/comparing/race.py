@@ -63,7 +63,7 @@ def compare(
     )  # fmt: skip
     return Table(
         plan=plan, metric=task.metric, lower_is_better=task.lower_is_better,
-        devices=names, rows=tuple(rows), task=task.describe(),
+        devices=names, rows=tuple(rows), task=task.describe(), trivial=task.trivial("test"),
     )  # fmt: skip
 
 
@@ -274,6 +274,7 @@ def tune_all(
         return {entry.key: Choice(plan.rates[0], {plan.rates[0]: None}) for entry in made}
     tried: dict[str, dict[float, float | None]] = {entry.key: {} for entry in made}
     wanted: dict[str, list[float]] = {entry.key: sorted(plan.rates) for entry in made}
+    choices: dict[str, Choice] = {}
     number = 0
     while wanted:
         for key, found in tune(number, wanted).items():

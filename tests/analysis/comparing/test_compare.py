@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from analysis.comparing.claims import claims
-from analysis.comparing.page import main_cells, notes, plus_minus
+from analysis.comparing.page import main_cells, notes, plus_minus, unlearnt
 from analysis.comparing.plan import Choice, Entry, Plan
 from analysis.comparing.race import entries, final_jobs, run_config, tune_all, tuning_jobs
 from analysis.comparing.runs import Figures
@@ -38,15 +38,25 @@ def figures(loss: float, flops: float) -> Figures:
     )  # fmt: skip
 
 
-def table(losses: dict[str, list[float]], *, lower: bool = True, metric: str = "loss") -> Table:
+def table(
+    losses: dict[str, list[float]], *, lower: bool = True, metric: str = "loss", **facts
+) -> Table:
     """Contender → test loss of each seed, made by hand."""
-    made = plan()
+    made = plan(rates=(1e-3, 2e-3, 4e-3), seeds=tuple(range(len(losses["dense"]))))
     rows = []
     for entry in entries(made, None):
         runs = dict(enumerate(figures(x, 100 * entry.density) for x in losses[entry.variant]))
-        choice = Choice(2e-3, {1e-3: 3.0, 2e-3: 2.0})
+        choice = Choice(2e-3, {1e-3: 3.0, 2e-3: 2.0, 4e-3: 2.5})
         rows.append(Row(entry, choice, runs, {seed: Path(entry.key) for seed in runs}))
-    return Table(made, metric, lower, ("ideal",), tuple(rows), {"digest": "abc"})
+    return Table(made, metric, lower, ("ideal",), tuple(rows), {"digest": "abc"}, **facts)
+
+
+def ten(losses: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Ten seeds around the same means."""
+    return {
+        name: [sum(found) / len(found) + 0.01 * ((7 * s + len(name)) % 5) for s in range(10)]
+        for name, found in losses.items()
+    }
 
 
 LOSSES = {
@@ -226,13 +236,30 @@ def test_where_more_is_better_the_signs_turn():
 
 
 def test_the_papers_claims_are_held_against_the_runs_and_a_failure_is_said():
-    worse = {**LOSSES, "SET": [3.5, 3.61, 3.7]}
+    worse = ten({**LOSSES, "SET": [3.5, 3.61, 3.7]})
     lines = [claim.line for claim in claims(table(worse))]
     assert any("SET at least as good as static at 20 %" in x and "NOT" in x for x in lines)
-    lines = [claim.line for claim in claims(table(LOSSES))]
-    assert any(x.startswith("SET at least as good as static") and "reproduced" in x for x in lines)
+    lines = [claim.line for claim in claims(table(ten(LOSSES)))]
+    assert any(
+        x.startswith("SET at least as good as static") and ": reproduced" in x for x in lines
+    )
     ablation = [x for x in lines if "SRigL at least as good as SRigL no ablation" in x]
     assert len(ablation) == 1
+
+
+def test_no_claim_is_reproduced_with_three_seeds_nor_where_nothing_was_learnt():
+    lines = [claim.line for claim in claims(table(LOSSES))]
+    assert lines and not any(": reproduced" in x for x in lines)
+    assert any("3 of the 10 seeds" in x and "would have shown" in x for x in lines)
+    below = table(ten(LOSSES), trivial={"unigram": {"loss": 2.0}})
+    assert all("nothing was learnt" in claim.line for claim in claims(below))
+    assert any("Nothing was learnt by" in line for line in unlearnt(below))
+
+
+def test_a_claim_needs_more_where_more_is_claimed():
+    found = claims(table(ten(LOSSES)))
+    assert all(claim.p >= claim.difference.p for claim in found)
+    assert any(claim.p > claim.difference.p for claim in found)
 
 
 def test_uniform_and_erk_are_held_against_each_other():
