@@ -16,6 +16,7 @@ from hwsim.errors import InputError
 from sparse_train.compute.sparse_linear import SparseCompute
 from sparse_train.masking.figures import Explored
 from sparse_train.runs.config import TrainConfig
+from sparse_train.runs.rewind import Rewind
 from sparse_train.tasks import Prepared
 
 
@@ -42,6 +43,7 @@ class Run:
             dense = kernels.dense_layers()
             layers = [name for name in kernels.layers if name not in dense]
             self.compute = {"sparse": layers, "dense": dense}
+        self.rewind = _rewind(config, self.model, self.optimizer, self.sparsifier)
         self._parameters = list(self.model.parameters())
         self.model.train()
         self.step = 0
@@ -74,7 +76,8 @@ class Run:
         started = time.perf_counter()
         config = self.config
         step = self.step + 1
-        rate = config.learning_rate_at(step)
+        schedule = config if self.rewind is None else self.rewind
+        rate = schedule.learning_rate_at(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("rate_factor", 1.0)
         batch = self.task.batch(step, config.batch_size, config.seed)
@@ -92,6 +95,8 @@ class Run:
         self.optimizer.step()
         updates = self.sparsifier is not None and self.sparsifier.is_update_step(step)
         changed = self.sparsifier.step() if self.sparsifier is not None else False
+        if self.rewind is not None:
+            self.rewind.after(step, changed)
         self.step = step
         self.elapsed_s += time.perf_counter() - started
         self.metrics.append(
@@ -138,6 +143,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "sparsifier": None if self.sparsifier is None else self.sparsifier.state_dict(),
             "task": self.task.state_dict(),
+            "rewind": None if self.rewind is None else self.rewind.state_dict(),
             "torch_random": torch.get_rng_state(),
         }
 
@@ -148,9 +154,22 @@ class Run:
         if self.sparsifier is not None:
             self.sparsifier.load_state_dict(saved["sparsifier"])
         self.task.load_state_dict(saved["task"])
+        if self.rewind is not None:
+            self.rewind.load_state_dict(saved["rewind"])
         torch.set_rng_state(saved["torch_random"])
         self.step = saved["step"]
         self.elapsed_s = saved["elapsed_s"]
+
+
+def _rewind(
+    config: TrainConfig, model: nn.Module, optimizer: Optimizer, sparsifier: Any
+) -> Rewind | None:
+    from sparse_train.algorithms.lottery import Lottery
+
+    rule = getattr(sparsifier, "algorithm", None)
+    if not isinstance(rule, Lottery):
+        return None
+    return Rewind(config, model, optimizer, sparsifier, rule.rewind_step)
 
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> Optimizer:

@@ -146,7 +146,7 @@ class Prepared(ABC):
             distribution=config.distribution,
             schedule=config.schedule,
             initial_density=config.initial_density,
-            update_interval=config.update_interval,
+            update_interval=config.interval,
             drop_fraction=config.drop_fraction,
             end_step=config.end_step,
             total_steps=config.steps,

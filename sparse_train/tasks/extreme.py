@@ -157,7 +157,7 @@ class PreparedExtreme(Prepared):
                 "which keeps its fan-in, is 'constant'"
             )
         rule = make_algorithm(config.algorithm, config.algorithm_options)
-        interval = config.update_interval
+        interval = config.interval
         plan = make_plan(
             {OUTPUT: (self.data.n_outputs, model.get_submodule(OUTPUT).n_in)},  # type: ignore
             density=config.density,
