@@ -19,6 +19,7 @@ from analysis.commands import (
     estimate,
     measure,
     memory,
+    plan,
     report,
     tasks,
     train,
@@ -37,8 +38,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    estimate, train, compare, agent, tasks, devices, measure, memory, calibrate, crosscheck, report,
-    demo,
+    estimate, train, compare, plan, agent, tasks, devices, measure, memory, calibrate, crosscheck,
+    report, demo,
 ):  # fmt: skip
     module.register(app)
 

@@ -291,3 +291,37 @@ def corrected(conclusions: Iterable[Conclusion]) -> list[Conclusion]:
     return [
         replace(c, over_dense=put(c.over_dense), over_narrower=put(c.over_narrower)) for c in every
     ]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a law says of `one` against `other` on a device: no run stands behind it.
+
+    Attributes:
+        speed_up: net time in which `other` gets to the loss of `one`, over that of `one`; above
+            the interval's high end infinite where `other` never gets there.
+        beyond: in which respects the law was asked beyond its points.
+    """
+
+    one: str
+    other: str
+    device: str
+    speed_up: Interval
+    beyond: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.speed_up.low > 1:
+            return Verdict.FASTER
+        return Verdict.SLOWER if self.speed_up.high < 1 else Verdict.ALIKE
+
+    @property
+    def sentence(self) -> str:
+        i = self.speed_up
+        ends = f"{i.low:.2f}–" + (f"{i.high:.2f}" if math.isfinite(i.high) else "∞")
+        said = "infinitely" if not math.isfinite(i.point) else f"{i.point:.2f} ({ends}) times"
+        text = f"On {self.device}, by the law, {self.one} is {said} as fast as {self.other}: "
+        text += str(self.verdict)
+        if self.beyond:
+            text += f" (asked beyond the law's points: {', '.join(self.beyond)})"
+        return text + "."

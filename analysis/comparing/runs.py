@@ -99,28 +99,11 @@ def measure(job: Job, tell: Tell) -> Figures:
         verified=verified,
         wall_s=record.wall_s,
         updates=int(record.training["mask_update"].sum()),
-        mean_density=_mean_density(record),
+        mean_density=record.mean_density,
         steps=tuple(int(row["step"]) for row in rows),
         losses=tuple(float(row["loss"]) for row in rows),
         times=times,
     )
-
-
-def _mean_density(record: TrainingRecord) -> float:
-    """Active share of the masked weights, each version counted for the steps that it served."""
-    import polars as pl
-
-    if not record.mask_versions:
-        return 1.0
-    versions = (
-        record.densities.group_by("version")
-        .agg(pl.col("first_step").first(), pl.col("nnz").sum(), pl.col("size").sum())
-        .sort("version")
-    )
-    firsts = [*versions["first_step"].to_list(), record.steps + 1]
-    shares = (versions["nnz"] / versions["size"]).to_list()
-    total = sum(share * (firsts[i + 1] - firsts[i]) for i, share in enumerate(shares))
-    return total / record.steps
 
 
 def _trained(job: Job, tell: Tell) -> TrainingRecord | None:

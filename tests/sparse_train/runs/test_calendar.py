@@ -17,6 +17,7 @@ def updates(config):
     return sum(is_update_step(t, config.interval, end) for t in range(1, config.steps + 1))
 
 
+@settings(deadline=None)
 @given(
     steps=st.integers(20, 3000), name=st.sampled_from(MOVING), density=st.sampled_from([0.5, 0.1])
 )
