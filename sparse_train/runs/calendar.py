@@ -4,65 +4,79 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from hwsim.errors import InputError
+from sparse_train.algorithms import Algorithm
 from sparse_train.registries import ALGORITHMS
 from sparse_train.schedules import last_update_step
-
-if TYPE_CHECKING:
-    from sparse_train.algorithms import Algorithm
-    from sparse_train.runs.config import TrainConfig
 
 # Updates that a short run has at least, where the interval is left to it.
 _LEAST_UPDATES = 10
 
 
-def interval(config: TrainConfig) -> int:
-    """The algorithm's own interval, shorter where the run has no room for enough updates of it."""
-    rule = _rule(config)
-    own = ALGORITHMS.get(config.algorithm).update_interval
-    if own <= 1 or rule is None:
-        return own
-    least = max(_LEAST_UPDATES, rule.least_updates(config.density))
-    return max(1, min(own, (_end(config) - 1) // least))
+@dataclass(frozen=True)
+class Calendar:
+    """Of a run's settings, those that decide when masks change; see `TrainConfig`."""
 
+    algorithm: str
+    options: Mapping[str, Any]
+    density: float
+    steps: int
+    update_interval: int | None
+    end_step: int | None
 
-def check(config: TrainConfig) -> None:
-    """Raises an InputError if no update would happen, or too few for the density asked for."""
-    rule = _rule(config)
-    if rule is None or rule.update_interval == 0 or config.steps == 1:
-        return
-    every, end = config.interval or 0, _end(config)
-    happen = last_update_step(every, end) // every if every else 0
-    if happen == 0 and rule.update_interval > 1:
-        raise InputError(
-            f"update_interval: value is {every}; masks change before step {end} of {config.steps}, "
-            f"so {config.algorithm} would never change one; allowed is 1 to {end - 1}, or "
-            "algorithm 'static'"
-        )
-    needed = rule.least_updates(config.density)
-    if needed > 1 and happen < needed:
-        raise InputError(
-            f"density: value is {config.density:g}; {config.algorithm} needs {needed} updates for "
-            f"it, and has {happen} before step {end}; allowed is an update_interval of at most "
-            f"{(end - 1) // needed}, more steps, or a larger share pruned at each"
-        )
+    @property
+    def interval(self) -> int:
+        """What is set, or the algorithm's own, shorter where a run has no room for enough of it."""
+        if self.update_interval is not None:
+            return self.update_interval
+        own = ALGORITHMS.get(self.algorithm).update_interval
+        if own <= 1:
+            return own
+        least = max(_LEAST_UPDATES, self._needed)
+        return max(1, min(own, (self._end - 1) // least))
 
+    def check(self) -> None:
+        """Raises an InputError if no update would happen, or too few for the density asked for."""
+        kind = ALGORITHMS.get(self.algorithm)
+        if kind.update_interval == 0:
+            return
+        every, end = self.interval, self._end
+        happen = last_update_step(every, end) // every if every else 0
+        if happen == 0 and kind.update_interval > 1:
+            most = f"an update_interval of 1 to {end - 1}" if end > 1 else "a run of 3 steps"
+            raise InputError(
+                f"update_interval: value is {every}; masks change before step {end} of "
+                f"{self.steps}, so {self.algorithm} would never change one; allowed is {most}, or "
+                "algorithm 'static'"
+            )
+        if self._needed > 1 and happen < self._needed:
+            raise InputError(
+                f"density: value is {self.density:g}; {self.algorithm} needs {self._needed} "
+                f"updates for it, and has {happen} before step {end}; allowed is an "
+                f"update_interval of at most {max(1, (end - 1) // self._needed)}, more steps, or "
+                "a larger share pruned at each"
+            )
 
-def _rule(config: TrainConfig) -> Algorithm | None:
-    """The algorithm; None if its options are wrong, which is for those who build it to say."""
-    kind = ALGORITHMS.get(config.algorithm)
-    names = {field.name for field in dataclasses.fields(kind)}
-    if not set(config.algorithm_options) <= names:
-        return None
-    try:
-        return kind(**config.algorithm_options)
-    except (InputError, TypeError):
-        return None
+    @cached_property
+    def _needed(self) -> int:
+        """Updates that the density takes; 1 where options are wrong: others say so, later."""
+        kind = ALGORITHMS.get(self.algorithm)
+        if not set(self.options) <= {field.name for field in dataclasses.fields(kind)}:
+            return 1
+        try:
+            rule: Algorithm = kind(**self.options)
+        except (InputError, TypeError):
+            return 1
+        return rule.least_updates(self.density)
 
-
-def _end(config: TrainConfig) -> int:
-    if config.end_step is not None:
-        return max(1, config.end_step)
-    return max(1, math.floor(0.75 * config.steps))
+    @property
+    def _end(self) -> int:
+        """Masks change before this step."""
+        if isinstance(self.end_step, int):
+            return max(1, self.end_step)
+        return max(1, math.floor(0.75 * self.steps))

@@ -14,7 +14,7 @@ from hwsim.registry import unknown
 from sparse_train import schedules
 from sparse_train.models import FAMILIES
 from sparse_train.registries import ALGORITHMS, TASKS
-from sparse_train.runs import calendar
+from sparse_train.runs.calendar import Calendar
 
 DENSE = "dense"
 OPTIMIZERS = ("adamw", "sgd")
@@ -140,7 +140,7 @@ class TrainConfig:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         _rising_shares("milestones", self.milestones)
         if self.algorithm != DENSE and self.task not in _CYCLIC:
-            calendar.check(self)
+            self._calendar.check()
 
     def _fill_in_the_model(self) -> None:
         task = TASKS.get(self.task)
@@ -162,7 +162,14 @@ class TrainConfig:
         """Steps between mask updates: `update_interval`, or what suits algorithm and length."""
         if self.update_interval is not None or self.algorithm == DENSE:
             return self.update_interval
-        return calendar.interval(self)
+        return self._calendar.interval
+
+    @property
+    def _calendar(self) -> Calendar:
+        return Calendar(
+            self.algorithm, self.algorithm_options, self.density, self.steps,
+            self.update_interval, self.end_step,
+        )  # fmt: skip
 
     def learning_rate_at(self, step: int) -> float:
         """The rate of step number `step`, counted from 1."""
