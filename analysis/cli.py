@@ -21,6 +21,7 @@ from analysis.commands import (
     memory,
     plan,
     report,
+    results,
     tasks,
     train,
 )
@@ -39,7 +40,7 @@ app = typer.Typer(
 )
 for module in (
     estimate, train, compare, plan, agent, tasks, devices, measure, memory, calibrate, crosscheck,
-    report, demo,
+    report, results, demo,
 ):  # fmt: skip
     module.register(app)
 

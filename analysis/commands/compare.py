@@ -111,6 +111,9 @@ def compare(
     plot: Annotated[Path | None, typer.Option(help="A figure to write: .svg, .png, .pdf.")] = None,
     report: Annotated[Path | None, typer.Option(help="An HTML report to write.")] = None,
     title: Annotated[str, typer.Option(help="Of the page.")] = "Comparison",
+    remark: Annotated[
+        list[str] | None, typer.Option(help="A paragraph of the page, yours; repeatable.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Trains all contenders on a task and prints test metric, FLOPs, memory and net time.
@@ -152,7 +155,15 @@ def compare(
         )  # fmt: skip
     names = tuple(device or options.DEFAULT_DEVICES)
     table = _run(plan, out / "quick" if quick else out, names, processes)
-    written = _write(table, names, write=write, plot=plot, report=report, title=title)
+    written = _write(
+        table,
+        names,
+        write=write,
+        plot=plot,
+        report=report,
+        title=title,
+        remarks=tuple(remark or ()),
+    )
     _tell(table, written, as_json)
 
 
@@ -227,16 +238,20 @@ def _run(plan: Plan, out: Path, devices: tuple[str, ...], processes: int) -> Tab
 def _write(
     table: Table, devices: tuple[str, ...], *,
     write: Path | None, plot: Path | None, report: Path | None, title: str,
+    remarks: tuple[str, ...],
 ) -> list[Path]:  # fmt: skip
-    """Writes the files asked for; their paths."""
+    """Writes the files asked for, and a page's table beside it; their paths."""
     from analysis.comparing import out
+    from analysis.comparing.stored import Stored, beside, dumps
     from analysis.reporting import plots
     from analysis.reporting import report as pages
     from hwsim import load_device
 
     made = []
     if write is not None:
-        made.append(pages.write(out.markdown(table, title, _command()), write))
+        stored = Stored(table, title, _command(), remarks)
+        made.append(pages.write(stored.page, write))
+        made.append(pages.write(dumps(stored), beside(write)))
     if plot is not None:
         with plots.styled():
             plots.save(out.figure(table), plot)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def markdown(table: Table, title: str, command: str) -> str:
+def markdown(table: Table, title: str, command: str, remarks: Sequence[str] = ()) -> str:
     """The page: how it was made, the tables, the papers' claims, what to know."""
     plan, base = table.plan, table.plan.base
     settings = {
@@ -49,6 +49,7 @@ def markdown(table: Table, title: str, command: str) -> str:
         f"Written by this command; it goes on with, or reads, the runs that are there:\n\n"
         f"    {command}",
         "; ".join(f"{name} {value}" for name, value in settings.items()) + ".",
+        *remarks,
         f"## {headline(table)}",
         pipes(
             main_columns(table, table.devices),
