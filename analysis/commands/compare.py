@@ -107,6 +107,10 @@ def compare(
     ] = False,
     processes: Annotated[int, typer.Option(help="Runs at once, of one thread each.")] = 2,
     device: options.Devices = None,
+    measured: Annotated[
+        bool,
+        typer.Option("--measured", help="Also time real steps here, all contenders in turn."),
+    ] = False,
     write: Annotated[Path | None, typer.Option(help="A Markdown page to write.")] = None,
     plot: Annotated[Path | None, typer.Option(help="A figure to write: .svg, .png, .pdf.")] = None,
     report: Annotated[Path | None, typer.Option(help="An HTML report to write.")] = None,
@@ -155,6 +159,8 @@ def compare(
         )  # fmt: skip
     names = tuple(device or options.DEFAULT_DEVICES)
     table = _run(plan, out / "quick" if quick else out, names, processes)
+    if measured:
+        table = _timed(table)
     written = _write(
         table,
         names,
@@ -233,6 +239,14 @@ def _run(plan: Plan, out: Path, devices: tuple[str, ...], processes: int) -> Tab
             bars[what](done, note)
 
         return go(plan, out, devices=devices, processes=processes, progress=progress)
+
+
+def _timed(table: Table) -> Table:
+    from analysis.comparing.measured import ROUNDS, with_measured
+    from analysis.display.console import progress_bar
+
+    with progress_bar("timing real steps", ROUNDS) as update:
+        return with_measured(table, tell=lambda done: update(done, "rounds"))
 
 
 def _write(

@@ -187,6 +187,12 @@ def notes(table: Table) -> list[str]:
             f"the page; below {LEAST_SEEDS} seeds nothing is said, below {CLAIM_SEEDS} nothing is "
             "claimed."
         )
+    if "measured" in table.devices:
+        lines.append(
+            "measured: steps of one run of each contender on this machine, all in turn in one "
+            "process of one thread, after kernels have compiled; masked layers on the sparse CPU "
+            "kernels; medians over rounds."
+        )
     if any(row.diverged for row in table.rows):
         lines.append("Runs that diverged are in no mean.")
     return lines

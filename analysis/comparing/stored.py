@@ -115,10 +115,11 @@ def load(path: Path) -> Stored:
 def _stored(content: dict[str, Any]) -> Stored:
     from sparse_train.runs.config import TrainConfig
 
-    given = dict(content["plan"])
+    given: dict[str, Any] = dict(content["plan"])
     given["base"] = TrainConfig.from_json(given["base"])
     given["variants"] = tuple(Variant(**one) for one in given["variants"])
-    plan = Plan(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    plan = Plan(**settings)
     table = Table(
         plan=plan, metric=content["metric"], lower_is_better=content["lower_is_better"],
         devices=tuple(content["devices"]), rows=tuple(_made(row) for row in content["rows"]),
@@ -128,10 +129,10 @@ def _stored(content: dict[str, Any]) -> Stored:
 
 
 def _made(row: dict[str, Any]) -> Row:
-    entry = {**row["entry"], "beside": tuple(row["entry"]["beside"])}
+    entry: dict[str, Any] = {**row["entry"], "beside": tuple(row["entry"]["beside"])}
     runs = {}
     for seed, run in row["runs"].items():
-        figures = dict(run)
+        figures: dict[str, Any] = dict(run)
         for name in ("steps", "losses"):
             figures[name] = tuple(figures[name])
         figures["seconds"] = {d: tuple(v) for d, v in figures["seconds"].items()}

@@ -70,7 +70,7 @@ class Law:
         """
         if self.draws:
             return [self, *(replace(self, coefficients=one, draws=()) for one in self.draws)]
-        made = [self]
+        made: list[Law] = [self]
         for sign in (-1, 1):
             own = dict(self.coefficients)
             for name in ("a", "c"):

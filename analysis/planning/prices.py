@@ -90,7 +90,7 @@ class StepCosts:
 
     def at(self, density: float | np.ndarray) -> np.ndarray:
         """Between the densities priced, along straight lines; none is priced below the least."""
-        return np.interp(density, self._points, self._seconds)
+        return np.asarray(np.interp(density, self._points, self._seconds))
 
     def training(self, schedule: str, density: float) -> float:
         """Mean seconds of a step of a whole training that ends at `density`."""

@@ -44,6 +44,7 @@ class Run:
             layers = [name for name in kernels.layers if name not in dense]
             self.compute = {"sparse": layers, "dense": dense}
         self.rewind = _rewind(config, self.model, self.optimizer, self.sparsifier)
+        self._warm = False
         self._parameters = list(self.model.parameters())
         self.model.train()
         self.step = 0
@@ -73,6 +74,7 @@ class Run:
         Raises:
             Diverged: the loss is not finite; nothing was updated.
         """
+        self.warm_up()
         started = time.perf_counter()
         config = self.config
         step = self.step + 1
@@ -106,6 +108,23 @@ class Run:
             }
         )  # fmt: skip
         return value, changed
+
+    def warm_up(self) -> None:
+        """Runs a step's forward and backward once for nothing, so that no kernel compiles later.
+
+        Seconds of compilation are this process's, not the run's. Nothing of the run changes.
+        """
+        if self._warm or not self.compute:
+            return
+        self._warm = True
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        with torch.random.fork_rng(devices=[]):
+            batch = self.task.batch(self.step + 1, self.config.batch_size, self.config.seed)
+            self.task.loss(self.model, batch).backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
 
     def evaluate(self, split: str = "validation") -> dict[str, float]:
         """Metrics of a split, recorded."""
