@@ -182,8 +182,8 @@ def notes(table: Table) -> list[str]:
         lines.append(
             f"Speed-up: net time of the other over that of the contender, both to "
             f"{table.conclusions[0].target}, seed by seed; geometric mean, 95 % bootstrap "
-            "interval over seeds. The best narrower dense model is the fastest of those that reach "
-            "the loss in every seed. Verdicts are after Holm's correction over all speed-ups of "
+            "interval over seeds. The best narrower dense model is the fastest of those that get "
+            "there in every seed. Verdicts are after Holm's correction over all speed-ups of "
             f"the page; below {LEAST_SEEDS} seeds nothing is said, below {CLAIM_SEEDS} nothing is "
             "claimed."
         )

@@ -31,7 +31,8 @@ class Figures:
         wall_s: what training took here.
         updates: mask updates that happened.
         mean_density: active share of the masked weights, averaged over steps.
-        steps, losses: of each validation, (evaluations,): `Prepared.progress_loss`.
+        steps: of each validation, (evaluations,).
+        courses: metric → its value at each validation, the loss among them.
         times: device → expected net seconds up to each validation.
     """
 
@@ -49,7 +50,7 @@ class Figures:
     updates: int = 0
     mean_density: float = 1.0
     steps: tuple[int, ...] = ()
-    losses: tuple[float, ...] = ()
+    courses: dict[str, tuple[float, ...]] = field(default_factory=dict)
     times: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
@@ -101,7 +102,9 @@ def measure(job: Job, tell: Tell) -> Figures:
         updates=int(record.training["mask_update"].sum()),
         mean_density=record.mean_density,
         steps=tuple(int(row["step"]) for row in rows),
-        losses=tuple(float(row["loss"]) for row in rows),
+        courses={
+            name: tuple(float(row[name]) for row in rows) for name in rows[0] if name != "step"
+        },
         times=times,
     )
 

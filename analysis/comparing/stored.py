@@ -133,8 +133,8 @@ def _made(row: dict[str, Any]) -> Row:
     runs = {}
     for seed, run in row["runs"].items():
         figures: dict[str, Any] = dict(run)
-        for name in ("steps", "losses"):
-            figures[name] = tuple(figures[name])
+        figures["steps"] = tuple(figures["steps"])
+        figures["courses"] = {m: tuple(v) for m, v in figures["courses"].items()}
         figures["seconds"] = {d: tuple(v) for d, v in figures["seconds"].items()}
         figures["times"] = {d: tuple(v) for d, v in figures["times"].items()}
         runs[int(seed)] = Figures(**figures)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -163,9 +163,9 @@ class Table:
 
     @cached_property
     def conclusions(self) -> tuple[Conclusion, ...]:
-        """Net time to the dense run's loss, device by device; none without dense runs' courses."""
+        """Net time to the dense run's metric on validation, device by device."""
         dense = self.dense
-        if dense is None or not any(run.losses for run in dense.runs.values()):
+        if dense is None or not any(run.courses for run in dense.runs.values()):
             return ()
         made = []
         for device in self.devices:
@@ -174,15 +174,19 @@ class Table:
                 seed: course.loss_at(self.share)
                 for seed, course in self._contender(dense, device).courses.items()
             }
-            words = f"dense's loss at {units.percent(self.share)} of its run"
+            words = f"dense's {self.metric} at {units.percent(self.share)} of its run"
             made.append(conclude(contenders, device, targets, words))
         return tuple(corrected(made))
+
+    def _falling(self, course: Sequence[float]) -> list[float]:
+        """A metric's course so that lower is better."""
+        return list(course) if self.lower_is_better else [-value for value in course]
 
     def _contender(self, row: Row, device: str) -> Contender:
         kinds = {"dense": DENSE, "narrower dense": NARROWER}
         courses = {
-            seed: Course(run.times[device], run.losses)
-            for seed, run in row.runs.items() if device in run.times and len(run.losses)
+            seed: Course(run.times[device], self._falling(run.courses[self.metric]))
+            for seed, run in row.runs.items() if device in run.times and self.metric in run.courses
         }  # fmt: skip
         return Contender(
             row.name, kinds.get(row.entry.family, SPARSE), courses, self.learnt(row),
