@@ -47,16 +47,17 @@ for module in (
 
 def _show_version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
+        from nettime import __version__
 
-        print(f"nettime {version('nettime')}")
+        print(f"nettime {__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+        bool,
+        typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show it."),
     ] = False,
 ) -> None:
     pass

@@ -118,7 +118,7 @@ class Choice:
 
 def entries(budget: Budget) -> list[Entry]:
     """The contenders: dense, and for each density a narrower dense and the sparse ones."""
-    from analysis.display.units import percent
+    from hwsim.units import percent
 
     labels = {"static": "static", "set": "SET", "rigl": "RigL"}
     made = [Entry("dense", "dense", "dense", 1.0)]

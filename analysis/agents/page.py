@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from analysis.agents.judge import AGENT, HANDCRAFTED, Outcome, Row
 from analysis.agents.study import Study, payback
-from analysis.display import units
+from hwsim import units
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,8 +13,9 @@ from analysis.agents.schedules_table import ScheduleTable, Spread
 from analysis.comparing.out import pipes
 from analysis.comparing.page import tuning
 from analysis.comparing.table import Row
-from analysis.display import tables, units
+from analysis.display import tables
 from analysis.reporting import plots
+from hwsim import units
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

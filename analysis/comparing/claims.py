@@ -9,8 +9,8 @@ from itertools import permutations
 from analysis.comparing.conclusion import CLAIM_SEEDS, LEVEL
 from analysis.comparing.table import Difference, Table
 from analysis.comparing.variants import Variant
-from analysis.display import units
 from analysis.stats import holm
+from hwsim import units
 
 # (one, other, who says that one is at least as good)
 _ORDERS = (

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis.display import units
 from analysis.stats import Interval, Ratio, holm, paired_ratio
+from hwsim import units
 from hwsim.net_time import time_to_target
 
 DENSE, NARROWER, SPARSE = "dense", "narrower dense", "sparse"

@@ -24,10 +24,9 @@ from analysis.comparing.page import (
     unlearnt,
 )
 from analysis.comparing.table import Row, Table
-from analysis.display import units
 from analysis.reporting import plots, report
 from analysis.reporting.contenders import Contender, Seconds
-from hwsim import Device
+from hwsim import Device, units
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

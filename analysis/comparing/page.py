@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from analysis.comparing.claims import claims
 from analysis.comparing.conclusion import CLAIM_SEEDS, LEAST_SEEDS, Conclusion, Verdict
 from analysis.comparing.table import Difference, Row, Table
-from analysis.display import tables, units
+from analysis.display import tables
 from analysis.stats import Interval
+from hwsim import units
 
 if TYPE_CHECKING:
     from rich.console import Console

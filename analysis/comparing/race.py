@@ -24,7 +24,7 @@ from analysis.comparing.plan import (
     Progress,
 )
 from analysis.comparing.variants import Variant
-from analysis.display import units
+from hwsim import units
 
 if TYPE_CHECKING:
     from analysis.comparing.table import Row, Table
@@ -153,7 +153,7 @@ def entries(plan: Plan, task: Any) -> list[Entry]:
 
 def narrower_widths(plan: Plan, task: Any) -> list[tuple[list[float], dict[str, Any]]]:
     """(densities, model options): each width once, with all densities whose cost it matches."""
-    from analysis.estimating.narrower import narrower
+    from sparse_train.narrower import narrower
 
     found: list[tuple[list[float], dict[str, Any]]] = []
     for density in plan.widths:

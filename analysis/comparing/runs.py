@@ -149,6 +149,7 @@ def _last(record: TrainingRecord) -> dict[str, float]:
 def _bytes(record: TrainingRecord) -> int:
     """Weights, indices and moments: what is masked is packed, the rest is dense."""
     from sparse_train.runs import run_folder
+    from sparse_train.workload import OPTIMIZERS
 
     figures = record.figures
     if figures:
@@ -157,5 +158,5 @@ def _bytes(record: TrainingRecord) -> int:
         return round(others + sum(figures[f"{k}_bytes"] for k in ("weight", "index", "moment")))
     content = run_folder.read_config(record.folder) or {}
     config = record.config
-    slots = 2 if config.optimizer == "adamw" else int(config.beta1 > 0)
+    slots = OPTIMIZERS[config.priced_optimizer].states
     return int(content["model"]["parameters"]) * 4 * (1 + slots)

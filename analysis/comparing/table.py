@@ -23,8 +23,8 @@ from analysis.comparing.conclusion import (
 )
 from analysis.comparing.plan import Choice, Entry, Plan
 from analysis.comparing.runs import Figures
-from analysis.display import units
 from analysis.stats import Interval, mean_interval, paired_difference, power
+from hwsim import units
 
 NAN = float("nan")
 

@@ -72,7 +72,7 @@ def variant(text: str) -> Variant:
     >>> variant("srigl,gamma=none").name
     'SRigL no ablation'
     """
-    from hwsim.registry import unknown
+    from hwsim.errors import unknown
     from sparse_train.algorithms import ALGORITHMS
     from sparse_train.runs.config import TrainConfig
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from analysis.display import tables, units
+from analysis.display import tables
 from analysis.display.console import print_json, progress_bar, stdout
 from analysis.estimating.breakdown import estimate_json
-from hwsim import Device, Workload
+from hwsim import Device, Workload, units
 from hwsim.answers.explain import (
     Balance,
     Change,

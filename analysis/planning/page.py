@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from analysis.display import units
 from analysis.planning.law import FORMS, Law
 from analysis.planning.plan import Best, Candidate, Front
+from hwsim import units
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

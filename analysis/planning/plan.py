@@ -15,11 +15,10 @@ from functools import cached_property
 import numpy as np
 
 from analysis.comparing.conclusion import Forecast
-from analysis.display import units
 from analysis.planning.law import Law, Point
 from analysis.planning.prices import GRADUAL, Size, StepCosts, average_density
 from analysis.stats import Interval
-from hwsim import Device, InputError
+from hwsim import Device, InputError, units
 
 DENSITIES = (1.0, 0.5, 0.25, 0.125, 0.0625)
 # Net times of the figure, over and under the one that is asked for.

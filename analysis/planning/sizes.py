@@ -56,13 +56,13 @@ def of_runs(config: TrainConfig, shares: Sequence[float]) -> list[Size]:
     from sparse_train.tasks import make_task
 
     task = make_task(config.task, config.task_options).prepare()
+    own = (config.model, config.preset, dict(config.model_options))
+    if not task.widths(*own):
+        raise InputError(f"plan: model {config.model!r} of task {config.task} has no width")
     made: dict[float, Size] = {}
     for share in sorted(shares):
-        options = task.narrowed(config.model, config.preset, dict(config.model_options), share)
-        if options is None:
-            raise InputError(f"plan: model {config.model!r} of task {config.task} has no width")
-        whole = dict(config.model_options) if share == 1 else options
-        subject = of_task(dataclasses.replace(config, model_options=whole))
+        options = dict(own[2]) if share == 1 else task.narrowed(*own, share)
+        subject = of_task(dataclasses.replace(config, model_options=options))
         weights = float(_weights(subject.shapes))
         label = f"width {options['width']}" if "width" in options else f"width ×{share:g}"
         made[weights] = Size(label, subject, weights, float(config.batch_size))

@@ -162,7 +162,7 @@ def verdicts(contenders: Sequence[Contender], loss: float) -> list[str]:
 
 
 def _verdict(contenders: Sequence[Contender], c: Comparison) -> str:
-    from analysis.display.units import ratio
+    from hwsim.units import ratio
 
     families = {one.name: one.family for one in contenders}
     if not c.order:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.display.units import unit_of
 from analysis.reporting.contenders import FAMILIES, MEASURED, Contender, devices_of
 from hwsim import InputError
+from hwsim.files import replacing
+from hwsim.units import unit_of
 from hwsim.workload import PHASES
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ def time_ticks(axis: Any) -> None:
     """Few round times with their units, for a logarithmic axis in seconds."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-    from analysis.display import units
+    from hwsim import units
 
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
     axis.set_major_formatter(FuncFormatter(lambda seconds, _: units.seconds(seconds)))
@@ -218,11 +219,10 @@ def save(figure: Figure, path: Path) -> None:
     if path.suffix not in (".svg", ".png", ".pdf"):
         raise InputError(f"plot file: value is {str(path)!r}; allowed is a .svg, .png or .pdf name")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    figure.savefig(
-        temporary, format=path.suffix[1:], dpi=160, facecolor="white", bbox_inches="tight"
-    )
-    temporary.replace(path)
+    with replacing(path) as part:
+        figure.savefig(
+            part, format=path.suffix[1:], dpi=160, facecolor="white", bbox_inches="tight"
+        )
 
 
 def inline_svg(figure: Figure) -> str:

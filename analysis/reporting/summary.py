@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from analysis.display import units
 from analysis.reporting.contenders import (
     MEASURED,
     Contender,
@@ -16,6 +15,7 @@ from analysis.reporting.contenders import (
     reference,
     time_to,
 )
+from hwsim import units
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hwsim.checks import check_integer
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 from sparse_train import schedules
+from sparse_train.distributions import DISTRIBUTIONS, check_distribution
 from sparse_train.models import FAMILIES
-from sparse_train.registries import ALGORITHMS, TASKS
+from sparse_train.registries import ALGORITHMS, PATTERNS, TASKS
+from sparse_train.regularisers import REGULARISERS, check_regulariser
 from sparse_train.runs.calendar import Calendar
 
 DENSE = "dense"
@@ -35,8 +36,10 @@ class TrainConfig:
         algorithm, algorithm_options: "dense" for no masks, or a name in
             `sparse_train.algorithms` and its settings.
         density, pattern, distribution, schedule, initial_density, update_interval, drop_fraction,
-            end_step, layers: as in `sparsify`; without effect where the algorithm is "dense". See
-            `interval` for the default of update_interval.
+            drop_schedule, end_step, initial_masks, replace_step, layers: as in `sparsify`; without
+            effect where the algorithm is "dense". See `interval` for the default of
+            update_interval.
+        regulariser: a name in `sparse_train.regularisers`, with its strength as in "l1:1e-4".
         compute: "masked" multiplies by dense weights with zeros in them; "sparse" runs the masked
             linear layers on the sparse CPU kernels, with the same losses within rounding.
         steps, batch_size: how long, and on how many windows (images, …) a step.
@@ -71,7 +74,11 @@ class TrainConfig:
     initial_density: float = 1.0
     update_interval: int | None = None
     drop_fraction: float = 0.3
+    drop_schedule: str = "cosine"
     end_step: int | None = None
+    initial_masks: str | None = None
+    replace_step: bool = False
+    regulariser: str | None = None
     layers: str | tuple[str, ...] | None = None
     compute: str = "masked"
     steps: int = 1000
@@ -117,18 +124,24 @@ class TrainConfig:
         _number("beta2", self.beta2, least=0, below=1)
         if self.clip_norm is not None:
             _number("clip_norm", self.clip_norm, above=0)
-        _one_of("task", self.task, TASKS.names())
+        TASKS.check(self.task)
         self._fill_in_the_model()
-        _one_of("algorithm", self.algorithm, (DENSE, *ALGORITHMS.names()))
+        if self.algorithm != DENSE:
+            ALGORITHMS.check(self.algorithm)
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("decay", self.decay, DECAYS)
         _one_of("compute", self.compute, COMPUTE)
-        for name in ("test", "tensorboard"):
+        for name in ("test", "tensorboard", "replace_step"):
             if not isinstance(getattr(self, name), bool):
                 value = getattr(self, name)
                 raise InputError(f"{name}: value is {value!r}; allowed is true or false")
         if self.schedule is not None:
-            _one_of("schedule", self.schedule, ("constant", *sorted(schedules.NAMED)))
+            schedules.check_schedule(self.schedule)
+        _one_of("drop_schedule", self.drop_schedule, schedules.DROP_SCHEDULES)
+        if self.regulariser is not None:
+            check_regulariser(self.regulariser)
+        if isinstance(self.distribution, str):
+            check_distribution(self.distribution)
         if self.algorithm == DENSE and self.density != 1:
             raise InputError(
                 f"density: value is {self.density}; allowed with algorithm 'dense' is 1"
@@ -181,11 +194,27 @@ class TrainConfig:
             return self.learning_rate * max(self.milestone_factor**passed, self.final_share)
         left = self.steps - warm_up
         progress = min((step - warm_up) / left, 1.0) if left > 0 else 1.0
-        if self.decay == "cosine":
-            share = (1 + math.cos(math.pi * progress)) / 2
-        else:
-            share = 1 - progress if self.decay == "linear" else 1.0
+        share = 1.0 if self.decay == "none" else schedules.SHAPES[self.decay](progress)
         return self.learning_rate * (self.final_share + (1 - self.final_share) * share)
+
+    def origins(self) -> dict[str, dict[str, str]]:
+        """Setting → where the member of the user's or of another package came from."""
+        kinds = {
+            "task": TASKS, "model": FAMILIES, "algorithm": ALGORITHMS, "pattern": PATTERNS,
+            "distribution": DISTRIBUTIONS, "schedule": schedules.SCHEDULES,
+            "regulariser": REGULARISERS,
+        }  # fmt: skip
+        found = {}
+        for name, registry in kinds.items():
+            value = getattr(self, name)
+            if isinstance(value, str) and value != DENSE and (where := registry.origin(value)):
+                found[name] = where
+        return found
+
+    @property
+    def priced_optimizer(self) -> str:
+        """What `sparse_train.workload` calls the optimizer."""
+        return "sgd_momentum" if self.optimizer == "sgd" and self.beta1 else self.optimizer
 
     def to_json(self) -> dict[str, Any]:
         """As JSON has it; `from_json` gives an equal config back."""

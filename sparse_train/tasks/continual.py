@@ -128,6 +128,9 @@ class PreparedContinual(Prepared):
         self._seed = config.seed
         return super().build_for(config)
 
+    def widths(self, model: str, preset: str, options: Mapping[str, Any]) -> int:
+        return self._sizes(model, preset, options).width
+
     def narrowed(
         self, model: str, preset: str, options: Mapping[str, Any], share: float
     ) -> dict[str, Any]:

@@ -125,6 +125,11 @@ class PreparedControl(Prepared):
         self._experience = self._fresh()
         return super().build_for(config)
 
+    def widths(self, model: str, preset: str, options: Mapping[str, Any]) -> int:
+        from sparse_train.models.q_network import QConfig
+
+        return QConfig.preset(preset, **options).width
+
     def narrowed(
         self, model: str, preset: str, options: Mapping[str, Any], share: float
     ) -> dict[str, Any]:

@@ -172,6 +172,9 @@ class PreparedExtreme(Prepared):
         )
         return CondensedSparsifier(model, OUTPUT, optimizer, rule, plan, config.seed)
 
+    def widths(self, model: str, preset: str, options: Mapping[str, Any]) -> int:
+        return self._sizes(model, preset, options).width
+
     def narrowed(
         self, model: str, preset: str, options: Mapping[str, Any], share: float
     ) -> dict[str, Any]:

@@ -177,14 +177,20 @@ class PreparedText(Prepared):
             made.tokens.weight.requires_grad_(not self.settings.freeze_embedding)
         return made
 
+    def widths(self, model: str, preset: str, options: Mapping[str, Any]) -> int:
+        from sparse_train.models.bert import UNIT, BertConfig
+
+        return BertConfig.preset(preset, **options).width // UNIT
+
     def narrowed(
         self, model: str, preset: str, options: Mapping[str, Any], share: float
     ) -> dict[str, Any]:
         """Width in multiples of 8, inner width in proportion, a head count that divides."""
-        from sparse_train.models.bert import BertConfig
+        from sparse_train.models import rounded_width
+        from sparse_train.models.bert import UNIT, BertConfig
 
         full = BertConfig.preset(preset, **options)
-        one = full.scaled(min(full.width, max(8, 8 * round(share * full.width / 8))))
+        one = full.scaled(rounded_width(share, full.width, UNIT))
         return {**options, "width": one.width, "ffn": one.ffn, "heads": one.heads}
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hwsim.checks import check_integer
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 from sparse_train.data.ratings import GENERATED, Ratings, load_ratings
 from sparse_train.data.text import SPLITS
 from sparse_train.models import factorization, lightgcn
@@ -102,6 +101,9 @@ class PreparedRatings(Prepared):
         if model == "lightgcn":
             return lightgcn.LightGCN(self.n_users, self.n_items, pairs=self.parts["train"], **sizes)
         return factorization.Factorization(self.n_users, self.n_items, **sizes)
+
+    def widths(self, model: str, preset: str, options: Mapping[str, Any]) -> int:
+        return _sizes(model, preset, options)[_WIDTH]
 
     def narrowed(
         self, model: str, preset: str, options: Mapping[str, Any], share: float

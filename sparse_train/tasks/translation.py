@@ -136,14 +136,20 @@ class PreparedTranslation(Prepared):
                 )
         return Seq2Seq(Seq2SeqConfig.preset(preset, **sizes, **options))
 
+    def widths(self, model: str, preset: str, options: Mapping[str, Any]) -> int:
+        from sparse_train.models.seq2seq import UNIT, Seq2SeqConfig
+
+        return Seq2SeqConfig.preset(preset, **options).width // UNIT
+
     def narrowed(
         self, model: str, preset: str, options: Mapping[str, Any], share: float
     ) -> dict[str, Any]:
         """Width in multiples of 8, inner width in proportion, a head count that divides."""
-        from sparse_train.models.seq2seq import Seq2SeqConfig
+        from sparse_train.models import rounded_width
+        from sparse_train.models.seq2seq import UNIT, Seq2SeqConfig
 
         full = Seq2SeqConfig.preset(preset, **options)
-        one = full.scaled(min(full.width, max(8, 8 * round(share * full.width / 8))))
+        one = full.scaled(rounded_width(share, full.width, UNIT))
         return {**options, "width": one.width, "ffn": one.ffn, "heads": one.heads}
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
