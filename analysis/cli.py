@@ -19,7 +19,9 @@ from analysis.commands import (
     estimate,
     measure,
     memory,
+    plan,
     report,
+    results,
     tasks,
     train,
 )
@@ -37,8 +39,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    estimate, train, compare, agent, tasks, devices, measure, memory, calibrate, crosscheck, report,
-    demo,
+    estimate, train, compare, plan, agent, tasks, devices, measure, memory, calibrate, crosscheck,
+    report, results, demo,
 ):  # fmt: skip
     module.register(app)
 

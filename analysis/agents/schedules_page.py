@@ -141,7 +141,7 @@ def notes(table: ScheduleTable) -> list[str]:
             f"{made.cost_s:.0f} s of one processor each; then frozen. It never saw this network, "
             "these seeds, or test data."
         )
-    lines.append(tuning(plan, table.metric))
+    lines.append(tuning(plan, table.metric, table.rows))
     gone = [row.name for row in table.rows if row.diverged]
     if gone:
         lines.append(f"Runs that diverged are in no mean: {', '.join(gone)}.")

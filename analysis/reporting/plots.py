@@ -257,14 +257,16 @@ def _figure(count: int, row_height_in: float, columns: int = 1, **shared: Any) -
 
 def _curve(axes: Any, c: Contender, x: np.ndarray, contenders: Sequence[Contender]) -> None:
     colour, dash = line_styles(contenders)[c.name]
-    axes.plot(x, c.losses, color=colour, linestyle=dash, label=c.name)
+    losses = np.where(np.isfinite(c.losses), c.losses, np.nan)
+    axes.plot(x, losses, color=colour, linestyle=dash, label=c.name)
 
 
 def _without_the_start(axes: Any, contenders: Sequence[Contender]) -> None:
     """Cuts off the fall from chance, beside which what is compared would be flat."""
     low = min(c.best_loss for c in contenders)
-    high = max(float(c.losses[min(2, len(c.losses) - 1)]) for c in contenders)
-    if high > low:
+    early = [float(c.losses[min(2, len(c.losses) - 1)]) for c in contenders]
+    high = max((loss for loss in early if np.isfinite(loss)), default=low)
+    if np.isfinite(low) and high > low:
         axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
 
 

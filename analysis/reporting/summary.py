@@ -76,7 +76,8 @@ def _cells(
     reached = comparison.times[c.name]
     if reached is None:
         return ["never", "–"]
-    if base is None or (against := comparison.times[base.name]) is None:
+    against = None if base is None else comparison.times[base.name]
+    if against is None or against.seconds == 0:
         return [units.seconds(reached.seconds), units.interval(reached.low, reached.high)]
     if c is base:
         return ["1.0", "–"]

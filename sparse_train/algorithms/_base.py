@@ -106,6 +106,10 @@ class Algorithm:
         """The state before the first update."""
         return {}
 
+    def least_updates(self, density: float) -> int:
+        """How many updates it takes to reach a density from its first mask."""
+        return 1
+
     def pulls(self, density: float) -> tuple[float, float]:
         """With `dense_weights`: (a, b) adds a·w to active and b·w to other trained gradients."""
         return 0.0, 0.0

@@ -107,6 +107,14 @@ class Prepared(ABC):
         """
         return {"loss": self.loss(model, batch)}
 
+    def trivial(self, split: str = "validation") -> dict[str, dict[str, float]]:
+        """Rule → metrics on a split, of predictors that train nothing.
+
+        Who is not better has learnt nothing: every comparison shows them. Each rule gives at least
+        the task's `metric`.
+        """
+        return {}
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Sizes and digests for the record, as JSON has them."""
@@ -141,7 +149,7 @@ class Prepared(ABC):
             distribution=config.distribution,
             schedule=config.schedule,
             initial_density=config.initial_density,
-            update_interval=config.update_interval,
+            update_interval=config.interval,
             drop_fraction=config.drop_fraction,
             drop_schedule=config.drop_schedule,
             initial_masks=config.initial_masks,

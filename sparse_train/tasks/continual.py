@@ -240,6 +240,12 @@ class PreparedContinual(Prepared):
             "forgetting": float(np.mean(fallen)) if fallen else 0.0,
         }
 
+    def trivial(self, split: str = "validation") -> dict[str, dict[str, float]]:
+        """A class drawn evenly."""
+        check_split(split)
+        guess = {"loss": math.log(self._classes), "accuracy": 1 / self._classes, "forgetting": 0.0}
+        return {"random class": guess}
+
     def progress_loss(self, found: Mapping[str, float]) -> float:
         """The mean loss over all tasks; those to come count as guessing, ln(classes)."""
         seen = (self._task + 1) / self.settings.tasks

@@ -220,6 +220,16 @@ class PreparedText(Prepared):
             model.train(was_training)
         return {"loss": loss / n_hidden, "accuracy": right / n_hidden}
 
+    def trivial(self, split: str = "validation") -> dict[str, dict[str, float]]:
+        """Tokens by their frequency in the training text (each counted once more)."""
+        counts = np.bincount(self._training, minlength=self.tokenized.vocabulary_size) + 1.0
+        labels = np.concatenate(
+            [batch["labels"].numpy().ravel() for batch in self.evaluation_batches(split)]
+        )
+        loss = -np.log(counts[labels] / counts.sum()).mean()
+        right = (labels == counts.argmax()).mean()
+        return {"unigram": {"loss": float(loss), "accuracy": float(right)}}
+
     def evaluation_batches(self, split: str = "validation") -> list[Batch]:
         check_split(split)
         if split not in self._evaluation:

@@ -188,6 +188,28 @@ class PreparedTranslation(Prepared):
             "chrf": float(library.corpus_chrf(made, references).score),
         }
 
+    def trivial(self, split: str = "validation") -> dict[str, dict[str, float]]:
+        """The source as it is, and the target of the training pair with the most alike source.
+
+        Alike are sources that share many letter trigrams, as a share of all that either has.
+        """
+        pairs = self._evaluation_pairs(split)
+        known = [(_trigrams(source), target) for source, target in self.text.split("train")]
+        nearest = []
+        for source, _ in pairs:
+            own = _trigrams(source)
+            nearest.append(max(known, key=lambda one: len(own & one[0]) / len(own | one[0]))[1])
+        library = _bleu_library()
+        references = [[target for _, target in pairs]]
+        guesses = {"source copied": [source for source, _ in pairs], "nearest neighbour": nearest}
+        return {
+            rule: {
+                "bleu": float(library.corpus_bleu(made, references).score),
+                "chrf": float(library.corpus_chrf(made, references).score),
+            }
+            for rule, made in guesses.items()
+        }
+
     def translations(self, model: nn.Module, source_ids: Tensor) -> list[str]:
         """Greedily decoded texts of a batch of sources (batch, tokens)."""
         ids: Tensor = model.translate(source_ids, CLS, SEP, self.settings.tokens)  # type: ignore
@@ -242,6 +264,12 @@ def _whole(ids: Batch) -> Batch:
 
     batch = {name: tensor.long() for name, tensor in ids.items()}
     return {**batch, "source_mask": padding_mask(batch["source_ids"], PAD)}
+
+
+def _trigrams(text: str) -> set[str]:
+    """Of a text with a space before and after, so that none is empty."""
+    padded = f"  {text.lower()} "
+    return {padded[i : i + 3] for i in range(len(padded) - 2)}
 
 
 def _bleu_library() -> Any:
