@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+# Layer name → weight shape as torch has it: (out, in) or (out, in, kernel height, …).
+Shapes = Mapping[str, tuple[int, ...]]
+
 # What torch puts around a module or a weight, and what people do not call it by.
 _WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
 _WEIGHTS = (

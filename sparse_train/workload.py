@@ -18,9 +18,8 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
-from hwsim.errors import InputError
+from hwsim.errors import InputError, unknown
 from hwsim.mask import Mask
-from hwsim.registry import unknown
 from hwsim.workload import Op, Workload
 from sparse_train.masking.kinds import Layout, weights_of
 from sparse_train.naming import layer_name, mask_shape

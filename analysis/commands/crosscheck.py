@@ -110,7 +110,7 @@ def print_errors(found: CrossCheck, title: str) -> None:
 def _print(found: CrossCheck, worst: int) -> None:
     from analysis.display.console import stdout
     from analysis.display.tables import table
-    from analysis.display.units import seconds
+    from hwsim.units import seconds
 
     out = stdout()
     print_errors(found, f"{found.device}: mean error of time and of speed-up over dense")

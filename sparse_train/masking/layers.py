@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from hwsim.errors import InputError
+from hwsim.errors import InputError, unknown
 from hwsim.mask import Mask
-from hwsim.registry import unknown
 from sparse_train.masking.bits import placed_as, whole, zero_where_not_
 from sparse_train.masking.kinds import STORED_OUT_IN, Layout, weights_of
 from sparse_train.naming import layer_name

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 from torch import nn
 
-from hwsim.errors import InputError
+from hwsim.errors import InputError, unknown
 from hwsim.mask import Mask
-from hwsim.registry import unknown
 from hwsim.workload import Workload
 from sparse_train.masking.kinds import Weight, weights_of
 from sparse_train.naming import layer_name
