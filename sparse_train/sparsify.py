@@ -67,7 +67,8 @@ def sparsify(
     was newly grown.
 
     Args:
-        model: any module. Sparsify before wrapping it in DistributedDataParallel.
+        model: any module. Sparsify before wrapping it in DistributedDataParallel, and after
+            fully_shard (then make the optimizer, then sparsify).
         optimizer: what trains it, or several; None for masks without training.
         algorithm: a name in `sparse_train.algorithms`, or an instance; `options` go to it.
         density: share of the masked weights that is active (at the end, if the schedule moves).
@@ -84,7 +85,8 @@ def sparsify(
             of total_steps, or no end where that is not given either (the drop fraction then
             stays at α).
         total_steps: optimizer steps of the whole run.
-        layers: what is masked: None for every Linear, Conv and MultiheadAttention weight but the
+        layers: what is masked: None for every weight of a product (linear, convolutional, recurrent
+            and attention layers, stacked experts; `sparse_train.masking.kinds.layout_of`) but the
             output layer's (the last one in the model's order); "all" to include that; or layer
             names, name patterns, module types, functions (name, module) → bool. Embeddings only
             by name or type.

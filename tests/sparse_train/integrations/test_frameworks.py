@@ -4,6 +4,7 @@ Frameworks are optional: `make test-frameworks` installs them; without them thei
 """
 
 import os
+import socket
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch.multiprocessing as mp
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from hwsim import InputError
 from sparse_train import sparsify
 from tests.sparse_train.loops._loops import net
 
@@ -272,20 +274,45 @@ def _distributed(rank, how):
     return {"masks": masks, "weights": weights, "version": sparsifier.version}
 
 
+def _sharded_late(rank, port, folder):
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.distributed.init_process_group("gloo", rank=0, world_size=1)
+    from torch.distributed.fsdp import fully_shard
+
+    model, optimizer = start()
+    sparsifier = sparsify(model, optimizer, **SETTINGS)
+    fully_shard(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(next(iter(loader()))["x"])["loss"].backward()
+    optimizer.step()
+    try:
+        sparsifier.step()
+    except InputError as error:
+        torch.save(str(error), f"{folder}/said.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_a_model_that_is_sharded_after_it_was_sparsified_is_refused_in_one_line(tmp_path):
+    mp.spawn(_sharded_late, (free_port(), str(tmp_path)), nprocs=1)
+    said = torch.load(tmp_path / "said.pt", weights_only=True)
+    assert "fully_shard" in said and "\n" not in said
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def whole(tensor):
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-@pytest.mark.parametrize(
-    "how", ["ddp", "ddp view", "ddp compressed", "ddp power", "fsdp"]
-)  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["ddp", "ddp view", "ddp compressed", "ddp power", "fsdp"])
 def test_on_two_ranks(how, tmp_path):
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_worker, (port, str(tmp_path), how), nprocs=2)
+    mp.spawn(_worker, (free_port(), str(tmp_path), how), nprocs=2)
     one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert one["version"] >= 5
     for name in one["masks"]:
