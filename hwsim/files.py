@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,26 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The content is on the disk before the name is (fsync, rename, fsync of the folder). The
     temporary name is hidden and of this process alone, so that writers that race do not meet: the
-    last one to finish wins, each file is whole.
+    last one to finish wins, each file is whole. Its permissions are those of any new file, whatever
+    library wrote it.
 
     Raises:
-        InputError: the file cannot be written (no permission, disk full); `path` is as before.
+        InputError: the file cannot be written (no permission, disk full, also where a library says
+            so by an error of its own); `path` is as before.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{_SUFFIX}")
     try:
         try:
-            yield part
+            mode = _made(part)
+            try:
+                yield part
+            except (OSError, InputError):
+                raise
+            except Exception:
+                _probe(part)
+                raise
+            if stat.S_IMODE(part.stat().st_mode) != mode:
+                part.chmod(mode)
             _sync(part)
             part.replace(path)
             _sync(path.parent)
@@ -40,6 +52,27 @@ def replacing(path: Path) -> Iterator[Path]:
             part.unlink()
 
 
+def _made(path: Path) -> int:
+    """Makes an empty file; the permissions that this process gives to new files."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+
+
+def _probe(path: Path) -> None:
+    """An OSError if this file cannot grow: what a library hid behind an error of its own."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        left = bytes(1 << 20)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 text file, whole or not at all."""
     with replacing(path) as part:
@@ -48,7 +81,27 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON with sorted keys, so that equal contents are equal files."""
-    write_text(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    write_text(path, as_json(content))
+
+
+def as_json(content: Any) -> str:
+    """The text of a JSON file: equal contents are equal texts."""
+    return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def parse_json(content: str | bytes, label: str) -> Any:
+    """What a JSON text says, however hostile it is.
+
+    Raises:
+        InputError: not valid JSON, a number too long to be one, or brackets nested too deep.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise InputError(f"{label}: not valid JSON (brackets nested too deep)") from None
+    except ValueError as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{label}: not valid JSON ({first})") from None
 
 
 def is_leftover(path: Path) -> bool:
