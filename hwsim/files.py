@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -102,6 +103,43 @@ def parse_json(content: str | bytes, label: str) -> Any:
     except ValueError as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{label}: not valid JSON ({first})") from None
+
+
+LARGEST_BYTES = 64 << 20  # of a specification, a set of records, a configuration
+
+
+def read_bytes(path: Path, label: str, limit_bytes: int = LARGEST_BYTES) -> bytes:
+    """The content of a file that anyone may have made.
+
+    Raises:
+        InputError: not there, not readable, no regular file (a pipe or a device may never end), or
+            larger than `limit_bytes`.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            facts = os.fstat(descriptor)
+            if stat.S_ISDIR(facts.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if not stat.S_ISREG(facts.st_mode):
+                raise InputError(f"{label}: is a pipe or device; allowed is a regular file")
+            content = file.read(limit_bytes + 1)
+    except OSError as error:
+        raise InputError(f"{label}: {error.strerror or error}") from None
+    except ValueError as error:  # a zero byte in the name
+        raise InputError(f"{label}: {error}") from None
+    if len(content) > limit_bytes:
+        raise InputError(f"{label}: has more than {limit_bytes} bytes, the most that is read")
+    return content
+
+
+def read_text(path: Path, label: str, limit_bytes: int = LARGEST_BYTES) -> str:
+    """As `read_bytes`, as UTF-8 text with its line ends made plain."""
+    try:
+        text = read_bytes(path, label, limit_bytes).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{label}: not UTF-8 at byte {error.start} ({error.reason})") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def is_leftover(path: Path) -> bool:

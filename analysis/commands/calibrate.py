@@ -54,10 +54,11 @@ def calibrate(
     if not out.absolute().parent.is_dir():
         raise InputError(f"--out: folder {out.absolute().parent} does not exist")
     rng = np.random.default_rng(options.at_least("--seed", seed, 0))
-    if what == "gpu":
-        _gpu(records, data_sheet, out, rng, as_json)
-    else:
-        _cpu(records, data_sheet, out, options.at_least("--threads", threads), rng, as_json)
+    with options.claimed(out, "file"):
+        if what == "gpu":
+            _gpu(records, data_sheet, out, rng, as_json)
+        else:
+            _cpu(records, data_sheet, out, options.at_least("--threads", threads), rng, as_json)
 
 
 def _gpu(records: Path | None, data_sheet: str | None, out: Path, rng: Any, as_json: bool) -> None:

@@ -11,9 +11,10 @@
     weights.safetensors     the trained weights; written when the run is complete
     manifest.json           the digest of every file above (`sparse_train.runs.manifest`)
 
-Every file is replaced whole, and read only if it is what was written. A checkpoint is written after everything it relies on, so it never
-knows more than the other files. They may know more than it: what they say of steps after the
-checkpoint is dropped when the run goes on, and comes out the same again.
+Every file is replaced whole, and read only if it is what was written. A checkpoint is written after
+everything it relies on, so it never knows more than the other files. They may know more than it:
+what they say of steps after the checkpoint is dropped when the run goes on, and comes out the same
+again.
 """
 
 from __future__ import annotations
