@@ -77,7 +77,7 @@ def _probe(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 text file, whole or not at all."""
     with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="surrogatepass")  # names that are no UTF-8
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -29,15 +29,15 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def read_bytes(path: Path, *, limit_bytes: int = LARGEST_BYTES) -> bytes:
-    """A file's content; of `name.gz` what it unpacks to.
+def read_bytes(path: Path, *, limit_bytes: int = LARGEST_BYTES, unpack: bool = True) -> bytes:
+    """A file's content; of `name.gz` what it unpacks to, if `unpack`.
 
     Raises:
         InputError: not there, not readable, truncated, or more than `limit_bytes`.
     """
     try:
         with opened_regular(path) as raw:
-            if path.suffix == ".gz":
+            if unpack and path.suffix == ".gz":
                 with gzip.GzipFile(fileobj=raw) as file:
                     return _bounded(file, str(path), limit_bytes)
             return _bounded(raw, str(path), limit_bytes)

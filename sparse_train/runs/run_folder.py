@@ -360,7 +360,8 @@ def is_complete(folder: Path) -> bool:
 
 def _write_json(path: Path, content: Any) -> None:
     with _manifest(path.parent).replacing(path) as part:
-        part.write_text(as_json(content), encoding="utf-8")
+        # Names of files need not be UTF-8: Python's JSON reads these back.
+        part.write_text(as_json(content), encoding="utf-8", errors="surrogatepass")
 
 
 def _json(path: Path, folder: Path) -> Any:
