@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,14 @@ from hwsim.mask import Mask
 from hwsim.registry import unknown
 from hwsim.workload import Op, Workload
 from sparse_train.naming import layer_name, mask_shape
+from sparse_train.observing.attention import attention_in_one
 from sparse_train.observing.dispatch import Observer
+from sparse_train.observing.fusion import fused
 from sparse_train.observing.operators import dtype_name, tensors_in
+from sparse_train.observing.precision import autocast_as_on_cuda
 from sparse_train.observing.weights import Weights
 
+AMP = {"amp-bf16": torch.bfloat16, "amp-fp16": torch.float16}
 _KEPT_INTEGERS = 1 << 20  # integer buffers up to this size keep their values when observed
 
 
@@ -77,6 +81,7 @@ def workload(
     train: bool = True,
     *,
     real: bool = False,
+    compiled: bool = False,
 ) -> Workload:
     """One training step of `model` on `batch`: forward, backward and the optimizer's update.
 
@@ -100,19 +105,25 @@ def workload(
         loss: from the model's output to a scalar. Without it: `output.loss`, `output["loss"]`, a
             scalar output, else the sum of all outputs.
         dtype: observe the model and its floating inputs in this type (torch.dtype or its name).
+            "amp-bf16" and "amp-fp16" are mixed precision as CUDA's autocast does it: weights,
+            gradients and moments stay as they are, products run in 16 bit, casts are ops.
+            "tfloat32" is float32 whose products run on tensor cores.
         train: False for the forward pass alone, in evaluation mode.
         real: True runs on real tensors at once.
+        compiled: fuse elementwise operators, norms and softmaxes with their neighbours in the
+            graph, as a compiler does; else every operator is a kernel of its own.
 
     Raises:
         InputError: a model, batch, mask, optimizer, dtype or loss that cannot be used.
     """
     _check(model, optimizer)
-    kind = _torch_dtype(dtype)
+    as_tf32 = dtype == "tfloat32"
+    kind, amp = (None, AMP[dtype]) if dtype in AMP else (_torch_dtype(dtype), None)
     on_meta = any(t.is_meta for t in (*model.parameters(), *model.buffers()))
     if real and on_meta:
         raise InputError("real: value is True, model is on 'meta'; allowed is a model with values")
     try:
-        ops = _observe(model, batch, loss, kind, train, fake=not real)
+        seen = _observe(model, batch, loss, kind, amp, train, fake=not real)
     except InputError:
         raise
     except Exception as error:
@@ -124,11 +135,21 @@ def workload(
                 f"model: {type(model).__name__} on 'meta' cannot be observed ({line[0]}); "
                 "allowed is a model with values"
             ) from error
-        ops = _observe(model, batch, loss, kind, train, fake=False)
+        seen = _observe(model, batch, loss, kind, amp, train, fake=False)
+    ops = fused(seen.ops, seen.passed) if compiled else seen.ops
+    if as_tf32:
+        ops = [_in_tf32(op) for op in ops]
     if train and optimizer is not None:
-        ops += _updates(model, OPTIMIZERS[optimizer], kind, ops)
-    step = Workload(tuple(ops), type(model).__name__)
+        ops = ops + _updates(model, OPTIMIZERS[optimizer], kind, ops)
+    states = training_memory(model, optimizer).optimizer_bytes if train else 0
+    step = Workload(tuple(ops), type(model).__name__, seen.unknown, seen.living.peak_bytes + states)
     return step if masks is None else step.with_masks(_by_block(masks, step))
+
+
+def _in_tf32(op: Op) -> Op:
+    """A float32 product on tensor cores."""
+    products = op.kind in ("gemm", "conv", "attention") and op.dtype == "float32"
+    return replace(op, dtype="tfloat32") if products else op
 
 
 def training_memory(model: nn.Module, optimizer: str | None = "adamw") -> Memory:
@@ -145,8 +166,9 @@ def training_memory(model: nn.Module, optimizer: str | None = "adamw") -> Memory
 
 
 def _observe(
-    model: nn.Module, batch: Any, loss: Any, dtype: torch.dtype | None, train: bool, *, fake: bool
-) -> list[Op]:
+    model: nn.Module, batch: Any, loss: Any, dtype: torch.dtype | None,
+    amp: torch.dtype | None, train: bool, *, fake: bool,
+) -> Observer:  # fmt: skip
     mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
     weights = Weights()
     state: dict[str, Tensor] = {}
@@ -163,18 +185,20 @@ def _observe(
         state[name] = _stand_in(buffer, mode, dtype, buffer=True)
     args, kwargs = _arguments(tree_map_only(Tensor, lambda t: _stand_in(t, mode, dtype), batch))
     observer = Observer(weights, mode)
+    observer.living.add([*state.values(), *tensors_in((args, kwargs))])
     with _left_as_it_was(model), _paths(model, observer), _not_on_meta():
         model.train(train)
-        with torch.set_grad_enabled(train), observer:
-            output = functional_call(model, state, args, kwargs)
-            if train:
-                scalar = _scalar(output, loss)
+        with torch.set_grad_enabled(train), observer, attention_in_one(observer):
+            with autocast_as_on_cuda(amp):
+                output = functional_call(model, state, args, kwargs)
+                scalar = _scalar(output, loss) if train else None
+            if scalar is not None:
                 if not scalar.requires_grad:
                     raise InputError(
                         "loss: depends on no parameter that is trained; allowed is one that does"
                     )
                 scalar.backward()
-    return observer.ops
+    return observer
 
 
 def _stand_in(
@@ -320,8 +344,10 @@ def _torch_dtype(given: torch.dtype | str | None) -> torch.dtype | None:
     if given is None:
         return None
     name = str(given).removeprefix("torch.")
+    if name == "tfloat32":
+        return torch.float32
     if name not in names:
-        raise InputError(unknown("dtype", name, names))
+        raise InputError(unknown("dtype", name, (*names, "tfloat32", *AMP)))
     return getattr(torch, name)
 
 
