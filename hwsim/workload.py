@@ -34,7 +34,8 @@ class Op:
         name: the layer (or operation) it belongs to; masks are put on by this name.
         m, n, k: of matrix products: the layer computes y = x·Wᵀ with x (m, k), W (n, k), y (m, n).
             The three numbers are the layer's in every phase: grad_input is (m, n)·(n, k),
-            grad_weight is (n, m)·(m, k). Zero for what is no product.
+            grad_weight is (n, m)·(m, k). Of a norm or softmax: m rows of n elements. Zero for
+            what is neither.
         count: independent products of that size (heads × batch, groups of a convolution).
         dtype: of the operands.
         dense_flops: 2 per multiply-add, mask ignored.
@@ -45,7 +46,8 @@ class Op:
         window: of a convolution: positions of its kernel, so that k = channels × window; 1 of
             every other op.
         layout: of a convolution's activations, one of LAYOUTS; "" of what has none.
-        launches: kernels that a library runs this op with when nothing is fused.
+        fused: whether one kernel does what several operators would: attention with its softmax,
+            neighbours that a compiler has joined.
         mask: acts on the operand W in forward and grad_input, on the output in grad_weight.
         weights: elements of the maskable weight, 0 if there is none.
         signature: all of the above but the mask.
@@ -66,7 +68,7 @@ class Op:
     mask: Mask | None = None
     window: int = 1
     layout: str = ""
-    launches: int = 1
+    fused: bool = False
     weights: int = field(init=False, repr=False, compare=False, default=0)
     signature: tuple = field(init=False, repr=False, compare=False, default=())
 
@@ -92,7 +94,7 @@ class Op:
         signature = (
             self.kind, self.phase, self.name, self.m, self.n, self.k, self.count, self.dtype,
             self.dense_flops, self.activation_bytes, self.weight_bytes, self.weight_shape,
-            self.window, self.layout, self.launches,
+            self.window, self.layout, self.fused,
         )  # fmt: skip
         object.__setattr__(self, "signature", signature)
         if self.weight_shape:

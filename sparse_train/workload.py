@@ -26,7 +26,7 @@ from hwsim.workload import Op, Workload
 from sparse_train.naming import layer_name, mask_shape
 from sparse_train.observing.attention import attention_in_one
 from sparse_train.observing.dispatch import Observer
-from sparse_train.observing.fusion import fused
+from sparse_train.observing.fusion import fused, laid_out
 from sparse_train.observing.operators import dtype_name, tensors_in
 from sparse_train.observing.precision import autocast_as_on_cuda
 from sparse_train.observing.weights import Weights
@@ -136,7 +136,7 @@ def workload(
                 "allowed is a model with values"
             ) from error
         seen = _observe(model, batch, loss, kind, amp, train, fake=False)
-    ops = fused(seen.ops, seen.passed) if compiled else seen.ops
+    ops = laid_out(fused(seen.ops, seen.passed)) if compiled else seen.ops
     if as_tf32:
         ops = [_in_tf32(op) for op in ops]
     if train and optimizer is not None:

@@ -79,7 +79,10 @@ def _timm(step: Step, name: str) -> tuple[nn.Module, Any, Callable | None]:
     _torchvision_without_kernels()
     timm = importlib.import_module("timm")
     layers = importlib.import_module("timm.layers")
-    layers.set_fused_attn(step.attention == "fused")
+    fused = step.attention == "fused"
+    layers.set_fused_attn(fused)
+    # Since timm 0.7 its tables are made with norms in 16 bit; torch 1.12's have them in float32.
+    layers.set_fast_norm(fused)
     side = step.image or 224
     options: dict[str, Any] = dict(step.arguments)
     shape = (step.batch, 3, side, side)
@@ -95,10 +98,17 @@ def _timm(step: Step, name: str) -> tuple[nn.Module, Any, Callable | None]:
     raise InputError(f"model {step.model!r}: cannot be built ({trial})")
 
 
+def _transformers() -> Any:
+    _torchvision_without_kernels()
+    return importlib.import_module("transformers")
+
+
 def _torchvision_without_kernels() -> None:
     """torchvision's wheel may be of another torch than the one installed: no operator is run."""
     try:
         importlib.import_module("torchvision")
+    except ModuleNotFoundError:
+        return
     except RuntimeError:
         library = torch.library.Library("torchvision", "FRAGMENT")
         _KEPT.append(library)
@@ -114,7 +124,7 @@ def _hugging_face(configuration: str, architecture: str, names: dict[str, str], 
     """A builder of a language model of the transformers package."""
 
     def build(step: Step, _: str) -> tuple[nn.Module, Any, Callable | None]:
-        transformers = importlib.import_module("transformers")
+        transformers = _transformers()
         given = {names.get(k, k): v for k, v in step.arguments.items()}
         given = {k: v for k, v in given.items() if k}
         how = "sdpa" if step.attention == "fused" else "eager"
@@ -185,7 +195,7 @@ def _decoder(step: Step, _: str) -> tuple[nn.Module, Any, Callable | None]:
 
 def _transformer_layer(step: Step, name: str) -> tuple[nn.Module, Any, Callable | None]:
     """One layer of a model of the transformers package, in training mode."""
-    transformers = importlib.import_module("transformers")
+    transformers = _transformers()
     names = {"bert_large": ("BertConfig", "models.bert.modeling_bert", "BertLayer",
                             {"hidden_size": 1024, "num_attention_heads": 16,
                              "intermediate_size": 4096}),

@@ -196,8 +196,9 @@ class Gpu(Device):
         return known
 
     def _fit_of(self, kind: str, dtype: str) -> ProductFit:
-        found = self._fits.get((kind, FAMILIES[dtype]))
-        return found if found is not None else typical(kind)
+        family = FAMILIES[dtype]
+        found = self._fits.get((kind, family))
+        return found if found is not None else typical(kind, family)
 
     def _launch_s(self, kind: str, dtype: str) -> float:
         """From launch to the first instruction, by the fit: the geometric mean of its members."""

@@ -16,6 +16,9 @@ from torch.utils._python_dispatch import _disable_current_modes
 from hwsim.workload import Op
 from sparse_train.observing.operators import dtype_name, stored_bytes
 
+# Source: torch 2.13, sdp_utils: fused kernels want (batch, heads, length, size), size at most this.
+_WIDEST = 256
+
 
 @contextlib.contextmanager
 def attention_in_one(observer: Any) -> Iterator[None]:
@@ -31,7 +34,8 @@ def attention_in_one(observer: Any) -> Iterator[None]:
         dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:  # fmt: skip
-        if query.ndim < 3:
+        if query.ndim not in (3, 4) or query.shape[-1] > _WIDEST:
+            # No fused kernel takes these: it is computed by products and a softmax.
             return plain(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
         if torch.is_autocast_enabled("cpu"):
             kind = torch.get_autocast_dtype("cpu")
@@ -140,5 +144,6 @@ def _write(
         "attention", phase, here, queries, keys, d_score, count, dtype_name(query.dtype),
         dense_flops=pairs * each,
         activation_bytes=sum(map(stored_bytes, (*read, *written))),
+        fused=True,
     )  # fmt: skip
     observer.write(op, read, written)

@@ -30,6 +30,7 @@ from sparse_train.observing.operators import (
     kind_of,
     matrix_sizes,
     operator_name,
+    statistics_bytes,
     storage_of,
     stored_bytes,
     tensors_in,
@@ -148,6 +149,7 @@ class Observer(TorchDispatchMode):
         product = self.ops[before].kind in PRODUCTS
         if not known and not product:
             self._not_understood(before, args, kwargs, written)
+        extra = statistics_bytes(operator_name(self._func), args, read) if args else 0
         for i in range(new):
             last = i == new - 1
             if i and self.ops[before + i].kind == "elementwise":
@@ -155,7 +157,7 @@ class Observer(TorchDispatchMode):
                 self.passed.append(Passed(dict(results), dict(results), True))
             else:
                 self.passed.append(Passed(dict(values), dict(results) if last or product else {},
-                                          fusable and not product))  # fmt: skip
+                                          fusable and not product, extra))  # fmt: skip
 
     def _rename(self, written: list[Tensor]) -> dict[int, int]:
         found = {}
@@ -238,7 +240,7 @@ class Observer(TorchDispatchMode):
         elif name in ATTENTION:
             self._attention("forward", self._here(), args[:3], read, written)
         else:
-            self._other(name, "forward", self._here(), read, written)
+            self._other(name, "forward", self._here(), args, read, written)
 
     def _backward(
         self, name: str, args: tuple, read: list[Tensor], written: list[Tensor], number: int
@@ -258,7 +260,7 @@ class Observer(TorchDispatchMode):
             # Sums in the backward pass are gradients of what was broadcast: biases.
             of_weight = name in ("sum", "embedding_dense_backward", "_embedding_bag_dense_backward")
             phase = "grad_weight" if of_weight else "grad_input"
-            self._other(name, phase, here, read, written)
+            self._other(name, phase, here, args, read, written)
 
     def _matmul(self, name: str, left: Tensor, right: Tensor, out: Tensor) -> _Product | None:
         batch, rows, inner, columns = sizes = matrix_sizes(left, right)
@@ -357,22 +359,28 @@ class Observer(TorchDispatchMode):
                 dtype_name(query.dtype),
                 dense_flops=attention_flops(query, key, value, backward=phase != "forward"),
                 activation_bytes=traffic_bytes("attention", read, written),
+                fused=True,
             )
         )  # fmt: skip
 
     def _other(
-        self, name: str, phase: str, here: str, read: list[Tensor], written: list[Tensor]
-    ) -> None:
+        self, name: str, phase: str, here: str, args: tuple, read: list[Tensor],
+        written: list[Tensor],
+    ) -> None:  # fmt: skip
         kind = kind_of(name)
         if here == OUTSIDE and kind == "elementwise":
             kind = "loss"
         traffic = traffic_bytes(name, read, written)
+        again = statistics_bytes(name, args, read)
         if traffic:
+            width = max((t.shape[-1] for t in read[:1] if t.ndim), default=0)
+            rows = read[0].numel() // width if width else 0
+            sized = (rows, width) if kind in ("norm", "softmax") else (0, 0)
             self.ops.append(
                 Op(
-                    kind, phase, here, dtype=dtype_name(written[0].dtype),
+                    kind, phase, here, *sized, dtype=dtype_name(written[0].dtype),
                     dense_flops=element_flops(name, kind, read, written),
-                    activation_bytes=traffic,
+                    activation_bytes=traffic + again,
                 )
             )  # fmt: skip
 

@@ -17,6 +17,7 @@ class Passed:
     read: dict[int, int] = field(default_factory=dict)
     written: dict[int, int] = field(default_factory=dict)
     fusable: bool = True
+    again: int = 0  # bytes that are read a second time, fused or not
 
 
 @dataclass
@@ -75,6 +76,40 @@ def fused(ops: Sequence[Op], passed: Sequence[Passed]) -> list[Op]:
     return [op for _, op in sorted(found, key=lambda pair: pair[0])]
 
 
+# How much slower than contiguous a compiler reckons convolutions to be in channels_last.
+# Source: torch 2.13, torch/_inductor/graph.py, decide_layout_opt.
+_GROUPED, _NARROWING, _SMALL, _OTHER = 1.358, 0.725, 0.783, 0.823
+_NODES_A_CONVOLUTION = 200
+
+
+def laid_out(ops: Sequence[Op]) -> list[Op]:
+    """The ops with their convolutions in the layout that Inductor would choose for the graph."""
+    forward = [op for op in ops if op.kind == "conv" and op.phase == "forward"]
+    if not forward or not _worth_it(ops, forward):
+        return list(ops)
+    return [replace(op, layout="channels_last") if op.kind == "conv" else op for op in ops]
+
+
+def _worth_it(ops: Sequence[Op], forward: Sequence[Op]) -> bool:
+    if sum(op.phase == "forward" for op in ops) >= _NODES_A_CONVOLUTION * len(forward):
+        return False
+    if any(op.phase != "forward" for op in ops):
+        narrowing = any(_factor(op) == _NARROWING for op in forward)
+        small = all(_factor(op) == _SMALL for op in forward)
+        return not narrowing and not small and all(_factor(op) != _GROUPED for op in forward)
+    weighed = sum(op.dense_flops * _factor(op) for op in forward)
+    return weighed <= sum(op.dense_flops for op in forward)
+
+
+def _factor(op: Op) -> float:
+    outputs, inputs = op.n * op.count, op.k // op.window
+    if op.count > 1 and inputs > 1:
+        return _GROUPED
+    if 2 * outputs <= inputs and op.window > 1:
+        return _NARROWING
+    return _SMALL if outputs <= 64 and inputs <= 64 else _OTHER
+
+
 def _merged(
     ops: Sequence[Op], passed: Sequence[Passed], members: list[int], n: int,
     readers: dict[int, set[int]],
@@ -93,5 +128,6 @@ def _merged(
     largest = max(mine, key=lambda op: op.activation_bytes)
     return replace(
         largest, kind=kind, dense_flops=sum(op.dense_flops for op in mine),
-        activation_bytes=sum(read.values()) + kept, launches=1,
+        activation_bytes=sum(read.values()) + kept + sum(passed[i].again for i in members),
+        fused=len(members) > 1,
     )  # fmt: skip

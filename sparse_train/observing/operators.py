@@ -161,6 +161,20 @@ def stored_bytes(tensor: Tensor) -> int:
     return prod(size if stride else min(size, 1) for size, stride in sizes) * tensor.element_size()
 
 
+def statistics_bytes(name: str, args: tuple, read: list[Tensor]) -> int:
+    """What a norm reads a second time: its statistics are of more than a core holds.
+
+    So it is for batch norm in training and for group norm; rows of a layer norm stay on chip.
+    """
+    batch = "batch_norm" in name and (
+        "backward" in name or any(a is True for a in args[5:6])
+    )  # fmt: skip
+    if not batch and "group_norm" not in name:
+        return 0
+    largest = max((t.numel() for t in read), default=0)
+    return sum(stored_bytes(t) for t in read if t.numel() == largest)
+
+
 def traffic_bytes(name: str, read: list[Tensor], written: list[Tensor]) -> int:
     """Compulsory traffic of one unfused operator: each operand in, each result out, once.
 

@@ -34,7 +34,8 @@ def autocast_as_on_cuda(dtype: torch.dtype | None = None) -> Iterator[None]:
     """
     library = torch.library.Library("aten", "IMPL")
     for name in _IN_FLOAT32:
-        library.impl(name, _in_float32(name), "AutocastCPU")
+        if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "AutocastCPU"):
+            library.impl(name, _in_float32(name), "AutocastCPU")
     plain = torch.amp.autocast_mode.autocast.__init__
     asked = torch.is_autocast_enabled
 
@@ -48,7 +49,7 @@ def autocast_as_on_cuda(dtype: torch.dtype | None = None) -> Iterator[None]:
         return asked("cpu") if device in ((), ("cuda",)) else asked(*device)
 
     torch.amp.autocast_mode.autocast.__init__ = redirected
-    torch.is_autocast_enabled = enabled  # ty: what models ask before they cast by themselves
+    torch.is_autocast_enabled = enabled
     try:
         turned_on = torch.autocast("cuda", dtype) if dtype else contextlib.nullcontext()
         with turned_on:

@@ -142,7 +142,7 @@ def read_workload(folder: Path) -> Workload:
             Op(
                 *fields[:11],
                 weight_shape=None if fields[11] is None else tuple(fields[11]),
-                **dict(zip(("window", "layout", "launches"), fields[12:], strict=False)),
+                **dict(zip(("window", "layout", "fused"), fields[12:], strict=False)),
             )
             for fields in content["ops"]
         ]
