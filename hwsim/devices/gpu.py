@@ -11,10 +11,11 @@ import numpy as np
 from hwsim.device import Device, parameter
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
-from hwsim.gpu import rules, sparse
+from hwsim.gpu import rules, sparse, whole_steps
 from hwsim.gpu.clock_ticks import Ticks
 from hwsim.gpu.matmul import (
     DENSE,
+    ELEMENT_BYTES,
     FAMILIES,
     SPARSE,
     Card,
@@ -24,7 +25,7 @@ from hwsim.gpu.matmul import (
     typical,
 )
 from hwsim.measured.record import Measurement
-from hwsim.workload import Op, gemm
+from hwsim.workload import Op, Workload, gemm
 
 _DERIVED_WIDENING = 1.5
 _UNMEASURED_SPREAD = (-0.5, 0.7)
@@ -76,35 +77,60 @@ class Gpu(Device):
         "1", "captured graphs, or one call by the host per kernel", choices=("graph", "eager"),
         default="graph",
     )  # fmt: skip
-    eager_s: float = parameter("s", "least time between two eager calls", at_least=0.0)
+    eager_s: float = parameter(
+        "s", "least time between two eager operators: 15 µs as GPT-2-large trains on an H100 in "
+        "PyTorch 2.1; 40 to 70 µs in training loops with older hosts", at_least=0.0,
+        default=1.5e-5,
+    )  # fmt: skip
     packing: str = parameter(
         "1", "2:4 packing: fused prune and compress, the library's compress, or values that rest",
         choices=("fused", "library", "never"), default="fused",
     )  # fmt: skip
-    fused_pack_share: float = parameter("1", "of the bandwidth, fused packing", above=0.0)
-    library_pack_share: float = parameter("1", "of the bandwidth, the library's", above=0.0)
+    fused_pack_share: float = parameter(
+        "1", "of the bandwidth, fused packing; measured in steps on an A100: 0.085 and 0.26 ms "
+        "(pytorch/ao)", above=0.0, default=0.065,
+    )  # fmt: skip
+    library_pack_share: float = parameter(
+        "1", "of the bandwidth, the library's", above=0.0, default=0.018
+    )
     descriptors: str = parameter(
         "1", "plan of a 2:4 product: kept per shape, or made in every call",
         choices=("cached", "per_call"), default="cached",
     )  # fmt: skip
-    descriptor_s: float = parameter("s", "making one plan", at_least=0.0)
+    descriptor_s: float = parameter("s", "making one plan", at_least=0.0, default=1.5e-4)
     timer_tick_s: float = parameter(
         "s", "visible step of the clock that timed the records; acts on price_record alone",
         at_least=0.0, default=0.0,
     )  # fmt: skip
     timer_offset_s: float = parameter("s", "where that clock's multiples lie", default=0.0)
-    stream_share: float = parameter("1", "of the bandwidth, by elementwise kernels", above=0.0)
-    attention_share: float = parameter("1", "of the peak, by fused attention", above=0.0)
-    csr_share: float = parameter("1", "of the CUDA-core peak, by CSR products", above=0.0)
-    gather_share: float = parameter("1", "of the CUDA-core peak, by constant fan-in", above=0.0)
-    block_share: float = parameter("1", "of the peak, by tiles of blocks 128 high", above=0.0)
+    step_fit: Mapping[str, float] | None = parameter(
+        "mixed", "constants of a step's kernels, see hwsim/gpu/whole_steps.py; the typical ones "
+        "where it names none", above=0.0, by_dtype=True, default=None,
+    )  # fmt: skip
+    step_spread: float = parameter(
+        "1", "half-width of a whole step's interval, in log", above=0.0, default=0.15
+    )
+    stream_share: float = parameter(
+        "1", "of the bandwidth, by passes of sparse kernels", above=0.0, default=0.88
+    )
+    csr_share: float = parameter(
+        "1", "of the CUDA-core peak, by CSR products", above=0.0, default=0.2
+    )
+    gather_share: float = parameter(
+        "1", "of the CUDA-core peak, by constant fan-in", above=0.0, default=0.25
+    )
+    block_share: float = parameter(
+        "1", "of the peak, by tiles of blocks 128 high", above=0.0, default=0.6
+    )
     _fits: dict[tuple[str, str], ProductFit] = field(default_factory=dict, init=False, repr=False)
     _products: dict[tuple, float] = field(default_factory=dict, init=False, repr=False)
     _launches: dict[tuple[str, str], float] = field(default_factory=dict, init=False, repr=False)
     _estimates: dict[tuple, Estimate] = field(default_factory=dict, init=False, repr=False)
     _ranks: dict[tuple, tuple[Estimate, ...]] = field(default_factory=dict, init=False, repr=False)
+    steps: Mapping[str, float] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", whole_steps.constants(self.step_fit))
         if self.fit == "none":
             return
         for kind, table in ((DENSE, self.dense_fit), (SPARSE, self.sparse_fit)):
@@ -126,21 +152,92 @@ class Gpu(Device):
         if op.kind in ("gemm", "conv"):
             return self._price_product(op)
         if op.kind == "attention":
-            compute = op.dense_flops / (self.peak(op.dtype) * self.attention_share)
-            return (self._simple(op, "attention", op.bytes, op.flops, compute),)
+            return (self._attention(op),)
         return (self._price_stream(op),)
+
+    def estimate(self, item: Op | Workload) -> Estimate:
+        """As every device; of a whole step, with the interval that measured steps have."""
+        if not isinstance(item, Workload):
+            return super().estimate(item)
+        item.count_masks()
+        total = Estimate.total([ranked[0] for ranked in self._all_kernels(item.ops)])
+        # Errors of single kernels partly cancel in a step; what is common to them does not.
+        spread = math.exp(self.step_spread)
+        return replace(
+            total, low_s=max(total.low_s, total.seconds / spread),
+            high_s=min(total.high_s, total.seconds * spread),
+        )  # fmt: skip
+
+    def _attention(self, op: Op) -> Estimate:
+        """Fused, or one of the products that it is made of."""
+        if op.fused:
+            seconds, kernel = whole_steps.attention_s(self, op), "attention"
+        elif ELEMENT_BYTES[op.dtype] == 2.0:
+            seconds, kernel = whole_steps.bmm_s(self, op), "bmm"
+        else:
+            seconds = self._library_s(op.dtype, whole_steps.product_of(op)) * self._product_scale(op.dtype)
+            kernel = "bmm"
+        return self._of_step(op, kernel, seconds, op.bytes, op.flops)
+
+    def _convolution(self, op: Op) -> Estimate:
+        grouped = op.count > 1
+        product_s = 0.0
+        if not grouped:
+            shape = whole_steps.implicit_product(op)
+            product_s = self._library_s(op.dtype, shape) * self._product_scale(op.dtype)
+        seconds = whole_steps.convolution_s(self, op, product_s)
+        return self._of_step(op, DENSE, seconds, op.activation_bytes + op.weight_bytes,
+                             op.dense_flops)  # fmt: skip
+
+    def _library_s(self, dtype: str, shape: tuple[float, ...]) -> float:
+        """Seconds of a batch of products, or of an implicit one; see hwsim/gpu/time.py."""
+        key = (DENSE, dtype, shape)
+        known = self._products.get(key)
+        if known is None:
+            known = self._products[key] = float(
+                self.products_s(DENSE, dtype, np.array([shape], float))[0]
+            )
+        return known
+
+    def products_s(self, kind: str, dtype: str, shapes: np.ndarray) -> np.ndarray:
+        """Seconds of products by a library's kernel, shapes as in hwsim/gpu/time.py."""
+        found = self._fit_of(kind, dtype)
+        return np.exp(found.log_seconds(kind, shapes, self.card, self.peak(dtype), dtype))
+
+    def _product_scale(self, dtype: str) -> float:
+        return self.steps["product_single" if FAMILIES[dtype] == "single" else "product"]
+
+    def _of_step(
+        self, op: Op, kernel: str, seconds: float, moved: float, flops: float
+    ) -> Estimate:
+        """One kernel of a step, with the gap before it."""
+        memory = moved / self.dram_bytes_per_s
+        arithmetic = flops / self._rate(op)
+        bound = "compute" if arithmetic > memory else "memory"
+        gap = self.steps["gap_s"]
+        bound = "launch" if gap > seconds else bound
+        spread = 2.0 * self.step_spread
+        seconds = self._called(gap + seconds)
+        return self._estimate(op, kernel, seconds, (-spread, spread), moved, flops, bound,
+                              self.step_fit is not None)  # fmt: skip
+
+    def _rate(self, op: Op) -> float:
+        """FLOP/s that no kernel of this kind of op can beat."""
+        if op.kind in ("gemm", "conv", "attention"):
+            return self.peak(op.dtype) * self.boost
+        return self.vector_flops * self.boost
 
     def roofline(self, op: Op) -> float:
         """Active weights' arithmetic at the tensor-core peak, and what cannot fit L2 from DRAM.
 
         A product may find its operands in L2, so only bytes beyond its capacity are certain.
         """
-        return self._floor(op.dtype, op.flops, op.bytes)
+        return self._floor(op, op.flops, op.bytes)
 
-    def _floor(self, dtype: str, flops: float, moved: float) -> float:
+    def _floor(self, op: Op, flops: float, moved: float) -> float:
         """Seconds below which neither the arithmetic nor the bytes can be done."""
         memory = max(0.0, moved - self.l2_bytes) / self.dram_bytes_per_s
-        return max(flops / (self.peak(dtype) * self.boost), memory)
+        return max(flops / self._rate(op), memory)
 
     def price_record(self, record: Measurement) -> Estimate:
         """The price of exactly what a record timed: dense or 2:4, packed or not, no mask needed.
@@ -189,10 +286,8 @@ class Gpu(Device):
         key = (kind, dtype, shape)
         known = self._products.get(key)
         if known is None:
-            found = self._fit_of(kind, dtype).log_seconds(
-                kind, np.array([shape], float), self.card, self.peak(dtype), dtype
-            )
-            known = self._products[key] = math.exp(found[0])
+            known = float(self.products_s(kind, dtype, np.array([shape], float))[0])
+            self._products[key] = known
         return known
 
     def _fit_of(self, kind: str, dtype: str) -> ProductFit:
@@ -238,8 +333,11 @@ class Gpu(Device):
         """The dense product, which knows no mask: layers of equal size are priced once."""
         key = (DENSE, *_size_of(op))
         known = self._estimates.get(key)
+        if known is None and op.kind == "conv":
+            known = self._estimates[key] = self._convolution(op)
         if known is None:
-            seconds = self._called(self.product_seconds(DENSE, op.dtype, rules.product(op)))
+            alone = self.product_seconds(DENSE, op.dtype, rules.product(op))
+            seconds = self._called(alone * self._product_scale(op.dtype))
             moved = op.activation_bytes + op.weight_bytes
             known = self._library(op, DENSE, seconds, moved, op.dense_flops)
             self._estimates[key] = known
@@ -329,8 +427,9 @@ class Gpu(Device):
         if op.kind == "pack":
             # Weight read and written, one byte of mask per weight.
             moved = op.weight_bytes + op.weights
-        return self._simple(op, "mask multiply" if op.kind == "pack" else "stream", moved,
-                            op.flops, op.flops / self.vector_flops)  # fmt: skip
+        seconds = max(whole_steps.stream_s(self, op, moved), op.flops / self.vector_flops)
+        kernel = "mask multiply" if op.kind == "pack" else "stream"
+        return self._of_step(op, kernel, seconds, moved, op.flops)
 
     def _simple(
         self, op: Op, kernel: str, moved: float, flops: float, compute: float,
@@ -359,7 +458,7 @@ class Gpu(Device):
         self, op: Op, kernel: str, seconds: float, spread: tuple[float, float], moved: float,
         flops: float, bound: str, verified: bool,
     ) -> Estimate:  # fmt: skip
-        floor = self._floor(op.dtype, flops, moved)
+        floor = self._floor(op, flops, moved)
         seconds = max(seconds, floor)
         low = max(seconds * math.exp(spread[0]), floor)
         return Estimate(
