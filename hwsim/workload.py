@@ -34,8 +34,8 @@ class Op:
         name: the layer (or operation) it belongs to; masks are put on by this name.
         m, n, k: of matrix products: the layer computes y = x·Wᵀ with x (m, k), W (n, k), y (m, n).
             The three numbers are the layer's in every phase: grad_input is (m, n)·(n, k),
-            grad_weight is (n, m)·(m, k). Of a norm or softmax: m rows of n elements. Zero for
-            what is neither.
+            grad_weight is (n, m)·(m, k). Of a norm or softmax: m rows of n elements; of an
+            elementwise op that few threads run, elements in turn and threads. Zero otherwise.
         count: independent products of that size (heads × batch, groups of a convolution).
         dtype: of the operands.
         dense_flops: 2 per multiply-add, mask ignored.

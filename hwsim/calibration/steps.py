@@ -20,8 +20,8 @@ from hwsim.workload import Op, Workload
 NAMES = tuple(whole_steps.CONSTANTS)
 # How far cards stray from the typical values, in log; what no record speaks of stays there.
 _STRAY = {
-    "product": 0.2, "product_single": 0.2, "elementwise": 0.12, "fused": 0.15, "norm": 0.2,
-    "softmax": 0.3, "l2_rate": 0.3, "l2_share": 0.3, "attention": 0.4, "attention_back": 0.4,
+    "product": 0.3, "product_single": 0.2, "elementwise": 0.12, "fused": 0.15, "norm": 0.2,
+    "norm_back": 0.3, "conv_back": 0.3, "softmax": 0.3, "l2_rate": 0.3, "l2_share": 0.3, "attention": 0.4, "attention_back": 0.4,
 }  # fmt: skip
 _NOISE, _OTHERWISE = 0.08, 0.5
 _PRODUCT, _BMM, _CONV, _GROUPED, _DEPTHWISE, _ATTENTION, _STREAM = range(7)
@@ -63,6 +63,8 @@ def fit_steps(device: Gpu, steps: Sequence[Timed]) -> dict[str, float]:
     Raises:
         InputError: no step.
     """
+    if not steps:
+        raise InputError("steps: none given; allowed is at least one")
     return _fit(_Priced(device, steps), np.ones(len(steps), bool))
 
 
@@ -109,9 +111,9 @@ def _parts(families: Sequence[str], folds: int) -> list[set[str]]:
 def _fit(priced: _Priced, seen: np.ndarray) -> dict[str, float]:
     from scipy.optimize import least_squares
 
-    if not seen.any():
-        raise InputError("steps: none given; allowed is at least one")
     start = _typical()
+    if not seen.any():
+        return dict(zip(NAMES, np.exp(start), strict=True))
     stray = np.array([_STRAY.get(n, _OTHERWISE) for n in NAMES])
 
     def residuals(x: np.ndarray) -> np.ndarray:
@@ -159,6 +161,7 @@ class _Priced:
         self._pointwise = np.array([op.window == 1 for op in ops])
         self._forward = np.array([op.phase == "forward" for op in ops])
         self._share = np.array([NAMES.index(_share(op)) for op in ops])
+        self._serial_s = np.array([whole_steps.serial_s(op) for op in ops])
         self._product_s = _products(device, ops, self._kind)
 
     def seconds(self, x: np.ndarray) -> np.ndarray:
@@ -170,7 +173,7 @@ class _Priced:
         own = dict(zip(NAMES, np.exp(x), strict=True))
         kind, bandwidth = self._kind, self._card.dram_bytes_per_s
         product = self._product_s * np.where(self._single, own["product_single"], own["product"])
-        found = self._pass(own, self._moved, np.exp(x)[self._share])
+        found = np.maximum(self._pass(own, self._moved, np.exp(x)[self._share]), self._serial_s)
         plain = self._pass(own, self._moved, own["elementwise"])
         turn = self._pass(own, 2.0 * self._activations, own["elementwise"]) * own["turn"]
         turn = np.where(self._turned, turn, 0.0)
@@ -179,16 +182,17 @@ class _Priced:
         of = kind == _BMM
         by_peak = self._flops * self._filled / (self._peak * own["bmm"])
         found[of] = np.where(self._single, product, np.maximum(by_peak, plain))[of]
+        back = np.where(self._forward, 1.0, own["conv_back"])
         of = kind == _CONV
         scale = np.where(self._pointwise, own["pointwise"], own["conv"])
-        found[of] = (np.maximum(product * scale, plain) + turn)[of]
+        found[of] = (np.maximum(product * scale * back, plain) + turn)[of]
         of = kind == _GROUPED
         grouped = self._flops * self._filled / (self._peak * own["grouped"])
-        found[of] = (np.maximum(grouped, plain) + turn)[of]
+        found[of] = (np.maximum(grouped * back, plain) + turn)[of]
         of = kind == _DEPTHWISE
         share = np.where(self._last, own["depthwise_last"], own["depthwise"])
         vector = self._flops / (self._card.vector_flops * own["depthwise_flops"])
-        found[of] = np.maximum(self._activations / (bandwidth * share), vector)[of]
+        found[of] = (np.maximum(self._activations / (bandwidth * share), vector) * back)[of]
         of = kind == _ATTENTION
         share = np.where(self._forward, own["attention"], own["attention_back"])
         found[of] = np.maximum(self._flops * self._filled / (self._peak * share), found)[of]

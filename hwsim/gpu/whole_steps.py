@@ -25,27 +25,31 @@ class Constant(NamedTuple):
 
 # Typical: the geometric mean over fitted cards (benchmarks/bench_gpu_steps.py prints the fits).
 CONSTANTS: dict[str, Constant] = {
-    "product": Constant("seconds of a product in a step over the library's own by itself", 1.0),
+    "product": Constant("seconds of a product in a step over the library's own by itself", 1.1),
     "product_single": Constant("the same in float32 on CUDA cores", 1.0),
     "bmm": Constant("of the peak, products of attention by themselves", 0.3),
     "pointwise": Constant("seconds of a convolution of window 1 over its implicit product's", 1.1),
     "conv": Constant("the same of larger windows", 1.05),
+    "conv_back": Constant("the same of gradients, over the forward pass's", 1.0),
     "grouped": Constant("of the peak, grouped convolutions, channels filled up to 16", 0.4),
     "turn": Constant("passes that bring a convolution's tensors into its layout, of two", 0.25),
     "depthwise": Constant("of the bandwidth, depthwise convolutions on contiguous tensors", 0.8),
     "depthwise_last": Constant("the same on tensors whose channels lie last", 0.6),
     "depthwise_flops": Constant("of the CUDA-core peak, depthwise convolutions", 0.15),
-    "attention": Constant("of the peak, fused attention on whole tiles", 0.85),
-    "attention_back": Constant("of the peak, its backward pass", 0.6),
+    "attention": Constant("of the peak, fused attention on whole tiles", 0.75),
+    "attention_back": Constant("of the peak, its backward pass", 0.25),
     "elementwise": Constant("of the bandwidth, elementwise kernels", 0.84),
     "fused": Constant("of the bandwidth, kernels that a compiler fused", 0.84),
     "norm": Constant("of the bandwidth, norms and what is fused to them", 0.85),
+    "norm_back": Constant("of the bandwidth, norms' backward passes", 0.8),
     "softmax": Constant("of the bandwidth, softmaxes", 0.85),
     "gap_s": Constant("between one kernel and the next", 2.6e-6),
     "l2_rate": Constant("of a pass inside L2, over main memory's", 2.5),
     "l2_share": Constant("of L2 that holds a pass's tensors", 0.5),
 }  # fmt: skip
 _SHARES = {"norm": "norm", "softmax": "softmax"}
+# Assumed: a thread's turn is a load from memory that waits for nothing else.
+_TURN_S = 0.2e-6
 _TILE = 64
 _HEAD_SIZES = (32, 64, 96, 128, 256)
 _GROUP = 16
@@ -83,11 +87,18 @@ def constants(given: Mapping[str, float] | None) -> dict[str, float]:
 
 def stream_s(card: Card, op: Op, moved: float) -> float:
     """A pass over `moved` bytes: by main memory, or faster where L2 holds them."""
-    return pass_s(card, moved, share_of(op))
+    return max(pass_s(card, moved, share_of(op)), serial_s(op))
+
+
+def serial_s(op: Op) -> float:
+    """Of a kernel with few threads (`n` of them), each of which does `m` elements in turn."""
+    return op.m * _TURN_S if op.kind == "elementwise" and not op.fused else 0.0
 
 
 def share_of(op: Op) -> str:
     """The constant that says how much of the bandwidth an op's kernel reaches."""
+    if op.kind == "norm" and op.phase != "forward":
+        return "norm_back"
     return _SHARES.get(op.kind, "fused" if op.fused and op.kind != "attention" else "elementwise")
 
 
@@ -128,12 +139,15 @@ def convolution_s(card: Card, op: Op, product_s: float) -> float:
     if op.count > 1 and op.n == 1:
         share = own["depthwise_last" if op.layout == "channels_last" else "depthwise"]
         moved = op.activation_bytes / (card.dram_bytes_per_s * share)
-        return max(moved, op.dense_flops / (card.vector_flops * own["depthwise_flops"]))
+        seconds = max(moved, op.dense_flops / (card.vector_flops * own["depthwise_flops"]))
+        return seconds * (own["conv_back"] if op.phase != "forward" else 1.0)
     if op.count > 1:
         filled = op.dense_flops * grouped_filled(op)
         seconds = filled / (card.peak(op.dtype) * own["grouped"])
     else:
         seconds = product_s * own["pointwise" if op.window == 1 else "conv"]
+    if op.phase != "forward":
+        seconds *= own["conv_back"]
     turns = pass_s(card, 2.0 * op.activation_bytes) * own["turn"] if turned else 0.0
     return max(seconds, memory) + turns
 

@@ -30,6 +30,7 @@ from sparse_train.observing.operators import (
     kind_of,
     matrix_sizes,
     operator_name,
+    serial_of,
     statistics_bytes,
     storage_of,
     stored_bytes,
@@ -375,7 +376,7 @@ class Observer(TorchDispatchMode):
         if traffic:
             width = max((t.shape[-1] for t in read[:1] if t.ndim), default=0)
             rows = read[0].numel() // width if width else 0
-            sized = (rows, width) if kind in ("norm", "softmax") else (0, 0)
+            sized = (rows, width) if kind in ("norm", "softmax") else serial_of(name, written)
             self.ops.append(
                 Op(
                     kind, phase, here, *sized, dtype=dtype_name(written[0].dtype),

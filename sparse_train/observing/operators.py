@@ -175,6 +175,21 @@ def statistics_bytes(name: str, args: tuple, read: list[Tensor]) -> int:
     return sum(stored_bytes(t) for t in read if t.numel() == largest)
 
 
+def serial_of(name: str, written: list[Tensor]) -> tuple[int, int]:
+    """(elements in turn, threads) of an operator that is not run by a thread an element.
+
+    CUDA's bilinear and bicubic resampling of contiguous images has a thread for each pixel, which
+    goes through all samples and channels.
+    Source: torch 2.13, UpSampleBilinear2d.cu, upsample_bilinear2d_out_frame.
+    """
+    if not name.startswith(("upsample_bilinear2d", "upsample_bicubic2d")):
+        return 0, 0
+    y = written[0]
+    if y.ndim != 4 or (y.is_contiguous(memory_format=torch.channels_last) and y.shape[1] > 1):
+        return 0, 0
+    return y.shape[0] * y.shape[1], y.shape[2] * y.shape[3]
+
+
 def traffic_bytes(name: str, read: list[Tensor], written: list[Tensor]) -> int:
     """Compulsory traffic of one unfused operator: each operand in, each result out, once.
 
