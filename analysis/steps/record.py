@@ -78,39 +78,7 @@ class Step:
                 self.optimizer)  # fmt: skip
 
 
-def read_steps(path: str | Path) -> list[Step]:
-    """The steps of a file.
-
-    Raises:
-        InputError: unreadable, not JSON, an unknown key, a wrong value; file and row are named.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"steps {path}: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        whole = json.loads(text)
-    except ValueError:
-        whole = None
-    try:
-        rows = whole if whole is not None else [json.loads(x) for x in text.splitlines() if x]
-    except ValueError as error:
-        raise InputError(f"steps {path}: not JSON ({error})") from None
-    if isinstance(rows, dict) and "rows" in rows:
-        from analysis.steps.public import known_form
-
-        known = known_form(path.stem, rows)
-        if known is not None:
-            return known
-        rows = rows["rows"]
-    rows = [rows] if isinstance(rows, dict) else rows
-    if not isinstance(rows, list):
-        raise InputError(f"steps {path}: is {type(rows).__name__}; allowed is a list of rows")
-    return [_step(path, i, row) for i, row in enumerate(rows, start=1)]
-
-
-def _step(path: Path, number: int, row: Any) -> Step:
+def step_of(path: Path, number: int, row: Any) -> Step:
     if not isinstance(row, dict):
         raise InputError(f"steps {path}: row {number} is no table")
     allowed = tuple(f.name for f in fields(Step))

@@ -218,8 +218,8 @@ class Gpu(Device):
         bound = "launch" if gap > seconds else bound
         spread = 2.0 * self.step_spread
         seconds = self._called(gap + seconds)
-        return self._estimate(op, kernel, seconds, (-spread, spread), moved, flops, bound,
-                              self.step_fit is not None)  # fmt: skip
+        held = whole_steps.constant_of(op) in (self.step_fit or {})
+        return self._estimate(op, kernel, seconds, (-spread, spread), moved, flops, bound, held)
 
     def _rate(self, op: Op) -> float:
         """FLOP/s that no kernel of this kind of op can beat."""
@@ -249,11 +249,11 @@ class Gpu(Device):
             raise InputError(f"kernel {record.kernel!r} cannot be priced without its mask")
         op = gemm(record.m, record.n, record.k, None, record.phase, record.dtype)
         if record.kernel == DENSE:
-            return self._shown(self._dense(op))
+            return self._shown(self._alone(op))
         reason = rules.why_not_aligned(op)
         if reason:
             raise InputError(f"2:4: {reason}")
-        return self._shown(self._two_four(op, packed=record.packing))
+        return self._shown(self._two_four(op, packed=record.packing, in_step=False))
 
     def _shown(self, estimate: Estimate) -> Estimate:
         """As the clock of this card's records shows it: its ticks are not the product's time."""
@@ -274,7 +274,7 @@ class Gpu(Device):
             return self.peak_flops[dtype]
         if dtype == "float64":
             return self.vector_flops / 2.0
-        if dtype == "float32":
+        if dtype in ("float32", "bfloat16", "float16"):  # 16 bit is computed as float32 then
             return self.vector_flops
         raise InputError(
             f"device {self.name!r}: dtype is {dtype!r}; allowed: "
@@ -329,6 +329,12 @@ class Gpu(Device):
         """What kernels ask of an op's mask; what was found out is kept with the mask."""
         return None if op.mask is None else rules.Facts(op.mask, op.mask.prices(self))
 
+    def _alone(self, op: Op) -> Estimate:
+        """A dense product by itself, as a bench times it."""
+        seconds = self._called(self.product_seconds(DENSE, op.dtype, rules.product(op)))
+        moved = op.activation_bytes + op.weight_bytes
+        return self._library(op, DENSE, seconds, moved, op.dense_flops)
+
     def _dense(self, op: Op) -> Estimate:
         """The dense product, which knows no mask: layers of equal size are priced once."""
         key = (DENSE, *_size_of(op))
@@ -347,20 +353,22 @@ class Gpu(Device):
         reason = rules.why_not_two_four(op, self._facts(op))
         return Estimate.illegal(SPARSE, reason) if reason else self._two_four(op)
 
-    def _two_four(self, op: Op, *, packed: bool = True) -> Estimate:
+    def _two_four(self, op: Op, *, packed: bool = True, in_step: bool = True) -> Estimate:
         """A 2:4 product; `packed` says whether packing the weight belongs to it.
 
         Of its mask it matters only whether it is transposable.
         """
         facts = self._facts(op)
-        key = (SPARSE, packed, facts is not None and facts.transposable(op.dtype), *_size_of(op))
+        key = (SPARSE, packed, in_step, facts is not None and facts.transposable(op.dtype), *_size_of(op))
         known = self._estimates.get(key)
         if known is None:
-            known = self._estimates[key] = self._priced_two_four(op, packed)
+            known = self._estimates[key] = self._priced_two_four(op, packed, in_step)
         return known
 
-    def _priced_two_four(self, op: Op, packed: bool) -> Estimate:
+    def _priced_two_four(self, op: Op, packed: bool, in_step: bool) -> Estimate:
         seconds = self.product_seconds(SPARSE, op.dtype, rules.padded(op))
+        # In a step the library's 2:4 products wait for the same clocks as its dense ones.
+        seconds *= self._product_scale(op.dtype) if in_step else 1.0
         pack_s, pack_bytes = self._pack(op) if packed else (0.0, 0.0)
         if self.descriptors == "per_call":
             seconds += self.descriptor_s

@@ -102,6 +102,20 @@ def share_of(op: Op) -> str:
     return _SHARES.get(op.kind, "fused" if op.fused and op.kind != "attention" else "elementwise")
 
 
+def constant_of(op: Op) -> str:
+    """The constant that decides the price of an op that is no weight's product."""
+    if op.kind == "attention":
+        back = "attention" if op.phase == "forward" else "attention_back"
+        return back if op.fused else "bmm"
+    if op.kind != "conv":
+        return share_of(op)
+    if op.count == 1:
+        return "pointwise" if op.window == 1 else "conv"
+    if op.n > 1:
+        return "grouped"
+    return "depthwise_last" if op.layout == "channels_last" else "depthwise"
+
+
 def pass_s(card: Card, moved: float, share: str = "elementwise") -> float:
     own = card.steps
     held = 1.0 / (1.0 + (moved / (card.l2_bytes * own["l2_share"])) ** 4)

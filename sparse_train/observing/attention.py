@@ -34,7 +34,7 @@ def attention_in_one(observer: Any) -> Iterator[None]:
         dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:  # fmt: skip
-        if query.ndim not in (3, 4) or query.shape[-1] > _WIDEST:
+        if query.ndim not in (3, 4) or query.shape[-1] > _WIDEST or not _fused_allowed():
             # No fused kernel takes these: it is computed by products and a softmax.
             return plain(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
         if torch.is_autocast_enabled("cpu"):
@@ -73,6 +73,12 @@ def pairs_of(queries: int, keys: int, causal: bool) -> int:
     full = max(queries - keys, 0)
     rows = queries - full
     return rows * (rows + 1) // 2 + full * keys
+
+
+def _fused_allowed() -> bool:
+    """Whether the user left any fused kernel on (`torch.nn.attention.sdpa_kernel`)."""
+    allowed = torch.backends.cuda
+    return allowed.flash_sdp_enabled() or allowed.mem_efficient_sdp_enabled()
 
 
 class _Attention(torch.autograd.Function):
