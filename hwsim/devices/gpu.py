@@ -114,7 +114,7 @@ class Gpu(Device):
         "1", "of the bandwidth, by passes of sparse kernels", above=0.0, default=0.88
     )
     csr_share: float = parameter(
-        "1", "of the CUDA-core peak, by CSR products", above=0.0, default=0.2
+        "1", "of the CUDA-core peak, by CSR products", above=0.0, default=0.215
     )
     gather_share: float = parameter(
         "1", "of the CUDA-core peak, by constant fan-in", above=0.0, default=0.25
@@ -427,6 +427,10 @@ class Gpu(Device):
         if reason or facts is None:
             return Estimate.illegal(kernel, reason)
         flops, moved, compute, bound, beside = work(self, op, facts)
+        # What zeros save is their share of the dense product, at most: nothing computes the rest
+        # faster than the library's own kernel.
+        least = self.product_seconds(DENSE, op.dtype, rules.product(op)) * op.density
+        compute = max(compute, least * self._product_scale(op.dtype))
         return self._simple(op, kernel, moved, flops, compute, bound, product=True, beside=beside)
 
     def _price_stream(self, op: Op) -> Estimate:
