@@ -159,6 +159,7 @@ class _Priced:
         self._last = np.array([op.layout == "channels_last" for op in ops])
         self._turned = np.array([_turned(op) for op in ops])
         self._pointwise = np.array([op.window == 1 for op in ops])
+        self._odd = np.array([whole_steps.grouped_of(op) == "grouped_odd" for op in ops])
         self._forward = np.array([op.phase == "forward" for op in ops])
         self._share = np.array([NAMES.index(_share(op)) for op in ops])
         self._serial_s = np.array([whole_steps.serial_s(op) for op in ops])
@@ -187,7 +188,8 @@ class _Priced:
         scale = np.where(self._pointwise, own["pointwise"], own["conv"])
         found[of] = (np.maximum(product * scale * back, plain) + turn)[of]
         of = kind == _GROUPED
-        grouped = self._flops * self._filled / (self._peak * own["grouped"])
+        share = np.where(self._odd, own["grouped_odd"], own["grouped"])
+        grouped = self._flops * self._filled / (self._peak * share)
         found[of] = (np.maximum(grouped * back, plain) + turn)[of]
         of = kind == _DEPTHWISE
         share = np.where(self._last, own["depthwise_last"], own["depthwise"])

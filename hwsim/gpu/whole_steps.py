@@ -27,22 +27,23 @@ class Constant(NamedTuple):
 CONSTANTS: dict[str, Constant] = {
     "product": Constant("seconds of a product in a step over the library's own by itself", 1.1),
     "product_single": Constant("the same in float32 on CUDA cores", 1.0),
-    "bmm": Constant("of the peak, products of attention by themselves", 0.3),
-    "pointwise": Constant("seconds of a convolution of window 1 over its implicit product's", 1.1),
-    "conv": Constant("the same of larger windows", 1.05),
-    "conv_back": Constant("the same of gradients, over the forward pass's", 1.0),
-    "grouped": Constant("of the peak, grouped convolutions, channels filled up to 16", 0.4),
+    "bmm": Constant("of the peak, products of attention by themselves", 0.33),
+    "pointwise": Constant("seconds of a convolution of window 1 over its implicit product's", 1.0),
+    "conv": Constant("the same of larger windows", 1.0),
+    "conv_back": Constant("the same of gradients, over the forward pass's", 1.2),
+    "grouped": Constant("of the peak, grouped convolutions, channels filled up to 16", 0.65),
+    "grouped_odd": Constant("the same where a group's channels are no power of two", 0.27),
     "turn": Constant("passes that bring a convolution's tensors into its layout, of two", 0.25),
     "depthwise": Constant("of the bandwidth, depthwise convolutions on contiguous tensors", 0.8),
-    "depthwise_last": Constant("the same on tensors whose channels lie last", 0.6),
-    "depthwise_flops": Constant("of the CUDA-core peak, depthwise convolutions", 0.15),
-    "attention": Constant("of the peak, fused attention on whole tiles", 0.75),
+    "depthwise_last": Constant("the same on tensors whose channels lie last", 0.88),
+    "depthwise_flops": Constant("of the CUDA-core peak, depthwise convolutions", 0.2),
+    "attention": Constant("of the peak, fused attention on whole tiles", 0.8),
     "attention_back": Constant("of the peak, its backward pass", 0.25),
-    "elementwise": Constant("of the bandwidth, elementwise kernels", 0.84),
-    "fused": Constant("of the bandwidth, kernels that a compiler fused", 0.84),
-    "norm": Constant("of the bandwidth, norms and what is fused to them", 0.85),
-    "norm_back": Constant("of the bandwidth, norms' backward passes", 0.8),
-    "softmax": Constant("of the bandwidth, softmaxes", 0.85),
+    "elementwise": Constant("of the bandwidth, elementwise kernels", 0.8),
+    "fused": Constant("of the bandwidth, kernels that a compiler fused", 0.8),
+    "norm": Constant("of the bandwidth, norms and what is fused to them", 0.9),
+    "norm_back": Constant("of the bandwidth, norms' backward passes", 0.6),
+    "softmax": Constant("of the bandwidth, softmaxes", 0.9),
     "gap_s": Constant("between one kernel and the next", 2.6e-6),
     "l2_rate": Constant("of a pass inside L2, over main memory's", 2.5),
     "l2_share": Constant("of L2 that holds a pass's tensors", 0.5),
@@ -112,7 +113,7 @@ def constant_of(op: Op) -> str:
     if op.count == 1:
         return "pointwise" if op.window == 1 else "conv"
     if op.n > 1:
-        return "grouped"
+        return grouped_of(op)
     return "depthwise_last" if op.layout == "channels_last" else "depthwise"
 
 
@@ -157,7 +158,7 @@ def convolution_s(card: Card, op: Op, product_s: float) -> float:
         return seconds * (own["conv_back"] if op.phase != "forward" else 1.0)
     if op.count > 1:
         filled = op.dense_flops * grouped_filled(op)
-        seconds = filled / (card.peak(op.dtype) * own["grouped"])
+        seconds = filled / (card.peak(op.dtype) * own[grouped_of(op)])
     else:
         seconds = product_s * own["pointwise" if op.window == 1 else "conv"]
     if op.phase != "forward":
@@ -180,6 +181,11 @@ def bmm_filled(op: Op) -> float:
 def grouped_filled(op: Op) -> float:
     """The same of a grouped convolution."""
     return _filled(op.n, _GROUP) * _filled(op.k // op.window, _GROUP)
+
+
+def grouped_of(op: Op) -> str:
+    """Libraries have kernels of their own for groups of 4, 8, 16 … channels."""
+    return "grouped_odd" if op.n & (op.n - 1) else "grouped"
 
 
 def product_of(op: Op) -> tuple[float, float, float, float, float]:

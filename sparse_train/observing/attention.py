@@ -92,7 +92,7 @@ class _Attention(torch.autograd.Function):
         assert query is not None and key is not None and value is not None
         ctx.save_for_backward(*given)
         ctx.known = observer, plain, options, observer.here
-        with _disable_current_modes():
+        with _disable_current_modes(), torch._C.DisableTorchFunction():
             if observer.fake is None:
                 out = plain(query, key, value, bias, **options)
             else:
@@ -110,7 +110,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyrefly: ignore
         given = ctx.saved_tensors
         observer, plain, options, here = ctx.known
-        with _disable_current_modes():
+        with _disable_current_modes(), torch._C.DisableTorchFunction():
             if observer.fake is None:
                 with torch.enable_grad():
                     again = [t.detach().requires_grad_(t.is_floating_point())

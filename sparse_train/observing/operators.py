@@ -58,7 +58,7 @@ _STREAMS = (
     "sum", "mean", "amax", "amin", "max", "min", "argmax", "argmin", "var", "std", "norm", "pool",
     "upsample", "interpolate", "sort", "topk", "cumsum", "cumprod", "any", "all", "prod", "pad",
     "dropout", "bernoulli", "uniform", "normal", "rand", "softmax", "loss", "embedding", "index",
-    "unique", "nonzero", "bincount", "scatter", "gather", "tril", "triu", "im2col", "col2im",
+    "unique", "nonzero", "hard", "elu", "relu", "mish", "softplus", "threshold", "bincount", "scatter", "gather", "tril", "triu", "im2col", "col2im",
     "grid_sampler", "pixel_", "channel_shuffle", "linspace", "one_hot", "searchsorted", "entropy",
     "logsumexp", "masked_select", "glu", "lerp", "where", "copy", "split_with_sizes", "bucketize",
     "repeat_interleave", "count_nonzero", "masked_fill", "arange", "full", "ones", "zeros", "roll", "histc", "multinomial", "segment", "diagonal", "median",
