@@ -7,7 +7,8 @@
     clock_hz = { value = 1.1e9, unit = "Hz", source = "where the number is from, or: assumed" }
 
 `like = "h100_sxm"` in place of `model` takes all of a shipped specification; this file then says
-only what differs. Every number carries its unit and source. A wrong one is an InputError that names file, line, key.
+only what differs. Every number carries its unit and source. A wrong one is an InputError that
+names file, line, key.
 """
 
 from __future__ import annotations

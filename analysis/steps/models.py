@@ -32,9 +32,7 @@ def workload_of(step: Step) -> Workload:
     optimizer = step.optimizer if step.mode == "training" else None
     train = step.mode != "forward"
     with _attention(step.attention == "fused"):
-        return workload(
-            model, batch, None, optimizer, loss, dtype, train, compiled=step.compiled
-        )
+        return workload(model, batch, None, optimizer, loss, dtype, train, compiled=step.compiled)
 
 
 def built(step: Step) -> tuple[nn.Module, Any, Callable | None]:
@@ -66,7 +64,8 @@ def _attention(fused: bool) -> Iterator[None]:
 
 def _plain_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None, **_: Any,
+    dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
+    enable_gqa: bool = False,
 ) -> Tensor:  # fmt: skip
     scores = (query * (scale or query.shape[-1] ** -0.5)) @ key.transpose(-2, -1)
     if is_causal:
@@ -81,7 +80,8 @@ def _timm(step: Step, name: str) -> tuple[nn.Module, Any, Callable | None]:
     layers = importlib.import_module("timm.layers")
     fused = step.attention == "fused"
     layers.set_fused_attn(fused)
-    # Since timm 0.7 its tables are made with norms in 16 bit; torch 1.12's have them in float32.
+    # Assumed: timm's later tables are made with its fast norms, in 16 bit; with norms in float32 the
+    # bytes alone would take longer than was measured. The older ones are not.
     layers.set_fast_norm(fused)
     side = step.image or 224
     options: dict[str, Any] = dict(step.arguments)

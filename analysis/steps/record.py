@@ -2,7 +2,7 @@
 
 A file is JSON Lines, one step a line, or JSON with a list `rows`. Keys:
 
-    model       what ran: "timm:NAME", "bert", "gpt2", "opt", "decoder", … (analysis/steps/models.py)
+    model       what ran: "timm:NAME", "bert", "gpt2", "opt", "decoder", …: see models.py
     arguments   of the model, as its sizes; {} if none
     device      as the measurer calls the card: rtx4090, a100_80gb_pcie, …
     mode        "forward", "forward+backward" or "training" (with the optimizer's step)

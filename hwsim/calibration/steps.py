@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,8 @@ NAMES = tuple(whole_steps.CONSTANTS)
 # How far cards stray from the typical values, in log; what no record speaks of stays there.
 _STRAY = {
     "product": 0.6, "product_single": 0.3, "elementwise": 0.12, "fused": 0.15, "norm": 0.2,
-    "norm_back": 0.3, "conv_back": 0.3, "softmax": 0.3, "l2_rate": 0.3, "l2_share": 0.3, "attention": 0.4, "attention_back": 0.6,
+    "norm_back": 0.3, "conv_back": 0.3, "softmax": 0.3, "l2_rate": 0.3, "l2_share": 0.3,
+    "attention": 0.4, "attention_back": 0.6,
 }  # fmt: skip
 _NOISE, _OTHERWISE = 0.15, 0.4
 _PRODUCT, _BMM, _CONV, _GROUPED, _DEPTHWISE, _ATTENTION, _STREAM = range(7)
@@ -76,7 +78,7 @@ def held_out(device: Gpu, steps: Sequence[Timed], folds: int = 5) -> list[HeldOu
         held = np.array([s.family in part for s in steps])
         own = _fit(priced, ~held)
         seconds = priced.seconds(np.log([own[n] for n in NAMES]))
-        found += [HeldOut(steps[i], float(seconds[i])) for i in np.flatnonzero(held)]
+        found += [HeldOut(steps[i], float(seconds[i])) for i in np.flatnonzero(held).tolist()]
     return found
 
 
@@ -200,7 +202,7 @@ class _Priced:
         found[of] = np.maximum(self._flops * self._filled / (self._peak * share), found)[of]
         return found + np.where(kind == _PRODUCT, 0.0, own["gap_s"])
 
-    def _pass(self, own: Mapping[str, float], moved: np.ndarray, share: object) -> np.ndarray:
+    def _pass(self, own: Mapping[str, float], moved: np.ndarray, share: Any) -> np.ndarray:
         held = 1.0 / (1.0 + (moved / (self._card.l2_bytes * own["l2_share"])) ** 4)
         rate = self._card.dram_bytes_per_s * share * (1.0 + (own["l2_rate"] - 1.0) * held)
         return moved / rate
@@ -249,7 +251,8 @@ def _products(device: Gpu, ops: Sequence[Op], kinds: np.ndarray) -> np.ndarray:
         single = FAMILIES[dtype] == "single"
         wanted = [
             i for i, op in enumerate(ops)
-            if op.dtype == dtype and (kinds[i] in (_PRODUCT, _CONV) or (kinds[i] == _BMM and single))
+            if op.dtype == dtype
+            and (kinds[i] in (_PRODUCT, _CONV) or (kinds[i] == _BMM and single))
         ]  # fmt: skip
         if wanted:
             shapes = np.array([whole_steps.product_of(ops[i]) for i in wanted], float)

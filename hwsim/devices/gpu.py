@@ -175,7 +175,8 @@ class Gpu(Device):
         elif ELEMENT_BYTES[op.dtype] == 2.0:
             seconds, kernel = whole_steps.bmm_s(self, op), "bmm"
         else:
-            seconds = self._library_s(op.dtype, whole_steps.product_of(op)) * self._product_scale(op.dtype)
+            seconds = self._library_s(op.dtype, whole_steps.product_of(op))
+            seconds *= self._product_scale(op.dtype)
             kernel = "bmm"
         return self._of_step(op, kernel, seconds, op.bytes, op.flops)
 
@@ -207,9 +208,7 @@ class Gpu(Device):
     def _product_scale(self, dtype: str) -> float:
         return self.steps["product_single" if FAMILIES[dtype] == "single" else "product"]
 
-    def _of_step(
-        self, op: Op, kernel: str, seconds: float, moved: float, flops: float
-    ) -> Estimate:
+    def _of_step(self, op: Op, kernel: str, seconds: float, moved: float, flops: float) -> Estimate:
         """One kernel of a step, with the gap before it."""
         memory = moved / self.dram_bytes_per_s
         arithmetic = flops / self._rate(op)
@@ -359,7 +358,8 @@ class Gpu(Device):
         Of its mask it matters only whether it is transposable.
         """
         facts = self._facts(op)
-        key = (SPARSE, packed, in_step, facts is not None and facts.transposable(op.dtype), *_size_of(op))
+        both_ways = facts is not None and facts.transposable(op.dtype)
+        key = (SPARSE, packed, in_step, both_ways, *_size_of(op))
         known = self._estimates.get(key)
         if known is None:
             known = self._estimates[key] = self._priced_two_four(op, packed, in_step)

@@ -131,7 +131,8 @@ def attention_s(card: Card, op: Op) -> float:
     """
     filled = attention_filled(op)
     share = card.steps["attention" if op.phase == "forward" else "attention_back"]
-    return max(op.dense_flops * filled / (card.peak(op.dtype) * share), stream_s(card, op, op.bytes))
+    compute = op.dense_flops * filled / (card.peak(op.dtype) * share)
+    return max(compute, stream_s(card, op, op.bytes))
 
 
 def bmm_s(card: Card, op: Op) -> float:

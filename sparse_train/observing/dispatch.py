@@ -133,7 +133,7 @@ class Observer(TorchDispatchMode):
         self, before: int, read: list[Tensor], written: list[Tensor], known: bool,
         args: tuple, kwargs: dict,
     ) -> None:  # fmt: skip
-        """Notes which tensors the ops since `before` read and wrote, and what was not understood."""
+        """Notes what the ops since `before` read and wrote, and what was not understood."""
         new = len(self.ops) - before
         if not new:
             # What is not priced still hands its values on under the names of its results.
@@ -326,9 +326,9 @@ class Observer(TorchDispatchMode):
         use = self._weights.whole(weight) or WeightUse(here or self._here(), 0, 0, None)
         weight_bytes = stored_bytes(weight)
         last = x.ndim > 3 and x.is_contiguous(memory_format=_LAST[x.ndim])
-        last = last and not x.is_contiguous() or last and y.is_contiguous(
+        last = (last and not x.is_contiguous()) or (last and y.is_contiguous(
             memory_format=_LAST[x.ndim]
-        ) and not y.is_contiguous()  # fmt: skip
+        ) and not y.is_contiguous())  # fmt: skip
         return [
             Op(
                 "conv", phase, use.layer, m, n, k, groups, dtype_name(y.dtype),

@@ -17,7 +17,8 @@ from hwsim.workload import DTYPE_BYTES
 FREE = {
     "_unsafe_view", "detach", "lift_fresh", "device", "empty", "empty_like", "empty_strided",
     "new_empty", "new_empty_strided", "_local_scalar_dense", "sym_size", "sym_stride",
-    "is_same_size", "_reshape_alias", "as_strided_", "resize_", "set_", "record_stream", "layout", "dim",
+    "is_same_size", "_reshape_alias", "as_strided_", "resize_", "set_",
+    "record_stream", "layout", "dim",
 }  # fmt: skip
 # (left, right) argument of the two-operand matrix products.
 MATMULS = {
@@ -58,10 +59,12 @@ _STREAMS = (
     "sum", "mean", "amax", "amin", "max", "min", "argmax", "argmin", "var", "std", "norm", "pool",
     "upsample", "interpolate", "sort", "topk", "cumsum", "cumprod", "any", "all", "prod", "pad",
     "dropout", "bernoulli", "uniform", "normal", "rand", "softmax", "loss", "embedding", "index",
-    "unique", "nonzero", "hard", "elu", "relu", "mish", "softplus", "threshold", "bincount", "scatter", "gather", "tril", "triu", "im2col", "col2im",
+    "unique", "nonzero", "hard", "elu", "relu", "mish", "softplus",
+    "threshold", "bincount", "scatter", "gather", "tril", "triu", "im2col", "col2im",
     "grid_sampler", "pixel_", "channel_shuffle", "linspace", "one_hot", "searchsorted", "entropy",
     "logsumexp", "masked_select", "glu", "lerp", "where", "copy", "split_with_sizes", "bucketize",
-    "repeat_interleave", "count_nonzero", "masked_fill", "arange", "full", "ones", "zeros", "roll", "histc", "multinomial", "segment", "diagonal", "median",
+    "repeat_interleave", "count_nonzero", "masked_fill", "arange", "full", "ones", "zeros", "roll",
+    "histc", "multinomial", "segment", "diagonal", "median",
     "kthvalue", "_foreach", "_fused", "rnn", "lstm_cell", "gru_cell", "rope", "eye", "complex",
 )  # fmt: skip
 _FORMULAS: dict[str, Callable[..., float]] = {}
@@ -129,10 +132,12 @@ def formula_of(func: Any) -> Callable[..., float] | None:
 def understood(func: Any, name: str, kind: str) -> bool:
     """Whether an operator that is no product is known to move bytes and compute little."""
     name = name.removesuffix("_")
-    known = name in _MOVES or f"{name}_" in _MOVES or kind != "elementwise" or any(part in name for part in _STREAMS)
-    return known or torch.Tag.pointwise in func.tags or name.endswith("_backward") and any(
-        part in name for part, _ in _FLOPS_PER_ELEMENT
-    )  # fmt: skip
+    if name in _MOVES or f"{name}_" in _MOVES or kind != "elementwise":
+        return True
+    if torch.Tag.pointwise in func.tags or any(part in name for part in _STREAMS):
+        return True
+    counted = any(part in name for part, _ in _FLOPS_PER_ELEMENT)
+    return counted and name.endswith("_backward")
 
 
 def tensors_in(value: Any) -> list[Tensor]:

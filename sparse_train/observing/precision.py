@@ -49,7 +49,7 @@ def autocast_as_on_cuda(dtype: torch.dtype | None = None) -> Iterator[None]:
         return asked("cpu") if device in ((), ("cuda",)) else asked(*device)
 
     torch.amp.autocast_mode.autocast.__init__ = redirected
-    torch.is_autocast_enabled = enabled
+    torch.is_autocast_enabled = enabled  # pyrefly: ignore
     try:
         turned_on = torch.autocast("cuda", dtype) if dtype else contextlib.nullcontext()
         with turned_on:
