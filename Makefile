@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= auto
 
-.PHONY: demo test test-slow lint types bench clean
+.PHONY: demo test test-slow lint types bench mutation clean
 
 # The CPU build of torch where its index answers; elsewhere the registry's default build.
 .venv/ready: pyproject.toml constraints.txt
@@ -36,5 +36,11 @@ types: .venv/ready
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
 
+# Needs some minutes to hours; survivors are listed. Not part of `make test`.
+mutation: .venv/ready
+	$(BIN)/pip install --quiet 'mutmut>=3.3'
+	$(BIN)/mutmut run
+	$(BIN)/mutmut results
+
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build mutants *.egg-info .pytest_cache .ruff_cache

@@ -19,7 +19,9 @@ from analysis.commands import (
     estimate,
     measure,
     memory,
+    plan,
     report,
+    results,
     tasks,
     train,
 )
@@ -37,24 +39,25 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    estimate, train, compare, agent, tasks, devices, measure, memory, calibrate, crosscheck, report,
-    demo,
+    estimate, train, compare, plan, agent, tasks, devices, measure, memory, calibrate, crosscheck,
+    report, results, demo,
 ):  # fmt: skip
     module.register(app)
 
 
 def _show_version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
+        from nettime import __version__
 
-        print(f"nettime {version('nettime')}")
+        print(f"nettime {__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+        bool,
+        typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show it."),
     ] = False,
 ) -> None:
     pass

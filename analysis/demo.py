@@ -45,6 +45,7 @@ UPDATE_INTERVAL = 25
 # What `sparsify` masks by default in this model: all but embeddings and the output layer.
 MASKED = ("encoder.", "transform")
 WARMUP_SHARE = 0.06
+MAIN_STUDY = "main_bert.json"
 # What a kill can cost, in steps: seconds.
 CHECKPOINT_INTERVAL = 200
 
@@ -117,7 +118,7 @@ class Choice:
 
 def entries(budget: Budget) -> list[Entry]:
     """The contenders: dense, and for each density a narrower dense and the sparse ones."""
-    from analysis.display.units import percent
+    from hwsim.units import percent
 
     labels = {"static": "static", "set": "SET", "rigl": "RigL"}
     made = [Entry("dense", "dense", "dense", 1.0)]
@@ -189,12 +190,31 @@ def keep_best(runs: Sequence[tuple[Entry, Contender]], device: str) -> list[Cont
     return [best_of(group, device, loss) for group in grouped.values()]
 
 
+def main_study() -> list[str]:
+    """What the study with seeds enough found: the conclusions of its stored table, if it is there.
+
+    The demo has one seed, so that nothing follows from it.
+    """
+    from analysis.comparing import stored
+
+    table = Path(__file__).parents[1] / "docs" / "results" / MAIN_STUDY
+    anecdote = "This demo is one seed: an anecdote, from which nothing follows."
+    if not table.is_file():
+        return [f"{anecdote} docs/results has the studies."]
+    found = stored.load(table).table
+    seeds = len(found.plan.seeds)
+    return [
+        f"{anecdote} The main study (docs/results/{Path(MAIN_STUDY).stem}.md, {seeds} seeds, "
+        f"{found.plan.base.steps} steps and more) found:",
+        *(conclusion.sentence for conclusion in found.conclusions),
+    ]
+
+
 def notes(budget: Budget, choices: dict[str, Choice], *, quick: bool = False) -> list[str]:
     """What a reader must know before the numbers."""
     rates = ", ".join(f"{rate:g}" for rate in budget.rates)
     lines = ["Quick: too short for any number here to mean anything."] if quick else []
     lines += [
-        "One seed: differences of a few per cent are chance, not findings.",
         f"Learning rate: each of the {len(choices)} contenders had a run of {budget.steps} steps "
         f"at each of {rates}; shown is the one with the lowest validation loss.",
         f"{MEASURED}: what the steps took on this machine, one thread and {PROCESSES} runs at a "

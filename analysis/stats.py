@@ -54,6 +54,99 @@ def paired_difference(
     return mean_interval([a[s] - b[s] for s in common], level)
 
 
+def power(interval: Interval, level: float = 0.95) -> tuple[float, float]:
+    """Of a Student-t interval: p of a mean of 0, and the mean that would have shown.
+
+    The latter is that which so many runs, so much scattered, find at this level with four chances
+    in five; infinite for one run.
+    """
+    from scipy import stats
+
+    if interval.n < 2:
+        return 1.0, np.inf
+    t = stats.t.ppf(0.5 + level / 2, interval.n - 1)
+    error = (interval.high - interval.low) / 2 / t
+    if error <= 1e-12 * abs(interval.point):
+        return float(interval.point == 0), 0.0
+    p = float(2 * stats.t.sf(abs(interval.point) / error, interval.n - 1))
+    return p, float(error * (t + stats.t.ppf(0.8, interval.n - 1)))
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times larger one quantity is than another, by seed.
+
+    Attributes:
+        interval: of the geometric mean of the ratios.
+        p: two-sided, of the hypothesis that the mean of the log ratios is 0 (paired t test).
+        detectable: the ratio above 1 that so many seeds, so much scattered, would have shown at
+            the 5 % level with four chances in five; infinite with one seed.
+    """
+
+    interval: Interval
+    p: float
+    detectable: float
+
+
+_SAMPLES = 10_000
+
+
+def paired_ratio(a: Mapping[int, float], b: Mapping[int, float], level: float = 0.95) -> Ratio:
+    """a over b, both above 0, over the seeds that both have.
+
+    The interval is a bootstrap over seeds of the mean log ratio, its percentiles widened for few
+    seeds: at α' with Φ⁻¹(α'/2) = √(n/(n−1)) · t(α/2, n−1), without which it is too narrow.
+
+    Source: Hesterberg (2015), "What teachers should know about the bootstrap", section 3.3
+    (expanded percentiles).
+
+    Raises:
+        InputError: no seed in common, or a value that is not above 0.
+    """
+    from scipy import stats
+
+    common = sorted(set(a) & set(b))
+    if not common:
+        raise InputError(f"seeds: {sorted(a)} and {sorted(b)} have none in common")
+    pairs = np.array([(a[seed], b[seed]) for seed in common], dtype=np.float64)
+    if not (pairs > 0).all() or not np.isfinite(pairs).all():
+        raise InputError("ratio: a value is not above 0 and finite; allowed are such values")
+    logs = np.log(pairs[:, 0] / pairs[:, 1])
+    n, mean = len(logs), float(logs.mean())
+    point = float(np.exp(mean))
+    if n == 1:
+        return Ratio(Interval(point, 0.0, np.inf, 1), 1.0, np.inf)
+    tail = 0.5 - level / 2
+    wide = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf(tail, n - 1))
+    rng = np.random.default_rng(0)
+    means = logs[rng.integers(n, size=(_SAMPLES, n))].mean(1)
+    low, high = np.exp(np.quantile(means, [wide, 1 - wide]))
+    error = float(logs.std(ddof=1)) / np.sqrt(n)
+    if error > 1e-12 * max(abs(mean), 1e-300):
+        p = float(2 * stats.t.sf(abs(mean) / error, n - 1))
+    else:
+        p = float(mean == 0)
+    seen = error * (stats.t.ppf(1 - tail, n - 1) + stats.t.ppf(0.8, n - 1))
+    return Ratio(Interval(point, float(low), float(high), n), p, float(np.exp(seen)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values for that many questions asked at once, in their order, none above 1.
+
+    Source: Holm (1979), "A simple sequentially rejective multiple test procedure".
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    corrected = [1.0] * len(p_values)
+    least = 0.0
+    for rank, i in enumerate(order):
+        least = max(least, min(1.0, (len(order) - rank) * p_values[i]))
+        corrected[i] = least
+    return corrected
+
+
 def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
     """Mean of the middle half.
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hwsim.registry import unknown
+from hwsim.errors import unknown
 
 FOLDER = Path(__file__).parent
 

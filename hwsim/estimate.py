@@ -6,11 +6,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from hwsim import units
+from hwsim.display import Printed, TextTable
+
 BOUNDS = ("compute", "memory", "gather", "launch", "imbalance", "port", "none")
 
 
-@dataclass(frozen=True, init=False)
-class Estimate:
+@dataclass(frozen=True, init=False, repr=False)
+class Estimate(Printed):
     """The price of one op under one kernel, or the sum of many.
 
     Attributes:
@@ -106,6 +109,29 @@ class Estimate:
             _largest(by_kernel), _largest(by_bound), verified=verified,
             by_bound=by_bound, by_kernel=by_kernel,
         )  # fmt: skip
+
+    def as_table(self) -> TextTable:
+        """Time with its interval, what it is spent on, and what was moved and computed."""
+        rows = [("time", units.seconds(self.seconds), units.interval(self.low_s, self.high_s))]
+        for label, parts in (("bound", self.by_bound), ("kernel", self.by_kernel)):
+            for name, seconds in sorted(parts.items(), key=lambda part: (-part[1], part[0])):
+                if seconds and self.seconds:
+                    share = units.percent(seconds / self.seconds)
+                    rows.append((f"{label} {name}", units.seconds(seconds), share))
+        rows.append(("moved", units.quantity(self.bytes, "B"), ""))
+        rows.append(("performed", units.quantity(self.flops, "FLOP"), ""))
+        if not self.legal:
+            return TextTable("not possible", ("kernel", ""), [(self.kernel, self.reason)])
+        note = "" if self.verified else "unverified: no real kernel has been held against it"
+        return TextTable("estimate", ("", "", "interval or share"), rows, note)
+
+    def __repr__(self) -> str:
+        if not self.legal:
+            return f"Estimate(not possible, kernel={self.kernel!r}, reason={self.reason!r})"
+        return (
+            f"Estimate({units.seconds(self.seconds)}, {units.interval(self.low_s, self.high_s)}, "
+            f"kernel={self.kernel!r}, bound={self.bound!r}, verified={self.verified})"
+        )
 
     def scaled(self, times: float) -> Estimate:
         """The same work done `times` times."""

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from hwsim.device import Device, check_parameter, parameters_of
-from hwsim.errors import InputError
-from hwsim.registry import Registry, unknown
+from hwsim.errors import InputError, unknown
+from hwsim.registry import Registry
 
-MODELS = Registry("device model", "hwsim.devices", "MODEL")
+MODELS = Registry("device model", "hwsim.devices", "MODEL", group="nettime.devices")
 _TOP = ("model", "like", "description", "parameters")
 _ENTRY = ("value", "unit", "source")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import numbers
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from hwsim.errors import InputError
+from hwsim import units
+from hwsim.display import Printed, TextTable
+from hwsim.errors import InputError, unknown
 from hwsim.mask import Mask
-from hwsim.registry import unknown
 
 KINDS = (
     "gemm", "conv", "attention", "embedding", "elementwise", "norm", "softmax", "loss",
@@ -191,8 +192,17 @@ def gemm(
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Workload:
+def _sizes(ops: Iterable[Op]) -> tuple[str, str, str]:
+    ops = tuple(ops)
+    return (
+        units.quantity(sum(op.dense_flops for op in ops), "FLOP"),
+        units.quantity(sum(op.flops for op in ops), "FLOP"),
+        units.quantity(sum(op.bytes for op in ops), "B"),
+    )
+
+
+@dataclass(frozen=True, repr=False)
+class Workload(Printed):
     """The ops of one training step, in order.
 
     Attributes:
@@ -214,6 +224,23 @@ class Workload:
         for op in self.ops:
             if not isinstance(op, Op):
                 raise InputError(f"workload: {type(op).__name__} in ops; allowed is hwsim.Op")
+
+    def as_table(self) -> TextTable:
+        """FLOPs and bytes of each phase and kind of operation, dense and under the masks."""
+        groups: dict[tuple[str, str], list[Op]] = {}
+        for op in self.ops:
+            groups.setdefault((op.phase, op.kind), []).append(op)
+        rows = [
+            (f"{phase} {kind}", str(len(ops)), *_sizes(ops))
+            for (phase, kind), ops in groups.items()
+        ]
+        rows.append(("whole step", str(len(self)), *_sizes(self.ops)))
+        columns = ("operations", "number", "dense", "under masks", "moved")
+        return TextTable(self.name or "training step", columns, rows)
+
+    def __repr__(self) -> str:
+        flops = units.quantity(self.flops, "FLOP")
+        return f"Workload({self.name!r}, {len(self)} ops, {flops}, {len(self.masks)} masks)"
 
     def __iter__(self) -> Iterator[Op]:
         return iter(self.ops)

@@ -2,4 +2,5 @@
 
 import gymnasium
 
-gymnasium.register(id="SparseTraining-v0", entry_point="rl.envs.gym:SparseTraining")
+if "SparseTraining-v0" not in gymnasium.registry:
+    gymnasium.register(id="SparseTraining-v0", entry_point="rl.envs.gym:SparseTraining")

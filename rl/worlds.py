@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hwsim import InputError
-from hwsim.registry import unknown
+from hwsim.errors import unknown
 from rl.envs.formula import WhiteBoxConfig
 from rl.envs.interface import MODES, ScheduleEnv
 from rl.envs.slots import Topology

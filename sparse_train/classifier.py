@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 
 # Of a preset, by what its widths are multiplied.
 WIDTH = "width_factor"
+# How many factors are told apart; those of simple_cnn keep its layers in proportion.
+_WIDTHS = {"simple_cnn": 16}
 
 
 class ClassifierOutput(NamedTuple):
@@ -74,6 +75,11 @@ def build(model: str, preset: str, options: Mapping[str, Any], sizes: Sizes) -> 
     if not number or not 0 < factor < math.inf:
         raise InputError(f"{WIDTH}: value is {factor!r}; allowed is a number above 0")
     return ImageClassifier(MODELS[model](preset, float(factor), sizes))
+
+
+def widths(model: str) -> int:
+    """How many widths a model can be narrowed to."""
+    return _WIDTHS.get(model, 64)
 
 
 def _of(presets: Mapping[str, Any], model: str, preset: str) -> Any:

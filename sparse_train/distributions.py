@@ -10,10 +10,13 @@ import math
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim import load_device
+from hwsim.checks import check_density
+from hwsim.errors import InputError, unknown
+from hwsim.registry import Table
+from sparse_train.marginal_time import EqualMarginalTime
+from sparse_train.naming import Shapes
 
-Shapes = Mapping[str, tuple[int, ...]]
 Distribution = Callable[[Shapes, float], dict[str, float]]
 
 
@@ -79,19 +82,27 @@ def _erdos_renyi(shapes: Shapes, density: float, power: float, *, kernel: bool) 
         dense |= {n for n in rest if raw[n] == largest}
 
 
-DISTRIBUTIONS: dict[str, Distribution] = {"er": er, "erk": erk, "uniform": uniform}
+EQUAL_TIME = "equal_marginal_time"
+DISTRIBUTIONS = Table(
+    "distribution",
+    {"er": er, "erk": erk, "uniform": uniform, EQUAL_TIME: EqualMarginalTime},
+    group="nettime.distributions",
+)
 
 
 def distribution(given: str | Distribution | Mapping[str, float]) -> Distribution:
     """A distribution by name, a callable of the user's, or fixed densities per layer.
 
+    "equal_marginal_time:wafer" is priced on the device after the colon, by default "ideal".
+
     Raises:
         InputError: a name that is not known.
     """
     if isinstance(given, str):
-        if given not in DISTRIBUTIONS:
-            raise InputError(unknown("distribution", given, sorted(DISTRIBUTIONS)))
-        return DISTRIBUTIONS[given]
+        name, _, device = given.partition(":")
+        if name == EQUAL_TIME:
+            return EqualMarginalTime(load_device(device or "ideal"))
+        return DISTRIBUTIONS.get(given)
     if isinstance(given, Mapping):
         return Listed(dict(given))
     if not callable(given):
@@ -100,6 +111,15 @@ def distribution(given: str | Distribution | Mapping[str, float]) -> Distributio
             "or a function (shapes, density) → mapping"
         )
     return given
+
+
+def check_distribution(given: str) -> None:
+    """An InputError unless `distribution` can make something of a name. Nothing is imported."""
+    name, _, device = given.partition(":") if isinstance(given, str) else ("", "", "")
+    if name == EQUAL_TIME:
+        load_device(device or "ideal")
+    else:
+        DISTRIBUTIONS.check(given)
 
 
 class Listed:
@@ -222,13 +242,6 @@ def budgets(
         for name in open_to[:over]:
             counts[name] -= 1
     return counts
-
-
-def check_density(label: str, value: object) -> float:
-    """The value as a float; an InputError unless it is a number from 0 to 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise InputError(f"{label}: value is {value!r}; allowed is a number from 0 to 1")
-    return float(value)
 
 
 def _check(shapes: Shapes, density: float) -> None:

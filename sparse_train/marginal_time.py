@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwsim import Device, Mask, gemm
+from hwsim.checks import check_density
 from hwsim.errors import InputError
-from sparse_train.distributions import Shapes, check_density
-from sparse_train.naming import mask_shape
+from sparse_train.naming import Shapes, mask_shape
 
 PRODUCTS = ("forward", "grad_input", "grad_weight")
 

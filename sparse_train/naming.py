@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+# Layer name → weight shape as torch has it: (out, in) or (out, in, kernel height, …).
+Shapes = Mapping[str, tuple[int, ...]]
+
 
 def layer_name(parameter_name: str) -> str:
     """The layer that owns a weight, from the weight's qualified name in the model.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -138,6 +139,22 @@ class TrainingRecord:
     @property
     def complete(self) -> bool:
         return (self.folder / run_folder.WEIGHTS).is_file()
+
+    @cached_property
+    def mean_density(self) -> float:
+        """Active share of the masked weights, each mask for the steps it served; 1 if dense."""
+        if not len(self.densities) or not self.steps:
+            return 1.0
+        versions = (
+            self.densities.group_by("version")
+            .agg(pl.col("first_step").first(), pl.col("nnz").sum(), pl.col("size").sum())
+            .sort("version")
+        )
+        firsts = [*versions["first_step"].to_list(), self.steps + 1]
+        shares = (versions["nnz"] / versions["size"]).to_list()
+        steps = [min(end, self.steps + 1) - min(first, self.steps + 1)
+                 for first, end in itertools.pairwise(firsts)]  # fmt: skip
+        return sum(s * n for s, n in zip(shares, steps, strict=True)) / self.steps
 
     @property
     def wall_s(self) -> float:

@@ -6,6 +6,7 @@ to the masked gradient just before the optimizer's step, times a strength that c
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from hwsim.errors import InputError
+from hwsim.references import is_reference
+from hwsim.registry import Table
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,58 @@ class Hoyer(Regulariser):
         if not bool(squares > 0):
             return weight.sum() * 0
         return weight.abs().sum().square() / squares
+
+
+REGULARISERS = Table(
+    "regulariser", {"group_lasso": GroupLasso, "hoyer": Hoyer, "l1": L1},
+    group="nettime.regularisers",
+)  # fmt: skip
+
+
+def regulariser(given: str | Regulariser) -> Regulariser:
+    """A regulariser by name, or the instance that was given.
+
+    Args:
+        given: "l1", or with its strength "l1:1e-4"; or "module:Class", "module:Class:1e-4".
+
+    Raises:
+        InputError: an unknown name, or a strength that is no number of at least 0.
+
+    >>> regulariser("l1:0.001")
+    L1(strength=0.001)
+    """
+    if isinstance(given, Regulariser):
+        return given
+    name, strength = _split(given)
+    made = REGULARISERS.get(name)
+    if strength is not None:
+        made = (
+            dataclasses.replace(made, strength=strength)
+            if isinstance(made, Regulariser)
+            else made(strength=strength)
+        )
+    return made if isinstance(made, Regulariser) else made()
+
+
+def check_regulariser(given: str) -> None:
+    """An InputError unless `regulariser` can make something of a name. Nothing is imported."""
+    REGULARISERS.check(_split(given)[0])
+
+
+def _split(given: str) -> tuple[str, float | None]:
+    if not isinstance(given, str):
+        raise InputError(f"regulariser: value is {given!r}; allowed is a name or a Regulariser")
+    name, colon, text = given.rpartition(":")
+    if not colon:
+        return given, None
+    try:
+        return name, _check(float(text))
+    except ValueError:
+        if is_reference(given) and name not in REGULARISERS.names():
+            return given, None
+        raise InputError(
+            f"regulariser: strength is {text!r}; allowed is a number of at least 0"
+        ) from None
 
 
 def _check(strength: object) -> float:

@@ -9,29 +9,37 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
-from sparse_train.distributions import check_density
+import torch
+
+from hwsim.checks import check_density
+from hwsim.errors import InputError, unknown
+from hwsim.registry import Table
 
 Schedule = Callable[[float], float]
+DROP_SCHEDULES = ("cosine", "linear", "constant")
+
+# Share of the way from start to end that is still ahead at p in [0, 1]: numbers or tensors.
+SHAPES: dict[str, Callable[[Any], Any]] = {
+    "linear": lambda p: 1 - p,
+    "quadratic": lambda p: (1 - p) ** 2,
+    "cubic": lambda p: (1 - p) ** 3,
+    "cosine": lambda p: 0.5 * (1 + (math.cos if isinstance(p, float) else torch.cos)(math.pi * p)),
+}
 
 
 @dataclass(frozen=True)
 class Curve:
     """start → end along a curve, while progress goes from `begin` to `finish`; flat outside.
 
-    `shape` is one of SHAPES: at p = (progress − begin) / (finish − begin) the density is
-
-    - polynomial: end + (start − end) · (1 − p)^power
-    - cosine: end + (start − end) · (1 + cos πp) / 2
-    - exponential: start · (end / start)^p
+    With p = (progress − begin) / (finish − begin) the density is end + (start − end) · SHAPES(p),
+    and for the shape "exponential" start · (end / start)^p.
     """
 
     shape: str
     start: float
     end: float
-    power: float = 1.0
     begin: float = 0.0
     finish: float = 1.0
 
@@ -57,13 +65,9 @@ class Curve:
         if progress >= self.finish:
             return self.end
         p = (progress - self.begin) / (self.finish - self.begin)
-        if self.shape == "cosine":
-            left = (1 + math.cos(math.pi * p)) / 2
-        elif self.shape == "exponential":
+        if self.shape == "exponential":
             return self.start * (self.end / self.start) ** p
-        else:
-            left = (1 - p) ** self.power
-        return self.end + (self.start - self.end) * left
+        return self.end + (self.start - self.end) * SHAPES[self.shape](p)
 
 
 def constant(density: float) -> Curve:
@@ -72,7 +76,7 @@ def constant(density: float) -> Curve:
     >>> constant(0.1)(0.5)
     0.1
     """
-    return Curve("polynomial", density, density)
+    return Curve("linear", density, density)
 
 
 def linear(start: float, end: float, **span: float) -> Curve:
@@ -80,7 +84,7 @@ def linear(start: float, end: float, **span: float) -> Curve:
     >>> linear(1.0, 0.5)(0.5)
     0.75
     """
-    return Curve("polynomial", start, end, 1.0, **span)
+    return Curve("linear", start, end, **span)
 
 
 def quadratic(start: float, end: float, **span: float) -> Curve:
@@ -88,7 +92,7 @@ def quadratic(start: float, end: float, **span: float) -> Curve:
     >>> quadratic(1.0, 0.0)(0.5)
     0.25
     """
-    return Curve("polynomial", start, end, 2.0, **span)
+    return Curve("quadratic", start, end, **span)
 
 
 def cubic(start: float, end: float, **span: float) -> Curve:
@@ -99,7 +103,7 @@ def cubic(start: float, end: float, **span: float) -> Curve:
     >>> cubic(1.0, 0.0)(0.5)
     0.125
     """
-    return Curve("polynomial", start, end, 3.0, **span)
+    return Curve("cubic", start, end, **span)
 
 
 def cosine(start: float, end: float, **span: float) -> Curve:
@@ -161,20 +165,31 @@ def piecewise(points: Sequence[tuple[float, float]], *, steps: bool = False) -> 
     return Piecewise(tuple((float(p), float(d)) for p, d in points), steps)
 
 
-NAMED: dict[str, Callable[..., Curve]] = {
-    "linear": linear,
-    "quadratic": quadratic,
-    "cubic": cubic,
-    "cosine": cosine,
-    "exponential": exponential,
-}
+SCHEDULES = Table(
+    "schedule",
+    {
+        "constant": lambda start, end: constant(end),
+        "linear": linear,
+        "quadratic": quadratic,
+        "cubic": cubic,
+        "cosine": cosine,
+        "exponential": exponential,
+    },
+    group="nettime.schedules",
+)
 
 
 def schedule(given: str | Schedule, start: float, end: float) -> Schedule:
     """A schedule by name, from density `start` to `end`, or the user's own callable.
 
+    A name may also be points "progress:density,…", joined by lines, or "module:function" for one
+    that makes a schedule of (start, end).
+
     Raises:
-        InputError: a name that is not known.
+        InputError: a name that is not known, or points that are none.
+
+    >>> schedule("0:1,0.5:0.2,1:0.1", 1.0, 0.1)(0.25)
+    0.6
     """
     if not isinstance(given, str):
         if not callable(given):
@@ -182,11 +197,28 @@ def schedule(given: str | Schedule, start: float, end: float) -> Schedule:
                 f"schedule: value is {given!r}; allowed is a name or a function progress → density"
             )
         return given
-    if given == "constant":
-        return constant(end)
-    if given not in NAMED:
-        raise InputError(unknown("schedule", given, sorted([*NAMED, "constant"])))
-    return NAMED[given](start, end)
+    return _from_points(given) if given[:1].isdigit() else SCHEDULES.get(given)(start, end)
+
+
+def check_schedule(given: str) -> None:
+    """An InputError unless `schedule` can make something of a name or of points."""
+    if isinstance(given, str) and given[:1].isdigit():
+        _from_points(given)
+    else:
+        SCHEDULES.check(given)
+
+
+def _from_points(text: str) -> Piecewise:
+    points = []
+    for pair in text.split(","):
+        progress, _, density = pair.partition(":")
+        try:
+            points.append((float(progress), float(density)))
+        except ValueError:
+            raise InputError(
+                f"schedule: {pair!r} is no point; allowed is progress:density, as in 0:1,0.5:0.2"
+            ) from None
+    return piecewise(points)
 
 
 def drop_fraction(
@@ -211,8 +243,8 @@ def drop_fraction(
     >>> round(drop_fraction(0.3, 100, 300), 9)
     0.225
     """
-    if shape not in ("cosine", "linear", "constant"):
-        raise InputError(unknown("drop schedule", shape, ("cosine", "linear", "constant")))
+    if shape not in DROP_SCHEDULES:
+        raise InputError(unknown("drop schedule", shape, DROP_SCHEDULES))
     if shape == "constant" or end_step is None:
         return alpha
     share = min(step / end_step, 1.0)

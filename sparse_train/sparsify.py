@@ -20,6 +20,7 @@ from sparse_train.masking.plan import make_plan
 from sparse_train.masking.sparsifier import Sparsifier
 from sparse_train.patterns import Projection
 from sparse_train.regularisers import Regulariser
+from sparse_train.regularisers import regulariser as as_regulariser
 from sparse_train.schedules import Schedule
 
 __all__ = ["Sparsifier", "sparsify"]
@@ -44,7 +45,7 @@ def sparsify(
     initial_density: float = 1.0,
     initial_masks: Mapping[str, np.ndarray | Mask] | str | None = None,
     replace_step: bool = False,
-    regulariser: Regulariser | None = None,
+    regulariser: str | Regulariser | None = None,
     scaler: Any = None,
     **options: Any,
 ) -> Sparsifier:
@@ -96,8 +97,8 @@ def sparsify(
         replace_step: in update steps the gradient is not applied to any parameter, as the RigL
             paper has it. By default it is: weights move first, then masks, both by the gradient
             at the weights before.
-        regulariser: what pushes weights to zero; its gradient is added to the masked one just
-            before the optimizer's step (after clipping).
+        regulariser: what pushes weights to zero, by name ("l1:1e-4") or an instance; its gradient
+            is added to the masked one just before the optimizer's step (after clipping).
         scaler: the torch.amp.GradScaler, if there is one. An overflow of an inactive weight's
             gradient then counts as an overflow in update steps.
         options: of the algorithm.
@@ -125,5 +126,6 @@ def sparsify(
     return Sparsifier(
         model, optimizers, selection, rule, projection, plan, seed,
         first=initial_masks if initial_masks is not None else rule.first_mask,
-        replace_step=replace_step, regulariser=regulariser, scaler=scaler,
+        replace_step=replace_step, scaler=scaler,
+        regulariser=None if regulariser is None else as_regulariser(regulariser),
     )  # fmt: skip

@@ -93,12 +93,29 @@ def _check_same(folder: Path, config: TrainConfig, known: dict[str, Any]) -> Non
             f"{key}: value is {getattr(config, key)!r}; the run in {folder} was begun with "
             f"{getattr(theirs, key)!r}; use that, or another folder"
         )
+    _check_origins(folder, config, known.get("origins", {}))
     version = known.get("environment", {}).get("torch")
     if version != torch.__version__:
         raise InputError(
             f"run folder {folder}: begun with torch {version}; this is {torch.__version__}, "
             "which need not give the same bits; use that version, or another folder"
         )
+
+
+def _check_origins(folder: Path, config: TrainConfig, known: dict[str, Any]) -> None:
+    """What is not ours must still be there, and be what the run was begun with."""
+    try:
+        present = config.origins()
+    except InputError as error:
+        where = "; ".join(f"{name} from {one.get('file', one)}" for name, one in known.items())
+        raise InputError(f"run folder {folder}: begun with {where or 'others'}; {error}") from None
+    for name, one in known.items():
+        now = present.get(name, {})
+        if now.get("sha256") != one.get("sha256"):
+            raise InputError(
+                f"run folder {folder}: {name} {getattr(config, name)!r} was begun with another "
+                f"content of {one.get('file')}; restore it, or use another folder"
+            )
 
 
 def _open(folder: Path, run: Run, known: dict[str, Any] | None) -> None:
@@ -113,12 +130,11 @@ def _open(folder: Path, run: Run, known: dict[str, Any] | None) -> None:
     if not (folder / run_folder.WORKLOAD).is_file():
         from sparse_train.workload import workload
 
-        optimizer = run.config.optimizer
-        if optimizer == "sgd" and run.config.beta1:
-            optimizer = "sgd_momentum"
         batch = run.task.batch(1, run.config.batch_size, run.config.seed)
         model = run.task.priced_model(run.model)
-        run_folder.write_workload(folder, workload(model, batch, optimizer=optimizer))
+        run_folder.write_workload(
+            folder, workload(model, batch, optimizer=run.config.priced_optimizer)
+        )
     saved = run_folder.read_checkpoint(folder)
     if saved is None:
         run_folder.drop_masks_after(folder, -1)
@@ -219,6 +235,7 @@ def _facts(run: Run) -> dict[str, Any]:
         version = "not installed"
     return {
         "config": run.config.to_json(),
+        "origins": run.config.origins(),
         "environment": {
             "nettime": version,
             "python": platform.python_version(),

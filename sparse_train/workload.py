@@ -19,9 +19,8 @@ from torch.nn.modules.module import (
 )
 from torch.utils._pytree import tree_map_only
 
-from hwsim.errors import InputError
+from hwsim.errors import InputError, unknown
 from hwsim.mask import Mask
-from hwsim.registry import unknown
 from hwsim.workload import Op, Workload
 from sparse_train.naming import layer_name, mask_shape
 from sparse_train.observing.attention import attention_in_one

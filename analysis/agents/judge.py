@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.comparing.conclusion import Verdict
 from analysis.stats import Interval, probability_of_improvement, stratified_bootstrap
 from hwsim import InputError
 from rl.baselines import Opponent
@@ -22,6 +23,7 @@ from rl.worlds import World
 
 BLINDED = tuple(dict.fromkeys(HARDWARE_LAYER_FEATURES + HARDWARE_GLOBAL_FEATURES))
 AGENT, BLIND_AGENT = "agent", "agent without hardware"
+UNTUNED = f"Against dense at the fixed learning rate: {Verdict.UNTUNED}."
 # What the goal is held against: the handcrafted schedules, tuned or not.
 HANDCRAFTED = ("best_constant", "best_schedule", "linear", "quadratic", "cubic", "cosine")
 
@@ -156,10 +158,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All contenders, the agent first, and what could not take part with its reason."""
+    """All contenders, the agent first, and what could not take part with its reason.
+
+    Attributes:
+        about_dense: what may be said of the agent beside dense training at its own rate.
+    """
 
     contenders: tuple[Contender, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    about_dense: str = UNTUNED
 
     @property
     def agent(self) -> Contender:
@@ -188,17 +195,20 @@ class Outcome:
             "rows": [dataclasses.asdict(row) for row in self.rows],
             "speed_ups": {c.name: [r.speed_ups for r in c.runs] for c in self.contenders},
             "left_out": dict(self.left_out),
+            "about_dense": self.about_dense,
         }
 
 
-def paired_ratio(a: Contender, b: Contender, seed: int = 0) -> Interval:
+def paired_ratio(a: Contender, b: Contender | np.ndarray, seed: int = 0) -> Interval:
     """IQM of speed-up of `a` over that of `b`, episode by episode, with a bootstrap interval.
 
     Both trained the same networks from the same weights on the same data. Episodes and training
-    seeds of `a` are resampled; the log ratio of an episode is the mean over `b`'s seeds.
+    seeds of `a` are resampled; the log ratio of an episode is the mean over `b`'s seeds. `b` may
+    be speed-ups, (episodes,).
     """
     ours = np.log([run.speed_ups for run in a.runs])  # (seeds, episodes)
-    theirs = np.log([run.speed_ups for run in b.runs]).mean(0)
+    single = [b] if isinstance(b, np.ndarray) else [run.speed_ups for run in b.runs]
+    theirs = np.log(single).mean(0)
     ratios = ours - theirs
     rng = np.random.default_rng(seed)
     draws = np.empty(2000)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from analysis.agents.judge import AGENT, HANDCRAFTED, Outcome, Row
 from analysis.agents.study import Study, payback
-from analysis.display import units
+from hwsim import units
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -94,6 +94,7 @@ def show(console: Console, outcome: Outcome, learning: float, recorded: int = 0)
     for name, why in outcome.left_out.items():
         console.print(f"left out: {name}: {why}", soft_wrap=True)
     console.print(verdict(rows), soft_wrap=True)
+    console.print(outcome.about_dense, soft_wrap=True)
     console.print(costs(outcome, learning, recorded), soft_wrap=True)
 
 
@@ -118,6 +119,7 @@ def markdown(
         "has as many episodes as one agent, in the same environment, on the device judged on.",
         *dense_times(outcome),
         verdict(rows),
+        outcome.about_dense,
         _pipes(COLUMNS, [cells(row) for row in rows]),
         "Speed-up is the dense run's net time over the contender's, to the same validation loss; "
         "interquartile means with 95 % bootstrap intervals, stratified by network and device. "

@@ -13,8 +13,9 @@ from analysis.agents.schedules_table import ScheduleTable, Spread
 from analysis.comparing.out import pipes
 from analysis.comparing.page import tuning
 from analysis.comparing.table import Row
-from analysis.display import tables, units
+from analysis.display import tables
 from analysis.reporting import plots
+from hwsim import units
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -140,7 +141,7 @@ def notes(table: ScheduleTable) -> list[str]:
             f"{made.cost_s:.0f} s of one processor each; then frozen. It never saw this network, "
             "these seeds, or test data."
         )
-    lines.append(tuning(plan, table.metric))
+    lines.append(tuning(plan, table.metric, table.rows))
     gone = [row.name for row in table.rows if row.diverged]
     if gone:
         lines.append(f"Runs that diverged are in no mean: {', '.join(gone)}.")

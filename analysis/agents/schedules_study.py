@@ -84,7 +84,7 @@ class Study:
     densities: tuple[float, ...] = (0.1, 0.5, 1.0)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
-    tune_steps: int = 80
+    tune_steps: int | None = None
     update_interval: int = 20
     evaluations: int = 20
     devices: tuple[str, ...] = ("wafer",)

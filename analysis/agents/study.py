@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.agents.judge import AGENT, BLIND_AGENT, BLINDED, Contender, Outcome, Test
+from analysis.agents.dense_rate import tuned_dense
+from analysis.agents.judge import (
+    AGENT,
+    BLIND_AGENT,
+    BLINDED,
+    UNTUNED,
+    Contender,
+    Outcome,
+    Test,
+)
 from analysis.agents.store import kept
 from hwsim import InputError
 from rl.agents.checkpoint import Saved
@@ -134,7 +143,9 @@ def run(study: Study, out: Path, tell: Tell = lambda *_: None) -> Outcome:
     if study.blind:
         blind = agents(study, out, BLINDED, tell, BLIND_AGENT)
         contenders.append(_judged(study, blind, out, tell, BLIND_AGENT))
-    return Outcome(tuple(contenders), left_out)
+    beside = tuned_dense(contenders[0], study.test)
+    tell("dense at its own rate", 1, 1)
+    return Outcome(tuple(contenders), left_out, UNTUNED if beside is None else beside.line)
 
 
 def _judged(study: Study, learnt: list[Saved], out: Path, tell: Tell, name: str) -> Contender:

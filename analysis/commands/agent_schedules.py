@@ -63,7 +63,10 @@ def schedules(
         typer.Option("--rate", help="To try; repeatable. Default 0.001, 0.002, 0.004, 0.008."),
     ] = None,
     tune_steps: Annotated[
-        int | None, typer.Option(help="Of the short run at each rate; default a fifth of steps.")
+        int | None,
+        typer.Option(
+            help="Of a tuning run; default its full length. Nothing is claimed with less."
+        ),
     ] = None,
     update_interval: Annotated[
         int | None, typer.Option(help="Steps between mask updates; default a 20th of steps.")
@@ -101,7 +104,7 @@ def schedules(
     )  # fmt: skip
     study = Study(
         base, densities=tuple(density or (0.1, 0.5, 1.0)), seeds=tuple(range(seeds)),
-        rates=tuple(rate or (1e-3, 2e-3, 4e-3, 8e-3)), tune_steps=tune_steps or max(1, steps // 5),
+        rates=tuple(rate or (1e-3, 2e-3, 4e-3, 8e-3)), tune_steps=tune_steps,
         update_interval=update_interval or max(1, steps // 20),
         devices=tuple(device or ("wafer",)),
         learning=Learning(

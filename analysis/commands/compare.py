@@ -72,11 +72,24 @@ def compare(
     rate: Annotated[
         list[float] | None,
         typer.Option(
-            "--rate", help="A learning rate to try; repeatable. Default 0.001, 0.002, 0.004."
+            "--rate",
+            help="A learning rate of the grid; repeatable. Default 0.001, 0.002, 0.004. Where the "
+            "best is at an end, the grid is widened.",
         ),
     ] = None,
     tune_steps: Annotated[
-        int | None, typer.Option(help="Of the short run at each rate; default a fifth of steps.")
+        int | None,
+        typer.Option(
+            help="Of a tuning run; default its full length. Nothing is claimed with less."
+        ),
+    ] = None,
+    narrower_length: Annotated[
+        list[int] | None,
+        typer.Option(help="Times the steps, of narrower dense models; repeatable. Default 1, 2."),
+    ] = None,
+    length: Annotated[
+        list[int] | None,
+        typer.Option(help="Times the steps, of sparse contenders; repeatable. Default 1."),
     ] = None,
     update_interval: Annotated[
         int | None, typer.Option(help="Steps between mask updates; default each one's own.")
@@ -94,17 +107,24 @@ def compare(
     ] = False,
     processes: Annotated[int, typer.Option(help="Runs at once, of one thread each.")] = 2,
     device: options.Devices = None,
+    measured: Annotated[
+        bool,
+        typer.Option("--measured", help="Also time real steps here, all contenders in turn."),
+    ] = False,
     write: Annotated[Path | None, typer.Option(help="A Markdown page to write.")] = None,
     plot: Annotated[Path | None, typer.Option(help="A figure to write: .svg, .png, .pdf.")] = None,
     report: Annotated[Path | None, typer.Option(help="An HTML report to write.")] = None,
     title: Annotated[str, typer.Option(help="Of the page.")] = "Comparison",
+    remark: Annotated[
+        list[str] | None, typer.Option(help="A paragraph of the page, yours; repeatable.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Trains all contenders on a task and prints test metric, FLOPs, memory and net time.
 
-    Means and 95 % intervals are over seeds. The learning rate of each contender is chosen by as
-    many short runs, on validation. Interrupted, the same command goes on; so does one with more
-    seeds, densities or algorithms.
+    Means and 95 % intervals are over seeds. The learning rate of each contender is chosen on one
+    grid, by runs of full length, on validation. Interrupted, the same command goes on; so does one
+    with more seeds, densities or algorithms.
     """
     from analysis.comparing.plan import Plan
     from analysis.comparing.variants import variant
@@ -127,17 +147,29 @@ def compare(
     plan = Plan(
         base=TrainConfig.from_json(content), variants=variants,
         densities=tuple(density or (0.2, 0.1)), seeds=tuple(range(seeds)),
-        rates=tuple(rate or (1e-3, 2e-3, 4e-3)), tune_steps=tune_steps or max(1, steps // 5),
+        rates=tuple(rate or (1e-3, 2e-3, 4e-3)), tune_steps=tune_steps,
         dense=dense, narrower=narrower, update_interval=update_interval,
-        evaluations=evaluations,
+        evaluations=evaluations, narrower_lengths=tuple(narrower_length or (1, 2)),
+        lengths=tuple(length or (1,)),
     )  # fmt: skip
     if quick:
         plan = replace(
-            plan, base=replace(plan.base, steps=20), seeds=(0, 1), tune_steps=5, evaluations=2
-        )
+            plan, base=replace(plan.base, steps=20), seeds=(0, 1), tune_steps=5, evaluations=2,
+            most_rates=len(plan.rates),
+        )  # fmt: skip
     names = tuple(device or options.DEFAULT_DEVICES)
     table = _run(plan, out / "quick" if quick else out, names, processes)
-    written = _write(table, names, write=write, plot=plot, report=report, title=title)
+    if measured:
+        table = _timed(table)
+    written = _write(
+        table,
+        names,
+        write=write,
+        plot=plot,
+        report=report,
+        title=title,
+        remarks=tuple(remark or ()),
+    )
     _tell(table, written, as_json)
 
 
@@ -209,19 +241,31 @@ def _run(plan: Plan, out: Path, devices: tuple[str, ...], processes: int) -> Tab
         return go(plan, out, devices=devices, processes=processes, progress=progress)
 
 
+def _timed(table: Table) -> Table:
+    from analysis.comparing.measured import ROUNDS, with_measured
+    from analysis.display.console import progress_bar
+
+    with progress_bar("timing real steps", ROUNDS) as update:
+        return with_measured(table, tell=lambda done: update(done, "rounds"))
+
+
 def _write(
     table: Table, devices: tuple[str, ...], *,
     write: Path | None, plot: Path | None, report: Path | None, title: str,
+    remarks: tuple[str, ...],
 ) -> list[Path]:  # fmt: skip
-    """Writes the files asked for; their paths."""
+    """Writes the files asked for, and a page's table beside it; their paths."""
     from analysis.comparing import out
+    from analysis.comparing.stored import Stored, beside, dumps
     from analysis.reporting import plots
     from analysis.reporting import report as pages
     from hwsim import load_device
 
     made = []
     if write is not None:
-        made.append(pages.write(out.markdown(table, title, _command()), write))
+        stored = Stored(table, title, _command(), remarks)
+        made.append(pages.write(stored.page, write))
+        made.append(pages.write(dumps(stored), beside(write)))
     if plot is not None:
         with plots.styled():
             plots.save(out.figure(table), plot)

@@ -87,7 +87,7 @@ def _steps(device: Any, file: Path, card: str | None, worst: int, as_json: bool)
     steps = read_steps(file)
     cards = sorted({s.device for s in steps})
     if card is not None:
-        from hwsim.registry import unknown
+        from hwsim.errors import unknown
 
         if card not in cards:
             raise InputError(unknown("card", card, cards))
@@ -106,7 +106,7 @@ def _steps(device: Any, file: Path, card: str | None, worst: int, as_json: bool)
 def _print_steps(found: Any, cards: list[str], worst: int) -> None:
     from analysis.display.console import stdout
     from analysis.display.tables import table
-    from analysis.display.units import seconds
+    from hwsim.units import seconds
 
     out = stdout()
     columns = ("steps", "rows", "error", "bias", "spread", "τ", "inside", "half-width")
@@ -178,7 +178,7 @@ def print_errors(found: CrossCheck, title: str) -> None:
 def _print(found: CrossCheck, worst: int) -> None:
     from analysis.display.console import stdout
     from analysis.display.tables import table
-    from analysis.display.units import seconds
+    from hwsim.units import seconds
 
     out = stdout()
     print_errors(found, f"{found.device}: mean error of time and of speed-up over dense")

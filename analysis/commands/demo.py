@@ -67,7 +67,7 @@ def demo(
         shown = next(job for job in reversed(final) if job.entry.algorithm != "dense")
         drawings = timelines.of_run(shown.entry.name, shown.folder, devices)
         title = "nettime demo: net training time on real text"
-        page = report.report(contenders, title, notes, drawings)
+        page = report.report(contenders, title, [*notes, *plan.main_study()], drawings)
         path = report.write(page, folder / "report.html")
     if as_json:
         return print_json({
@@ -79,11 +79,14 @@ def demo(
                 for name, choice in choices.items()
             },
             "verdicts": report.verdict_lines(contenders), "notes": notes,
+            "main_study": plan.main_study(),
         })  # fmt: skip
     console = stdout()
     summary.show(console, contenders)
     for note in notes:
         console.print(note)
+    for line in plan.main_study():
+        console.print(line, style="bold")
     console.print(f"report: {path}", soft_wrap=True)
     return None
 

@@ -127,7 +127,7 @@ def _verified(found: Mapping[str, bool]) -> str:
 
 
 def _value(value: Any, unit: str) -> str:
-    from analysis.display.units import quantity, seconds
+    from hwsim.units import quantity, seconds
 
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_value(item, unit)}" for key, item in value.items())

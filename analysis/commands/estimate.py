@@ -177,7 +177,7 @@ def _of_task(
     task: str, model: str | None, preset: str | None, batch_size: int, settings: Sequence[str]
 ) -> TrainConfig:
     """The run whose dense step is priced; settings that would not change it are refused."""
-    from hwsim.registry import unknown
+    from hwsim.errors import unknown
 
     for setting in settings:
         name = setting.partition("=")[0]
@@ -202,7 +202,7 @@ def _setting(
     from sparse_train.patterns import projection
 
     projection(pattern)
-    options.chosen("distribution", distribution, sorted(DISTRIBUTIONS))
+    DISTRIBUTIONS.check(distribution)
     rule = ALGORITHMS.get(algorithm)
     if update_interval is not None:
         options.at_least("--update-interval", update_interval)
@@ -224,11 +224,7 @@ def _single(
     from analysis.estimating.breakdown import coverage, estimate_json, verdict
 
     with progress_bar(f"pricing {what.name}", len(devices)) as update:
-        breakdowns = []
-        for done, device in enumerate(devices):
-            parts, sparse = price(what, [device], density, setting, by)
-            breakdowns += parts
-            update(done + 1, device.name)
+        breakdowns, sparse = price(what, devices, density, setting, by, update)
     chosen = layer_answers.answers(devices, what.step, sparse)
     covered = coverage(what.step, sparse.masks, what.weights)
     narrower = _narrower(what, devices, sparse)
@@ -289,8 +285,9 @@ def _print(
     what: Subject, breakdowns: Sequence[Breakdown], covered: Any, narrower: dict[str, Row],
     sentence: str, setting: Setting, wide: bool,
 ) -> None:  # fmt: skip
-    from analysis.display import tables, units
+    from analysis.display import tables
     from analysis.display.console import stdout
+    from hwsim import units
 
     console = stdout()
     console.print(

@@ -99,7 +99,7 @@ def _print(
 ) -> None:  # fmt: skip
     from analysis.display.console import stdout
     from analysis.display.tables import table
-    from analysis.display.units import ratio, seconds
+    from hwsim.units import ratio, seconds
 
     console = stdout()
     console.print(

@@ -46,7 +46,7 @@ def at_least(option: str, value: int, least: int = 1) -> int:
 
 def chosen(option: str, value: str, allowed: Sequence[str]) -> str:
     """`value` if it is one of `allowed`; an InputError that lists them if not."""
-    from hwsim.registry import unknown
+    from hwsim.errors import unknown
 
     if value not in allowed:
         raise InputError(unknown(option, value, tuple(allowed)))

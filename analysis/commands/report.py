@@ -36,31 +36,40 @@ def report(
     """Loss against steps and net time, density by layer, cost by phase, who waits for whom.
 
     The page needs no network and no script. A run that is not complete is compared as far as it
-    went.
+    went. Runs on other data than the first, or evaluated by other metrics, are left out, and said
+    to be.
     """
     devices = options.load_devices(device)
     from analysis.display.console import print_json, progress_bar, stdout
+    from analysis.reporting import comparable, summary, timelines
     from analysis.reporting import report as page
-    from analysis.reporting import summary, timelines
     from analysis.reporting.runs import contender, distinct_names, widest
 
     contenders = []
+    runs, notes = comparable.split(runs)
     width = widest(runs)
     with progress_bar("pricing runs", len(runs)) as update:
         for done, folder in enumerate(runs):
             contenders.append(contender(folder, devices, widest=width))
             update(done + 1, folder.name)
+    notes += [
+        f"{folder}: its loss never fell below that of its first validation."
+        for folder, one in zip(runs, contenders, strict=True) if len(one.losses) > 1
+        and not one.improved
+    ]  # fmt: skip
     contenders = distinct_names(contenders, runs)
     # One run's timelines are enough: the last with masks.
     shown = max(range(len(runs)), key=lambda i: (contenders[i].density < 1, i))
     drawings = timelines.of_run(contenders[shown].name, runs[shown], devices)
-    path = page.write(page.report(contenders, title, drawings=drawings), out)
+    path = page.write(page.report(contenders, title, notes, drawings), out)
     if as_json:
         return print_json(
             {"command": "report", "report": path, **summary.as_json(contenders),
-             "verdicts": page.verdict_lines(contenders)}
+             "verdicts": page.verdict_lines(contenders), "notes": notes}
         )  # fmt: skip
     console = stdout()
     summary.show(console, contenders)
+    for note in notes:
+        console.print(note)
     console.print(f"report: {path}", soft_wrap=True)
     return None

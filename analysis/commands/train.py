@@ -148,7 +148,8 @@ def _kernels(compute: dict[str, Any]) -> str:
 
 
 def _print(console: Any, found: Contender, record: TrainingRecord, run: Path) -> None:
-    from analysis.display import tables, units
+    from analysis.display import tables
+    from hwsim import units
 
     facts, steps = dict(found.facts), record.steps
     if record.compute:

@@ -18,18 +18,21 @@ from analysis.comparing.page import (
     main_columns,
     notes,
     plus_minus,
+    time_columns,
+    time_rows,
+    trivial_rows,
+    unlearnt,
 )
 from analysis.comparing.table import Row, Table
-from analysis.display import units
 from analysis.reporting import plots, report
 from analysis.reporting.contenders import Contender, Seconds
-from hwsim import Device
+from hwsim import Device, units
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def markdown(table: Table, title: str, command: str) -> str:
+def markdown(table: Table, title: str, command: str, remarks: Sequence[str] = ()) -> str:
     """The page: how it was made, the tables, the papers' claims, what to know."""
     plan, base = table.plan, table.plan.base
     settings = {
@@ -41,16 +44,26 @@ def markdown(table: Table, title: str, command: str) -> str:
     }  # fmt: skip
     parts = [
         f"# {title}",
+        *(["\n".join(found_lines)] if (found_lines := in_short(table)) else []),
         f"Written by this command; it goes on with, or reads, the runs that are there:\n\n"
         f"    {command}",
         "; ".join(f"{name} {value}" for name, value in settings.items()) + ".",
+        *remarks,
         f"## {headline(table)}",
         pipes(
             main_columns(table, table.devices),
-            [main_cells(table, row, table.devices) for row in table.rows],
+            [
+                *(main_cells(table, row, table.devices) for row in table.rows),
+                *trivial_rows(table, len(main_columns(table, table.devices))),
+            ],
         ),
         *([] if all(map(table.verified, table.devices)) else [_unverified()]),
     ]
+    for conclusion in table.conclusions:
+        parts += [
+            f"## {conclusion.device}: net time to {conclusion.target}",
+            pipes(time_columns(), time_rows(table, conclusion)),
+        ]
     if table.differences:
         parts += [
             f"## Differences of test {table.metric}, by seed",
@@ -68,14 +81,24 @@ def markdown(table: Table, title: str, command: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-_MORE = ("", "learning rate", "density", "explored", "coverage", "validation loss", "trained in")
+def in_short(table: Table) -> list[str]:
+    """What the page says, before anything else: one sentence a device."""
+    return [*unlearnt(table), *(conclusion.sentence for conclusion in table.conclusions)]
+
+
+_MORE = (
+    "", "learning rate", "mask updates", "density", "mean density", "explored", "coverage",
+    "validation loss", "trained in",
+)  # fmt: skip
 
 
 def _more(row: Row) -> list[str]:
     seconds = sum(run.wall_s for run in row.runs.values())
     return [
         row.name, f"{row.choice.rate:g}",
+        f"{row.mean(lambda run: run.updates).point:.0f}",
         units.percent(row.mean(lambda run: run.density).point),
+        units.percent(row.mean(lambda run: run.mean_density).point),
         units.percent(row.mean(lambda run: run.explored).point),
         units.percent(row.mean(lambda run: run.coverage).point),
         plus_minus(row.mean(lambda run: run.validation["loss"])),

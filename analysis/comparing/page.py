@@ -7,14 +7,17 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from analysis.comparing.claims import claims
+from analysis.comparing.conclusion import CLAIM_SEEDS, LEAST_SEEDS, Conclusion, Verdict
 from analysis.comparing.table import Difference, Row, Table
-from analysis.display import tables, units
+from analysis.display import tables
 from analysis.stats import Interval
+from hwsim import units
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from analysis.comparing.plan import Plan
+
 
 # More columns do not fit 80 characters; further ones stand in a table below.
 _DEVICES_A_TABLE = 3
@@ -69,6 +72,50 @@ def main_cells(table: Table, row: Row, devices: Sequence[str]) -> list[str]:
     ]
 
 
+def trivial_rows(table: Table, columns: int) -> list[list[str]]:
+    """The predictors that train nothing, as rows of the main table."""
+    return [
+        [f"trivial: {rule}", units.digits(found[table.metric], 4), *["–"] * (columns - 2)]
+        for rule, found in table.trivial.items()
+        if table.metric in found
+    ]
+
+
+def unlearnt(table: Table) -> list[str]:
+    """A sentence on those that are no better than a trivial predictor, if there are any."""
+    names = [row.name for row in table.rows if table.learnt(row) is False]
+    if not names:
+        return []
+    return [
+        f"Nothing was learnt by {', '.join(names)}: not better than the best predictor that trains "
+        "nothing. No conclusion is drawn from them."
+    ]
+
+
+def time_columns() -> list[str]:
+    return ["", "mask updates", "reached", "over dense", "over the best narrower", "verdict"]
+
+
+def time_rows(table: Table, conclusion: Conclusion) -> list[list[str]]:
+    """Speed-ups to the dense run's loss on one device, with 95 % intervals."""
+    made = []
+    for row in table.rows:
+        one = conclusion.over_dense.get(row.name)
+        if one is None:
+            continue
+        two = conclusion.over_narrower.get(row.name)
+        last = two if two is not None and two.verdict != Verdict.NOT_REACHED else one
+        against = "" if last.verdict in (Verdict.FEW, Verdict.NOT_REACHED) else f" ({last.other})"
+        made.append([
+            row.name, f"{row.mean(lambda run: run.updates).point:.0f}",
+            units.percent(one.reached),
+            "–" if one.speed_up is None else one.text,
+            "–" if two is None or two.speed_up is None else two.text,
+            f"{last.verdict}{against}",
+        ])  # fmt: skip
+    return made
+
+
 def _share(value: float) -> str:
     return units.digits(value, 2) if math.isfinite(value) else "–"
 
@@ -99,21 +146,27 @@ def _mark(difference: Difference) -> str:
 MARKS = "✓ better, ✗ worse, ≈ not told apart: the 95 % interval of the difference holds 0"
 
 
-def tuning(plan: Plan, metric: str) -> str:
-    """How each contender came by its learning rate."""
+def tuning(plan: Plan, metric: str, rows: Sequence[Row]) -> str:
+    """How each contender came by its learning rate, and how many runs it got for that."""
     if len(plan.rates) == 1:
-        return f"Learning rate: {plan.rates[0]:g} for all; it was not tuned."
+        return f"Learning rate: {plan.rates[0]:g} for all; it was not tuned, so nothing is claimed."
     rates = ", ".join(f"{rate:g}" for rate in plan.rates)
-    return (
-        f"Learning rate: each contender had {len(plan.rates)} short runs of {plan.tune_steps} "
-        f"steps ({rates}) on a seed of their own; the best validation {metric} chose."
+    length = "full length" if plan.tune_steps is None else f"{plan.tune_steps} steps"
+    counts = [f"{row.name} {len(row.choice.tried)}" for row in rows]
+    line = (
+        f"Learning rate: all on one grid ({rates}), widened by factors of 2 until the best lies "
+        f"inside, by runs of {length} on a seed of their own; the best validation {metric} "
+        f"chose. Tuning runs: {', '.join(counts)}."
     )
+    if plan.tune_steps is not None:
+        line += " Runs shorter than the final ones rank rates by another criterion: nothing is "
+        line += "claimed."
+    return line
 
 
 def notes(table: Table) -> list[str]:
     """What a reader must know beside the numbers."""
-    plan = table.plan
-    lines = [tuning(plan, table.metric)]
+    lines = [tuning(table.plan, table.metric, table.rows)]
     ends = [row.name for row in table.rows if row.choice.at_an_end]
     if ends:
         lines.append(
@@ -126,6 +179,21 @@ def notes(table: Table) -> list[str]:
         "FLOPs: of the whole run. Bytes: weights, indices and moments of the whole model, masked "
         "layers packed, at the end. Net time: of the whole run, mask updates included."
     )
+    if table.conclusions:
+        lines.append(
+            f"Speed-up: net time of the other over that of the contender, both to "
+            f"{table.conclusions[0].target}, seed by seed; geometric mean, 95 % bootstrap "
+            "interval over seeds. The best narrower dense model is the fastest of those that get "
+            "there in every seed. Verdicts are after Holm's correction over all speed-ups of "
+            f"the page; below {LEAST_SEEDS} seeds nothing is said, below {CLAIM_SEEDS} nothing is "
+            "claimed."
+        )
+    if "measured" in table.devices:
+        lines.append(
+            "measured: steps of one run of each contender on this machine, all in turn in one "
+            "process of one thread, after kernels have compiled; masked layers on the sparse CPU "
+            "kernels; medians over rounds."
+        )
     if any(row.diverged for row in table.rows):
         lines.append("Runs that diverged are in no mean.")
     return lines
@@ -134,8 +202,10 @@ def notes(table: Table) -> list[str]:
 def show(console: Console, table: Table) -> None:
     """Tables and sentences on a terminal of 80 columns."""
     for devices in _chunks(table.devices, _DEVICES_A_TABLE):
+        columns = main_columns(table, devices)
         rows = [main_cells(table, row, devices) for row in table.rows]
-        console.print(tables.table(headline(table), main_columns(table, devices), rows))
+        rows += trivial_rows(table, len(columns))
+        console.print(tables.table(headline(table), columns, rows))
     if not all(table.verified(d) for d in table.devices):
         console.print(tables.UNVERIFIED_NOTE)
     if table.differences:
@@ -144,6 +214,12 @@ def show(console: Console, table: Table) -> None:
             title = f"differences of test {table.metric} by seed, + where the first is better"
             console.print(tables.table(title, columns, difference_rows(table, densities)))
         console.print(MARKS)
+    for conclusion in table.conclusions:
+        title = f"{conclusion.device}: speed-up to {conclusion.target}"
+        console.print(tables.table(title, time_columns()[:-1],
+                                   [row[:-1] for row in time_rows(table, conclusion)]))  # fmt: skip
+    for line in (*unlearnt(table), *(c.sentence for c in table.conclusions)):
+        console.print(line, style="bold")
     for claim in claims(table):
         console.print(claim.line, style="bold")
     for note in notes(table):

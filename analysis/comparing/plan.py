@@ -31,6 +31,10 @@ TUNING_SEED = 1_000_003
 CHECKPOINT_INTERVAL = 100
 
 
+# Of narrower dense models: one width is a guess, three show how time goes with width.
+WIDTHS = 3
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is compared.
@@ -41,11 +45,17 @@ class Plan:
         variants: the sparse contenders.
         densities: each variant runs at each.
         seeds: of the final runs; intervals are over them.
-        rates: learning rates; each contender has one short run at each and takes the best by the
-            task's metric on validation. One rate needs no short runs.
-        tune_steps: of a short run.
+        rates: the grid of learning rates that each contender is tuned on, by the task's metric on
+            validation. Where the best is at its end, it is widened by factors of 2 for that
+            contender until the best lies inside. One rate needs no tuning.
+        most_rates: a grid is not widened beyond so many.
+        tune_steps: of a tuning run; None for as many as the contender's final runs have. Shorter
+            ones rank rates by another criterion, so nothing is claimed after them.
         dense: whether the dense model takes part.
-        narrower: whether at each density the dense model that costs as much does.
+        narrower: whether narrower dense models do: at each density the one that costs as much, and
+            further widths until there are WIDTHS of them.
+        narrower_lengths, lengths: each narrower dense model, and each sparse contender, runs for
+            so many times the base's steps. Dense runs once.
         warmup_share: of a run's steps.
         update_interval: steps between mask updates, where the algorithm has them apart; None for
             each algorithm's own.
@@ -57,15 +67,18 @@ class Plan:
     densities: tuple[float, ...] = (0.2, 0.1)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
-    tune_steps: int = 100
+    most_rates: int = 10
+    tune_steps: int | None = None
     dense: bool = True
     narrower: bool = True
+    narrower_lengths: tuple[int, ...] = (1, 2)
+    lengths: tuple[int, ...] = (1,)
     warmup_share: float = 0.06
     update_interval: int | None = None
     evaluations: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("densities", "seeds", "rates"):
+        for name in ("densities", "seeds", "rates", "narrower_lengths", "lengths"):
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
                 raise InputError(
@@ -76,9 +89,12 @@ class Plan:
                 raise InputError(f"{name}: value is {getattr(self, name)}; allowed {low} to {high}")
         if not 0 <= self.warmup_share < 1:
             raise InputError(f"warmup_share: value is {self.warmup_share}; allowed is in [0, 1)")
-        for name in ("tune_steps", "evaluations"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: value is {getattr(self, name)}; allowed is at least 1")
+        for name in ("narrower_lengths", "lengths"):
+            if min(getattr(self, name)) < 1:
+                raise InputError(f"{name}: value is {getattr(self, name)}; allowed is from 1")
+        for name in ("tune_steps", "evaluations", "most_rates"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise InputError(f"{name}: value is {value}; allowed is at least 1")
         if TUNING_SEED in self.seeds or min(self.seeds) < 0:
             raise InputError(f"seeds: value is {self.seeds}; allowed is from 0, not {TUNING_SEED}")
         keys = [one.key for one in self.variants]
@@ -87,6 +103,22 @@ class Plan:
                 raise InputError(f"variants: {one.name} is given twice")
         if not (self.variants or self.dense or self.narrower):
             raise InputError("variants: none is given, nor a dense model; allowed is at least one")
+
+    @property
+    def tuned(self) -> bool:
+        """Whether rates were chosen as the protocol asks: several, at full length."""
+        return len(self.rates) > 1 and self.tune_steps is None
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """Densities that narrower dense models match in cost: those of the plan, and more."""
+        found = list(self.densities)
+        for density in (0.5, 0.25, 0.1, 0.05, 0.75):
+            if len(found) >= WIDTHS:
+                break
+            if all(abs(density - one) > 0.3 * one for one in found):
+                found.append(density)
+        return tuple(sorted(found, reverse=True))
 
 
 @dataclass(frozen=True)
@@ -100,6 +132,8 @@ class Entry:
         density: of the masked weights; of a narrower model, that of the sparse one it matches.
         key: for its folder.
         settings: what it changes in the base's settings.
+        length: its steps are so many times the base's.
+        beside: further densities that it stands beside: two may be matched by one width.
     """
 
     name: str
@@ -108,6 +142,8 @@ class Entry:
     density: float
     key: str
     settings: Mapping[str, Any]
+    length: int = 1
+    beside: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,7 +163,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Choice:
-    """A learning rate and why: rate → validation metric of its short run, None if it diverged."""
+    """A learning rate and why: rate → validation metric of its tuning run, None if it diverged."""
 
     rate: float
     tried: dict[float, float | None]
@@ -136,3 +172,8 @@ class Choice:
     def at_an_end(self) -> bool:
         """Whether a better rate may lie beyond those tried."""
         return len(self.tried) > 1 and self.rate in (min(self.tried), max(self.tried))
+
+    @property
+    def beyond(self) -> float:
+        """The next rate, a factor of 2 past the end of the grid at which the best is."""
+        return self.rate * 2 if self.rate == max(self.tried) else self.rate / 2

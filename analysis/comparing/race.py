@@ -24,7 +24,7 @@ from analysis.comparing.plan import (
     Progress,
 )
 from analysis.comparing.variants import Variant
-from analysis.display import units
+from hwsim import units
 
 if TYPE_CHECKING:
     from analysis.comparing.table import Row, Table
@@ -46,7 +46,8 @@ def compare(
         folder: of all runs; made, or gone on with.
         devices: names or .toml files, for net times.
         processes: of one thread each; by default two, or one on one core.
-        progress: told ("choosing learning rates" or "training", steps done, of how many, a name).
+        progress: told ("choosing learning rates", with the number of the round where grids were
+            widened, or "training"; steps done, of how many, a name).
 
     Raises:
         InputError: settings that do not go together, a folder of another plan's runs.
@@ -62,7 +63,7 @@ def compare(
     )  # fmt: skip
     return Table(
         plan=plan, metric=task.metric, lower_is_better=task.lower_is_better,
-        devices=names, rows=tuple(rows), task=task.describe(),
+        devices=names, rows=tuple(rows), task=task.describe(), trivial=task.trivial("test"),
     )  # fmt: skip
 
 
@@ -97,7 +98,9 @@ def race(
     from analysis.comparing.workers import run_all
 
     for entry in made:
-        run_config(plan, entry, plan.rates[0], 0, plan.base.steps)  # Bad input before any work.
+        run_config(
+            plan, entry, plan.rates[0], 0, entry.length * plan.base.steps
+        )  # Bad input first.
     workers = min(processes or 2, os.cpu_count() or 1)
 
     def go(what: str, work: Any, jobs: Sequence[Job]) -> list[Any]:
@@ -109,9 +112,15 @@ def race(
 
         return run_all(work, jobs, workers, update) if jobs else []
 
-    short = tuning_jobs(plan, made, folder, digest) if len(plan.rates) > 1 else []
-    short = [adapt(job) for job in short]
-    choices = choose(plan, made, short, go("choosing learning rates", tuned, short), lower=lower)
+    def tune(number: int, wanted: Mapping[str, Sequence[float]]) -> dict[str, dict]:
+        jobs = [adapt(job) for job in tuning_jobs(plan, made, folder, digest, wanted)]
+        what = "choosing learning rates" + (f", round {number + 1}" if number else "")
+        found: dict[str, dict[float, float | None]] = {}
+        for job, metric in zip(jobs, go(what, tuned, jobs), strict=True):
+            found.setdefault(job.entry.key, {})[job.config.learning_rate] = metric
+        return found
+
+    choices = tune_all(plan, made, tune, lower=lower)
     final = [adapt(j) for j in final_jobs(plan, made, choices, folder, digest, tuple(devices))]
     figures = go("training", measure, final)
     rows = []
@@ -125,21 +134,46 @@ def race(
 
 def entries(plan: Plan, task: Any) -> list[Entry]:
     """All contenders: dense, narrower dense, then the variants, each at every density."""
-    from analysis.estimating.narrower import narrower
-
     made = [Entry("dense", "dense", "dense", 1.0, "dense", {})] if plan.dense else []
     if plan.narrower:
-        for density in plan.densities:
-            options = narrower(plan.base, task, density)
-            made.append(
-                Entry(
-                    f"narrower {units.percent(density)}", "narrower dense", "narrower dense",
-                    density, f"narrower-{density:g}", {"model_options": options},
-                )
+        for densities, options in narrower_widths(plan, task):
+            density = densities[0]
+            entry = Entry(
+                f"narrower {units.percent(density)}", "narrower dense", "narrower dense",
+                density, f"narrower-{density:g}", {"model_options": options},
+                beside=tuple(densities[1:]),
             )  # fmt: skip
+            made += [longer(entry, length) for length in plan.narrower_lengths]
     for one in plan.variants:
-        made += [_entry(plan, one, density) for density in plan.densities]
+        own = one.settings.get("density")
+        for density in plan.densities if own is None else (own,):
+            made += [longer(_entry(plan, one, density), length) for length in plan.lengths]
     return made
+
+
+def narrower_widths(plan: Plan, task: Any) -> list[tuple[list[float], dict[str, Any]]]:
+    """(densities, model options): each width once, with all densities whose cost it matches."""
+    from sparse_train.narrower import narrower
+
+    found: list[tuple[list[float], dict[str, Any]]] = []
+    for density in plan.widths:
+        options = narrower(plan.base, task, density)
+        known = next((densities for densities, one in found if one == options), None)
+        if known is None:
+            found.append(([density], options))
+        else:
+            known.append(density)
+    return found
+
+
+def longer(entry: Entry, length: int) -> Entry:
+    """The contender with `length` times the steps; it says so in its names."""
+    if length == 1:
+        return entry
+    return dataclasses.replace(
+        entry, name=f"{entry.name} ×{length}", variant=f"{entry.variant} ×{length}",
+        key=f"{entry.key}-x{length}", length=length,
+    )  # fmt: skip
 
 
 def _entry(plan: Plan, one: Variant, density: float) -> Entry:
@@ -168,22 +202,33 @@ def run_config(plan: Plan, entry: Entry, rate: float, seed: int, steps: int) -> 
     content |= {
         "learning_rate": rate, "seed": seed, "steps": steps, "threads": 1, "test": final,
         "warmup_steps": round(plan.warmup_share * steps),
-        "eval_interval": max(1, steps // plan.evaluations) if final else steps,
+        "eval_interval": max(1, plan.base.steps // plan.evaluations) if final else steps,
         "checkpoint_interval": CHECKPOINT_INTERVAL,
     }  # fmt: skip
     return TrainConfig.from_json(content)
 
 
-def tuning_jobs(plan: Plan, made: Sequence[Entry], folder: Path, digest: str) -> list[Job]:
-    """The short runs: as many for each contender."""
+def tuning_jobs(
+    plan: Plan,
+    made: Sequence[Entry],
+    folder: Path,
+    digest: str,
+    wanted: Mapping[str, Sequence[float]] | None = None,
+) -> list[Job]:
+    """A run for each contender and rate; `wanted`: contender's key → rates, the grid by default."""
     return [
         Job(
-            entry, run_config(plan, entry, rate, TUNING_SEED, plan.tune_steps),
+            entry, run_config(plan, entry, rate, TUNING_SEED, tuning_steps(plan, entry)),
             folder / "tune" / entry.key / f"{rate:g}", digest,
         )
         for entry in made
-        for rate in plan.rates
+        for rate in (plan.rates if wanted is None else wanted.get(entry.key, ()))
     ]  # fmt: skip
+
+
+def tuning_steps(plan: Plan, entry: Entry) -> int:
+    """Of a tuning run of the contender."""
+    return entry.length * plan.base.steps if plan.tune_steps is None else plan.tune_steps
 
 
 def final_jobs(
@@ -197,7 +242,10 @@ def final_jobs(
     """The runs that count, seed by seed: stopped early, it leaves whole comparisons of fewer."""
     return [
         Job(
-            entry, run_config(plan, entry, choices[entry.key].rate, seed, plan.base.steps),
+            entry,
+            run_config(
+                plan, entry, choices[entry.key].rate, seed, entry.length * plan.base.steps
+            ),
             folder / "final" / entry.key / f"seed-{seed}", digest, devices,
         )
         for seed in plan.seeds
@@ -205,30 +253,45 @@ def final_jobs(
     ]  # fmt: skip
 
 
-def choose(
+def tune_all(
     plan: Plan,
     made: Sequence[Entry],
-    jobs: Sequence[Job],
-    found: Sequence[float | None],
+    tune: Callable[[int, Mapping[str, Sequence[float]]], Mapping[str, Mapping[float, Any]]],
     *,
     lower: bool,
 ) -> dict[str, Choice]:
-    """Contender's key → its rate: the best metric of its short runs, the smaller rate of equals.
+    """Contender's key → its rate: the best metric of its tuning runs, the smaller rate of equals.
 
-    A short run that diverged is worse than any other.
+    All start on one grid. Where the best is at its end, that contender gets another rate, a factor
+    of 2 beyond, until it is not, or there are `plan.most_rates`.
+
+    Args:
+        tune: (number of the round, contender's key → rates) → key → rate → metric, None where
+            the run diverged, which is worse than any metric.
+        lower: whether a lower metric is better.
     """
-    if not jobs:
+    if len(plan.rates) == 1:
         return {entry.key: Choice(plan.rates[0], {plan.rates[0]: None}) for entry in made}
-    tried: dict[str, dict[float, float | None]] = {}
-    for job, metric in zip(jobs, found, strict=True):
-        tried.setdefault(job.entry.key, {})[job.config.learning_rate] = metric
+    tried: dict[str, dict[float, float | None]] = {entry.key: {} for entry in made}
+    wanted: dict[str, list[float]] = {entry.key: sorted(plan.rates) for entry in made}
+    choices: dict[str, Choice] = {}
+    number = 0
+    while wanted:
+        for key, found in tune(number, wanted).items():
+            tried[key].update(found)
+        choices = {key: best_rate(found, lower=lower) for key, found in tried.items()}
+        wanted = {key: [c.beyond] for key, c in choices.items()
+                  if c.at_an_end and len(c.tried) < plan.most_rates}  # fmt: skip
+        number += 1
+    return choices
+
+
+def best_rate(tried: Mapping[float, float | None], *, lower: bool) -> Choice:
+    """The rate with the best metric; a run that diverged (None) is worse than any other."""
 
     def badness(metric: float | None) -> float:
         if metric is None:
             return float("inf")
         return metric if lower else -metric
 
-    return {
-        key: Choice(min(sorted(rates), key=lambda rate: badness(rates[rate])), rates)
-        for key, rates in tried.items()
-    }
+    return Choice(min(sorted(tried), key=lambda rate: badness(tried[rate])), dict(tried))

@@ -29,6 +29,11 @@ class Figures:
         seconds: device → (expected, low, high) net training time of the whole run.
         verified: device → whether all its prices were held against real kernels.
         wall_s: what training took here.
+        updates: mask updates that happened.
+        mean_density: active share of the masked weights, averaged over steps.
+        steps: of each validation, (evaluations,).
+        courses: metric → its value at each validation, the loss among them.
+        times: device → expected net seconds up to each validation.
     """
 
     test: dict[str, float]
@@ -42,6 +47,11 @@ class Figures:
     seconds: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     verified: dict[str, bool] = field(default_factory=dict)
     wall_s: float = 0.0
+    updates: int = 0
+    mean_density: float = 1.0
+    steps: tuple[int, ...] = ()
+    courses: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    times: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def tuned(job: Job, tell: Tell) -> float | None:
@@ -67,14 +77,16 @@ def measure(job: Job, tell: Tell) -> Figures:
         return Figures({}, {}, gone, _bytes(partial), gone, wall_s=partial.wall_s)
     pairs = list(record.pairs())
     figures = record.figures
-    seconds, verified = {}, {}
+    seconds, verified, times = {}, {}, {}
     for name in job.devices:
         device = load_device(name)
         time = record.net_time(device)
         seconds[device.name] = (
             float(time.seconds[-1]), float(time.low_s[-1]), float(time.high_s[-1]),
         )  # fmt: skip
+        times[device.name] = tuple(map(float, time.seconds))
         verified[device.name] = device.estimate(pairs[-1][0]).verified
+    rows = record.evaluations.rows(named=True)
     return Figures(
         test=dict(record.test),
         validation=_last(record),
@@ -87,6 +99,13 @@ def measure(job: Job, tell: Tell) -> Figures:
         seconds=seconds,
         verified=verified,
         wall_s=record.wall_s,
+        updates=int(record.training["mask_update"].sum()),
+        mean_density=record.mean_density,
+        steps=tuple(int(row["step"]) for row in rows),
+        courses={
+            name: tuple(float(row[name]) for row in rows) for name in rows[0] if name != "step"
+        },
+        times=times,
     )
 
 
@@ -130,6 +149,7 @@ def _last(record: TrainingRecord) -> dict[str, float]:
 def _bytes(record: TrainingRecord) -> int:
     """Weights, indices and moments: what is masked is packed, the rest is dense."""
     from sparse_train.runs import run_folder
+    from sparse_train.workload import OPTIMIZERS
 
     figures = record.figures
     if figures:
@@ -138,5 +158,5 @@ def _bytes(record: TrainingRecord) -> int:
         return round(others + sum(figures[f"{k}_bytes"] for k in ("weight", "index", "moment")))
     content = run_folder.read_config(record.folder) or {}
     config = record.config
-    slots = 2 if config.optimizer == "adamw" else int(config.beta1 > 0)
+    slots = OPTIMIZERS[config.priced_optimizer].states
     return int(content["model"]["parameters"]) * 4 * (1 + slots)

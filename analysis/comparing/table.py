@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -11,9 +11,20 @@ from typing import Any
 
 import numpy as np
 
+from analysis.comparing.conclusion import (
+    DENSE,
+    NARROWER,
+    SPARSE,
+    Conclusion,
+    Contender,
+    Course,
+    conclude,
+    corrected,
+)
 from analysis.comparing.plan import Choice, Entry, Plan
 from analysis.comparing.runs import Figures
-from analysis.stats import Interval, mean_interval, paired_difference
+from analysis.stats import Interval, mean_interval, paired_difference, power
+from hwsim import units
 
 NAN = float("nan")
 
@@ -54,12 +65,16 @@ class Difference:
         density: of both; a dense model stands beside every density.
         one, other: names of variants.
         interval: of the difference of their metrics; above 0 where `one` is better.
+        p: two-sided, of no difference (paired t test), not corrected for other questions.
+        detectable: the difference that so many seeds would have shown in four cases of five.
     """
 
     density: float
     one: str
     other: str
     interval: Interval
+    p: float = 1.0
+    detectable: float = float("inf")
 
     @property
     def verdict(self) -> str:
@@ -73,7 +88,7 @@ class Difference:
         """The same, seen from the other side."""
         i = self.interval
         turned = Interval(-i.point, -i.high, -i.low, i.n)
-        return Difference(self.density, self.other, self.one, turned)
+        return Difference(self.density, self.other, self.one, turned, self.p, self.detectable)
 
 
 @dataclass(frozen=True)
@@ -87,6 +102,8 @@ class Table:
         devices: names of those with net times.
         rows: one per contender, in the plan's order.
         task: what the task says of its data: sizes and digests.
+        trivial: rule → test metrics of predictors that train nothing; see `Prepared.trivial`.
+        share: of the dense run's net time whose loss is the target of the same seed.
     """
 
     plan: Plan
@@ -95,6 +112,8 @@ class Table:
     devices: tuple[str, ...]
     rows: tuple[Row, ...]
     task: Mapping[str, Any]
+    trivial: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    share: float = 0.9
 
     def row(self, name: str) -> Row:
         return next(row for row in self.rows if row.name == name)
@@ -126,15 +145,72 @@ class Table:
         return all(r.verified.get(device, True) for row in self.rows for r in row.runs.values())
 
     @cached_property
+    def floor(self) -> float | None:
+        """The test metric of the best predictor that trains nothing; None if the task has none."""
+        found = [
+            metrics[self.metric] for metrics in self.trivial.values() if self.metric in metrics
+        ]
+        if not found:
+            return None
+        return min(found) if self.lower_is_better else max(found)
+
+    def learnt(self, row: Row) -> bool | None:
+        """Whether the mean of a contender is better than that; None if it is not known."""
+        if self.floor is None or row.name not in self.metrics:
+            return None
+        mean = self.metrics[row.name].point
+        return mean < self.floor if self.lower_is_better else mean > self.floor
+
+    @cached_property
+    def conclusions(self) -> tuple[Conclusion, ...]:
+        """Net time to the dense run's metric on validation, device by device."""
+        dense = self.dense
+        if dense is None or not any(run.courses for run in dense.runs.values()):
+            return ()
+        made = []
+        for device in self.devices:
+            contenders = [self._contender(row, device) for row in self.rows]
+            targets = {
+                seed: course.loss_at(self.share)
+                for seed, course in self._contender(dense, device).courses.items()
+            }
+            words = f"dense's {self.metric} at {units.percent(self.share)} of its run"
+            made.append(conclude(contenders, device, targets, words))
+        return tuple(corrected(made))
+
+    def _falling(self, course: Sequence[float]) -> list[float]:
+        """A metric's course so that lower is better."""
+        return list(course) if self.lower_is_better else [-value for value in course]
+
+    def _contender(self, row: Row, device: str) -> Contender:
+        kinds = {"dense": DENSE, "narrower dense": NARROWER}
+        courses = {
+            seed: Course(run.times[device], self._falling(run.courses[self.metric]))
+            for seed, run in row.runs.items() if device in run.times and self.metric in run.courses
+        }  # fmt: skip
+        return Contender(
+            row.name, kinds.get(row.entry.family, SPARSE), courses, self.learnt(row),
+            self.plan.tuned and not row.choice.at_an_end,
+        )  # fmt: skip
+
+    @cached_property
     def differences(self) -> tuple[Difference, ...]:
         """Each contender against each before it in the plan, at the same density."""
         made = []
         for density in self.plan.densities:
-            rows = [r for r in self.rows if r.entry.density in (density, 1.0)]
+            rows = [
+                r for r in self.rows if density in (r.entry.density, *r.entry.beside)
+                or r.entry.family == "dense"
+            ]  # fmt: skip
             for other, one in combinations(rows, 2):
                 found = self._difference(one, other)
                 if found is not None:
-                    made.append(Difference(density, one.entry.variant, other.entry.variant, found))
+                    made.append(
+                        Difference(
+                            density, one.entry.variant, other.entry.variant, found,
+                            *power(found),
+                        )
+                    )  # fmt: skip
         return tuple(made)
 
     def _difference(self, one: Row, other: Row) -> Interval | None:
@@ -151,7 +227,9 @@ class Table:
             "batch_size": base.batch_size, "metric": self.metric,
             "lower_is_better": self.lower_is_better, "seeds": list(self.plan.seeds),
             "data": dict(self.task),
+            "trivial": {rule: dict(found) for rule, found in self.trivial.items()},
             "contenders": [self._row_json(row) for row in self.rows],
+            "conclusions": [one.to_json() for one in self.conclusions],
             "differences": [
                 {"density": d.density, "one": d.one, "other": d.other, "verdict": d.verdict,
                  "one_better_by": _interval_json(d.interval)}
@@ -170,6 +248,9 @@ class Table:
             "test_by_seed": {s: run.test for s, run in row.runs.items()},
             "flops": row.mean(lambda r: r.flops).point, "bytes": row.mean(lambda r: r.bytes).point,
             "published_flops": row.mean(lambda r: r.published_flops).point,
+            "length": row.entry.length, "learnt": self.learnt(row),
+            "mask_updates": row.mean(lambda r: r.updates).point,
+            "mean_density": row.mean(lambda r: r.mean_density).point,
             "explored": row.mean(lambda r: r.explored).point,
             "coverage": row.mean(lambda r: r.coverage).point,
             "net_time_s": {

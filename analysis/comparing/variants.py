@@ -17,8 +17,8 @@ CALLED = {
 }  # fmt: skip
 # What a variant of an algorithm may set of a run, beside the algorithm's own options.
 _VARIES = (
-    "pattern", "distribution", "schedule", "initial_density", "update_interval", "drop_fraction",
-    "compute",
+    "density", "pattern", "distribution", "schedule", "initial_density", "update_interval",
+    "drop_fraction", "compute", "layers",
 )  # fmt: skip
 
 
@@ -28,7 +28,8 @@ class Variant:
 
     Attributes:
         algorithm: a name in sparse_train.algorithms.
-        settings: of TrainConfig, one of pattern, distribution, schedule, …
+        settings: of TrainConfig, one of pattern, distribution, schedule, …; with `density` it runs
+            at that one alone, whatever others do.
         options: of the algorithm.
         label: what tables call it; by default its name and settings.
     """
@@ -43,7 +44,8 @@ class Variant:
         if self.label:
             return self.label
         called = CALLED.get(self.algorithm, self.algorithm.replace("_", " "))
-        extras = [str(v) if k in _VARIES else _said(k, v) for k, v in self._all.items()]
+        told = {k: v for k, v in self._all.items() if k != "density"}
+        extras = [str(v) if k in _VARIES else _said(k, v) for k, v in told.items()]
         return " ".join([called, *extras])
 
     @property
@@ -70,7 +72,7 @@ def variant(text: str) -> Variant:
     >>> variant("srigl,gamma=none").name
     'SRigL no ablation'
     """
-    from hwsim.registry import unknown
+    from hwsim.errors import unknown
     from sparse_train.algorithms import ALGORITHMS
     from sparse_train.runs.config import TrainConfig
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from analysis.display import units
 from analysis.estimating.breakdown import Breakdown, Row
-from hwsim import Estimate
+from hwsim import Estimate, units
 
 if TYPE_CHECKING:
     from rich.table import Table

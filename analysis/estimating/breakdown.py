@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hwsim import Device, Estimate, InputError, Mask, Op, Workload
-from hwsim.registry import unknown
+from hwsim import Device, Estimate, InputError, Mask, Op, Workload, units
+from hwsim.display import Printed, TextTable
+from hwsim.errors import unknown
 from hwsim.workload import PHASES
 
 GROUPINGS: dict[str, Callable[[Op], str]] = {
@@ -32,7 +33,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Breakdown:
+class Breakdown(Printed):
     """A training step on one device.
 
     Attributes:
@@ -46,6 +47,18 @@ class Breakdown:
     rows: tuple[Row, ...]
     total: Row
     maskable: float
+
+    def as_table(self) -> TextTable:
+        """Dense and sparse time of each part, and how much faster sparse is."""
+        rows = [
+            (row.label, units.seconds(row.dense.seconds), units.seconds(row.sparse.seconds),
+             units.ratio(row.speed_up), row.sparse.bound)
+            for row in (*self.rows, self.total)
+        ]  # fmt: skip
+        verified = self.total.dense.verified and self.total.sparse.verified
+        note = "" if verified else "unverified: no real kernel has been held against some prices"
+        columns = ("training step", "dense", "sparse", "faster", "bound")
+        return TextTable(self.device, columns, rows, note)
 
     @property
     def ceiling(self) -> float:
@@ -177,7 +190,7 @@ def how_much(value: float) -> str:
     >>> how_much(6.14), how_much(0.5), how_much(1.004)
     ('6.1× faster', '2.0× slower', 'as fast')
     """
-    from analysis.display.units import ratio
+    from hwsim.units import ratio
 
     if 0.95 < value < 1.05:
         return "as fast"
@@ -186,7 +199,7 @@ def how_much(value: float) -> str:
 
 def verdict(breakdowns: Iterable[Breakdown], density: float) -> str:
     """The sentence that tells the truth about a sparse step on some devices."""
-    from analysis.display.units import percent, ratio
+    from hwsim.units import percent, ratio
 
     parts = list(breakdowns)
     speeds = _listed([f"{how_much(b.total.speed_up)} on {b.device}" for b in parts])

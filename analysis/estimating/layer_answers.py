@@ -50,7 +50,7 @@ def as_json(choices: Sequence[LayerChoice]) -> list[dict[str, Any]]:
 
 def paragraphs(choices: Sequence[LayerChoice]) -> list[tuple[str, list[str]]]:
     """Per group of layers: a heading, and its reasons. Times are of one layer's whole step."""
-    from analysis.display import units
+    from hwsim import units
 
     return [
         (

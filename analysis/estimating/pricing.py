@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +29,18 @@ class Setting:
 
 
 def price(
-    what: Subject, devices: Sequence[Device], density: float, setting: Setting, by: str = "phase"
+    what: Subject,
+    devices: Sequence[Device],
+    density: float,
+    setting: Setting,
+    by: str = "phase",
+    done: Callable[[int, str], None] = lambda number, name: None,
 ) -> tuple[list[Breakdown], Workload]:
-    """The step under random masks of one density on each device, and that step."""
+    """The step under random masks of one density on each device, and that step.
+
+    Args:
+        done: told how many devices are priced, and the last one's name.
+    """
     from analysis.estimating.breakdown import breakdown
     from analysis.estimating.subject import random_masks
     from sparse_train.algorithms import ALGORITHMS
@@ -44,6 +53,8 @@ def price(
         dense_gradient = ALGORITHMS.get(setting.algorithm).gradient != "never"
         growth = 1.0 / setting.update_interval
         grown = sparse.growth_step(dense_gradient=dense_gradient)
-    return [
-        breakdown(device, what.step, sparse, by, growth=growth, grown=grown) for device in devices
-    ], sparse
+    found = []
+    for number, device in enumerate(devices, 1):
+        found.append(breakdown(device, what.step, sparse, by, growth=growth, grown=grown))
+        done(number, device.name)
+    return found, sparse

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hwsim import InputError, Mask, Workload
+from hwsim.references import load
 from hwsim.workload import PRODUCTS
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ class Subject:
         note: what is to be known of its masks; "" for most.
         narrowed: FLOPs of a step → (label, step) of a narrower dense model that costs as much;
             None where there is no way to narrow it.
+        no_width: why there is none.
     """
 
     name: str
@@ -38,8 +38,11 @@ class Subject:
     weights: int
     narrowed: Callable[[int], tuple[str, Workload]] | None = None
     note: str = ""
+    no_width: str = "its masks save no time"
 
 
+# Shares of the width that a model of the user's is asked for.
+USER_WIDTHS = 64
 # Operand types by the names people use; None leaves a model in the types that it is made of.
 DTYPES = {
     "float32": "float32", "fp32": "float32", "tfloat32": "tfloat32", "tf32": "tfloat32",
@@ -53,8 +56,12 @@ def named(name: str, batch_size: int, sequence_length: int, dtype: str | None = 
 
     model, batch = models.build(name, batch_size, sequence_length)
     made = of(name, model, batch, dtype)
-    narrow = _narrowing(model, made.step.dense_flops, batch_size, sequence_length, dtype)
-    return replace(made, narrowed=narrow)
+    widths = models.widths(name)
+
+    def step(width: int) -> Workload:
+        return _step(*models.build(name, batch_size, sequence_length, width / widths), dtype)
+
+    return replace(made, narrowed=_narrowing(step, widths, made.step))
 
 
 def of(name: str, model: Any, batch: Any, dtype: str | None = None, layers: Any = None) -> Subject:
@@ -87,23 +94,20 @@ def of(name: str, model: Any, batch: Any, dtype: str | None = None, layers: Any 
 
 
 def _narrowing(
-    model: Any, dense_flops: int, batch_size: int, sequence_length: int, dtype: str | None
-) -> Callable[[int], tuple[str, Workload]] | None:
-    """How to make a BERT narrower; None for models of other families."""
-    from sparse_train.models import bert
-
-    if not isinstance(model, bert.Bert):
-        return None
+    steps: Callable[[int], Workload], widths: int, full: Workload
+) -> Callable[[int], tuple[str, Workload]]:
+    """FLOPs → the narrower dense step, by a function width → step."""
+    from sparse_train.narrower import nearest_width
 
     def narrowed(flops: int) -> tuple[str, Workload]:
-        import torch
+        seen = {widths: full}
 
-        config, _ = bert.narrowed(
-            model.config, min(1.0, flops / dense_flops), batch_size, sequence_length
-        )
-        with torch.device("meta"):
-            batch = bert.example(config, batch_size, sequence_length)
-            return f"width {config.width}, dense", _step(bert.Bert(config), batch, dtype)
+        def at(width: int) -> float:
+            seen[width] = steps(width)
+            return seen[width].dense_flops
+
+        width = nearest_width(at, widths, flops, full.dense_flops)
+        return f"width {width / widths:.0%}, dense", seen[width]
 
     return narrowed
 
@@ -122,7 +126,6 @@ def _step(model: Any, batch: Any, dtype: str | None) -> Workload:
 
 def of_task(config: TrainConfig, dtype: str | None = None) -> Subject:
     """The training step of a run's model on its task's own data, dense."""
-    from analysis.estimating.narrower import narrower_at
     from sparse_train.runs.run import private_randomness
     from sparse_train.tasks import make_task
 
@@ -132,31 +135,46 @@ def of_task(config: TrainConfig, dtype: str | None = None) -> Subject:
         with private_randomness(0):
             return prepared.priced_model(prepared.build_model(config.model, config.preset, options))
 
-    own = dict(config.model_options)
+    own = (config.model, config.preset, dict(config.model_options))
     batch = prepared.batch(1, config.batch_size, config.seed)
     name = f"task {config.task}, {config.model}-{config.preset}"
-    made = of(name, model_of(own), batch, dtype, config.layers)
+    made = of(name, model_of(own[2]), batch, dtype, config.layers)
+    widths = prepared.widths(*own)
+    if not made.shapes or not widths:
+        return made
 
-    def narrowed(flops: int) -> tuple[str, Workload]:
-        options = narrower_at(config, prepared, flops)
-        return "narrower, dense", _step(model_of(options), batch, dtype)
+    def step(width: int) -> Workload:
+        return _step(model_of(prepared.narrowed(*own, width / widths)), batch, dtype)
 
-    has_width = made.shapes and prepared.narrowed(config.model, config.preset, own, 0.5) is not None
-    return replace(made, narrowed=narrowed) if has_width else made
+    return replace(made, narrowed=_narrowing(step, widths, made.step))
 
 
 def user_made(reference: str, dtype: str | None = None) -> Subject:
-    """The model of `module:function`, imported from the working directory.
+    """The model of `module:function` or `file.py:function`, imported from the working directory.
 
     The function takes nothing and returns (model, batch): a torch.nn.Module and what it is called
-    with.
+    with. Where it takes `width`, a share of the model's own with default 1.0, the narrower dense
+    model is priced too.
 
     Raises:
         InputError: no such module or function, an error in either, or another return value.
     """
+    function = _function(reference)
+    model, batch = _made(function, reference)
+    made = of(reference, model, batch, dtype)
+    if "width" not in inspect.signature(function).parameters:
+        return replace(made, no_width=f"{reference} takes no argument `width`, a share of its own")
+
+    def step(width: int) -> Workload:
+        return _step(*_made(function, reference, width=width / USER_WIDTHS), dtype)
+
+    return replace(made, narrowed=_narrowing(step, USER_WIDTHS, made.step))
+
+
+def _made(function: Any, reference: str, **width: float) -> tuple[Any, Any]:
     from torch import nn
 
-    made = _call(_function(reference), reference)
+    made = _call(function, reference, **width)
     if not isinstance(made, tuple) or len(made) != 2:
         raise InputError(
             f"--model {reference}: returned {_described(made)}; allowed is a tuple (model, batch)"
@@ -166,7 +184,7 @@ def user_made(reference: str, dtype: str | None = None) -> Subject:
         raise InputError(
             f"--model {reference}: model is {_described(model)}; allowed is a torch.nn.Module"
         )
-    return of(reference, model, batch, dtype)
+    return model, batch
 
 
 def random_masks(
@@ -207,31 +225,7 @@ def random_masks(
 
 
 def _function(reference: str) -> Any:
-    module_name, colon, function_name = reference.partition(":")
-    if not colon or not module_name or not function_name:
-        raise InputError(
-            f"--model: value is {reference!r}; allowed is module:function, "
-            "like my_module:make_model"
-        )
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and module_name.split(".")[0] == error.name.split(".")[0]:
-            raise InputError(f"--model: no module {module_name!r} in {Path(here)}") from None
-        raise InputError(f"--model: {module_name} needs a module {error.name!r}") from None
-    except Exception as error:
-        raise InputError(f"--model: importing {module_name} failed: {_error(error)}") from error
-    function = getattr(module, function_name, None)
-    if function is None:
-        public = sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
-        from hwsim.registry import unknown
-
-        raise InputError(
-            f"--model: in {module_name}: {unknown('function', function_name, public or ['none'])}"
-        )
+    function = load(reference, "--model")
     if not callable(function):
         raise InputError(
             f"--model {reference}: is {_described(function)}; "
@@ -240,9 +234,9 @@ def _function(reference: str) -> Any:
     return function
 
 
-def _call(function: Any, reference: str) -> Any:
+def _call(function: Any, reference: str, **width: float) -> Any:
     try:
-        return function()
+        return function(**width)
     except InputError:
         raise
     except Exception as error:

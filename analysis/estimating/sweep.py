@@ -101,8 +101,9 @@ def _print_sweep(
     what: Subject, devices: Sequence[Device], densities: Sequence[float],
     points: list[list[Breakdown]], drawn: Path | None,
 ) -> None:  # fmt: skip
-    from analysis.display import tables, units
+    from analysis.display import tables
     from analysis.display.console import stdout
+    from hwsim import units
 
     console = stdout()
     columns = ["density"]

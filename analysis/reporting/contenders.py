@@ -58,7 +58,14 @@ class Contender:
 
     @property
     def best_loss(self) -> float:
-        return float(np.min(self.losses))
+        """The lowest finite one; infinite if there is none."""
+        finite = self.losses[np.isfinite(self.losses)]
+        return float(finite.min()) if len(finite) else float("inf")
+
+    @property
+    def improved(self) -> bool:
+        """Whether a validation after the first was better: a run that diverged at once has none."""
+        return bool(self.best_loss < self.losses[0])
 
     @property
     def last_loss(self) -> float:
@@ -87,7 +94,8 @@ def time_to(contender: Contender, device: str, loss: float) -> Reached | None:
     if device not in contender.seconds:
         raise InputError(f"device {device!r} has no times of {contender.name!r}")
     times = contender.seconds[device]
-    best = np.minimum.accumulate(contender.losses)
+    losses = np.where(np.isfinite(contender.losses), contender.losses, np.inf)
+    best = np.minimum.accumulate(losses)
     reached = np.flatnonzero(best <= loss)
     if len(reached) == 0:
         return None
@@ -95,7 +103,8 @@ def time_to(contender: Contender, device: str, loss: float) -> Reached | None:
     if at == 0:
         return Reached(float(times.expected[0]), float(times.low[0]), float(times.high[0]))
     above, below = best[at - 1], best[at]
-    share = 1.0 if above == below else float((above - loss) / (above - below))
+    flat = above == below or not np.isfinite(above)
+    share = 1.0 if flat else float((above - loss) / (above - below))
     before, after = float(times.expected[at - 1]), float(times.expected[at])
     return Reached(
         before + share * (after - before), float(times.low[at - 1]), float(times.high[at])
@@ -103,8 +112,12 @@ def time_to(contender: Contender, device: str, loss: float) -> Reached | None:
 
 
 def common_loss(contenders: Sequence[Contender]) -> float:
-    """The lowest loss that every contender reaches: the worst of their best."""
-    return max(c.best_loss for c in contenders)
+    """The lowest loss that every contender reaches: the worst of their best.
+
+    Of those that got better at all; where none did, the lowest there is.
+    """
+    found = [c.best_loss for c in contenders if c.improved]
+    return max(found) if found else min(c.best_loss for c in contenders)
 
 
 def reference(contenders: Sequence[Contender]) -> Contender | None:
@@ -149,12 +162,15 @@ def verdicts(contenders: Sequence[Contender], loss: float) -> list[str]:
 
 
 def _verdict(contenders: Sequence[Contender], c: Comparison) -> str:
-    from analysis.display.units import ratio
+    from hwsim.units import ratio
 
     families = {one.name: one.family for one in contenders}
     if not c.order:
         return f"{_place(c.device)} no contender reaches loss {c.loss:.3f}."
     first = c.order[0]
+    fastest = c.times[first]
+    if fastest is not None and fastest.seconds == 0:
+        return f"{_place(c.device)} loss {c.loss:.3f} is there before training: nothing was learnt."
     text = f"{_place(c.device)} {_called(first, families)} reaches loss {c.loss:.3f} first"
     base = reference(contenders)
     if base is not None and first != base.name:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.display.units import unit_of
 from analysis.reporting.contenders import FAMILIES, MEASURED, Contender, devices_of
 from hwsim import InputError
+from hwsim.files import replacing
+from hwsim.units import unit_of
 from hwsim.workload import PHASES
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ def time_ticks(axis: Any) -> None:
     """Few round times with their units, for a logarithmic axis in seconds."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-    from analysis.display import units
+    from hwsim import units
 
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
     axis.set_major_formatter(FuncFormatter(lambda seconds, _: units.seconds(seconds)))
@@ -218,11 +219,10 @@ def save(figure: Figure, path: Path) -> None:
     if path.suffix not in (".svg", ".png", ".pdf"):
         raise InputError(f"plot file: value is {str(path)!r}; allowed is a .svg, .png or .pdf name")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    figure.savefig(
-        temporary, format=path.suffix[1:], dpi=160, facecolor="white", bbox_inches="tight"
-    )
-    temporary.replace(path)
+    with replacing(path) as part:
+        figure.savefig(
+            part, format=path.suffix[1:], dpi=160, facecolor="white", bbox_inches="tight"
+        )
 
 
 def inline_svg(figure: Figure) -> str:
@@ -257,14 +257,16 @@ def _figure(count: int, row_height_in: float, columns: int = 1, **shared: Any) -
 
 def _curve(axes: Any, c: Contender, x: np.ndarray, contenders: Sequence[Contender]) -> None:
     colour, dash = line_styles(contenders)[c.name]
-    axes.plot(x, c.losses, color=colour, linestyle=dash, label=c.name)
+    losses = np.where(np.isfinite(c.losses), c.losses, np.nan)
+    axes.plot(x, losses, color=colour, linestyle=dash, label=c.name)
 
 
 def _without_the_start(axes: Any, contenders: Sequence[Contender]) -> None:
     """Cuts off the fall from chance, beside which what is compared would be flat."""
     low = min(c.best_loss for c in contenders)
-    high = max(float(c.losses[min(2, len(c.losses) - 1)]) for c in contenders)
-    if high > low:
+    early = [float(c.losses[min(2, len(c.losses) - 1)]) for c in contenders]
+    high = max((loss for loss in early if np.isfinite(loss)), default=low)
+    if np.isfinite(low) and high > low:
         axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.display import units
 from analysis.reporting import plots
 from analysis.reporting.contenders import (
     Contender,
@@ -21,7 +18,8 @@ from analysis.reporting.contenders import (
 )
 from analysis.reporting.summary import target_losses
 from analysis.reporting.timelines import Drawing
-from hwsim import InputError
+from hwsim import InputError, units
+from hwsim.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,16 +78,9 @@ def write(page: str, path: Path) -> Path:
     path = path.absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}", delete=False, encoding="utf-8"
-        ) as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).chmod(0o644)
-        Path(file.name).replace(path)
     except OSError as error:
         raise InputError(f"report file {path}: cannot be written: {error.strerror}") from None
+    write_text(path, page)
     return path
 
 

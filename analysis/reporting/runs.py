@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.display import units
 from analysis.reporting.contenders import FAMILIES, MEASURED, Contender, Seconds
-from hwsim import Device, InputError, Workload
+from hwsim import Device, InputError, Workload, units
 
 if TYPE_CHECKING:
     from sparse_train.record import TrainingRecord

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from analysis.display import units
 from analysis.reporting.contenders import (
     MEASURED,
     Contender,
@@ -16,6 +15,7 @@ from analysis.reporting.contenders import (
     reference,
     time_to,
 )
+from hwsim import units
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,7 +76,8 @@ def _cells(
     reached = comparison.times[c.name]
     if reached is None:
         return ["never", "–"]
-    if base is None or (against := comparison.times[base.name]) is None:
+    against = None if base is None else comparison.times[base.name]
+    if against is None or against.seconds == 0:
         return [units.seconds(reached.seconds), units.interval(reached.low, reached.high)]
     if c is base:
         return ["1.0", "–"]

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.display.units import unit_of
 from analysis.reporting.plots import WIDTH_IN, light
 from hwsim.answers.timeline import Segment, Timeline
+from hwsim.units import unit_of
 from hwsim.workload import PHASES
 
 if TYPE_CHECKING:

@@ -84,7 +84,7 @@ def _dearest(device: Device, products: Workload) -> str | None:
 
 def _waits(line: Timeline) -> str:
     """How much the arrays work, and what they wait for, the longest first."""
-    from analysis.display import units
+    from hwsim import units
 
     arrays = sum(name.startswith("array") for name in line.resources)
     whole = max(line.seconds * arrays, 1e-30)

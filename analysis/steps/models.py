@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from analysis.steps.record import Step
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 from hwsim.workload import Workload
 from sparse_train.workload import workload
 
@@ -80,7 +79,7 @@ def _timm(step: Step, name: str) -> tuple[nn.Module, Any, Callable | None]:
     layers = importlib.import_module("timm.layers")
     fused = step.attention == "fused"
     layers.set_fused_attn(fused)
-    # Assumed: timm's later tables are made with its fast norms, in 16 bit; with norms in float32 the
+    # Assumed: timm's later tables are made with its fast norms, in 16 bit; in float32 the
     # bytes alone would take longer than was measured. The older ones are not.
     layers.set_fast_norm(fused)
     side = step.image or 224

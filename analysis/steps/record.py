@@ -27,9 +27,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from hwsim.errors import InputError
+from hwsim.errors import InputError, unknown
 from hwsim.files import replacing
-from hwsim.registry import unknown
 
 MODES = ("forward", "forward+backward", "training")
 PRECISIONS = ("float32", "tfloat32", "float16", "bfloat16", "amp-fp16", "amp-bf16")

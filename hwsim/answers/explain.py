@@ -9,10 +9,9 @@ import numpy as np
 
 from hwsim.accelerators.pipelined import PeLoad, Pipelined
 from hwsim.device import Device, parameters_of
-from hwsim.errors import InputError
+from hwsim.errors import InputError, unknown
 from hwsim.estimate import Estimate
 from hwsim.mask import Mask
-from hwsim.registry import unknown
 from hwsim.workload import PRODUCTS, Op, Workload
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 
 POLICIES = ("lru", "fifo")
 _BLOCK = 1 << 15

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 
 from hwsim.caches.cache import ZEN4_LEVELS, CacheCounts, CacheHierarchy, simulate_trace
-from hwsim.errors import InputError
+from hwsim.errors import InputError, unknown
 from hwsim.kernels.cpu.layout import MOST, TILE, chunk_for, lanes_for
 from hwsim.mask import Mask
-from hwsim.registry import unknown
 
 KERNELS = ("csr", "dense", "gather", "sampled", "tiled")
 _CHUNKED = ("sampled", "tiled")

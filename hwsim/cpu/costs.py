@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 
-from hwsim.errors import InputError
+from hwsim.errors import InputError, unknown
 from hwsim.kernels.cpu.layout import TILE, lanes_for
 from hwsim.mask import Mask
-from hwsim.registry import unknown
 
 # Term → the bound that it stands for.
 TERMS = {

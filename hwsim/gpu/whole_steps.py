@@ -10,9 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from hwsim.errors import InputError
+from hwsim.errors import InputError, unknown
 from hwsim.gpu.matmul import ELEMENT_BYTES
-from hwsim.registry import unknown
 from hwsim.workload import Op
 
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwsim.errors import InputError
+from hwsim.errors import InputError, unknown
 from hwsim.mask import Mask
-from hwsim.registry import unknown
 
 PATTERNS = ("random", "band", "skewed")
 _BAND = 3.0  # how many times as wide a band is as its weights would be side by side

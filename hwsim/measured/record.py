@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
+from hwsim.files import replacing
 from hwsim.workload import DTYPE_BYTES, PHASES
 
 CACHE_STATES = ("warm", "cold")
@@ -142,20 +140,8 @@ def write_measurements(path: str | Path, records: Iterable[Measurement]) -> None
 
 def write_whole(path: str | Path, lines: Iterable[str]) -> None:
     """Writes a text file whole or not at all: temporary name, fsync, rename."""
-    target = Path(path)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(Path(path)) as part, part.open("w", encoding="utf-8") as file:
+        file.writelines(lines)
 
 
 def _parsed(where: str, line: str) -> Measurement:

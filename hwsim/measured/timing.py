@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 
 SAMPLE_S = 1.5e-3
 ROUNDS = 15

@@ -7,7 +7,7 @@ from hwsim.pattern_names import build
 from hwsim.patterns._base import Packed, Pattern
 from hwsim.registry import Registry
 
-PATTERNS = Registry("pattern", "hwsim.patterns", "PATTERN")
+PATTERNS = Registry("pattern", "hwsim.patterns", "PATTERN", group="nettime.pattern_definitions")
 
 
 def pattern(text: str | Pattern) -> Pattern:

@@ -119,9 +119,7 @@ class Guided(Prepared):
 
     def _prices(self, config: TrainConfig, model: nn.Module, sparsifier: Sparsifier) -> Prices:
         batch = self.task.batch(1, config.batch_size, config.seed)
-        momentum = config.optimizer == "sgd" and config.beta1
-        optimizer = "sgd_momentum" if momentum else config.optimizer
-        step = workload(self.task.priced_model(model), batch, optimizer=optimizer)
+        step = workload(self.task.priced_model(model), batch, optimizer=config.priced_optimizer)
         for name in sparsifier.layers:
             if name not in step.layers:
                 raise InputError(

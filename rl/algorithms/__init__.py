@@ -6,10 +6,11 @@ import dataclasses
 from typing import Any
 
 from hwsim import InputError
-from hwsim.registry import Registry, unknown
+from hwsim.errors import unknown
+from hwsim.registry import Registry
 from rl.algorithms._base import Agent
 
-ALGORITHMS = Registry("algorithm", "rl.algorithms", "AGENT")
+ALGORITHMS = Registry("agent algorithm", "rl.algorithms", "AGENT", group="nettime.agents")
 
 
 def make_agent(algorithm: str, /, **settings: Any) -> Agent[Any]:

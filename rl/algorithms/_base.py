@@ -14,7 +14,7 @@ from tensordict.nn import TensorDictModule
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from hwsim import InputError
-from hwsim.registry import unknown
+from hwsim.errors import unknown
 from rl.envs.interface import MODES, ScheduleEnv
 from rl.envs.observe import GLOBAL_FEATURES, LAYER_FEATURES
 from rl.rollouts import Rollouts, collect

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hwsim.registry import Registry
 from rl.baselines._base import Budget, Opponent, Setup, everywhere, halving
 
-OPPONENTS = Registry("opponent", "rl.baselines", "OPPONENT")
+OPPONENTS = Registry("opponent", "rl.baselines", "OPPONENT", group="nettime.opponents")
 
 
 def make_opponent(name: str, setup: Setup | None = None) -> Opponent:

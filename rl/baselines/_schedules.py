@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -11,14 +9,7 @@ from torch import Tensor
 
 from rl.baselines._base import Opponent, everywhere
 from rl.envs.interface import ScheduleEnv
-
-# Share of the way from dense to the last density that is still ahead, at x in [0, 1].
-SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
-    "linear": lambda x: 1 - x,
-    "quadratic": lambda x: (1 - x) ** 2,
-    "cubic": lambda x: (1 - x) ** 3,
-    "cosine": lambda x: 0.5 * (1 + torch.cos(math.pi * x)),
-}
+from sparse_train.schedules import SHAPES
 
 
 def scheduled(shape: str, elapsed: Tensor, last: Tensor, end: Tensor | float = 1.0) -> Tensor:

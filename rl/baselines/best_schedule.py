@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from rl.baselines._base import Budget, Opponent, everywhere, halving
-from rl.baselines._schedules import SHAPES, scheduled
+from rl.baselines._schedules import scheduled
 from rl.envs.interface import ScheduleEnv
+from sparse_train.schedules import SHAPES
 
 CANDIDATES = 48
 _NAMES = tuple(SHAPES)

@@ -1,7 +1,6 @@
-"""A dense network with as many weights as a sparse one of `Setup.density`, but narrower."""
+"""A dense network whose step costs what a sparse one of `Setup.density` does, but narrower."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -10,20 +9,7 @@ from hwsim import InputError
 from rl.baselines.dense import Dense
 from rl.envs.interface import Context, ScheduleEnv
 from rl.envs.training_config import TrainingConfig
-
-_NAME = re.compile(r"(.*-\d+x)(\d+)")
-
-
-def narrower(network: str, density: float) -> str:
-    """The network with about `density` of the weights.
-
-    >>> narrower("bert-2x32", 0.25)
-    'bert-2x16'
-    """
-    found = _NAME.fullmatch(network)
-    if not found:
-        raise InputError(f"network: value is {network!r}; allowed is FAMILY-LAYERSxWIDTH")
-    return f"{found[1]}{max(1, round(int(found[2]) * density**0.5))}"
+from rl.runs.problems import narrower
 
 
 class NarrowerDense(Dense):
@@ -45,10 +31,10 @@ class NarrowerDense(Dense):
         self, config: TrainingConfig, contexts: Sequence[Context]
     ) -> tuple[TrainingConfig, list[Context]]:
         d = self.setup.density
-        problems = tuple((narrower(network, d), task) for network, task in config.problems)
+        problems = tuple((narrower(network, task, d), task) for network, task in config.problems)
         own = [
             dataclasses.replace(
-                c, network=narrower(c.network, d), reference=c.reference or c.network
+                c, network=narrower(c.network, c.task, d), reference=c.reference or c.network
             )
             for c in contexts
         ]

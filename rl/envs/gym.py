@@ -12,7 +12,7 @@ from gymnasium import spaces
 from tensordict import TensorDict
 
 from hwsim import InputError
-from hwsim.registry import unknown
+from hwsim.errors import unknown
 from rl.envs.interface import Context
 from rl.envs.observe import GLOBAL_FEATURES, LAYER_FEATURES
 from rl.envs.training import SparseTrainingEnv

@@ -54,7 +54,7 @@ from torchrl.data import Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from hwsim import InputError
-from hwsim.registry import unknown
+from hwsim.errors import unknown
 from rl.envs.act import toward
 from rl.envs.observe import GLOBAL_FEATURES, LAYER_FEATURES
 

@@ -10,4 +10,4 @@ from hwsim.registry import Registry
 from rl.moment import Moment
 
 Reward = Callable[[Moment, Moment], torch.Tensor]
-REWARDS = Registry("reward", "rl.rewards", "REWARD")
+REWARDS = Registry("reward", "rl.rewards", "REWARD", group="nettime.rewards")

@@ -6,7 +6,7 @@ from hwsim.registry import Registry
 from rl.rollouts._base import Rollouts, collect
 from rl.worlds import World
 
-BACKENDS = Registry("rollout backend", "rl.rollouts", "ROLLOUTS")
+BACKENDS = Registry("rollout backend", "rl.rollouts", "ROLLOUTS", group="nettime.rollouts")
 
 
 def make_rollouts(name: str, world: World, seed: int, processes: int = 1) -> Rollouts:

@@ -11,16 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hwsim import InputError
-from hwsim.registry import unknown
+from hwsim import InputError, Workload
+from hwsim.errors import unknown
 from sparse_train.classifier import ImageClassifier
+from sparse_train.masking.layers import select_layers
 from sparse_train.models.mlp import Mlp
+from sparse_train.narrower import nearest_width, sparse_flops
 from sparse_train.networks import NETWORKS, Networks, Recipe
 from sparse_train.population.train import AdamW
 from sparse_train.registries import TASKS
 from sparse_train.runs.config import TrainConfig
 from sparse_train.tasks import Prepared, make_task
 from sparse_train.tasks.images import PreparedImages
+from sparse_train.workload import workload
 
 
 @dataclass(frozen=True)
@@ -214,7 +217,7 @@ class Problem:
 
     def build(self, seed: int = 0) -> nn.Module:
         """A new network with the initial weights of `seed`."""
-        family, layers, width = self._parts
+        family, layers, width = self.parts
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if family == "mlp":
@@ -229,7 +232,7 @@ class Problem:
     @property
     def config(self) -> TrainConfig:
         """A dense run of this network as `nettime train` has it, under masks that stay."""
-        family, layers, width = self._parts
+        family, layers, width = self.parts
         s, o = self.setting, self.setting.optimizer
         preset, options = _SIZES.get(family, lambda *_: ("small", {}))(layers, width)
         return TrainConfig(
@@ -241,7 +244,8 @@ class Problem:
         )  # fmt: skip
 
     @property
-    def _parts(self) -> tuple[str, int, int]:
+    def parts(self) -> tuple[str, int, int]:
+        """Family, layers, width."""
         family, layers, width = _NAME.fullmatch(self.network).groups()  # type: ignore[union-attr]
         return family, int(layers), int(width)
 
@@ -301,6 +305,29 @@ def _data(task: str) -> Prepared:
 def _recipe(problem: Problem) -> Recipe:
     """One for all who train the problem's networks, so that they share the batches made."""
     return Recipe(problem.data, problem.config, problem.setting.optimizer, problem.build)
+
+
+@functools.cache
+def narrower(network: str, task: str, density: float) -> str:
+    """The dense network nearest in FLOPs of a step to `network` at `density`.
+
+    >>> narrower("mlp-1x16", "images", 1.0)
+    'mlp-1x16'
+    """
+    problem = Problem(network, task)
+    family, layers, width = problem.parts
+    step = _step(problem)
+    masked = {one.name for one in select_layers(problem.build(), problem.layers, None).layers}
+
+    def flops(narrow: int) -> float:
+        return _step(Problem(f"{family}-{layers}x{narrow}", task)).dense_flops
+
+    target = sparse_flops(step, masked, density)
+    return f"{family}-{layers}x{nearest_width(flops, width, target, step.dense_flops)}"
+
+
+def _step(problem: Problem) -> Workload:
+    return workload(problem.data.priced_model(problem.build()), first_batch(problem))
 
 
 def first_batch(problem: Problem) -> dict[str, Tensor]:

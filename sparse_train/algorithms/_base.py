@@ -9,8 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 from sparse_train.patterns import Projection
 
 State = Mapping[str, Any]
@@ -106,6 +105,10 @@ class Algorithm:
     def start(self, view: View) -> State:
         """The state before the first update."""
         return {}
+
+    def least_updates(self, density: float) -> int:
+        """How many updates it takes to reach a density from its first mask."""
+        return 1
 
     def pulls(self, density: float) -> tuple[float, float]:
         """With `dense_weights`: (a, b) adds a·w to active and b·w to other trained gradients."""

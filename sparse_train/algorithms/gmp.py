@@ -7,8 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 from sparse_train.algorithms._base import Algorithm, Outcome, State, View
 from sparse_train.algorithms._global import prune, unstructured_only
 

@@ -32,6 +32,11 @@ class Iterative(GMP):
         if not good or not 0 < self.share <= 1:
             raise InputError(f"share: value is {self.share!r}; allowed is above 0, at most 1")
 
+    def least_updates(self, density: float) -> int:
+        if density <= 0 or self.share == 1:
+            return 1
+        return max(1, math.ceil(round(math.log(density) / math.log(1 - self.share), 9)))
+
     def targets(self, view: View) -> dict[str, int]:
         left = {}
         for name, budget in view.budgets.items():

@@ -16,7 +16,8 @@ class Lottery(Iterative):
     """After each pruning the masked weights go back to what they were, their moments to 0.
 
     `update_interval` is the length of one round of training. Weights that are not masked (biases,
-    norms) and the learning rate schedule are the training loop's to put back.
+    norms), their moments and the learning rate are the training loop's to put back; the trainer
+    does (`sparse_train.runs.rewind`).
 
     Args:
         scope, share: as in iterative pruning.
@@ -27,6 +28,9 @@ class Lottery(Iterative):
     """
 
     rewind_step: int = 0
+
+    def least_updates(self, density: float) -> int:
+        return super().least_updates(density) + int(self.rewind_step > 0)
 
     def start(self, view: View) -> State:
         return {"early": _copied(view)} if self.rewind_step == 0 else {}

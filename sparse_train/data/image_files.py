@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 from sparse_train.data import safe_pickle
 
 DIGITS = "digits"

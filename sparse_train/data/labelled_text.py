@@ -14,8 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 from sparse_train.data import safe_files
 from sparse_train.data.text import SPLITS, STDLIB, Document, load_corpus, split_of
 

@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 from sparse_train.algorithms import ALGORITHMS, Algorithm
 from sparse_train.patterns import Projection, projection
 
@@ -30,6 +29,13 @@ def make_algorithm(given: str | Algorithm, options: Mapping[str, Any]) -> Algori
             f"algorithm: type is {type(given).__name__}; allowed is a name or an Algorithm"
         )
     kind = ALGORITHMS.get(given)
+    if isinstance(kind, Algorithm):
+        return make_algorithm(kind, options)
+    if not (isinstance(kind, type) and issubclass(kind, Algorithm)):
+        raise InputError(
+            f"algorithm {given!r}: is a {type(kind).__name__}; allowed is a subclass or an "
+            "instance of sparse_train.algorithms.Algorithm"
+        )
     valid = tuple(f.name for f in dataclasses.fields(kind))
     for name in options:
         if name not in valid:

@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from hwsim import Mask
-from hwsim.errors import InputError
+from hwsim.errors import InputError, unknown
 from hwsim.patterns import Pattern
-from hwsim.registry import unknown
 from sparse_train.masking.layers import MaskedLayer
 from sparse_train.patterns import Projection
 

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hwsim.errors import InputError
+from hwsim.errors import InputError, unknown
 from hwsim.mask import Mask
-from hwsim.registry import unknown
 from sparse_train.masking._bits import zero_bits
 from sparse_train.naming import layer_name, mask_shape
 

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hwsim.checks import check_density
 from hwsim.errors import InputError
 from sparse_train import schedules
-from sparse_train.distributions import Distribution, Listed, budgets, check_density
+from sparse_train.distributions import Distribution, Listed, budgets
 from sparse_train.schedules import Schedule
 
 

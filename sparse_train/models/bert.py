@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
-from sparse_train.models._family import Family
+from hwsim.errors import InputError, unknown
+from sparse_train.models._family import Family, rounded_width
 
 MASKED_SHARE = 0.15  # of the positions, as in the paper
 EMBEDDING_STD = 0.02
@@ -71,6 +69,8 @@ class BertConfig:
         return dataclasses.replace(self, width=width, ffn=ffn, heads=heads)
 
 
+# Widths are multiples of it.
+UNIT = 8
 # base: Devlin et al. (2019); mini, small: Turc et al. (2019); tiny: ours, for the demo.
 PRESETS = {
     "tiny": BertConfig(vocabulary=2048, max_length=128, layers=3, width=128, heads=4, ffn=512),
@@ -207,57 +207,17 @@ def example(config: BertConfig, batch_size: int, length: int) -> dict[str, Tenso
     }
 
 
-def narrowed(
-    config: BertConfig, cost_ratio: float, batch_size: int, length: int
-) -> tuple[BertConfig, float]:
-    """The narrower dense model whose training step costs nearest to `cost_ratio` in FLOPs.
-
-    Widths are multiples of 8; depth, vocabulary and length stay.
-
-    Returns:
-        its config, and the ratio reached.
-    """
-    if not 0.0 < cost_ratio <= 1.0:
-        raise InputError(f"cost_ratio: value is {cost_ratio}; allowed is above 0, at most 1")
-    full = step_flops(config, batch_size, length)
-    low, high = 1, max(1, config.width // 8)  # in units of 8
-    while low < high:  # the narrowest that costs at least cost_ratio
-        middle = (low + high) // 2
-        if step_flops(config.scaled(8 * middle), batch_size, length) >= cost_ratio * full:
-            high = middle
-        else:
-            low = middle + 1
-    choices = [config.scaled(8 * w) for w in (low - 1, low) if w >= 1]
-    ratios = [step_flops(c, batch_size, length) / full for c in choices]
-    best = min(range(len(choices)), key=lambda i: abs(ratios[i] - cost_ratio))
-    return choices[best], ratios[best]
-
-
-def step_flops(config: BertConfig, batch_size: int, length: int) -> int:
-    """FLOPs of one dense training step: all products, and what lies between them.
-
-    Every encoder layer costs the same, so one and two of them are observed and the rest follows.
-    """
-    one, two = (
-        _observed_flops(dataclasses.replace(config, layers=n), batch_size, length) for n in (1, 2)
-    )
-    return one + (config.layers - 1) * (two - one)
-
-
-@functools.lru_cache(maxsize=256)
-def _observed_flops(config: BertConfig, batch_size: int, length: int) -> int:
-    from sparse_train.workload import workload
-
-    with torch.device("meta"):
-        return workload(Bert(config), example(config, batch_size, length)).dense_flops
-
-
-def _build(preset: str, batch_size: int, length: int) -> tuple[Bert, dict[str, Tensor]]:
+def _build(
+    preset: str, batch_size: int, length: int, share: float
+) -> tuple[Bert, dict[str, Tensor]]:
     config = BertConfig.preset(preset)
+    config = config.scaled(rounded_width(share, config.width, UNIT))
     if length > config.max_length:
         config = dataclasses.replace(config, max_length=length)
     with torch.device("meta"):
         return Bert(config), example(config, batch_size, length)
 
 
-FAMILY = Family(presets=tuple(PRESETS), build=_build)
+FAMILY = Family(
+    presets=tuple(PRESETS), build=_build, widths=lambda preset: PRESETS[preset].width // UNIT
+)

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 from sparse_train.compute.condensed import CondensedLinear
-from sparse_train.models._family import Family
+from sparse_train.models._family import Family, rounded_width
 
 OUTPUT = "output"  # the name of the wide layer
 
@@ -130,14 +129,18 @@ class Extreme(nn.Module):
         return torch.topk(self.output(hidden), k).indices
 
 
-def _build(preset: str, batch_size: int, length: int) -> tuple[Extreme, dict[str, Tensor]]:
+def _build(
+    preset: str, batch_size: int, length: int, share: float
+) -> tuple[Extreme, dict[str, Tensor]]:
     """`length` is that of an example's features; it has five labels."""
     features = torch.zeros(batch_size, length, dtype=torch.long)
     with torch.device("meta"):
-        model = Extreme(ExtremeConfig.preset(preset))
+        model = Extreme(
+            ExtremeConfig.preset(preset, width=rounded_width(share, PRESETS[preset].width, 1))
+        )
         weights = torch.empty(batch_size, length)
     labels = torch.zeros(batch_size, 5, dtype=torch.long)
     return model, {"features": features, "weights": weights, "labels": labels}
 
 
-FAMILY = Family(presets=tuple(PRESETS), build=_build)
+FAMILY = Family(presets=tuple(PRESETS), build=_build, widths=lambda preset: PRESETS[preset].width)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hwsim.errors import InputError
-from sparse_train.models._family import Family
+from sparse_train.models._family import Family, rounded_width
 
 # Width of the vectors; for `build`, of 1,000 users and 2,000 items.
 PRESETS = {"small": 64, "medium": 256}
@@ -66,11 +66,15 @@ def ranked(users: Tensor, positives: Tensor, negatives: Tensor) -> Factorization
 
 
 def _build(
-    preset: str, batch_size: int, length: int
+    preset: str, batch_size: int, length: int, share: float
 ) -> tuple[Factorization, tuple[Tensor, Tensor, Tensor]]:
     index = torch.zeros(batch_size, dtype=torch.long)
     with torch.device("meta"):
-        return Factorization(1000, 2000, PRESETS[preset]), (index, index, index)
+        return Factorization(1000, 2000, rounded_width(share, PRESETS[preset], 1)), (
+            index,
+            index,
+            index,
+        )
 
 
-FAMILY = Family(presets=tuple(PRESETS), build=_build)
+FAMILY = Family(presets=tuple(PRESETS), build=_build, widths=lambda preset: PRESETS[preset])

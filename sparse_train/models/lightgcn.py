@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from hwsim.errors import InputError
-from sparse_train.models._family import Family
+from sparse_train.models._family import Family, rounded_width
 from sparse_train.models.factorization import Factorization, FactorizationOutput, ranked
 
 # Width of the vectors and layers of propagation; for `build`, of 1,000 users, 2,000 items and 20
@@ -114,9 +114,10 @@ def _graph(
 
 
 def _build(
-    preset: str, batch_size: int, length: int
+    preset: str, batch_size: int, length: int, share: float
 ) -> tuple[nn.Module, tuple[Tensor, Tensor, Tensor]]:
     width, layers = PRESETS[preset]
+    width = rounded_width(share, width, 1)
     users = np.repeat(np.arange(1000), 20)
     items = (users * 7 + np.tile(np.arange(20), 1000) * 97) % 2000
     index = torch.zeros(batch_size, dtype=torch.long, device="meta")
@@ -125,4 +126,4 @@ def _build(
     return model.to("meta"), (index, index, index)
 
 
-FAMILY = Family(presets=tuple(PRESETS), build=_build)
+FAMILY = Family(presets=tuple(PRESETS), build=_build, widths=lambda preset: PRESETS[preset][0])

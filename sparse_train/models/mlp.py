@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hwsim.errors import InputError
-from sparse_train.models._family import Family
+from sparse_train.models._family import Family, rounded_width
 
 # small: ours, trained in seconds; mnist: LeNet-300-100, the usual first network of the
 # sparse-training papers; wide: 4 × 1024.
@@ -31,10 +31,13 @@ class Mlp(nn.Sequential):
         super().__init__(*layers[:-1])
 
 
-def _build(preset: str, batch_size: int, length: int) -> tuple[Mlp, Tensor]:
-    widths = PRESETS[preset]
+def _build(preset: str, batch_size: int, length: int, share: float) -> tuple[Mlp, Tensor]:
+    first, *inner, last = PRESETS[preset]
+    widths = (first, *(rounded_width(share, width, 1) for width in inner), last)
     with torch.device("meta"):
         return Mlp(widths), torch.empty(batch_size, widths[0])
 
 
-FAMILY = Family(presets=tuple(PRESETS), build=_build)
+FAMILY = Family(
+    presets=tuple(PRESETS), build=_build, widths=lambda preset: max(PRESETS[preset][1:-1])
+)

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
-from sparse_train.models._family import Family
+from hwsim.errors import InputError, unknown
+from sparse_train.models._family import Family, rounded_width
 from sparse_train.models.mlp import Mlp
 
 
@@ -85,11 +84,14 @@ class MultiHead(nn.Module):
         return MultiHeadOutput(loss, logits)
 
 
-def _build(preset: str, batch_size: int, length: int) -> tuple[MultiHead, dict[str, Tensor]]:
-    config = MultiHeadConfig.preset(preset)
+def _build(
+    preset: str, batch_size: int, length: int, share: float
+) -> tuple[MultiHead, dict[str, Tensor]]:
+    width = rounded_width(share, PRESETS[preset].width, 1)
+    config = MultiHeadConfig.preset(preset, width=width)
     whole = {"task": torch.tensor(0), "labels": torch.zeros(batch_size, dtype=torch.long)}
     with torch.device("meta"):
         return MultiHead(config), {"inputs": torch.empty(batch_size, config.inputs), **whole}
 
 
-FAMILY = Family(presets=tuple(PRESETS), build=_build)
+FAMILY = Family(presets=tuple(PRESETS), build=_build, widths=lambda preset: PRESETS[preset].width)

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
-from sparse_train.models._family import Family
+from hwsim.errors import InputError, unknown
+from sparse_train.models._family import Family, rounded_width
 from sparse_train.models.mlp import Mlp
 
 
@@ -112,8 +111,10 @@ class QNetwork(nn.Module):
         return QOutput(F.smooth_l1_loss(values.gather(1, actions)[:, 0], goal), values)
 
 
-def _build(preset: str, batch_size: int, length: int) -> tuple[QNetwork, dict[str, Tensor]]:
-    config = QConfig.preset(preset)
+def _build(
+    preset: str, batch_size: int, length: int, share: float
+) -> tuple[QNetwork, dict[str, Tensor]]:
+    config = QConfig.preset(preset, width=rounded_width(share, PRESETS[preset].width, 1))
     actions = torch.zeros(batch_size, 1, dtype=torch.long)
     with torch.device("meta"):
         model = QNetwork(config)
@@ -125,4 +126,4 @@ def _build(preset: str, batch_size: int, length: int) -> tuple[QNetwork, dict[st
     }  # fmt: skip
 
 
-FAMILY = Family(presets=tuple(PRESETS), build=_build)
+FAMILY = Family(presets=tuple(PRESETS), build=_build, widths=lambda preset: PRESETS[preset].width)

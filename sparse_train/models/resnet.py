@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparse_train.models._family import Family
+from sparse_train.models._family import Family, rounded_width
 
 # Blocks in each of the four stages.
 PRESETS = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3)}
@@ -61,9 +61,11 @@ class ResNet(nn.Module):
         return self.head(self.blocks(x).mean((2, 3)))
 
 
-def _build(preset: str, batch_size: int, length: int) -> tuple[ResNet, Tensor]:
+def _build(preset: str, batch_size: int, length: int, share: float) -> tuple[ResNet, Tensor]:
     with torch.device("meta"):
-        return ResNet(PRESETS[preset]), torch.empty(batch_size, 3, 32, 32)
+        return ResNet(PRESETS[preset], width=rounded_width(share, 64, 1)), torch.empty(
+            batch_size, 3, 32, 32
+        )
 
 
-FAMILY = Family(presets=tuple(PRESETS), build=_build)
+FAMILY = Family(presets=tuple(PRESETS), build=_build, widths=lambda preset: 64)

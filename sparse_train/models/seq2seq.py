@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
-from sparse_train.models._family import Family
+from hwsim.errors import InputError, unknown
+from sparse_train.models._family import Family, rounded_width
 from sparse_train.models.bert import Attention, BertConfig, EncoderLayer
 
 _NEVER = -math.inf
@@ -76,6 +75,8 @@ class Seq2SeqConfig:
         return BertConfig(width=self.width, heads=self.heads, ffn=self.ffn)
 
 
+# Widths are multiples of it.
+UNIT = 8
 # base: Vaswani et al. (2017), table 3; tiny, mini: ours.
 PRESETS = {
     "tiny": Seq2SeqConfig(4096, 64, 2, 2, 128, 4, 512),
@@ -240,8 +241,11 @@ def _initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def _build(preset: str, batch_size: int, length: int) -> tuple[Seq2Seq, dict[str, Tensor]]:
+def _build(
+    preset: str, batch_size: int, length: int, share: float
+) -> tuple[Seq2Seq, dict[str, Tensor]]:
     config = Seq2SeqConfig.preset(preset)
+    config = config.scaled(rounded_width(share, config.width, UNIT))
     if length > config.max_length:
         config = dataclasses.replace(config, max_length=length)
     ids = torch.ones(batch_size, length, dtype=torch.long)
@@ -251,4 +255,6 @@ def _build(preset: str, batch_size: int, length: int) -> tuple[Seq2Seq, dict[str
     return model, {"source_ids": ids, "target_ids": ids, "source_mask": mask, "labels": ids}
 
 
-FAMILY = Family(presets=tuple(PRESETS), build=_build)
+FAMILY = Family(
+    presets=tuple(PRESETS), build=_build, widths=lambda preset: PRESETS[preset].width // UNIT
+)

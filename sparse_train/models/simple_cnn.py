@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hwsim.errors import InputError
-from sparse_train.models._family import Family
+from sparse_train.models._family import Family, rounded_width
 
 # Channels of the convolutions; the fifth layer is the classifier.
 PRESETS = {"small": (16, 32, 64, 64), "medium": (32, 64, 128, 128)}
@@ -39,9 +39,10 @@ class SimpleCnn(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-def _build(preset: str, batch_size: int, length: int) -> tuple[SimpleCnn, Tensor]:
+def _build(preset: str, batch_size: int, length: int, share: float) -> tuple[SimpleCnn, Tensor]:
     with torch.device("meta"):
-        return SimpleCnn(PRESETS[preset]), torch.empty(batch_size, 3, 32, 32)
+        a, b, c, d = (rounded_width(share, width, 1) for width in PRESETS[preset])
+        return SimpleCnn((a, b, c, d)), torch.empty(batch_size, 3, 32, 32)
 
 
-FAMILY = Family(presets=tuple(PRESETS), build=_build)
+FAMILY = Family(presets=tuple(PRESETS), build=_build, widths=lambda preset: PRESETS[preset][0])

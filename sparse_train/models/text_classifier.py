@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 from sparse_train.models._family import Family
 from sparse_train.models.bert import BertConfig, EncoderLayer, initialise
 
@@ -114,8 +113,10 @@ class TextClassifier(nn.Module):
         return TextClassifierOutput(loss, logits)
 
 
-def _build(preset: str, batch_size: int, length: int) -> tuple[TextClassifier, dict[str, Tensor]]:
-    config = TextClassifierConfig.preset(preset)
+def _build(
+    preset: str, batch_size: int, length: int, share: float
+) -> tuple[TextClassifier, dict[str, Tensor]]:
+    config = TextClassifierConfig.preset(preset).scaled(share)
     config = dataclasses.replace(config, max_length=max(length, config.max_length))
     with torch.device("meta"):
         return TextClassifier(config), {
@@ -125,4 +126,8 @@ def _build(preset: str, batch_size: int, length: int) -> tuple[TextClassifier, d
         }
 
 
-FAMILY = Family(presets=tuple(PRESETS), build=_build)
+FAMILY = Family(
+    presets=tuple(PRESETS),
+    build=_build,
+    widths=lambda preset: PRESETS[preset].width // PRESETS[preset].heads,
+)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from sparse_train.models._family import Family
+from sparse_train.models._family import Family, rounded_width
 from sparse_train.models.bert import BertConfig, EncoderLayer
 
 
@@ -66,10 +67,17 @@ class Vit(nn.Module):
         return self.head(self.norm(tokens[:, 0]))
 
 
-def _build(preset: str, batch_size: int, length: int) -> tuple[Vit, Tensor]:
+def _build(preset: str, batch_size: int, length: int, share: float) -> tuple[Vit, Tensor]:
     config = PRESETS[preset]
+    width = rounded_width(share, config.width, config.heads)
+    ffn = rounded_width(share, config.ffn, 1)
+    config = dataclasses.replace(config, width=width, ffn=ffn)
     with torch.device("meta"):
         return Vit(config), torch.empty(batch_size, config.channels, config.image, config.image)
 
 
-FAMILY = Family(presets=tuple(PRESETS), build=_build)
+FAMILY = Family(
+    presets=tuple(PRESETS),
+    build=_build,
+    widths=lambda preset: PRESETS[preset].width // PRESETS[preset].heads,
+)

@@ -59,9 +59,12 @@ class WideResNet(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-def _build(preset: str, batch_size: int, length: int) -> tuple[WideResNet, Tensor]:
+def _build(preset: str, batch_size: int, length: int, share: float) -> tuple[WideResNet, Tensor]:
     with torch.device("meta"):
-        return WideResNet(*PRESETS[preset]), torch.empty(batch_size, 3, 32, 32)
+        depth, widening = PRESETS[preset]
+        return WideResNet(depth, widening * share), torch.empty(batch_size, 3, 32, 32)
 
 
-FAMILY = Family(presets=tuple(PRESETS), build=_build)
+FAMILY = Family(
+    presets=tuple(PRESETS), build=_build, widths=lambda preset: _STAGES[0] * PRESETS[preset][1]
+)

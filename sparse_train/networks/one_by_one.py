@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 from sparse_train.networks._base import Networks, Recipe
 from sparse_train.networks._network import Network
 from sparse_train.population.train import DROPS, GROWTHS

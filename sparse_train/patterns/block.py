@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from hwsim.errors import InputError
+from hwsim.errors import InputError, unknown
 from hwsim.pattern_names import at_least
-from hwsim.registry import unknown
 from sparse_train.patterns._tiles import Tiled
 
 

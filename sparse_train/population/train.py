@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hwsim.errors import InputError
+from hwsim.errors import InputError, unknown
 from hwsim.mask import Mask
-from hwsim.registry import unknown
 from sparse_train.masking.layers import Selector, select_layers
 from sparse_train.population.model import Measured, Watch, check_stateless, written_out
 from sparse_train.tasks import Batch, Prepared, stream

@@ -9,16 +9,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hwsim.checks import check_integer
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 from sparse_train import schedules
+from sparse_train.distributions import DISTRIBUTIONS, check_distribution
 from sparse_train.models import FAMILIES
-from sparse_train.registries import ALGORITHMS, TASKS
+from sparse_train.registries import ALGORITHMS, PATTERNS, TASKS
+from sparse_train.regularisers import REGULARISERS, check_regulariser
+from sparse_train.runs.calendar import Calendar
 
 DENSE = "dense"
 OPTIMIZERS = ("adamw", "sgd")
 DECAYS = ("cosine", "linear", "milestones", "none")
 COMPUTE = ("masked", "sparse")
+# Tasks with a calendar of mask updates of their own.
+_CYCLIC = ("continual",)
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,16 @@ class TrainConfig:
         algorithm, algorithm_options: "dense" for no masks, or a name in
             `sparse_train.algorithms` and its settings.
         density, pattern, distribution, schedule, initial_density, update_interval, drop_fraction,
-            end_step, layers: as in `sparsify`; without effect where the algorithm is "dense".
+            drop_schedule, end_step, initial_masks, replace_step, layers: as in `sparsify`; without
+            effect where the algorithm is "dense". See `interval` for the default of
+            update_interval.
+        regulariser: a name in `sparse_train.regularisers`, with its strength as in "l1:1e-4".
         compute: "masked" multiplies by dense weights with zeros in them; "sparse" runs the masked
             linear layers on the sparse CPU kernels, with the same losses within rounding.
         steps, batch_size: how long, and on how many windows (images, …) a step.
         optimizer: "adamw" or "sgd". `beta2` is AdamW's; `beta1` is also SGD's momentum.
-        learning_rate: the peak, reached after `warmup_steps`; then falls along `decay` to
+        learning_rate: the peak, reached after `warmup_steps`, at most all steps (by default 100 or
+            a tenth of the steps, what is less; it is filled in); then falls along `decay` to
             `final_share` of it in the last step, or stays, where that is "none".
         milestones, milestone_factor: with decay "milestones" the rate is multiplied by the factor
             after each of these shares of all steps; `final_share` is the least that it falls to.
@@ -66,14 +74,18 @@ class TrainConfig:
     initial_density: float = 1.0
     update_interval: int | None = None
     drop_fraction: float = 0.3
+    drop_schedule: str = "cosine"
     end_step: int | None = None
+    initial_masks: str | None = None
+    replace_step: bool = False
+    regulariser: str | None = None
     layers: str | tuple[str, ...] | None = None
     compute: str = "masked"
     steps: int = 1000
     batch_size: int = 16
     optimizer: str = "adamw"
     learning_rate: float = 2e-3
-    warmup_steps: int = 100
+    warmup_steps: int | None = None
     decay: str = "cosine"
     final_share: float = 0.0
     milestones: tuple[float, ...] = (0.5, 0.75)
@@ -92,8 +104,15 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "eval_interval", "checkpoint_interval"):
             check_integer(name, getattr(self, name), 1)
+        if self.warmup_steps is None:
+            object.__setattr__(self, "warmup_steps", min(100, self.steps // 10))
         for name in ("warmup_steps", "seed"):
             check_integer(name, getattr(self, name), 0)
+        if self.warmup_steps > self.steps:  # type: ignore[operator]
+            raise InputError(
+                f"warmup_steps: value is {self.warmup_steps}; allowed is at most the {self.steps} "
+                "steps of the run"
+            )
         if self.threads is not None:
             check_integer("threads", self.threads, 1)
         _number("learning_rate", self.learning_rate, above=0)
@@ -105,18 +124,24 @@ class TrainConfig:
         _number("beta2", self.beta2, least=0, below=1)
         if self.clip_norm is not None:
             _number("clip_norm", self.clip_norm, above=0)
-        _one_of("task", self.task, TASKS.names())
+        TASKS.check(self.task)
         self._fill_in_the_model()
-        _one_of("algorithm", self.algorithm, (DENSE, *ALGORITHMS.names()))
+        if self.algorithm != DENSE:
+            ALGORITHMS.check(self.algorithm)
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("decay", self.decay, DECAYS)
         _one_of("compute", self.compute, COMPUTE)
-        for name in ("test", "tensorboard"):
+        for name in ("test", "tensorboard", "replace_step"):
             if not isinstance(getattr(self, name), bool):
                 value = getattr(self, name)
                 raise InputError(f"{name}: value is {value!r}; allowed is true or false")
         if self.schedule is not None:
-            _one_of("schedule", self.schedule, ("constant", *sorted(schedules.NAMED)))
+            schedules.check_schedule(self.schedule)
+        _one_of("drop_schedule", self.drop_schedule, schedules.DROP_SCHEDULES)
+        if self.regulariser is not None:
+            check_regulariser(self.regulariser)
+        if isinstance(self.distribution, str):
+            check_distribution(self.distribution)
         if self.algorithm == DENSE and self.density != 1:
             raise InputError(
                 f"density: value is {self.density}; allowed with algorithm 'dense' is 1"
@@ -127,6 +152,8 @@ class TrainConfig:
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         _rising_shares("milestones", self.milestones)
+        if self.algorithm != DENSE and self.task not in _CYCLIC:
+            self._calendar.check()
 
     def _fill_in_the_model(self) -> None:
         task = TASKS.get(self.task)
@@ -143,20 +170,51 @@ class TrainConfig:
         if self.layers is None:
             object.__setattr__(self, "layers", task.default_layers)
 
+    @property
+    def interval(self) -> int | None:
+        """Steps between mask updates: `update_interval`, or what suits algorithm and length."""
+        if self.update_interval is not None or self.algorithm == DENSE:
+            return self.update_interval
+        return self._calendar.interval
+
+    @property
+    def _calendar(self) -> Calendar:
+        return Calendar(
+            self.algorithm, self.algorithm_options, self.density, self.steps,
+            self.update_interval, self.end_step,
+        )  # fmt: skip
+
     def learning_rate_at(self, step: int) -> float:
         """The rate of step number `step`, counted from 1."""
-        if step <= self.warmup_steps:
-            return self.learning_rate * step / self.warmup_steps
+        warm_up = self.warmup_steps or 0
+        if step <= warm_up:
+            return self.learning_rate * step / warm_up
         if self.decay == "milestones":
             passed = sum(step > round(share * self.steps) for share in self.milestones)
             return self.learning_rate * max(self.milestone_factor**passed, self.final_share)
-        left = self.steps - self.warmup_steps
-        progress = min((step - self.warmup_steps) / left, 1.0) if left > 0 else 1.0
-        if self.decay == "cosine":
-            share = (1 + math.cos(math.pi * progress)) / 2
-        else:
-            share = 1 - progress if self.decay == "linear" else 1.0
+        left = self.steps - warm_up
+        progress = min((step - warm_up) / left, 1.0) if left > 0 else 1.0
+        share = 1.0 if self.decay == "none" else schedules.SHAPES[self.decay](progress)
         return self.learning_rate * (self.final_share + (1 - self.final_share) * share)
+
+    def origins(self) -> dict[str, dict[str, str]]:
+        """Setting → where the member of the user's or of another package came from."""
+        kinds = {
+            "task": TASKS, "model": FAMILIES, "algorithm": ALGORITHMS, "pattern": PATTERNS,
+            "distribution": DISTRIBUTIONS, "schedule": schedules.SCHEDULES,
+            "regulariser": REGULARISERS,
+        }  # fmt: skip
+        found = {}
+        for name, registry in kinds.items():
+            value = getattr(self, name)
+            if isinstance(value, str) and value != DENSE and (where := registry.origin(value)):
+                found[name] = where
+        return found
+
+    @property
+    def priced_optimizer(self) -> str:
+        """What `sparse_train.workload` calls the optimizer."""
+        return "sgd_momentum" if self.optimizer == "sgd" and self.beta1 else self.optimizer
 
     def to_json(self) -> dict[str, Any]:
         """As JSON has it; `from_json` gives an equal config back."""

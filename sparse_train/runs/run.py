@@ -16,6 +16,7 @@ from hwsim.errors import InputError
 from sparse_train.compute.sparse_linear import SparseCompute
 from sparse_train.masking.figures import Explored
 from sparse_train.runs.config import TrainConfig
+from sparse_train.runs.rewind import Rewind
 from sparse_train.tasks import Prepared
 
 
@@ -42,6 +43,8 @@ class Run:
             dense = kernels.dense_layers()
             layers = [name for name in kernels.layers if name not in dense]
             self.compute = {"sparse": layers, "dense": dense}
+        self.rewind = _rewind(config, self.model, self.optimizer, self.sparsifier)
+        self._warm = False
         self._parameters = list(self.model.parameters())
         self.model.train()
         self.step = 0
@@ -71,10 +74,12 @@ class Run:
         Raises:
             Diverged: the loss is not finite; nothing was updated.
         """
+        self.warm_up()
         started = time.perf_counter()
         config = self.config
         step = self.step + 1
-        rate = config.learning_rate_at(step)
+        schedule = config if self.rewind is None else self.rewind
+        rate = schedule.learning_rate_at(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("rate_factor", 1.0)
         batch = self.task.batch(step, config.batch_size, config.seed)
@@ -92,6 +97,8 @@ class Run:
         self.optimizer.step()
         updates = self.sparsifier is not None and self.sparsifier.is_update_step(step)
         changed = self.sparsifier.step() if self.sparsifier is not None else False
+        if self.rewind is not None:
+            self.rewind.after(step, changed)
         self.step = step
         self.elapsed_s += time.perf_counter() - started
         self.metrics.append(
@@ -101,6 +108,23 @@ class Run:
             }
         )  # fmt: skip
         return value, changed
+
+    def warm_up(self) -> None:
+        """Runs a step's forward and backward once for nothing, so that no kernel compiles later.
+
+        Seconds of compilation are this process's, not the run's. Nothing of the run changes.
+        """
+        if self._warm or not self.compute:
+            return
+        self._warm = True
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        with torch.random.fork_rng(devices=[]):
+            batch = self.task.batch(self.step + 1, self.config.batch_size, self.config.seed)
+            self.task.loss(self.model, batch).backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
 
     def evaluate(self, split: str = "validation") -> dict[str, float]:
         """Metrics of a split, recorded."""
@@ -138,6 +162,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "sparsifier": None if self.sparsifier is None else self.sparsifier.state_dict(),
             "task": self.task.state_dict(),
+            "rewind": None if self.rewind is None else self.rewind.state_dict(),
             "torch_random": torch.get_rng_state(),
         }
 
@@ -148,9 +173,22 @@ class Run:
         if self.sparsifier is not None:
             self.sparsifier.load_state_dict(saved["sparsifier"])
         self.task.load_state_dict(saved["task"])
+        if self.rewind is not None:
+            self.rewind.load_state_dict(saved["rewind"])
         torch.set_rng_state(saved["torch_random"])
         self.step = saved["step"]
         self.elapsed_s = saved["elapsed_s"]
+
+
+def _rewind(
+    config: TrainConfig, model: nn.Module, optimizer: Optimizer, sparsifier: Any
+) -> Rewind | None:
+    from sparse_train.algorithms.lottery import Lottery
+
+    rule = getattr(sparsifier, "algorithm", None)
+    if not isinstance(rule, Lottery):
+        return None
+    return Rewind(config, model, optimizer, sparsifier, rule.rewind_step)
 
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> Optimizer:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 from sparse_train.registries import TASKS
 
 if TYPE_CHECKING:
@@ -108,18 +107,30 @@ class Prepared(ABC):
         """
         return {"loss": self.loss(model, batch)}
 
+    def trivial(self, split: str = "validation") -> dict[str, dict[str, float]]:
+        """Rule → metrics on a split, of predictors that train nothing.
+
+        Who is not better has learnt nothing: every comparison shows them. Each rule gives at least
+        the task's `metric`.
+        """
+        return {}
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Sizes and digests for the record, as JSON has them."""
 
     def narrowed(
         self, model: str, preset: str, options: Mapping[str, Any], share: float
-    ) -> dict[str, Any] | None:
+    ) -> dict[str, Any]:
         """Options of the same model at about `share` of its hidden width, for `build_model`.
 
-        What comparisons take the narrower dense model from. None: these models have no width.
+        What comparisons take the narrower dense model from; asked for where `widths` is above 0.
         """
-        return None
+        raise TypeError(f"{type(self).__name__} has widths and must define narrowed")
+
+    def widths(self, model: str, preset: str, options: Mapping[str, Any]) -> int:
+        """How many widths `narrowed` tells apart, the model's own among them; 0: it has none."""
+        return 0
 
     def make_sparsifier(
         self, config: TrainConfig, model: nn.Module, optimizer: Optimizer
@@ -138,8 +149,12 @@ class Prepared(ABC):
             distribution=config.distribution,
             schedule=config.schedule,
             initial_density=config.initial_density,
-            update_interval=config.update_interval,
+            update_interval=config.interval,
             drop_fraction=config.drop_fraction,
+            drop_schedule=config.drop_schedule,
+            initial_masks=config.initial_masks,
+            replace_step=config.replace_step,
+            regulariser=config.regulariser,
             end_step=config.end_step,
             total_steps=config.steps,
             layers=config.layers,

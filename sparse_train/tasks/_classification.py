@@ -70,6 +70,18 @@ class Classified(Prepared):
             model.train(was_training)
         return {"loss": loss / examples, "accuracy": right / examples}
 
+    def trivial(self, split: str = "validation") -> dict[str, dict[str, float]]:
+        """Labels by their frequency in training (each counted once more)."""
+        training = self.examples("train")["labels"].numpy()
+        labels = self.examples(split)["labels"].numpy()
+        counts = np.bincount(training, minlength=int(labels.max()) + 1) + 1.0
+        return {
+            "most frequent label": {
+                "loss": float(-np.log(counts[labels] / counts.sum()).mean()),
+                "accuracy": float((labels == counts.argmax()).mean()),
+            }
+        }
+
     def evaluation_batches(self, split: str = "validation") -> list[Batch]:
         check_split(split)
         known = self._evaluation.get(split)

@@ -128,6 +128,9 @@ class PreparedContinual(Prepared):
         self._seed = config.seed
         return super().build_for(config)
 
+    def widths(self, model: str, preset: str, options: Mapping[str, Any]) -> int:
+        return self._sizes(model, preset, options).width
+
     def narrowed(
         self, model: str, preset: str, options: Mapping[str, Any], share: float
     ) -> dict[str, Any]:
@@ -236,6 +239,12 @@ class PreparedContinual(Prepared):
             "accuracy": float(np.mean(accuracies)),
             "forgetting": float(np.mean(fallen)) if fallen else 0.0,
         }
+
+    def trivial(self, split: str = "validation") -> dict[str, dict[str, float]]:
+        """A class drawn evenly."""
+        check_split(split)
+        guess = {"loss": math.log(self._classes), "accuracy": 1 / self._classes, "forgetting": 0.0}
+        return {"random class": guess}
 
     def progress_loss(self, found: Mapping[str, float]) -> float:
         """The mean loss over all tasks; those to come count as guessing, ln(classes)."""

@@ -125,6 +125,11 @@ class PreparedControl(Prepared):
         self._experience = self._fresh()
         return super().build_for(config)
 
+    def widths(self, model: str, preset: str, options: Mapping[str, Any]) -> int:
+        from sparse_train.models.q_network import QConfig
+
+        return QConfig.preset(preset, **options).width
+
     def narrowed(
         self, model: str, preset: str, options: Mapping[str, Any], share: float
     ) -> dict[str, Any]:
@@ -167,6 +172,16 @@ class PreparedControl(Prepared):
         finally:
             model.train(was_training)
         return {"loss": -found, "return": found, "length": length}
+
+    def trivial(self, split: str = "validation") -> dict[str, dict[str, float]]:
+        """Actions drawn evenly."""
+        rng = stream(_EVALUATION, check_split(split))
+        seeds = rng.integers(2**31, size=self.settings.evaluation_episodes).tolist()
+        found, length = mean_return(
+            self.settings.environment, seeds,
+            lambda seen: rng.integers(self._sizes["actions"], size=len(seen)),
+        )  # fmt: skip
+        return {"random actions": {"loss": -found, "return": found, "length": length}}
 
     def state_dict(self) -> dict[str, Any]:
         return {"seed": self._seed, **self._experience.state_dict()}

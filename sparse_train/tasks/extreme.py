@@ -157,7 +157,7 @@ class PreparedExtreme(Prepared):
                 "which keeps its fan-in, is 'constant'"
             )
         rule = make_algorithm(config.algorithm, config.algorithm_options)
-        interval = config.update_interval
+        interval = config.interval
         plan = make_plan(
             {OUTPUT: (self.data.n_outputs, model.get_submodule(OUTPUT).n_in)},  # type: ignore
             density=config.density,
@@ -171,6 +171,9 @@ class PreparedExtreme(Prepared):
             total_steps=config.steps,
         )
         return CondensedSparsifier(model, OUTPUT, optimizer, rule, plan, config.seed)
+
+    def widths(self, model: str, preset: str, options: Mapping[str, Any]) -> int:
+        return self._sizes(model, preset, options).width
 
     def narrowed(
         self, model: str, preset: str, options: Mapping[str, Any], share: float
@@ -211,6 +214,16 @@ class PreparedExtreme(Prepared):
         finally:
             model.train(was_training)
         return {"loss": loss / n, **{f"precision@{k}": hits / n for k, hits in right.items()}}
+
+    def trivial(self, split: str = "validation") -> dict[str, dict[str, float]]:
+        """The most frequent labels of training, whatever the example."""
+        labels, _ = self.data.labels.padded(self._training, self._n_labels)
+        counts = np.bincount(labels[labels >= 0], minlength=self.data.n_outputs)
+        best = np.argsort(-counts, kind="stable")[: max(_BEST)]
+        wanted = torch.cat([batch["labels"] for batch in self.evaluation_batches(split)]).numpy()
+        hits = (best[None, :, None] == wanted[:, None, :]).any(-1)  # (examples, best)
+        found = {f"precision@{k}": float(hits[:, :k].sum() / k / len(wanted)) for k in _BEST}
+        return {"most frequent labels": found}
 
     def evaluation_batches(self, split: str = "validation") -> list[Batch]:
         check_split(split)

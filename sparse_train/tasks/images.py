@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 from sparse_train import classifier
 from sparse_train.data.image_files import DIGITS, ImageSet, load_images
 from sparse_train.tasks._base import Batch, Task, stream
@@ -101,6 +100,9 @@ class PreparedImages(Classified):
 
     def build_model(self, model: str, preset: str, options: Mapping[str, Any]) -> nn.Module:
         return classifier.build(model, preset, options, self.sizes)
+
+    def widths(self, model: str, preset: str, options: Mapping[str, Any]) -> int:
+        return classifier.widths(model)
 
     def narrowed(
         self, model: str, preset: str, options: Mapping[str, Any], share: float

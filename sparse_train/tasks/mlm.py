@@ -177,14 +177,20 @@ class PreparedText(Prepared):
             made.tokens.weight.requires_grad_(not self.settings.freeze_embedding)
         return made
 
+    def widths(self, model: str, preset: str, options: Mapping[str, Any]) -> int:
+        from sparse_train.models.bert import UNIT, BertConfig
+
+        return BertConfig.preset(preset, **options).width // UNIT
+
     def narrowed(
         self, model: str, preset: str, options: Mapping[str, Any], share: float
     ) -> dict[str, Any]:
         """Width in multiples of 8, inner width in proportion, a head count that divides."""
-        from sparse_train.models.bert import BertConfig
+        from sparse_train.models import rounded_width
+        from sparse_train.models.bert import UNIT, BertConfig
 
         full = BertConfig.preset(preset, **options)
-        one = full.scaled(min(full.width, max(8, 8 * round(share * full.width / 8))))
+        one = full.scaled(rounded_width(share, full.width, UNIT))
         return {**options, "width": one.width, "ffn": one.ffn, "heads": one.heads}
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
@@ -213,6 +219,16 @@ class PreparedText(Prepared):
         finally:
             model.train(was_training)
         return {"loss": loss / n_hidden, "accuracy": right / n_hidden}
+
+    def trivial(self, split: str = "validation") -> dict[str, dict[str, float]]:
+        """Tokens by their frequency in the training text (each counted once more)."""
+        counts = np.bincount(self._training, minlength=self.tokenized.vocabulary_size) + 1.0
+        labels = np.concatenate(
+            [batch["labels"].numpy().ravel() for batch in self.evaluation_batches(split)]
+        )
+        loss = -np.log(counts[labels] / counts.sum()).mean()
+        right = (labels == counts.argmax()).mean()
+        return {"unigram": {"loss": float(loss), "accuracy": float(right)}}
 
     def evaluation_batches(self, split: str = "validation") -> list[Batch]:
         check_split(split)

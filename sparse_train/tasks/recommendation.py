@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hwsim.checks import check_integer
-from hwsim.errors import InputError
-from hwsim.registry import unknown
+from hwsim.errors import InputError, unknown
 from sparse_train.data.ratings import GENERATED, Ratings, load_ratings
 from sparse_train.data.text import SPLITS
 from sparse_train.models import factorization, lightgcn
@@ -103,6 +102,9 @@ class PreparedRatings(Prepared):
             return lightgcn.LightGCN(self.n_users, self.n_items, pairs=self.parts["train"], **sizes)
         return factorization.Factorization(self.n_users, self.n_items, **sizes)
 
+    def widths(self, model: str, preset: str, options: Mapping[str, Any]) -> int:
+        return _sizes(model, preset, options)[_WIDTH]
+
     def narrowed(
         self, model: str, preset: str, options: Mapping[str, Any], share: float
     ) -> dict[str, Any]:
@@ -140,10 +142,20 @@ class PreparedRatings(Prepared):
         try:
             n = sum(len(batch["users"]) for batch in batches)
             loss = sum(float(model(**batch).loss) * len(batch["users"]) for batch in batches)
-            recall, ndcg = self._ranked(model, split)
+            scores: Any = model.scores
+            recall, ndcg = self._ranked(
+                lambda users: scores(torch.from_numpy(users)).numpy(), split
+            )
         finally:
             model.train(was_training)
         return {"loss": loss / n, "recall@20": recall, "ndcg@20": ndcg}
+
+    def trivial(self, split: str = "validation") -> dict[str, dict[str, float]]:
+        """The items that most users took in training, the same for all."""
+        check_split(split)
+        counts = np.bincount(self.parts["train"][1], minlength=self.n_items).astype(np.float32)
+        recall, ndcg = self._ranked(lambda users: np.tile(counts, (len(users), 1)), split)
+        return {"most taken items": {"recall@20": recall, "ndcg@20": ndcg}}
 
     def evaluation_batches(self, split: str = "validation") -> list[Batch]:
         place = check_split(split)
@@ -179,15 +191,17 @@ class PreparedRatings(Prepared):
         arrays = {"users": users, "positives": items, "negatives": negatives}
         return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
-    def _ranked(self, model: nn.Module, split: str) -> tuple[float, float]:
-        scores_of: Any = model.scores
+    def _ranked(
+        self, scores_of: Callable[[np.ndarray], np.ndarray], split: str
+    ) -> tuple[float, float]:
+        """recall@20 and NDCG@20 of scores (users, items) of some users, which it may change."""
         before = ("train",) if split == "validation" else ("train", "validation")
         known = _rows(self.n_users, *(self.parts[name] for name in before))
         wanted = _rows(self.n_users, self.parts[split])
         recall, ndcg = [], []
         for start in range(0, self.n_users, _EVALUATION_USERS):
             users = np.arange(start, min(start + _EVALUATION_USERS, self.n_users))
-            scores = scores_of(torch.from_numpy(users)).numpy()
+            scores = scores_of(users)
             for user, row in zip(users, scores, strict=True):
                 row[known[user]] = -np.inf
                 ties = stream(_TIES, int(user)).permutation(self.n_items)

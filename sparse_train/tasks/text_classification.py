@@ -118,6 +118,12 @@ class PreparedTexts(Classified):
                 )
         return TextClassifier(TextClassifierConfig.preset(preset, **sizes, **options))
 
+    def widths(self, model: str, preset: str, options: Mapping[str, Any]) -> int:
+        from sparse_train.models.text_classifier import TextClassifierConfig
+
+        one = TextClassifierConfig.preset(preset, **options)
+        return one.width // one.heads
+
     def narrowed(
         self, model: str, preset: str, options: Mapping[str, Any], share: float
     ) -> dict[str, Any]:

@@ -136,14 +136,20 @@ class PreparedTranslation(Prepared):
                 )
         return Seq2Seq(Seq2SeqConfig.preset(preset, **sizes, **options))
 
+    def widths(self, model: str, preset: str, options: Mapping[str, Any]) -> int:
+        from sparse_train.models.seq2seq import UNIT, Seq2SeqConfig
+
+        return Seq2SeqConfig.preset(preset, **options).width // UNIT
+
     def narrowed(
         self, model: str, preset: str, options: Mapping[str, Any], share: float
     ) -> dict[str, Any]:
         """Width in multiples of 8, inner width in proportion, a head count that divides."""
-        from sparse_train.models.seq2seq import Seq2SeqConfig
+        from sparse_train.models import rounded_width
+        from sparse_train.models.seq2seq import UNIT, Seq2SeqConfig
 
         full = Seq2SeqConfig.preset(preset, **options)
-        one = full.scaled(min(full.width, max(8, 8 * round(share * full.width / 8))))
+        one = full.scaled(rounded_width(share, full.width, UNIT))
         return {**options, "width": one.width, "ffn": one.ffn, "heads": one.heads}
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
@@ -180,6 +186,28 @@ class PreparedTranslation(Prepared):
             "loss": loss / n_tokens,
             "bleu": float(library.corpus_bleu(made, references).score),
             "chrf": float(library.corpus_chrf(made, references).score),
+        }
+
+    def trivial(self, split: str = "validation") -> dict[str, dict[str, float]]:
+        """The source as it is, and the target of the training pair with the most alike source.
+
+        Alike are sources that share many letter trigrams, as a share of all that either has.
+        """
+        pairs = self._evaluation_pairs(split)
+        known = [(_trigrams(source), target) for source, target in self.text.split("train")]
+        nearest = []
+        for source, _ in pairs:
+            own = _trigrams(source)
+            nearest.append(max(known, key=lambda one: len(own & one[0]) / len(own | one[0]))[1])
+        library = _bleu_library()
+        references = [[target for _, target in pairs]]
+        guesses = {"source copied": [source for source, _ in pairs], "nearest neighbour": nearest}
+        return {
+            rule: {
+                "bleu": float(library.corpus_bleu(made, references).score),
+                "chrf": float(library.corpus_chrf(made, references).score),
+            }
+            for rule, made in guesses.items()
         }
 
     def translations(self, model: nn.Module, source_ids: Tensor) -> list[str]:
@@ -236,6 +264,12 @@ def _whole(ids: Batch) -> Batch:
 
     batch = {name: tensor.long() for name, tensor in ids.items()}
     return {**batch, "source_mask": padding_mask(batch["source_ids"], PAD)}
+
+
+def _trigrams(text: str) -> set[str]:
+    """Of a text with a space before and after, so that none is empty."""
+    padded = f"  {text.lower()} "
+    return {padded[i : i + 3] for i in range(len(padded) - 2)}
 
 
 def _bleu_library() -> Any:

@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.stats import (
+    holm,
     interquartile_mean,
     mean_interval,
     paired_difference,
+    paired_ratio,
     probability_of_improvement,
     stratified_bootstrap,
 )
@@ -70,3 +72,34 @@ def test_no_numbers_are_an_error(bad):
 def test_no_common_seed_is_an_error():
     with pytest.raises(InputError, match="none in common"):
         paired_difference({0: 1.0}, {1: 1.0})
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holms_correction_keeps_the_order_and_lowers_nothing(p_values):
+    found = holm(p_values)
+    assert all(0 <= p <= c <= 1 for p, c in zip(p_values, found, strict=True))
+    order = sorted(range(len(found)), key=lambda i: p_values[i])
+    assert [found[i] for i in order] == sorted(found)
+
+
+def test_the_interval_of_a_ratio_holds_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(200):
+        a = dict(enumerate(np.exp(0.3 + 0.2 * rng.standard_normal(6))))
+        b = dict(enumerate(np.exp(np.zeros(6))))
+        interval = paired_ratio(a, b).interval
+        hits += interval.low <= np.exp(0.3) <= interval.high
+    assert 0.90 <= hits / 200 <= 0.99
+
+
+def test_a_ratio_says_what_it_could_have_shown():
+    tight = paired_ratio({s: 2.0 + 0.01 * s for s in range(5)}, dict.fromkeys(range(5), 2.0))
+    loose = paired_ratio({s: 2.0 + 0.5 * s for s in range(5)}, dict.fromkeys(range(5), 2.0))
+    assert 1 < tight.detectable < loose.detectable
+
+
+@pytest.mark.parametrize("bad", [{0: 0.0}, {0: -1.0}, {0: float("inf")}, {1: 1.0}])
+def test_a_ratio_of_what_has_none_is_refused(bad):
+    with pytest.raises(InputError):
+        paired_ratio(bad, {0: 1.0})

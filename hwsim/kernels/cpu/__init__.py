@@ -2,4 +2,4 @@
 
 from hwsim.registry import Registry
 
-LINEAR = Registry("CPU kernel", "hwsim.kernels.cpu.linear", "KERNEL")
+LINEAR = Registry("CPU kernel", "hwsim.kernels.cpu.linear", "KERNEL", group="nettime.cpu_kernels")

@@ -7,6 +7,6 @@ model prices. Triton kernels run on CUDA, or on the CPU under TRITON_INTERPRET=1
 
 from hwsim.registry import Registry
 
-GPU_KERNELS = Registry("GPU kernel", "hwsim.kernels.gpu", "KERNEL")
+GPU_KERNELS = Registry("GPU kernel", "hwsim.kernels.gpu", "KERNEL", group="nettime.gpu_kernels")
 
 __all__ = ["GPU_KERNELS"]

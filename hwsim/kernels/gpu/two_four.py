@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
-from hwsim.errors import InputError
+from hwsim.errors import InputError, unknown
 from hwsim.kernels.gpu.base import GpuKernel, PackedWeight, shape_of
-from hwsim.registry import unknown
 
 BACKENDS = ("cusparselt", "cutlass")
 # (rows, columns) multiples of the sparse weight, by backend and dtype; torch 2.13,

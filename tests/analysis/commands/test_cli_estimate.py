@@ -144,7 +144,7 @@ def test_a_model_that_is_none_is_one_line(nettime, my_module, reference, words):
         (("bert-tiny", "--density", "0.1", "--sparsity", "0.9"), "allowed is one of them"),
         (("bert-tiny", "--pattern", "stripes"), "unstructured"),
         (("bert-tiny", "--algorithm", "riggle"), "rigl"),
-        (("bert-tiny", "--distribution", "urk"), "valid: er, erk, uniform"),
+        (("bert-tiny", "--distribution", "urk"), "valid: equal_marginal_time, er, erk, uniform"),
         (("bert-tiny", "--device", "h1000"), "wafer"),
         (("bert-tiny", "--by", "colour"), "valid: phase, kind, layer"),
         (("bert-tiny", "--sweep", "0.9:0.1"), "low:high"),

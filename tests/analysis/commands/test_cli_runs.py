@@ -146,3 +146,11 @@ def test_bad_input_is_one_line_and_leaves_no_run(nettime, text, tmp_path, more, 
         command = ["train", "--run", tmp_path / "run", *more]
     assert words in nettime(*command).error
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_report_leaves_out_what_cannot_be_compared_and_says_so(nettime, runs, tmp_path):
+    other = tmp_path / "images"
+    nettime("train", "--task", "images", "--steps", "2", "--device", "ideal", "--run", other)
+    found = nettime("report", *runs, other, "--out", tmp_path / "r.html", "--json").json
+    assert {c["name"] for c in found["contenders"]} == {"dense", "RigL 25 %"}
+    assert any("Left out" in note and "images" in note for note in found["notes"])

@@ -1,12 +1,14 @@
 import dataclasses
+import itertools
+import math
 from pathlib import Path
 
 import pytest
 
 from analysis.comparing.claims import claims
-from analysis.comparing.page import main_cells, notes, plus_minus
+from analysis.comparing.page import main_cells, notes, plus_minus, unlearnt
 from analysis.comparing.plan import Choice, Entry, Plan
-from analysis.comparing.race import choose, entries, final_jobs, run_config, tuning_jobs
+from analysis.comparing.race import entries, final_jobs, run_config, tune_all, tuning_jobs
 from analysis.comparing.runs import Figures
 from analysis.comparing.table import Row, Table
 from analysis.comparing.variants import Variant, value_of, variant
@@ -14,6 +16,7 @@ from analysis.stats import Interval
 from hwsim import InputError
 from sparse_train.registries import TASKS
 from sparse_train.runs.config import TrainConfig
+from sparse_train.tasks import make_task
 
 BASE = TrainConfig(steps=40)
 VARIANTS = (Variant("static"), Variant("set"), Variant("srigl"), variant("srigl,gamma=none"))
@@ -35,15 +38,25 @@ def figures(loss: float, flops: float) -> Figures:
     )  # fmt: skip
 
 
-def table(losses: dict[str, list[float]], *, lower: bool = True, metric: str = "loss") -> Table:
+def table(
+    losses: dict[str, list[float]], *, lower: bool = True, metric: str = "loss", **facts
+) -> Table:
     """Contender → test loss of each seed, made by hand."""
-    made = plan()
+    made = plan(rates=(1e-3, 2e-3, 4e-3), seeds=tuple(range(len(losses["dense"]))))
     rows = []
     for entry in entries(made, None):
         runs = dict(enumerate(figures(x, 100 * entry.density) for x in losses[entry.variant]))
-        choice = Choice(2e-3, {1e-3: 3.0, 2e-3: 2.0})
+        choice = Choice(2e-3, {1e-3: 3.0, 2e-3: 2.0, 4e-3: 2.5})
         rows.append(Row(entry, choice, runs, {seed: Path(entry.key) for seed in runs}))
-    return Table(made, metric, lower, ("ideal",), tuple(rows), {"digest": "abc"})
+    return Table(made, metric, lower, ("ideal",), tuple(rows), {"digest": "abc"}, **facts)
+
+
+def ten(losses: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Ten seeds around the same means."""
+    return {
+        name: [sum(found) / len(found) + 0.01 * ((7 * s + len(name)) % 5) for s in range(10)]
+        for name, found in losses.items()
+    }
 
 
 LOSSES = {
@@ -112,7 +125,7 @@ def test_a_plan_that_cannot_be_is_refused(changes, name):
         plan(**changes)
 
 
-def test_every_contender_has_as_many_short_runs_on_a_seed_that_no_final_run_has():
+def test_every_contender_starts_on_the_same_grid_on_a_seed_that_no_final_run_has():
     made = plan()
     all_entries = entries(made, None)
     jobs = tuning_jobs(made, all_entries, Path("out"), "d")
@@ -142,20 +155,68 @@ def test_the_update_interval_is_for_those_that_update_now_and_then():
     assert kept == {"dense": None, "static": None, "SET": 7, "DeepR": None}
 
 
-@pytest.mark.parametrize(("lower", "best"), [(True, 1e-3), (False, 2e-3)])
-def test_the_rate_with_the_best_validation_metric_is_chosen(lower, best):
-    made = plan(variants=())
-    all_entries = entries(made, None)
-    jobs = tuning_jobs(made, all_entries, Path("out"), "d")
-    assert choose(made, all_entries, jobs, [1.0, 2.0], lower=lower)["dense"].rate == best
+def tuned_on(curve, made, *, lower=True):
+    """Choices and rounds where a rate's metric is curve(rate); None where it diverges."""
+    rounds = []
+
+    def tune(number, wanted):
+        rounds.append({key: tuple(rates) for key, rates in wanted.items()})
+        return {key: {rate: curve(rate) for rate in rates} for key, rates in wanted.items()}
+
+    return tune_all(made, entries(made, None), tune, lower=lower), rounds
 
 
-def test_a_rate_that_diverged_is_never_chosen_beside_one_that_did_not():
-    made = plan(variants=())
-    all_entries = entries(made, None)
+@pytest.mark.parametrize("best", [1e-3, 2e-3, 2.5e-4, 1.6e-2])
+@pytest.mark.parametrize("lower", [True, False])
+def test_a_grid_is_widened_by_two_until_the_best_rate_lies_inside(best, lower):
+    def curve(rate):
+        off = abs(math.log2(rate / best))
+        return off if lower else -off
+
+    choices, rounds = tuned_on(curve, plan(), lower=lower)
+    for choice in choices.values():
+        assert choice.rate == pytest.approx(best) and not choice.at_an_end
+        ratios = [b / a for a, b in itertools.pairwise(sorted(choice.tried))]
+        assert ratios == pytest.approx([2.0] * len(ratios))
+    assert rounds[0] == {e.key: (1e-3, 2e-3) for e in entries(plan(), None)}
+
+
+def test_a_grid_that_never_ends_is_given_up_and_a_contender_with_its_best_inside_gets_no_more():
+    choices, rounds = tuned_on(lambda rate: rate, plan(most_rates=5))
+    assert {len(choice.tried) for choice in choices.values()} == {5}
+    assert all(choice.at_an_end for choice in choices.values())
+    inside, rounds = tuned_on(lambda rate: abs(rate - 2e-3), plan(rates=(1e-3, 2e-3, 4e-3)))
+    assert len(rounds) == 1 and {c.rate for c in inside.values()} == {2e-3}
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_a_rate_that_diverged_is_never_chosen_beside_one_that_did_not(lower):
+    def curve(rate):
+        off = abs(math.log2(rate / 1e-3))
+        return None if rate > 1.5e-3 else 9 + (off if lower else -off)
+
+    choices, _ = tuned_on(curve, plan(), lower=lower)
+    assert {choice.rate for choice in choices.values()} == {1e-3}
+
+
+def test_narrower_models_come_in_three_widths_and_two_lengths_each_of_its_own_folder():
+    task = make_task("mlm", {"vocabulary_size": 300, "tokens": 16}).prepare()
+    made = plan(narrower=True, variants=(Variant("set"),), lengths=(1, 3))
+    all_entries = entries(made, task)
+    narrow = [e for e in all_entries if e.family == "narrower dense"]
+    assert {e.length for e in narrow} == {1, 2}
+    assert len({e.settings["model_options"]["width"] for e in narrow}) >= 3
+    assert len({e.key for e in all_entries}) == len({e.name for e in all_entries})
     jobs = tuning_jobs(made, all_entries, Path("out"), "d")
-    for lower in (True, False):
-        assert choose(made, all_entries, jobs, [None, 9.0], lower=lower)["dense"].rate == 2e-3
+    assert {job.config.steps for job in jobs if job.entry.family == "set"} == {40, 120}
+
+
+def test_a_variant_with_a_density_of_its_own_runs_at_that_alone():
+    made = plan(variants=(variant("set,density=0.5"), Variant("set")), dense=False)
+    assert [(e.name, e.density) for e in entries(made, None)] == [
+        ("SET 50 %", 0.5),
+        ("SET 20 %", 0.2),
+    ]
 
 
 def test_differences_are_taken_by_seed_and_signed_so_that_more_is_better():
@@ -175,13 +236,30 @@ def test_where_more_is_better_the_signs_turn():
 
 
 def test_the_papers_claims_are_held_against_the_runs_and_a_failure_is_said():
-    worse = {**LOSSES, "SET": [3.5, 3.61, 3.7]}
+    worse = ten({**LOSSES, "SET": [3.5, 3.61, 3.7]})
     lines = [claim.line for claim in claims(table(worse))]
     assert any("SET at least as good as static at 20 %" in x and "NOT" in x for x in lines)
-    lines = [claim.line for claim in claims(table(LOSSES))]
-    assert any(x.startswith("SET at least as good as static") and "reproduced" in x for x in lines)
+    lines = [claim.line for claim in claims(table(ten(LOSSES)))]
+    assert any(
+        x.startswith("SET at least as good as static") and ": reproduced" in x for x in lines
+    )
     ablation = [x for x in lines if "SRigL at least as good as SRigL no ablation" in x]
     assert len(ablation) == 1
+
+
+def test_no_claim_is_reproduced_with_three_seeds_nor_where_nothing_was_learnt():
+    lines = [claim.line for claim in claims(table(LOSSES))]
+    assert lines and not any(": reproduced" in x for x in lines)
+    assert any("3 of the 10 seeds" in x and "would have shown" in x for x in lines)
+    below = table(ten(LOSSES), trivial={"unigram": {"loss": 2.0}})
+    assert all("nothing was learnt" in claim.line for claim in claims(below))
+    assert any("Nothing was learnt by" in line for line in unlearnt(below))
+
+
+def test_a_claim_needs_more_where_more_is_claimed():
+    found = claims(table(ten(LOSSES)))
+    assert all(claim.p >= claim.difference.p for claim in found)
+    assert any(claim.p > claim.difference.p for claim in found)
 
 
 def test_uniform_and_erk_are_held_against_each_other():
@@ -232,10 +310,9 @@ def test_an_interval_is_said_in_as_many_digits_as_it_has(interval, text):
     assert plus_minus(interval) == text
 
 
-def test_one_rate_needs_no_short_runs():
-    made = plan(rates=(1e-3,))
-    chosen = choose(made, entries(made, None), [], [], lower=True)
-    assert {c.rate for c in chosen.values()} == {1e-3}
+def test_one_rate_needs_no_tuning():
+    choices, rounds = tuned_on(lambda rate: rate, plan(rates=(1e-3,)))
+    assert {c.rate for c in choices.values()} == {1e-3} and not rounds
 
 
 def test_an_entry_says_what_it_changes_and_no_more():

@@ -4,6 +4,7 @@ from hand_made import contender, contenders
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.reporting import summary
 from analysis.reporting.contenders import (
     Contender,
     Seconds,
@@ -12,6 +13,7 @@ from analysis.reporting.contenders import (
     time_to,
     verdicts,
 )
+from analysis.reporting.report import report
 from hwsim import InputError
 
 
@@ -88,3 +90,21 @@ def test_the_verdict_calls_overlapping_intervals_too_close():
 def test_an_unknown_device_is_an_input_error():
     with pytest.raises(InputError, match="h100"):
         time_to(contenders()[0], "h100", 1.0)
+
+
+@pytest.mark.parametrize("gone", [[3.0, np.nan, np.nan], [3.0, np.inf], [3.0, 4.0], [np.nan]])
+def test_a_run_that_diverged_stops_no_report_and_sets_no_target(gone):
+    times = list(range(0, 10 * len(gone), 10))
+    runs = [run([3.0, 2.0, 1.0], [0, 10, 20]), run(gone, times, "b", "rigl")]
+    assert common_loss(runs) == 1.0
+    assert compare(runs, "ideal", 1.0).times["b"] is None
+    lines = verdicts(runs, common_loss(runs))
+    assert lines and "nan" not in " ".join(lines)
+    assert "0 ms" not in report(runs, "t")
+
+
+def test_where_no_run_learns_anything_the_report_says_so():
+    runs = [run([3.0, 3.5], [0, 10]), run([3.1, 4.0], [0, 10], "b", "rigl")]
+    assert all("nothing was learnt" in line for line in verdicts(runs, common_loss(runs)))
+    assert summary.table(runs, common_loss(runs), "the loss").row_count == 2
+    report(runs, "t")

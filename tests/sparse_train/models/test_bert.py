@@ -3,13 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hwsim import InputError
 from hwsim.workload import PRODUCTS
 from sparse_train import models
-from sparse_train.models.bert import PRESETS, Bert, BertConfig, example, narrowed, step_flops
+from sparse_train.models.bert import PRESETS, Bert, BertConfig, example
 from sparse_train.workload import workload
 
 torch.set_num_threads(1)
@@ -113,26 +111,6 @@ def test_a_preset_is_built_without_memory_and_observed(name):
     } | {"tokens"}
 
 
-@given(ratio=st.floats(0.15, 1.0))
-@settings(deadline=None, max_examples=4)
-def test_narrowed_is_the_nearest_width_and_says_what_it_costs(ratio):
-    config = BertConfig(vocabulary=64, max_length=16, layers=1, width=64, heads=4, ffn=256)
-    narrow, reached = narrowed(config, ratio, 2, 16)
-    full = step_flops(config, 2, 16)
-    assert reached == step_flops(narrow, 2, 16) / full
-    assert narrow.width % 8 == 0
-    assert narrow.width % narrow.heads == 0
-    assert (narrow.layers, narrow.vocabulary) == (config.layers, config.vocabulary)
-    for other in (narrow.width - 8, narrow.width + 8):
-        if 8 <= other <= config.width:
-            there = step_flops(config.scaled(other), 2, 16) / full
-            assert abs(reached - ratio) <= abs(there - ratio)
-
-
-def test_narrowed_by_nothing_is_the_model_itself():
-    assert narrowed(SMALL, 1.0, 2, 8) == (SMALL, 1.0)
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -140,7 +118,6 @@ def test_narrowed_by_nothing_is_the_model_itself():
         (lambda: BertConfig.preset("tiny", depth=3), "unknown bert size 'depth'"),
         (lambda: BertConfig(layers=0), "layers: value is 0"),
         (lambda: BertConfig(width=10, heads=4), "heads: value is 4"),
-        (lambda: narrowed(SMALL, 0.0, 2, 8), "cost_ratio: value is 0.0"),
         (lambda: Bert(SMALL)(torch.zeros(1, 17, dtype=torch.long)), "17 tokens.*at most 16"),
         (lambda: models.build("bert-huge"), "unknown model 'bert-huge'.*bert-base"),
         (lambda: models.build("bert-tiny", 0), "batch_size: value is 0"),
@@ -156,9 +133,3 @@ def test_bad_input_is_one_clear_line(call, message):
 def test_example_has_the_paper_s_share_of_predictions():
     made = example(SMALL, 4, 100)
     assert made["labels"].shape == made["positions"].shape == (4, 15)
-
-
-def test_step_flops_are_those_of_the_whole_model_observed():
-    config = BertConfig(vocabulary=60, max_length=8, layers=5, width=16, heads=2, ffn=40)
-    model, batch = Bert(config), example(config, 2, 8)
-    assert step_flops(config, 2, 8) == workload(model, batch).dense_flops

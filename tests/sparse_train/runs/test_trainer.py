@@ -258,3 +258,18 @@ def test_the_model_is_the_tasks_own_unless_it_is_named():
 def test_a_setting_of_another_kind_is_refused(key):
     with pytest.raises(InputError, match=key):
         TrainConfig(**{key: 3})
+
+
+def test_warming_up_kernels_changes_nothing_and_is_not_counted(text_folder):
+    from sparse_train.runs.run import Run, private_randomness
+    from sparse_train.tasks import make_task
+
+    config = tiny(text_folder, compute="sparse", steps=6)
+    task = make_task("mlm", config.task_options).prepare()
+    losses = []
+    for warm in (True, False):
+        with private_randomness(0):
+            run = Run(config, task)
+            run._warm = not warm
+            losses.append([run.advance()[0] for _ in range(6)])
+    assert losses[0] == losses[1]

@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 
-from hwsim.errors import InputError
+from hwsim.errors import InputError, unknown
 from hwsim.kernels.gpu import GPU_KERNELS
 from hwsim.kernels.gpu.base import GpuKernel, PackedWeight
 from hwsim.kernels.gpu.two_four import TwoFour, fused, search
 from hwsim.measured.gpu_suite import V_N_M, Case
-from hwsim.registry import unknown
 
 DTYPES = {
     "bfloat16": torch.bfloat16, "float16": torch.float16, "tfloat32": torch.float32,

@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from hwsim.errors import InputError
+from hwsim.errors import InputError, unknown
 from hwsim.kernels.gpu.suite.cases import ALLOWED, DTYPES, mask_of, probe
 from hwsim.kernels.gpu.two_four import TwoFour, fused, search
 from hwsim.measured.gpu_suite import STEP_KINDS, STEPS, Case
-from hwsim.registry import unknown
 
 TOKENS = {"bert-base": 512, "vit-large": 197}
 _HEAD = 64

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.display import units
+from hwsim import units
 
 FINITE = st.floats(1e-12, 1e9)
 

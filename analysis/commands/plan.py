@@ -1,0 +1,167 @@
+"""`nettime plan`: size, sparsity and length for a net time, before anyone trains."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from analysis.commands import options
+from hwsim.errors import InputError
+
+if TYPE_CHECKING:
+    from analysis.planning.law import Law
+    from analysis.planning.plan import Best, Front
+    from analysis.planning.prices import Size
+
+DEFAULT_LAW = "vit-jft"
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "plan",
+        short_help="Which size, sparsity and number of steps is best within a net time.",
+        epilog=options.examples(
+            "nettime plan --hours 1000 -d h200 -d wafer",
+            "nettime plan --loss 6.0 -d ideal --density 0.5 --density 0.1",
+            "nettime plan --runs runs/compare --hours 0.01 -d zen3 --form average",
+            "nettime plan --hours 1000 -d ideal --plot plan.svg --write plan.md",
+        ),
+    )(plan)
+
+
+def plan(
+    hours: Annotated[float | None, typer.Option(help="Net training time that there is.")] = None,
+    loss: Annotated[float | None, typer.Option(help="Or: a final loss to be reached.")] = None,
+    law: Annotated[
+        str, typer.Option(help="A published one: vit-jft, vision transformers on JFT.")
+    ] = DEFAULT_LAW,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folders of runs, to which a law is fitted instead; repeatable."),
+    ] = None,
+    form: Annotated[
+        str, typer.Option(help="Of the law fitted to runs: frantar or average (density).")
+    ] = "frantar",
+    density: Annotated[
+        list[float] | None, typer.Option(help="Repeatable; default 0.5, 0.25, 0.125, 0.0625.")
+    ] = None,
+    width: Annotated[
+        list[int] | None,
+        typer.Option(help="Of the vision transformers; repeatable. Default 128 to 768."),
+    ] = None,
+    schedule: Annotated[
+        str, typer.Option(help="gradual: pruned from dense; constant: sparse from the start.")
+    ] = "gradual",
+    pattern: Annotated[str, typer.Option(help="What masks look like.")] = "unstructured",
+    batch_size: Annotated[int, typer.Option(help="Images of a step.")] = 256,
+    device: options.Devices = None,
+    write: Annotated[Path | None, typer.Option(help="A Markdown page to write.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="A figure to write: .svg, .png, .pdf.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Net time from the device, loss from a scaling law of sparse training; nothing is trained.
+
+    Names the best choice per device, and dense where dense wins. The law says what it was fitted
+    to; what lies beyond that is marked.
+    """
+    if (hours is None) == (loss is None):
+        raise InputError("--hours, --loss: give one of the two")
+    options.at_least("--batch-size", batch_size)
+    devices = options.load_devices(device)
+    from analysis.display.console import progress_bar
+    from analysis.planning.plan import DENSITIES, Front, best, candidates
+    from analysis.planning.prices import SCHEDULES
+
+    options.chosen("--schedule", schedule, SCHEDULES)
+    wanted = tuple(options.share("--density", d) for d in density or DENSITIES)
+    if not all(wanted):
+        raise InputError("--density: value is 0; allowed is above 0, at most 1")
+    found, sizes = _law(law, runs, form, width, batch_size)
+    answers, fronts = [], {}
+    with progress_bar("pricing", len(devices)) as update:
+        for done, one in enumerate(devices, start=1):
+            made = candidates(sizes, one, wanted, schedule, pattern)
+            budget = None if hours is None else 3600 * hours
+            answers.append(best(found, made, budget_s=budget, loss=loss))
+            spent = answers[-1].seconds[answers[-1].winner.name]
+            fronts[one.name] = Front(found, tuple(made), spent)
+            update(done, one.name)
+    _tell(found, answers, fronts, write, plot, as_json)
+
+
+def _law(
+    law: str, runs: list[Path] | None, form: str, width: list[int] | None, batch_size: int
+) -> tuple[Law, list[Size]]:
+    from analysis.planning import sizes
+    from analysis.planning.law import FORMS, PUBLISHED, fit
+
+    if not runs:
+        options.chosen("--law", law, tuple(PUBLISHED))
+        return PUBLISHED[law], sizes.vits(tuple(width or sizes.VIT_WIDTHS), batch_size)
+    if width:
+        raise InputError("--width: goes with a published law; with --runs sizes are the runs' own")
+    options.chosen("--form", form, tuple(FORMS))
+    points, config = sizes.points(runs)
+    source = f"fitted to {len(points)} runs below {', '.join(map(str, runs))}"
+    fitted = fit(points, form, n_unit=1e6, d_unit=1e6, draws=100, source=source)
+    return fitted, sizes.of_runs(config, sizes.SHARES)
+
+
+def _tell(
+    law: Law, answers: list[Best], fronts: dict[str, Front], write: Path | None, plot: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    from analysis.display import tables
+    from analysis.display.console import print_json, stdout
+    from analysis.planning import page
+    from analysis.reporting import plots
+    from analysis.reporting import report as pages
+
+    written = []
+    if plot is not None:
+        with plots.styled():
+            plots.save(page.figure(fronts), plot)
+        written.append(plot.absolute())
+    if write is not None:
+        written.append(pages.write(_markdown(law, answers, fronts, plot), write))
+    if as_json:
+        print_json({"command": "plan", **page.to_json(law, answers, fronts), "written": written})
+        return
+    console = stdout()
+    for best in answers:
+        console.print(tables.table(best.device, list(page.COLUMNS), page.rows(law, best)))
+    for best in answers:
+        console.print(best.sentence, style="bold")
+        if best.forecast is not None:
+            console.print(best.forecast.sentence)
+        console.print("Lowest loss " + "; ".join(page.pareto_lines(fronts[best.device])) + ".")
+    for note in page.notes(law, answers[0].candidates):
+        console.print(note)
+    for path in written:
+        console.print(f"written: {path}", soft_wrap=True)
+
+
+def _markdown(law: Law, answers: list[Best], fronts: dict[str, Front], plot: Path | None) -> str:
+    from analysis.comparing.out import pipes
+    from analysis.planning import page
+
+    parts = [
+        "# A plan: size, sparsity and length for a net time",
+        "\n".join(
+            f"- {line}" for best in answers
+            for line in (best.sentence, *([best.forecast.sentence] if best.forecast else []))
+        ),
+        f"Written by this command:\n\n    {shlex.join(['nettime', *sys.argv[1:]])}",
+    ]  # fmt: skip
+    for best in answers:
+        lowest = "; ".join(page.pareto_lines(fronts[best.device]))
+        parts += [f"## {best.device}", pipes(page.COLUMNS, page.rows(law, best)),
+                  f"Lowest loss {lowest}."]  # fmt: skip
+    if plot is not None:
+        parts.append(f"![loss against net time]({plot.name})")
+    parts += ["## To know", "\n".join(f"- {n}" for n in page.notes(law, answers[0].candidates))]
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,23 @@
+"""The command `nettime`, also as `python -m nettime`."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Runs the command line, unless a folder of the user's hides a package of ours."""
+    from nettime._packages import HiddenPackage, check_not_hidden
+
+    try:
+        check_not_hidden()
+    except HiddenPackage as error:
+        print(f"nettime: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    from analysis.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""The narrower dense model costs what the sparse step costs, for every family, in four looks."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwsim import InputError
+from rl.runs.problems import Problem, first_batch
+from rl.runs.problems import narrower as narrower_network
+from sparse_train import models
+from sparse_train.masking.layers import select_layers
+from sparse_train.narrower import OBSERVATIONS, narrower, nearest_width, sparse_flops
+from sparse_train.runs.config import TrainConfig
+from sparse_train.tasks import make_task
+from sparse_train.workload import workload
+
+SMALLEST = {family: models.FAMILIES.get(family).presets[0] for family in models.FAMILIES.names()}
+
+
+def within_one_width(flops, width, widths, target):
+    """Whether no neighbour is nearer by more than what one width is worth."""
+    off = abs(flops(width) - target)
+    beside = [w for w in (width - 1, width + 1) if 1 <= w <= widths]
+    return off <= max(abs(flops(w) - flops(width)) for w in beside) + 1e-6
+
+
+@given(
+    a=st.floats(0.0, 50.0), b=st.floats(0.1, 5000.0), c=st.floats(0.0, 1e6),
+    widths=st.integers(2, 1024), share=st.floats(0.0, 1.0),
+)  # fmt: skip
+@settings(max_examples=300, deadline=None)
+def test_polynomials_are_met_to_half_a_width_in_four_looks(a, b, c, widths, share):
+    looks = []
+
+    def flops(width):
+        looks.append(width)
+        return a * width * width + b * width + c
+
+    target = flops(1) + share * (flops(widths) - flops(1))
+    looks.clear()
+    found = nearest_width(flops, widths, target)
+    assert len(looks) == len(set(looks)) <= OBSERVATIONS
+    best = min(range(1, widths + 1), key=lambda w: abs(a * w * w + b * w + c - target))
+    assert abs(found - best) <= 1
+
+
+@pytest.mark.parametrize("family", sorted(SMALLEST))
+@pytest.mark.parametrize("share", [0.2, 0.6])
+def test_every_family_is_met_within_one_width(family, share):
+    name = f"{family.replace('_', '-')}-{SMALLEST[family]}"
+    widths = models.widths(name)
+
+    def flops(width):
+        return workload(*models.build(name, 2, 16, width / widths)).dense_flops
+
+    full = flops(widths)
+    assert full == workload(*models.build(name, 2, 16)).dense_flops
+    target = share * full
+    assert within_one_width(flops, nearest_width(flops, widths, target, full), widths, target)
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "model", "preset"),
+    [
+        ("images", {"data": "digits"}, "mlp", "small"),
+        ("images", {"data": "digits"}, "simple_cnn", "small"),
+        ("recommendation", {"ratings": "generated"}, "factorization", "small"),
+        ("control", {}, "q_network", "small"),
+        ("extreme", {"data": "planted", "outputs": 200, "inputs": 300, "examples": 500}, "extreme",
+         "small"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("density", [0.1, 0.5])
+def test_a_run_of_a_task_gets_options_of_the_sparse_step_s_flops(
+    task, options, model, preset, density
+):
+    config = TrainConfig(task=task, task_options=options, model=model, preset=preset, batch_size=8)
+    prepared = make_task(task, options).prepare()
+    own = (config.model, config.preset, dict(config.model_options))
+    widths = prepared.widths(*own)
+
+    def step(options):
+        built = prepared.build_model(model, preset, options)
+        return built, workload(prepared.priced_model(built), prepared.batch(1, 8, 0))
+
+    dense, at = step({})
+    masked = {one.name for one in select_layers(dense, config.layers, None).layers}
+    target = sparse_flops(at, masked, density)
+    assert target < at.dense_flops
+    found = step(narrower(config, prepared, density))[1].dense_flops
+    nearest = min(
+        abs(step(prepared.narrowed(*own, w / widths))[1].dense_flops - target)
+        for w in range(1, widths + 1, max(1, widths // 64))
+    )
+    one = abs(step(prepared.narrowed(*own, 1 - 1 / widths))[1].dense_flops - at.dense_flops)
+    assert abs(found - target) <= nearest + one
+
+
+@pytest.mark.parametrize("network", ["mlp-1x16", "mlp-3x32"])
+@pytest.mark.parametrize("density", [0.1, 0.25, 0.5, 1.0])
+def test_an_agent_s_narrower_opponent_costs_what_the_sparse_step_costs(network, density):
+    problem = Problem(network, "images")
+    family, layers, width = problem.parts
+
+    def flops(w):
+        one = Problem(f"{family}-{layers}x{w}", "images")
+        return workload(one.data.priced_model(one.build()), first_batch(one)).dense_flops
+
+    step = workload(problem.data.priced_model(problem.build()), first_batch(problem))
+    masked = {one.name for one in select_layers(problem.build(), problem.layers, None).layers}
+    found = Problem(narrower_network(network, "images", density), "images").parts
+    assert found[:2] == (family, layers)
+    target = sparse_flops(step, masked, density)
+    assert within_one_width(flops, found[2], width, target)
+    assert (found[2] == width) == (density == 1.0)
+
+
+def test_a_model_without_widths_says_so():
+    class Widthless:
+        def widths(self, *_):
+            return 0
+
+    from sparse_train.narrower import narrower_at
+
+    with pytest.raises(InputError, match="has no width"):
+        narrower_at(TrainConfig(), Widthless(), 1.0)
+    with pytest.raises(InputError, match="widths: value is 0"):
+        nearest_width(lambda w: w, 0, 1.0)
