@@ -1,4 +1,4 @@
-"""Times whole training steps on the GPU of this machine, in the form `nettime crosscheck steps` reads.
+"""Times whole training steps on this machine's GPU, in the form `nettime crosscheck steps` reads.
 
     python benchmarks/measure_gpu_steps.py steps.jsonl [--minutes 8] [--card NAME] [--stand-ins]
 
