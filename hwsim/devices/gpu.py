@@ -427,6 +427,8 @@ class Gpu(Device):
         if reason or facts is None:
             return Estimate.illegal(kernel, reason)
         flops, moved, compute, bound, beside = work(self, op, facts)
+        if kernel in sparse.ON_TENSOR_CORES:  # which wait in a step as the library's products do
+            compute *= self._product_scale(op.dtype)
         # What zeros save is their share of the dense product, at most: nothing computes the rest
         # faster than the library's own kernel.
         least = self.product_seconds(DENSE, op.dtype, rules.product(op)) * op.density

@@ -11,6 +11,7 @@ from hwsim.patterns.passes.v_n_m_sizes import COLUMNS
 from hwsim.workload import Op
 
 V_N_M = "v_n_m"
+ON_TENSOR_CORES = ("block", V_N_M)
 
 
 class Card(Protocol):
