@@ -10,6 +10,7 @@ from typing import Any
 
 from hwsim.checks import check_integer
 from hwsim.errors import InputError, unknown
+from hwsim.references import is_reference
 from sparse_train import schedules
 from sparse_train.distributions import DISTRIBUTIONS, check_distribution
 from sparse_train.models import FAMILIES
@@ -152,14 +153,25 @@ class TrainConfig:
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         _rising_shares("milestones", self.milestones)
+        if not is_reference(self.algorithm):
+            self.check_updates()
+
+    def check_updates(self) -> None:
+        """An InputError if masks would never change, or too seldom for the density asked for.
+
+        Of an algorithm given by reference it is asked before training, so that reading a run's
+        settings imports nothing of a stranger's.
+        """
         if self.algorithm != DENSE and self.task not in _CYCLIC:
             self._calendar.check()
 
     def _fill_in_the_model(self) -> None:
-        task = TASKS.get(self.task)
         for name, value in (("model", self.model), ("preset", self.preset)):
             if not isinstance(value, str):
                 raise InputError(f"{name}: value is {value!r}; allowed is a name")
+        if self.model and self.preset and self.layers is not None:
+            return
+        task = TASKS.get(self.task)
         model = self.model or task.default_model
         if not self.preset and model != task.default_model:
             known = FAMILIES.get(model).presets if model in FAMILIES.names() else ()
