@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= auto
 
-.PHONY: demo test test-slow lint types bench clean
+.PHONY: demo test test-slow lint types bench mutation site clean
 
 # The CPU build of torch where its index answers; elsewhere the registry's default build.
 .venv/ready: pyproject.toml constraints.txt
@@ -36,5 +36,16 @@ types: .venv/ready
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
 
+# Needs some minutes to hours; survivors are listed. Not part of `make test`.
+mutation: .venv/ready
+	$(BIN)/pip install --quiet 'mutmut>=3.3'
+	$(BIN)/mutmut run
+	$(BIN)/mutmut results
+
+# The documentation as pages, from docs/ and the docstrings: build/site/index.html.
+site: .venv/ready
+	$(BIN)/pip install --quiet -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build mutants *.egg-info .pytest_cache .ruff_cache

@@ -10,6 +10,7 @@ from analysis.display import tables
 from analysis.display.console import print_json, progress_bar, stdout
 from analysis.estimating.breakdown import estimate_json
 from hwsim import Device, Workload, units
+from hwsim.answers.cache_traffic import Traffic, cache_traffic
 from hwsim.answers.explain import (
     Balance,
     Change,
@@ -18,6 +19,7 @@ from hwsim.answers.explain import (
     layer_changes,
     layer_settings,
 )
+from hwsim.devices.cpu import Cpu
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -79,10 +81,42 @@ def tables_of(device: Device, phases: Sequence[Explanation]) -> Iterator[Rendera
     if felt:
         columns = ["instead", "weights", *names, "layer"]
         yield tables.table("Gain by another mask or setting", columns, felt, text=("instead",))
+    yield from _caches(device, phases)
     unfelt = [what for what, row in rows if set(row[2:]) == {_NO_GAIN}]
     if unfelt:
         yield f"Without effect: {', '.join(unfelt)}."
     yield sentence(device, changes)
+
+
+def _caches(device: Device, phases: Sequence[Explanation]) -> Iterator[RenderableType]:
+    """On a processor: what each phase's kernel does to the caches under this mask."""
+    rows, reasons = [], []
+    for p, found in _traffic(device, phases):
+        if isinstance(found, str):
+            reasons.append(f"{p.op.phase}: {found}")
+            continue
+        for level in found.levels:
+            rows.append((
+                f"{p.op.phase} {level.name}", found.kernel,
+                units.quantity(level.loads + level.stores), units.quantity(level.misses),
+                units.quantity(found.bytes_below(level), "B"),
+            ))  # fmt: skip
+        assumed = units.quantity(found.assumed_bytes, "B")
+        rows.append((f"{p.op.phase} price", p.estimate.kernel, "", "", assumed))
+    if rows:
+        columns = ["simulated caches", "kernel", "accesses", "misses", "bytes below"]
+        yield tables.table("", columns, rows)
+        yield "Empty caches at first; in the row of the price, the bytes that it takes to be moved."
+    if rows and reasons:
+        yield f"Not simulated: {'; '.join(reasons)}."
+
+
+def _traffic(
+    device: Device, phases: Sequence[Explanation]
+) -> Iterator[tuple[Explanation, Traffic | str]]:
+    if isinstance(device, Cpu):
+        for p in phases:
+            yield p, cache_traffic(device, p.op, p.estimate.kernel, p.estimate.bytes)
 
 
 def _facts(phases: Sequence[Explanation]) -> Iterator[list[str]]:
@@ -165,9 +199,10 @@ def sentence(device: Device, changes: Sequence[Change]) -> str:
 
 def _device_json(device: Device, phases: Sequence[Explanation]) -> dict[str, Any]:
     changes = layer_changes(phases)
+    caches = {p.op.phase: found for p, found in _traffic(device, phases)}
     return {
         "device": device.name,
-        "phases": [_phase_json(p) for p in phases],
+        "phases": [_phase_json(p, caches.get(p.op.phase)) for p in phases],
         "changes": [_change_json(c) for c in changes],
         "settings": [_change_json(c) for c in layer_settings(phases)],
         "best_change": _change_json(changes[0])
@@ -176,7 +211,7 @@ def _device_json(device: Device, phases: Sequence[Explanation]) -> dict[str, Any
     }
 
 
-def _phase_json(p: Explanation) -> dict[str, Any]:
+def _phase_json(p: Explanation, caches: Traffic | str | None) -> dict[str, Any]:
     pes = p.pes
     return {
         "phase": p.op.phase,
@@ -192,9 +227,21 @@ def _phase_json(p: Explanation) -> dict[str, Any]:
             "balance": pes.balance,
         },
         "occupancy": p.occupancy,
+        "caches": None if caches is None else _traffic_json(caches),
         "changes": [_change_json(c) for c in p.changes],
         "settings": [_change_json(c) for c in p.settings],
     }  # fmt: skip
+
+
+def _traffic_json(found: Traffic | str) -> dict[str, Any]:
+    if isinstance(found, str):
+        return {"reason": found}
+    levels = [
+        {"level": one.name, "accesses": one.loads + one.stores, "misses": one.misses,
+         "bytes_below": found.bytes_below(one)}
+        for one in found.levels
+    ]  # fmt: skip
+    return {"kernel": found.kernel, "assumed_bytes": found.assumed_bytes, "levels": levels}
 
 
 def _balance_json(b: Balance) -> dict[str, Any]:

@@ -42,6 +42,35 @@ def test_time_cost_of_a_run_of_half_the_time_is_one_half():
     )
 
 
+def literal(name):
+    """The reward of one interval whose numbers are all different, so that no two can be swapped."""
+    t = lambda x: torch.tensor([x], dtype=torch.float64)  # noqa: E731
+    before = Moment(
+        spent_s=t(3.0), remaining_s=t(16.0), dense_s=t(20.0), spent_flops=t(500.0),
+        dense_flops=t(4000.0), step_density=t(0.9), accuracy=t(0.2),
+    )  # fmt: skip
+    after = Moment(
+        spent_s=t(5.0), remaining_s=t(11.0), dense_s=t(20.0), spent_flops=t(900.0),
+        dense_flops=t(4000.0), step_density=t(0.4), accuracy=t(0.45),
+    )  # fmt: skip
+    return float(REWARDS.get(name)(before, after))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("log_ratio", math.log(19.0 / 16.0)),
+        ("time_cost", (19.0 - 16.0) / 20.0),
+        ("flops", 5.0 / 20.0 - 400.0 / 4000.0),
+        ("accuracy", 0.25),
+        ("dsrl", 0.25 - 400.0 / 4000.0),
+        ("dsrl_literal", 0.25 - 0.1 * 0.6),
+    ],
+)
+def test_rewards_of_one_interval_written_out(name, expected):
+    assert literal(name) == pytest.approx(expected, rel=1e-12)
+
+
 @given(
     st.lists(st.tuples(st.floats(0.001, 0.5), st.floats(0.0, 0.2)), min_size=1, max_size=12),
     st.sampled_from(["log_ratio", "time_cost", "flops", "accuracy", "dsrl"]),

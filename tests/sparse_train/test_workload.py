@@ -302,6 +302,19 @@ def test_memory_and_optimizer_traffic_are_those_of_torch(name, make, states):
     assert len(update) == len(list(model.parameters()))
 
 
+@pytest.mark.parametrize(
+    # Operations on one weight: sgd w − η·g; momentum μ·v + g as well; Adam: two moments (3 + 4),
+    # root, sum, quotient and the step (5); AdamW: and its decay.
+    ("name", "flops"),
+    [("sgd", 2), ("sgd_momentum", 4), ("adam", 12), ("adamw", 13)],
+)
+def test_operations_of_an_optimizer_on_each_weight(name, flops):
+    update = workload(nn.Linear(6, 8), torch.randn(3, 6), optimizer=name).phase("update")
+    assert {op.name: op.dense_flops for op in update if op.kind == "optimizer"} == {
+        op.name: flops * size for op, size in zip(update, (48, 8), strict=True)
+    }
+
+
 def test_masks_are_those_of_with_masks_and_reach_the_optimizer():
     model, x = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 4)), torch.randn(3, 6)
     mask = hwsim.Mask(np.arange(48).reshape(8, 6) % 3 == 0)
