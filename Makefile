@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= auto
 
-.PHONY: demo test test-slow lint types bench mutation site clean
+.PHONY: demo test test-slow test-frameworks lint types bench mutation site clean
 
 # The CPU build of torch where its index answers; elsewhere the registry's default build.
 .venv/ready: pyproject.toml constraints.txt
@@ -25,6 +25,11 @@ test: .venv/ready
 
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+
+# The same training in others' loops; installs them beside the rest, without moving torch.
+test-frameworks: .venv/ready
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[frameworks]'
+	$(BIN)/python -m pytest -n $(WORKERS) tests/sparse_train/integrations
 
 lint: .venv/ready
 	$(BIN)/ruff check .

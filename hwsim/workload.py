@@ -191,10 +191,16 @@ def _sizes(ops: Iterable[Op]) -> tuple[str, str, str]:
 
 @dataclass(frozen=True, repr=False)
 class Workload(Printed):
-    """The ops of one training step, in order."""
+    """The ops of one training step, in order.
+
+    Attributes:
+        unmasked: layers whose mask acts on nothing: the step does not reach them, or uses them in
+            another way than as a product's operand.
+    """
 
     ops: tuple[Op, ...]
     name: str = ""
+    unmasked: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ops", tuple(self.ops))

@@ -43,6 +43,14 @@ class Segmented(Projection):
         k, rows = self.shares(shape, budget)
         return rows * int(np.minimum(np.diff(self.edges(shape[1])), k).sum())
 
+    def steps(self, shape: tuple[int, int], budget: int) -> tuple[int, int]:
+        size = shape[0] * shape[1]
+        budget = min(budget, size)
+        below = self.capacity(shape, budget)
+        segments = self.edges(shape[1]).size - 1
+        step = segments if below < shape[0] * segments else shape[0] * segments
+        return below, self.capacity(shape, min(below + step, size))
+
     def units(self, mask: np.ndarray) -> int:
         return int(np.count_nonzero(mask))
 

@@ -12,9 +12,8 @@ from torch.optim import Optimizer
 from hwsim.mask import Mask
 from sparse_train.algorithms import Algorithm
 from sparse_train.distributions import Distribution
-from sparse_train.distributions import distribution as as_distribution
 from sparse_train.masking import optimizer_state
-from sparse_train.masking.build import make_algorithm, make_pattern
+from sparse_train.masking.build import make_algorithm, make_distribution, make_pattern
 from sparse_train.masking.layers import Selector, select_layers
 from sparse_train.masking.plan import make_plan
 from sparse_train.masking.sparsifier import Sparsifier
@@ -32,7 +31,7 @@ def sparsify(
     algorithm: str | Algorithm = "rigl",
     density: float = 0.1,
     pattern: str | Projection | None = None,
-    distribution: str | Distribution | Mapping[str, float] = "erk",
+    distribution: str | Distribution | Mapping[str, float] | None = None,
     schedule: str | Schedule | None = None,
     update_interval: int | None = None,
     drop_fraction: float = 0.3,
@@ -68,14 +67,15 @@ def sparsify(
     was newly grown.
 
     Args:
-        model: any module. Sparsify before wrapping it in DistributedDataParallel.
+        model: any module. Sparsify before wrapping it in DistributedDataParallel, and after
+            fully_shard (then make the optimizer, then sparsify).
         optimizer: what trains it, or several; None for masks without training.
         algorithm: a name in `sparse_train.algorithms`, or an instance; `options` go to it.
         density: share of the masked weights that is active (at the end, if the schedule moves).
         pattern: a name in `sparse_train.patterns`, such as "unstructured", "2:4", "fan_in",
             "block:16,16", or an instance; None takes the algorithm's own, mostly unstructured.
         distribution: "uniform", "er", "erk", {layer: density}, or (shapes, density) → {layer:
-            density}.
+            density}; None is "erk", and "uniform" under a pattern of fixed density, such as 2:4.
         schedule: "constant", "linear", "quadratic", "cubic", "cosine", "exponential", or progress
             → density (or → {layer: density}); None takes the algorithm's own.
         update_interval: steps between mask updates (ΔT); None takes the algorithm's own, mostly
@@ -85,7 +85,8 @@ def sparsify(
             of total_steps, or no end where that is not given either (the drop fraction then
             stays at α).
         total_steps: optimizer steps of the whole run.
-        layers: what is masked: None for every Linear, Conv and MultiheadAttention weight but the
+        layers: what is masked: None for every weight of a product (linear, convolutional, recurrent
+            and attention layers, stacked experts; `sparse_train.masking.kinds.layout_of`) but the
             output layer's (the last one in the model's order); "all" to include that; or layer
             names, name patterns, module types, functions (name, module) → bool. Embeddings only
             by name or type.
@@ -112,9 +113,9 @@ def sparsify(
     projection = make_pattern(pattern, rule)
     selection = select_layers(model, layers, optimizer_state.held(optimizers))
     plan = make_plan(
-        {layer.name: layer.weight_shape for layer in selection.layers},
+        {part: layer.part_dims for layer in selection.layers for part in layer.parts},
         density=density,
-        distribution=as_distribution(distribution),
+        distribution=make_distribution(distribution, projection),
         schedule=rule.schedule if schedule is None else schedule,
         initial_density=initial_density,
         update_interval=rule.update_interval if update_interval is None else update_interval,
@@ -122,6 +123,12 @@ def sparsify(
         drop_schedule=drop_schedule,
         end_step=end_step,
         total_steps=total_steps,
+        pattern=projection,
+        matrices={
+            part: layer.layout.matrix(layer.weight_shape)
+            for layer in selection.layers
+            for part in layer.parts
+        },
     )
     return Sparsifier(
         model, optimizers, selection, rule, projection, plan, seed,

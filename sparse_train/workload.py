@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,17 @@ from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
-from torch.utils._pytree import tree_map_only
 
 from hwsim.errors import InputError, unknown
 from hwsim.mask import Mask
 from hwsim.workload import Op, Workload
+from sparse_train.masking.kinds import Layout, weights_of
 from sparse_train.naming import layer_name, mask_shape
 from sparse_train.observing.dispatch import Observer
-from sparse_train.observing.operators import dtype_name, tensors_in
+from sparse_train.observing.masks import by_layer, rows_of
+from sparse_train.observing.operators import dtype_name
+from sparse_train.observing.refusals import observable
+from sparse_train.observing.values import arguments, map_tensors, scalar_of
 from sparse_train.observing.weights import Weights
 
 _KEPT_INTEGERS = 1 << 20  # integer buffers up to this size keep their values when observed
@@ -92,9 +95,11 @@ def workload(
 
     Args:
         model: any module.
-        batch: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
+        batch: a tensor, a tuple of positional arguments, a dict of keyword arguments, (tuple,
+            dict) for both, or any object that holds tensors, as the one argument.
         masks: layer → Mask; layers that are not named are dense. A mask of a whole parameter is
-            cut up where the model uses blocks of its rows.
+            cut up where the model uses blocks of its rows. Layers that the step does not reach
+            cost nothing, and are listed as `unmasked`.
         optimizer: "sgd", "sgd_momentum", "adam", "adamw", or None for no update.
         loss: from the model's output to a scalar. Without it: `output.loss`, `output["loss"]`, a
             scalar output, else the sum of all outputs.
@@ -106,6 +111,7 @@ def workload(
         InputError: a model, batch, mask, optimizer, dtype or loss that cannot be used.
     """
     _check(model, optimizer)
+    model = observable(model)
     kind = _torch_dtype(dtype)
     on_meta = any(t.is_meta for t in (*model.parameters(), *model.buffers()))
     if real and on_meta:
@@ -127,7 +133,10 @@ def workload(
     if train and optimizer is not None:
         ops += _updates(model, OPTIMIZERS[optimizer], kind, ops)
     step = Workload(tuple(ops), type(model).__name__)
-    return step if masks is None else step.with_masks(_by_block(masks, step))
+    if masks is None:
+        return step
+    found, unmasked = by_layer(masks, step, model)
+    return replace(step.with_masks(found), unmasked=unmasked)
 
 
 def training_memory(model: nn.Module, optimizer: str | None = "adamw") -> Memory:
@@ -148,26 +157,27 @@ def _observe(
 ) -> list[Op]:
     mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
     weights = Weights()
+    layouts = {weight.name: weight.layout for weight in weights_of(model)}
     state: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.UninitializedParameter):
             raise InputError(f"model: {name} has no shape yet; run one batch through it first")
         stand_in = _stand_in(parameter, mode, dtype)
         state[name] = stand_in
-        weights.add(name, stand_in)
+        weights.add(name, stand_in, layouts.get(name))
         if not parameter.is_meta and fake:
             # Modules that keep their weights elsewhere too (nn.LSTM) may use the original.
-            weights.add(name, parameter)
+            weights.add(name, parameter, layouts.get(name))
     for name, buffer in model.named_buffers():
         state[name] = _stand_in(buffer, mode, dtype, buffer=True)
-    args, kwargs = _arguments(tree_map_only(Tensor, lambda t: _stand_in(t, mode, dtype), batch))
+    args, kwargs = arguments(map_tensors(lambda t: _stand_in(t, mode, dtype), batch))
     observer = Observer(weights, mode)
-    with _left_as_it_was(model), _paths(model, observer), _not_on_meta():
+    with _left_as_it_was(model), _paths(model, observer), _not_on_meta(), _eager():
         model.train(train)
         with torch.set_grad_enabled(train), observer:
             output = functional_call(model, state, args, kwargs)
             if train:
-                scalar = _scalar(output, loss)
+                scalar = scalar_of(output, loss)
                 if not scalar.requires_grad:
                     raise InputError(
                         "loss: depends on no parameter that is trained; allowed is one that does"
@@ -193,58 +203,20 @@ def _stand_in(
     return held.requires_grad_(tensor.requires_grad) if floating else held
 
 
-def _arguments(batch: Any) -> tuple[tuple, dict]:
-    if isinstance(batch, Mapping):
-        return (), dict(batch)
-    if isinstance(batch, (tuple, list)):
-        return tuple(batch), {}
-    if isinstance(batch, Tensor):
-        return (batch,), {}
-    raise InputError(
-        f"batch: type is {type(batch).__name__}; allowed is a tensor, a tuple or a dict"
-    )
-
-
-def _scalar(output: Any, loss: Callable[[Any], Tensor] | None) -> Tensor:
-    if loss is not None:
-        found = loss(output)
-    else:
-        found = output.get("loss") if isinstance(output, Mapping) else None
-        found = getattr(output, "loss", None) if found is None else found
-    if found is None:
-        parts = [output] if isinstance(output, Tensor) else _outputs(output)
-        parts = [t for t in parts if t.requires_grad]
-        if not parts:
-            raise InputError(
-                f"model: output of type {type(output).__name__} has no tensor with a gradient; "
-                "give loss"
-            )
-        if len(parts) == 1 and parts[0].numel() == 1:
-            return parts[0]
-        found = torch.stack([t.sum() for t in parts]).sum() if len(parts) > 1 else parts[0].sum()
-    if not isinstance(found, Tensor) or found.numel() != 1:
-        given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise InputError(f"loss: is {given}; allowed is a tensor of one element")
-    return found
-
-
-def _outputs(output: Any) -> list[Tensor]:
-    return tensors_in(vars(output) if hasattr(output, "__dict__") else output)
-
-
 def _updates(
     model: nn.Module, rule: _Optimizer, dtype: torch.dtype | None, ops: list[Op]
 ) -> list[Op]:
     """One op per trained parameter, or per block of its rows where the model uses blocks."""
     shapes = {op.name: op.weight_shape for op in ops if op.weight_shape is not None}
     found: list[Op] = []
+    layouts = {weight.name: weight.layout for weight in weights_of(model)}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad or parameter.numel() == 0:
             continue
         kind = dtype if dtype is not None and parameter.is_floating_point() else parameter.dtype
         layer = layer_name(name)
-        matrix = mask_shape(tuple(parameter.shape)) if parameter.ndim >= 2 else (1, 0)
-        blocks = _blocks(layer, matrix, shapes)
+        matrices = _matrices(tuple(parameter.shape), layouts.get(name))
+        blocks = next((b for m in matrices if (b := _blocks(layer, m, shapes))), [])
         for label, shape in blocks or ((layer, None),):
             numel = shape[0] * shape[1] if shape else parameter.numel()
             moved = rule.streams * numel * kind.itemsize
@@ -260,51 +232,28 @@ def _updates(
     return found
 
 
+def _matrices(shape: tuple[int, ...], layout: Layout | None) -> list[tuple[int, int]]:
+    """(n_out, n_in) of a parameter: as its products have it, and as it is stored."""
+    if len(shape) < 2:
+        return []
+    if layout is None:
+        return [mask_shape(shape)]
+    n_out, n_in = layout.matrix(shape)
+    return [(layout.groups * n_out, n_in), mask_shape(shape)]
+
+
 def _blocks(
     layer: str, matrix: tuple[int, int], shapes: Mapping[str, tuple[int, int]]
 ) -> list[tuple[str, tuple[int, int]]]:
     """The layers that make up a parameter: itself, or disjoint blocks that cover it; else none."""
     if shapes.get(layer) == matrix:
         return [(layer, matrix)]
-    parts = sorted((_rows(name)[1], name) for name in shapes if _rows(name)[0] == layer)
+    parts = sorted((rows_of(name)[1], name) for name in shapes if rows_of(name)[0] == layer)
     ends = [stop for (_, stop), _ in parts]
     starts = [start for (start, _), _ in parts]
     if parts and starts == [0, *ends[:-1]] and ends[-1] == matrix[0]:
         return [(name, shapes[name]) for _, name in parts]
     return []
-
-
-def _rows(name: str) -> tuple[str, tuple[int, int]]:
-    """("attn.in_proj_weight", (0, 64)) of "attn.in_proj_weight[0:64]"."""
-    layer, bracket, rest = name.partition("[")
-    if not bracket or not rest.endswith("]"):
-        return "", (0, 0)
-    start, _, stop = rest[:-1].partition(":")
-    return layer, (int(start), int(stop))
-
-
-def _by_block(masks: Mapping[str, Mask], step: Workload) -> dict[str, Mask]:
-    """Masks by the layers of the step: one of a whole parameter is cut into the blocks used."""
-    layers = step.layers
-    found: dict[str, Mask] = {}
-    for name, mask in masks.items():
-        if not isinstance(mask, Mask):
-            raise InputError(
-                f"mask of {name!r}: type is {type(mask).__name__}; allowed is hwsim.Mask"
-            )
-        blocks = [label for label in layers if _rows(label)[0] == name]
-        if name in layers or not blocks:
-            found[name] = mask
-            continue
-        n_out, n_in = max(_rows(b)[1][1] for b in blocks), layers[blocks[0]][1]
-        if mask.shape != (n_out, n_in):
-            raise InputError(
-                f"mask of {name!r}: shape is {mask.shape}; allowed is (n, k) = {(n_out, n_in)}"
-            )
-        for block in blocks:
-            start, stop = _rows(block)[1]
-            found[block] = Mask(mask.array[start:stop])
-    return found
 
 
 def _check(model: Any, optimizer: Any) -> None:
@@ -328,6 +277,11 @@ def _not_on_meta() -> contextlib.AbstractContextManager:
     """Under `with torch.device("meta")`, tensors that the model makes itself go to the CPU."""
     on_meta = torch.get_default_device().type == "meta"
     return torch.device("cpu") if on_meta else contextlib.nullcontext()
+
+
+def _eager() -> contextlib.AbstractContextManager:
+    """Parts of a model that are compiled run as they were written."""
+    return torch.compiler.set_stance("force_eager")
 
 
 @contextlib.contextmanager

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from sparse_train.masking.layers import MaskedLayer, zero_where_not_
+from sparse_train.masking.bits import zero_where_not_
+from sparse_train.masking.layers import MaskedLayer
 
 
 class Reserve:
@@ -62,15 +63,16 @@ class Reserve:
         held = self.values.get(layer.name)
         return weight if held is None else weight + held
 
-    def pull(self, layer: MaskedLayer, gradient: Tensor) -> None:
-        """Add the pulls to zero to a merged layer's gradient, where it is trained."""
+    def pull(self, layer: MaskedLayer, gradient: Tensor, scale: float) -> bool:
+        """Add the pulls to zero to a merged layer's gradient, where it is trained; if any."""
         active, other = self.pulls.get(layer.name, (0.0, 0.0))
         if active == 0.0 and other == 0.0:
-            return
+            return False
         push = layer.parameter.detach() * torch.where(layer.mask, active, other)
         push = push.to(gradient.dtype)
         zero_where_not_(push, self.trained[layer.name])
-        gradient.add_(push)
+        gradient.add_(push, alpha=scale)
+        return True
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         return {"values": self.values, "trained": self.trained}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hwsim.errors import InputError
+from sparse_train.masking.bits import placed_as, whole
 
 
 def to_torch(value: Any) -> Any:
@@ -37,12 +38,33 @@ def copied(value: Any) -> Any:
     return {key: copied(item) for key, item in value.items()}
 
 
+def packed(mask: Tensor) -> Tensor:
+    """A mask as bits, eight to a byte."""
+    return torch.from_numpy(np.packbits(whole(mask.detach()).cpu().numpy().reshape(-1)))
+
+
+def unpacked(bits: Tensor, like: Tensor) -> Tensor:
+    """The mask that was packed."""
+    flat = np.unpackbits(bits.cpu().numpy(), count=like.numel()).astype(bool)
+    return placed_as(torch.from_numpy(flat).view(like.shape), like)
+
+
+def merged(old: Mapping[str, Any], new: dict[str, Any], awake: set[str]) -> dict[str, Any]:
+    """An algorithm's new memory, with what the old one had of layers that it was not shown."""
+    whole = dict(new)
+    for key, value in old.items():
+        if isinstance(value, Mapping) and isinstance(whole.get(key), Mapping):
+            kept = {name: item for name, item in value.items() if name not in awake}
+            whole[key] = {**kept, **whole[key]}
+    return whole
+
+
 def check(saved: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
     """An InputError unless `saved` is of the same format, algorithm and layers as `mine`."""
     if set(saved) != set(mine):
         odd = sorted(set(saved) ^ set(mine))
         raise InputError(f"sparsifier state: keys {odd} are missing or not known")
-    for key in ("format", "algorithm", "layers"):
+    for key in ("format", "algorithm", "layers", "pattern", "update_interval", "density"):
         if saved[key] != mine[key]:
             raise InputError(
                 f"sparsifier state: {key} is {_short(saved[key], mine[key])}; allowed is "

@@ -8,6 +8,7 @@ from typing import Any
 
 from hwsim.errors import InputError, unknown
 from sparse_train.algorithms import ALGORITHMS, Algorithm
+from sparse_train.distributions import Distribution, distribution
 from sparse_train.patterns import Projection, projection
 
 
@@ -41,6 +42,22 @@ def make_algorithm(given: str | Algorithm, options: Mapping[str, Any]) -> Algori
         if name not in valid:
             raise InputError(unknown(f"option of {given}", name, valid or ("none",)))
     return kind(**options)
+
+
+FIXED = ("n_m", "transposable_n_m", "v_n_m")  # patterns that give every layer one density
+
+
+def make_distribution(
+    given: str | Distribution | Mapping[str, float] | None, pattern: Projection
+) -> Distribution:
+    """The distribution that was given; None is ERK, or uniform where the pattern allows no other.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if given is None:
+        given = "uniform" if pattern.name in FIXED else "erk"
+    return distribution(given)
 
 
 def make_pattern(given: str | Projection | None, algorithm: Algorithm) -> Projection:

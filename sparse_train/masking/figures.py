@@ -42,6 +42,11 @@ class Explored:
             self._ever[name], self._sizes[name] = bits, mask.size
 
     @property
+    def bits(self) -> dict[str, np.ndarray]:
+        """Layer → bits of what has ever been active, as `Mask.bits`."""
+        return dict(self._ever)
+
+    @property
     def layer_rates(self) -> dict[str, float]:
         return {name: self._count(name) / size for name, size in self._sizes.items()}
 

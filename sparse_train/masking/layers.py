@@ -2,44 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from hwsim.errors import InputError, unknown
 from hwsim.mask import Mask
-from sparse_train.masking._bits import zero_bits
-from sparse_train.naming import layer_name, mask_shape
+from sparse_train.masking.bits import placed_as, whole, zero_where_not_
+from sparse_train.masking.kinds import STORED_OUT_IN, Layout, weights_of
+from sparse_train.naming import layer_name
 
+_DIVIDES = "a norm divides by the size of each neuron's weights, of which none may be left"
 Selector = str | type | Callable[[str, nn.Module], bool]
-MASKABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)
-_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def zero_where_not_(values: Tensor, mask: Tensor) -> None:
-    """Set `values` to +0 where `mask` is False, in place.
-
-    The bits are multiplied, as integers: NaN and infinity become 0 as well, and −0 does not arise.
-    On the CPU one fused pass does it; elsewhere torch.
-    """
-    bits = values.detach().view(_BITS[values.element_size()])
-    if bits.device.type == "cpu" and bits.is_contiguous() and mask.is_contiguous():
-        zero_bits(bits.view(-1).numpy(), mask.view(-1).view(torch.uint8).numpy())
-    else:
-        bits.mul_(mask)
 
 
 @dataclass(frozen=True, eq=False)
 class MaskedLayer:
-    """One masked weight: the parameter `attribute` of `module`, its mask a buffer beside it."""
+    """One masked weight: the parameter `attribute` of `module`, its mask a buffer beside it.
+
+    Attributes:
+        layout: how its matrices lie in the tensor.
+        product: whether its module's kind says that it is the weight of a product.
+        recurrent: whether its module feeds its output back.
+    """
 
     name: str
     module: nn.Module
     attribute: str
+    layout: Layout = STORED_OUT_IN
+    product: bool = True
+    recurrent: bool = False
 
     @property
     def parameter(self) -> nn.Parameter:
@@ -60,16 +57,29 @@ class MaskedLayer:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(n_out, n_in)."""
-        return mask_shape(self.weight_shape)
+        """(n_out, n_in); of several matrices, one on top of the other."""
+        n_out, n_in = self.layout.matrix(self.weight_shape)
+        return self.layout.groups * n_out, n_in
+
+    @property
+    def parts(self) -> dict[str, slice]:
+        """Name → rows of each matrix that has a mask of its own: one, or one for each expert."""
+        if self.layout.groups == 1:
+            return {self.name: slice(None)}
+        rows = self.shape[0] // self.layout.groups
+        return {
+            f"{self.name}[{group}]": slice(group * rows, (group + 1) * rows)
+            for group in range(self.layout.groups)
+        }
+
+    @property
+    def part_dims(self) -> tuple[int, ...]:
+        """Sizes of one part, as a distribution sees them: (out, in, kernel…)."""
+        return self.layout.dims(self.weight_shape)
 
     def check(self) -> None:
-        """An InputError if there is a mask already, or a weight that is NaN or infinite."""
-        if hasattr(self.module, self.buffer):
-            raise InputError(
-                f"layer {self.name!r}: has a mask already; call remove() on its Sparsifier first"
-            )
-        if not bool(torch.isfinite(self.parameter).all()):
+        """An InputError if a weight is NaN or infinite."""
+        if not bool(torch.isfinite(whole(self.parameter.detach())).all()):
             raise InputError(
                 f"layer {self.name!r}: its weight has NaN or infinity; allowed is finite"
             )
@@ -88,18 +98,21 @@ class MaskedLayer:
 
     def tensor(self, array: np.ndarray) -> Tensor:
         """A copy of an array (n_out, n_in), in the weight's shape and on its device."""
-        return torch.from_numpy(array.copy()).view(self.weight_shape).to(self.parameter.device)
+        matrix = torch.from_numpy(array.copy())
+        return placed_as(self.layout.unstacked(matrix, self.weight_shape), self.parameter)
 
     def mask_array(self) -> np.ndarray:
         """A copy of the mask, (n_out, n_in)."""
-        return self.mask.detach().cpu().numpy().reshape(self.shape).copy()
+        return self.layout.stacked(whole(self.mask.detach()).cpu()).numpy().copy()
 
-    def snapshot(self) -> Mask:
-        return Mask(self.mask_array(), copy=False)
+    def snapshots(self) -> dict[str, Mask]:
+        """Part → mask."""
+        array = self.mask_array()
+        return {part: Mask(array[rows], copy=False) for part, rows in self.parts.items()}
 
     def array(self, values: Tensor) -> np.ndarray:
         """A tensor of the weight's shape as float32 (n_out, n_in); a view where it can be one."""
-        return values.detach().to("cpu", torch.float32).reshape(self.shape).numpy()
+        return self.layout.stacked(whole(values.detach()).to("cpu", torch.float32)).numpy()
 
     def zero_inactive(self) -> None:
         zero_where_not_(self.parameter.data, self.mask)
@@ -123,7 +136,7 @@ def select_layers(
 
     Args:
         model: any module.
-        chosen: None for every Linear, Conv and MultiheadAttention weight but the output layer's;
+        chosen: None for every weight of a product (`kinds.layout_of`) but the output layer's;
             "all" for these with the output layer; else layer names, patterns of names ("*.ffn.*"),
             module types or functions (name, module) → bool, one or a list of them.
         trained: ids of the parameters that the optimizers hold; None if there is no optimizer.
@@ -138,7 +151,7 @@ def select_layers(
     if chosen is None or chosen == "all":
         kept, skipped = [], {}
         for layer in weights:
-            if not isinstance(layer.module, MASKABLE):
+            if not layer.product:
                 skipped[layer.name] = f"{type(layer.module).__name__} is not masked unless named"
             elif layer is head and chosen is None:
                 skipped[layer.name] = "output layer"
@@ -161,24 +174,30 @@ def select_layers(
     return Selection(tuple(kept), skipped, head.name if head in kept and head else None)
 
 
-def _weights(model: nn.Module) -> Iterator[MaskedLayer]:
+def _weights(model: nn.Module) -> list[MaskedLayer]:
     """Every parameter of rank 2 or more, with its owner, in the model's order."""
-    for module_name, module in model.named_modules():
-        for attribute, parameter in module.named_parameters(recurse=False):
-            if isinstance(parameter, nn.UninitializedParameter):
-                raise InputError(
-                    f"model: {module_name}.{attribute} has no shape yet; run one batch through "
-                    "the model first"
-                )
-            if parameter.ndim >= 2:
-                name = f"{module_name}.{attribute}" if module_name else attribute
-                yield MaskedLayer(layer_name(name), module, attribute)
+    found: list[MaskedLayer] = []
+    for weight in weights_of(model):
+        if isinstance(getattr(weight.module, weight.attribute), nn.UninitializedParameter):
+            raise InputError(
+                f"model: {weight.name} has no shape yet; run one batch through the model first"
+            )
+        found.append(
+            MaskedLayer(
+                layer_name(weight.name), weight.module, weight.attribute,
+                weight.layout or STORED_OUT_IN, weight.layout is not None, weight.recurrent,
+            )
+        )  # fmt: skip
+    # A norm's gain stands beside the weight that it scales: only one of them has the layer's name.
+    taken = {layer.name for layer in found if layer.product}
+    return [layer for layer in found if layer.product or layer.name not in taken]
 
 
 def _output_layer(weights: list[MaskedLayer]) -> MaskedLayer | None:
-    """The last Linear or Conv in the model's order; none where it is the only one."""
-    fit = [layer for layer in weights if isinstance(layer.module, MASKABLE)]
-    return fit[-1] if len(fit) > 1 else None
+    """The last product in the model's order that is not fed back; none where it is the only one."""
+    fit = [layer for layer in weights if layer.product]
+    ends = [layer for layer in fit if not layer.recurrent and layer.layout.groups == 1]
+    return ends[-1] if len(fit) > 1 and ends else None
 
 
 def _unfit(layer: MaskedLayer, weights: list[MaskedLayer], trained: set[int] | None) -> str:
@@ -195,7 +214,33 @@ def _unfit(layer: MaskedLayer, weights: list[MaskedLayer], trained: set[int] | N
         return "it is frozen (requires_grad is False)"
     if trained is not None and id(parameter) not in trained:
         return "it is not in the optimizer"
-    return ""
+    return _norm_or_filling(layer)
+
+
+def _norm_or_filling(layer: MaskedLayer) -> str:
+    """Why a weight that becomes another one before it is used cannot be masked; empty if it can."""
+    if layer.attribute == "weight_v" and hasattr(layer.module, "weight_g"):
+        return _DIVIDES
+    if not isinstance(layer.module, ParametrizationList):
+        return ""
+    held = layer.parameter.detach().clone()
+    off = torch.zeros_like(held, dtype=torch.bool)
+    off.view(-1)[::2] = True
+    off[0] = True
+    modes = [(module, module.training) for module in layer.module.modules()]
+    try:
+        layer.module.eval()  # so that a spectral norm does not make a power iteration
+        layer.parameter.data[off] = 0
+        with torch.no_grad():
+            image = layer.module()
+    finally:
+        layer.parameter.data.copy_(held)
+        for module, training in modes:
+            module.training = training
+    if not bool(torch.isfinite(image).all()):
+        return _DIVIDES
+    zero = image.shape == held.shape and not bool(image[off].any())
+    return "" if zero else "its parametrization does not leave a zero weight zero"
 
 
 def _named(
@@ -217,7 +262,7 @@ def _matches(selector: Selector, layer: MaskedLayer) -> bool:
     if isinstance(selector, str):
         if selector == layer.name:
             return True
-        return isinstance(layer.module, MASKABLE) and fnmatchcase(layer.name, selector)
+        return layer.product and fnmatchcase(layer.name, selector)
     if isinstance(selector, type):
         return isinstance(layer.module, selector)
     return bool(selector(layer.name, layer.module))

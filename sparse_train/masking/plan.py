@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hwsim.checks import check_density
 from hwsim.errors import InputError
 from sparse_train import schedules
 from sparse_train.distributions import Distribution, Listed, budgets
+from sparse_train.naming import mask_shape
+from sparse_train.patterns import Projection
 from sparse_train.schedules import Schedule
 
 
@@ -26,6 +28,9 @@ class Plan:
         drop_fraction: α, the share dropped at the start.
         drop_schedule: how it falls: "cosine", "linear" or "constant".
         end_step: updates happen before this step; None for ever.
+        pattern: what masks must look like; budgets are then such as it meets.
+        matrices: layer name → (n_out, n_in) of those whose shape does not tell.
+        density: where a schedule that was named ends; None where one was given, which may move.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -35,6 +40,9 @@ class Plan:
     drop_fraction: float
     drop_schedule: str
     end_step: int | None
+    pattern: Projection | None = field(default=None, kw_only=True)
+    matrices: Mapping[str, tuple[int, int]] = field(default_factory=dict, kw_only=True)
+    density: float | None = field(default=None, kw_only=True)
 
     def is_update_step(self, step: int) -> bool:
         """Whether masks are updated in step number `step`, counted from 1."""
@@ -62,7 +70,27 @@ class Plan:
         return min(step / last, 1.0) if last > 0 else 1.0
 
     def budgets(self, step: int) -> dict[str, int]:
-        """Layer name → active weights asked for at `step`; the total is met to the integer."""
+        """Layer name → active weights asked for at `step`.
+
+        The total is met to the integer; where the pattern adds weights in steps (a fan-in of all
+        neurons), what a layer is short of or beyond its share goes to the next ones, so that the
+        total is met within half a step of one layer.
+        """
+        return self._in_steps(self._wanted(step))
+
+    def _in_steps(self, wanted: dict[str, int]) -> dict[str, int]:
+        if self.pattern is None:
+            return wanted
+        found, owed = {}, 0
+        for name, budget in wanted.items():
+            shape = self.matrices.get(name) or mask_shape(tuple(self.shapes[name]))
+            below, above = self.pattern.steps(shape, max(budget + owed, int(budget > 0)))
+            near = below if budget + owed - below <= above - budget - owed else above
+            found[name] = near if budget else 0
+            owed += budget - found[name]
+        return found
+
+    def _wanted(self, step: int) -> dict[str, int]:
         asked = self.schedule(self.progress(step))
         if isinstance(asked, Mapping):
             return budgets(self.shapes, self._per_layer(asked))
@@ -95,6 +123,8 @@ def make_plan(
     drop_schedule: str,
     end_step: int | None,
     total_steps: int | None,
+    pattern: Projection | None = None,
+    matrices: Mapping[str, tuple[int, int]] | None = None,
 ) -> Plan:
     """A checked Plan; `end_step` is three quarters of `total_steps` unless given.
 
@@ -130,6 +160,9 @@ def make_plan(
         drop_fraction=float(drop_fraction),
         drop_schedule=drop_schedule,
         end_step=end_step,
+        pattern=pattern,
+        matrices=dict(matrices or {}),
+        density=float(density) if isinstance(schedule, str) else None,
     )
 
 

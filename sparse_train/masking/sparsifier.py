@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,14 +14,19 @@ from torch.optim import Optimizer
 from hwsim.errors import InputError
 from hwsim.mask import Mask
 from sparse_train.algorithms import Algorithm, Outcome, View
-from sparse_train.masking import _state, optimizer_state
-from sparse_train.masking._dense import DenseGradients
+from sparse_train.masking import _state, optimizer_state, persist, steps
+from sparse_train.masking._dense import DenseGradients, stamp, untouched
+from sparse_train.masking._first import first_masks, locked, not_finite
 from sparse_train.masking._reserve import Reserve
+from sparse_train.masking._sync import on_any_rank
+from sparse_train.masking.bits import whole, zero_where_not_
 from sparse_train.masking.figures import run_figures
-from sparse_train.masking.layers import MaskedLayer, Selection, zero_where_not_
+from sparse_train.masking.layers import MaskedLayer, Selection
 from sparse_train.masking.plan import Plan
 from sparse_train.patterns import Projection
 from sparse_train.regularisers import Regulariser
+
+_PATIENCE = 100  # calls of step() without an optimizer's step: no loss scale takes so long to fit
 
 
 class Sparsifier:
@@ -64,24 +69,42 @@ class Sparsifier:
         self.output_layer = selection.output_layer
         self._replace_step = replace_step
         self._regulariser = regulariser
-        self._stepped = False
         self._dense = DenseGradients(algorithm, scaler)
         self._reserve = Reserve()
-        self._snapshots: dict[str, tuple[Any, Mask]] = {}
+        self._snapshots: dict[str, tuple[Any, dict[str, Mask]]] = {}
         self._handles: list[Any] = []
+        self._ids: dict[int, MaskedLayer] = {}
+        self._new_round()
+        self._idle = 0
+        _check_free(self.layers.values())
         for layer in self.layers.values():
             layer.check()
-        masks = self._first_masks(first)
-        self._state = self._start(masks)
-        for name, layer in self.layers.items():
-            layer.add_mask()
-            layer.set_mask(masks[name])
-            if algorithm.dense_weights:
-                self._reserve.split(layer)
-            else:
-                layer.zero_inactive()
-            optimizer_state.zero_moments(self.optimizers, layer.parameter, self._gate(layer))
-        self._attach()
+            optimizer_state.check(self.optimizers, layer.parameter)
+        masks = first_masks(first, self.layers, plan.budgets(0), pattern, self._rng(0))
+        self._state: dict[str, Any] = self._start(masks)
+        self._begin(masks)
+
+    def _begin(self, masks: Mapping[str, np.ndarray]) -> None:
+        """Masks and hooks onto the model; if that fails, the model is as it was."""
+        before = {name: layer.parameter.detach().clone() for name, layer in self.layers.items()}
+        try:
+            for layer in self.layers.values():
+                layer.add_mask()
+                layer.set_mask(_stacked(layer, masks))
+                if self.algorithm.dense_weights:
+                    self._reserve.split(layer)
+                else:
+                    layer.zero_inactive()
+            self._attach()
+            for layer in self.layers.values():
+                gate = self._gate(layer)
+                optimizer_state.zero_moments(self.optimizers, layer.parameter, gate)
+        except BaseException:
+            for name, layer in self.layers.items():
+                layer.parameter.data.copy_(before[name])
+            self._detach()
+            raise
+        self._note_versions()
 
     # What a user asks.
 
@@ -99,19 +122,28 @@ class Sparsifier:
         """
         if self.optimizers and not self._stepped:
             self._dense.forget()
+            self._check_idle()
+            self._new_round()
             return False
-        self._stepped = False
+        self._idle = 0
         step = self.steps + 1
         for layer in self.layers.values():
             layer.zero_inactive()
-        self._dense.close_step()
+        self._dense.close_step(self.layers)
         try:
             changed = self._update(step) if self.is_update_step(step) else False
         finally:
             self._dense.forget()
+            self._new_round()
+            self._note_versions()
         self.steps = step
         self.version += changed
         return changed
+
+    @property
+    def step_made(self) -> bool:
+        """Whether an optimizer has made a step since the last call of `step()`."""
+        return self._stepped
 
     def is_update_step(self, step: int | None = None) -> bool:
         """Whether masks are updated in step number `step`, counted from 1; None is the next."""
@@ -130,13 +162,15 @@ class Sparsifier:
 
     def masks(self) -> dict[str, Mask]:
         """Layer name → mask, a snapshot; the same objects until a mask changes."""
+        found: dict[str, Mask] = {}
         for name, layer in self.layers.items():
             # The buffer may have been changed by load_state_dict too, so ask the tensor itself.
-            stamp = (id(layer.mask), layer.mask._version)
-            known = self._snapshots.get(name)
-            if known is None or known[0] != stamp:
-                self._snapshots[name] = (stamp, layer.snapshot())
-        return {name: self._snapshots[name][1] for name in self.layers}
+            mask = self._snapshots.get(name)
+            key = (id(layer.mask), layer.mask._version)
+            if mask is None or mask[0] != key:
+                mask = self._snapshots[name] = (key, layer.snapshots())
+            found |= mask[1]
+        return found
 
     def trained_mask(self, name: str) -> Tensor:
         """Where the optimizer trains a layer's weight: the mask, unless inactive weights train."""
@@ -144,10 +178,12 @@ class Sparsifier:
 
     def trained_masks(self) -> dict[str, Mask]:
         """Layer → the weights that the optimizer trains; empty where those are the active ones."""
-        return {
-            name: Mask(self.layers[name].array(trained).astype(bool), copy=False)
-            for name, trained in self._reserve.trained.items()
-        }
+        found: dict[str, Mask] = {}
+        for name, trained in self._reserve.trained.items():
+            layer = self.layers[name]
+            array = layer.array(trained).astype(bool)
+            found |= {part: Mask(array[rows], copy=False) for part, rows in layer.parts.items()}
+        return found
 
     def densities(self) -> dict[str, float]:
         """Layer name → share of its weights that is active."""
@@ -169,13 +205,35 @@ class Sparsifier:
         """Density, coverage, and bytes of weights, indices and moments as the pattern packs."""
         return run_figures(self)
 
+    def summary(self) -> str:
+        """A table for people: each masked layer, and why other weights are not masked."""
+        rows = [("layer", "shape", "active", "density")]
+        masks = self.masks()
+        for name, mask in masks.items():
+            shape = f"{mask.shape[0]} × {mask.shape[1]}"
+            rows.append((name, shape, f"{mask.nnz:,}", f"{mask.density:.4f}"))
+        active, size = sum(m.nnz for m in masks.values()), sum(m.size for m in masks.values())
+        rows.append(("all", f"{size:,}", f"{active:,}", f"{active / size:.4f}"))
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = [
+            "  ".join(
+                [
+                    row[0].ljust(widths[0]),
+                    *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
+                ]
+            )
+            for row in rows
+        ]
+        head = (
+            f"{type(self.algorithm).__name__}, {self.pattern.name}, step {self.steps}, "
+            f"{self.coverage:.1%} of the parameters masked"
+        )
+        left = [f"not masked: {name} ({why})" for name, why in self.skipped.items()]
+        return "\n".join([head, *lines, *left])
+
     def remove(self) -> None:
         """Take hooks and masks off the model; inactive weights stay zero, and can then train."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        for layer in self.layers.values():
-            layer.remove_mask()
+        self._detach()
         self.layers = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -184,152 +242,260 @@ class Sparsifier:
         Tensors, numbers and strings only, so that `torch.load(weights_only=True)` reads it.
         """
         return {
-            "format": 1,
+            "format": 2,
             "algorithm": type(self.algorithm).__name__,
             "layers": {name: list(layer.weight_shape) for name, layer in self.layers.items()},
+            "pattern": repr(self.pattern),
+            "update_interval": self.plan.update_interval,
+            "density": self.plan.density,
             "seed": self.seed,
             "steps": self.steps,
             "version": self.version,
+            "masks": {name: _state.packed(layer.mask) for name, layer in self.layers.items()},
             "state": _state.to_torch(self._state),
             "averages": _state.copied(self._dense.averages),
             "reserve": _state.copied(self._reserve.state()),
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on from a saved state. Load the model (with its masks) and the optimizer too.
+        """Go on from a saved state. Load the model and the optimizer too.
 
         Raises:
-            InputError: a state of another format, algorithm or model; nothing is changed then.
+            InputError: a state of another format, algorithm, density, pattern, interval or model;
+                nothing is changed then.
         """
         _state.check(saved, self.state_dict())
         self.seed = int(saved["seed"])
         self.steps = int(saved["steps"])
         self.version = int(saved["version"])
+        for name, layer in self.layers.items():
+            layer.mask.copy_(_state.unpacked(saved["masks"][name], layer.mask))
+            layer.zero_inactive()
         self._state = _state.to_numpy(saved["state"])
         self._dense.averages = self._placed(saved["averages"])
         self._reserve.load(*(self._placed(saved["reserve"][k]) for k in ("values", "trained")))
         self._dense.forget()
-        self._stepped = False
+        self._new_round()
+        self._note_versions()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Sparsifier:
         """A sparsifier of copies of the model and its optimizers, with hooks of its own."""
         new = object.__new__(type(self))
         memo[id(self)] = new
-        apart = ("_handles", "layers", "_snapshots")
+        apart = ("_handles", "layers", "_snapshots", "_ids")
         for key, value in self.__dict__.items():
             if key not in apart:
                 setattr(new, key, copy.deepcopy(value, memo))
-        new._handles, new._snapshots = [], {}
+        new._handles, new._snapshots, new._ids = [], {}, {}
         new.layers = {
-            name: MaskedLayer(name, copy.deepcopy(layer.module, memo), layer.attribute)
+            name: replace(layer, module=copy.deepcopy(layer.module, memo))
             for name, layer in self.layers.items()
         }
         new._attach()
+        new._note_versions()
         return new
 
-    # How it works.
+    # What optimizers and gradients tell.
 
     def _attach(self) -> None:
+        self._handles.append(persist.attach_root(self.model))
         for layer in self.layers.values():
-            hook = self._gradient_hook(layer)
-            self._handles.append(layer.parameter.register_post_accumulate_grad_hook(hook))
-        for optimizer in self.optimizers:
-            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
-            self._handles.append(optimizer.register_step_post_hook(self._after_step))
+            self._handles += persist.attach(layer.module, layer.attribute)
+            self._ids[id(layer.parameter)] = layer
+            if not layer.parameter.requires_grad:
+                continue
+            before, after = self._gradient_hooks(layer)
+            self._handles.append(layer.parameter.register_hook(before))
+            self._handles.append(layer.parameter.register_post_accumulate_grad_hook(after))
+        steps.watch(self)
+
+    def _detach(self) -> None:
+        steps.unwatch(self)
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        for layer in self.layers.values():
+            if hasattr(layer.module, layer.buffer):
+                layer.remove_mask()
+
+    def _gradient_hooks(
+        self, layer: MaskedLayer
+    ) -> tuple[Callable[[Tensor], None], Callable[[Tensor], None]]:
+        def before(_: Tensor) -> None:
+            self._dense.before(layer)
+
+        def masked(parameter: Tensor) -> None:
+            if parameter.grad is None:
+                return
+            if self._dense.wanted(self.is_update_step()):
+                self._dense.add(layer, parameter.grad)
+            zero_where_not_(parameter.grad.detach(), self._gate(layer))
+            stamp(parameter.grad)
+            self._pushed.discard(layer.name)
+
+        return before, masked
+
+    def before_step(
+        self, optimizer: Optimizer, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict[str, Any]] | None:
+        """An optimizer is about to make a step; any optimizer of the process.
+
+        With a closure the gradients come within the step: it is wrapped. Else they are there.
+        """
+        layers = self._held_by(optimizer)
+        if not layers:
+            return None
+        if not any(known is optimizer for known in self.optimizers):
+            self.optimizers = (*self.optimizers, optimizer)
+        overflow = getattr(optimizer, "found_inf", None)
+        if overflow is not None and bool(overflow):
+            # A fused optimizer is called in steps that the scaler skips, and does nothing.
+            self._skipping.add(id(optimizer))
+            for layer in layers:
+                self._dense.drop(layer)
+            return None
+        self._skipping.discard(id(optimizer))
+        given = args[1] if len(args) > 1 else kwargs.get("closure")
+        if not callable(given):
+            self._prepare(optimizer, layers)
+            return None
+
+        def closure(*inner: Any, **named: Any) -> Any:
+            for layer in layers:
+                self._reserve.split_again(layer)
+            loss = given(*inner, **named)
+            self._prepare(optimizer, layers)
+            return loss
+
+        if len(args) > 1:
+            return (args[0], closure, *args[2:]), kwargs
+        return args, {**kwargs, "closure": closure}
+
+    def after_step(self, optimizer: Optimizer) -> None:
+        """An optimizer has made its step."""
+        if id(optimizer) in self._skipping:
+            self._skipping.discard(id(optimizer))
+            self._overflowed = True
+            return
+        layers = self._held_by(optimizer)
+        for layer in layers:
+            self._reserve.split_again(layer)
+        self._stepped |= bool(layers)
+
+    def _held_by(self, optimizer: Optimizer) -> list[MaskedLayer]:
+        held = (
+            self._ids.get(id(parameter))
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        )
+        return [layer for layer in held if layer is not None]
+
+    def _prepare(self, optimizer: Optimizer, layers: Sequence[MaskedLayer]) -> None:
+        """Gradients are what the optimizer will use: note them, mask them, push."""
+        updates = self.is_update_step()
+        wanted = self._dense.wanted(updates)
+        scale = getattr(optimizer, "grad_scale", None)
+        scale = 1.0 if scale is None else float(scale)
+        for layer in layers:
+            if wanted:
+                self._dense.use(layer, scale)
+            gradient = layer.parameter.grad
+            if gradient is not None:
+                if not untouched(gradient):
+                    zero_where_not_(gradient.detach(), self._gate(layer))
+                    stamp(gradient)
+                if updates and not wanted:
+                    self._alive |= _alive(layer, gradient)
+            if updates and self._replace_step:
+                continue
+            self._reserve.merge(layer)
+            if gradient is not None and layer.name not in self._pushed:
+                self._push(layer, gradient, scale)
+        if updates and self._replace_step:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
+
+    def _push(self, layer: MaskedLayer, gradient: Tensor, scale: float) -> None:
+        """What draws weights to zero, once for each gradient."""
+        if self.algorithm.dense_weights and layer.name not in self._reserve.pulls:
+            density = float(layer.array(layer.mask).astype(bool).mean())
+            self._reserve.pulls[layer.name] = self.algorithm.pulls(density)
+        pushed = self._reserve.pull(layer, gradient, scale)
+        if self._regulariser is not None:
+            weight = layer.layout.stacked(layer.parameter.detach())
+            strength = self._regulariser.strength_at(self.plan.progress(self.steps))
+            push = self._regulariser.gradient(weight)
+            push = layer.layout.unstacked(push, layer.weight_shape).to(gradient.dtype)
+            zero_where_not_(push, self._gate(layer))
+            gradient.add_(push, alpha=strength * scale)
+            pushed = True
+        if pushed:
+            self._pushed.add(layer.name)
+            stamp(gradient)
+
+    def _new_round(self) -> None:
+        """What is known of the steps since the last call of `step`."""
+        self._stepped = False
+        self._overflowed = False
+        self._skipping: set[int] = set()
+        self._pushed: set[str] = set()
+        self._alive: dict[str, bool] = {}
+
+    def _note_versions(self) -> None:
+        self._versions = {n: layer.parameter._version for n, layer in self.layers.items()}
+
+    def _check_idle(self) -> None:
+        """No optimizer has made a step: did a scaler skip it, or is the model trained otherwise?
+
+        Raises:
+            InputError: weights have changed all the same, or this goes on for ever.
+        """
+        self._idle = 0 if self._overflowed else self._idle + 1
+        moved = [n for n, v in self._versions.items() if self.layers[n].parameter._version != v]
+        self._note_versions()
+        replaced = [n for n, one in self.layers.items() if id(one.parameter) not in self._ids]
+        if replaced:
+            raise InputError(
+                f"step: the weight of layer {replaced[0]!r} is another tensor than it was; shard "
+                "or replace weights first (fully_shard), then make the optimizer, then sparsify"
+            )
+        if moved and not self._overflowed:
+            raise InputError(
+                f"step: the weight of layer {moved[0]!r} has changed, but no torch.optim.Optimizer "
+                "that holds it has made a step since the last call; train it by one"
+            )
+        if self._idle >= _PATIENCE:
+            raise InputError(
+                f"step: no optimizer that holds a masked weight made a step in {_PATIENCE} calls; "
+                "call optimizer.step() before each"
+            )
+
+    # How masks move.
 
     def _gate(self, layer: MaskedLayer) -> Tensor:
         """Where the optimizer trains: where active, unless inactive weights have values too."""
         return self._reserve.trained.get(layer.name, layer.mask)
 
-    def _gradient_hook(self, layer: MaskedLayer) -> Callable[[Tensor], None]:
-        def masked(parameter: Tensor) -> None:
-            if parameter.grad is None:
-                return
-            gradient = parameter.grad.detach()
-            if self._dense.wanted(self.is_update_step()):
-                self._dense.add(layer, gradient)
-            zero_where_not_(gradient, self._gate(layer))
-
-        return masked
-
-    def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
-        if self._replace_step and self.is_update_step():
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    parameter.grad = None
-        for layer in self.layers.values():
-            self._reserve.merge(layer)
-            gradient = layer.parameter.grad
-            if gradient is None:
-                continue
-            if self.algorithm.dense_weights and layer.name not in self._reserve.pulls:
-                density = float(layer.array(layer.mask).astype(bool).mean())
-                self._reserve.pulls[layer.name] = self.algorithm.pulls(density)
-            self._reserve.pull(layer, gradient)
-            if self._regulariser is not None:
-                weight = layer.parameter.detach()
-                strength = self._regulariser.strength_at(self.plan.progress(self.steps))
-                push = self._regulariser.gradient(weight.reshape(layer.shape)).view_as(gradient)
-                zero_where_not_(push, self._gate(layer))
-                gradient.add_(push, alpha=strength)
-
-    def _after_step(self, *_: Any) -> None:
-        self._stepped = True
-        for layer in self.layers.values():
-            self._reserve.split_again(layer)
-
     def _start(self, masks: dict[str, np.ndarray]) -> dict[str, Any]:
         """The algorithm's first state; with dense weights its own first masks are taken."""
-        view = self._view(0, None, masks)
+        view = self._view(0, None, masks=masks)
         state = dict(self.algorithm.start(view))
         if self.algorithm.dense_weights:
             outcome = self.algorithm.update(view, state)
             state = dict(outcome.state)
-            for name, layer in self.layers.items():
-                masks[name] = outcome.masks[name]
-                self._train(layer, outcome)
+            masks.update(outcome.masks)
+            for layer in self.layers.values():
+                self._train(layer, outcome, _stacked(layer, masks))
         return state
 
-    def _train(self, layer: MaskedLayer, outcome: Outcome) -> None:
+    def _train(self, layer: MaskedLayer, outcome: Outcome, mask: np.ndarray) -> None:
         """Take over which weights the optimizer trains; how they are pulled follows the mask."""
-        mask = outcome.masks[layer.name]
-        trained = mask if outcome.trained is None else outcome.trained[layer.name]
+        known = self._reserve.trained.get(layer.name)
+        old = mask if known is None else layer.array(known).astype(bool)
+        trained = mask if outcome.trained is None else _stacked(layer, outcome.trained, old)
         self._reserve.trained[layer.name] = layer.tensor(trained)
         self._reserve.pulls.pop(layer.name, None)
-
-    def _first_masks(self, first: str | Mapping[str, Any]) -> dict[str, np.ndarray]:
-        if not isinstance(first, str):
-            return self._given_masks(first)
-        rng = self._rng(0)
-        masks = {}
-        for name, budget in self.plan.budgets(0).items():
-            layer = self.layers[name]
-            if first == "dense":
-                masks[name] = np.ones(layer.shape, dtype=bool)
-            elif first == "magnitude":
-                scores = np.abs(layer.array(layer.parameter))
-                masks[name] = self.pattern.project(scores, budget)
-            else:
-                scores = rng.random(layer.shape, dtype=np.float32)
-                masks[name] = self.pattern.project(scores, budget)
-        return masks
-
-    def _given_masks(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        if set(given) != set(self.layers):
-            odd = sorted(set(given) ^ set(self.layers))[0]
-            raise InputError(
-                f"initial_masks: layer {odd!r} is in only one of masks and model; "
-                f"allowed is one mask for each of {', '.join(self.layers)}"
-            )
-        masks = {}
-        for name, layer in self.layers.items():
-            mask = given[name] if isinstance(given[name], Mask) else Mask(given[name])
-            if mask.shape != layer.shape:
-                raise InputError(
-                    f"initial_masks: shape of {name!r} is {mask.shape}; allowed is {layer.shape}"
-                )
-            masks[name] = mask.array
-        return masks
 
     def _rng(self, step: int) -> np.random.Generator:
         """The stream of one step: from seed and step alone, so that a resumed run has the same."""
@@ -339,45 +505,73 @@ class Sparsifier:
         self,
         step: int,
         gradients: Mapping[str, np.ndarray] | None,
+        *,
         masks: Mapping[str, np.ndarray] | None = None,
+        awake: Iterable[str] | None = None,
     ) -> View:
-        layers = self.layers.items()
+        parts = {part: layer for layer in self.layers.values() for part in layer.parts}
+        names = list(parts) if awake is None else [part for part in parts if part in set(awake)]
+        layers = {parts[name].name: parts[name] for name in names}
         if masks is None:
-            masks = {name: layer.mask_array() for name, layer in layers}
-        weights = {name: layer.array(self._reserve.whole(layer)) for name, layer in layers}
+            masks = _in_parts(layers, lambda layer: layer.mask_array())
+        weights = _in_parts(layers, lambda layer: layer.array(self._reserve.whole(layer)))
         if step == 0 and not self.algorithm.dense_weights:
             weights = {name: np.where(masks[name], w, np.float32(0)) for name, w in weights.items()}
+        rates = {
+            name: optimizer_state.learning_rate(self.optimizers, layer.parameter)
+            for name, layer in layers.items()
+        }
+        budgets = self.plan.budgets(step)
         return View(
             step=step,
-            weights={name: _locked(array) for name, array in weights.items()},
-            masks={name: _locked(array) for name, array in masks.items()},
-            budgets=self.plan.budgets(step),
-            gradients=gradients,
+            weights={name: locked(weights[name]) for name in names},
+            masks={name: locked(masks[name]) for name in names},
+            budgets={name: budgets[name] for name in names},
+            gradients=None if gradients is None else {name: gradients[name] for name in names},
             drop_fraction=self.plan.drop_fraction_at(step),
             pattern=self.pattern,
             rng=self._rng(step),
-            learning_rates={
-                name: optimizer_state.learning_rate(self.optimizers, layer.parameter)
-                for name, layer in layers
-            },
-            output_layer=self.output_layer,
+            learning_rates={name: rates[parts[name].name] for name in names},
+            output_layer=self.output_layer if self.output_layer in names else None,
             update=self.plan.updates_until(step),
         )
 
     def _update(self, step: int) -> bool:
-        gradients = None
-        if self._dense.seen:
-            found = self._dense.arrays(self.layers)
-            gradients = {name: _locked(array) for name, array in found.items()}
-        view = self._view(step, gradients)
+        gradients, awake = self._awake()
+        if not awake:
+            return False
+        view = self._view(step, gradients, awake=awake)
         try:
             outcome = self.algorithm.update(self._rearranged(view), self._state)
         except InputError as error:
-            where = _not_finite(view)
+            where = not_finite(view)
             raise InputError(f"mask update in step {step}: {where or error}") from None
-        self._state = dict(outcome.state)
-        changes = [self._take_over(layer, view, outcome) for layer in self.layers.values()]
+        self._state = _state.merged(self._state, dict(outcome.state), set(view.masks))
+        touched = [one for one in self.layers.values() if set(one.parts) & set(view.masks)]
+        changes = [self._take_over(layer, view, outcome) for layer in touched]
         return any(changes)
+
+    def _awake(self) -> tuple[dict[str, np.ndarray] | None, list[str]]:
+        """Dense gradients, and the parts that had one in this step; the others rest."""
+        everything = [part for layer in self.layers.values() for part in layer.parts]
+        if self._dense.seen:
+            if not (self._dense.used or self._dense.averages):
+                raise InputError(
+                    "mask update: no gradient was seen in any step; "
+                    "call backward() before optimizer.step() and step()"
+                )
+            found = self._dense.arrays(self.layers)
+            layers = {name: self.layers[name] for name in found}
+            arrays = _in_parts(layers, lambda layer: found[layer.name])
+            gradients = {part: locked(a) for part, a in arrays.items()}
+            single = {part for layer in layers.values() for part in layer.parts}
+            awake = [p for p in single if len(layers) == len(single) or gradients[p].any()]
+            return gradients, [part for part in everything if part in set(awake)]
+        if not self.optimizers:
+            return None, everything
+        device = next(iter(self.layers.values())).parameter.device
+        flags = on_any_rank([self._alive.get(part, False) for part in everything], device)
+        return None, [part for part, alive in zip(everything, flags, strict=True) if alive]
 
     def _rearranged(self, view: View) -> View:
         """What the algorithm starts from: masks that the pattern may have rearranged first."""
@@ -385,23 +579,28 @@ class Sparsifier:
             name: self.pattern.rearranged(view.weights[name], mask, view.budgets[name], view.update)
             for name, mask in view.masks.items()
         }
-        return replace(view, masks={name: _locked(mask) for name, mask in masks.items()})
+        return replace(view, masks={name: locked(mask) for name, mask in masks.items()})
 
     def _take_over(self, layer: MaskedLayer, view: View, outcome: Outcome) -> bool:
         """Write one layer's new mask; weights and moments follow. Whether the mask changed."""
-        old, new = view.masks[layer.name], outcome.masks[layer.name]
-        reset = None if outcome.reset is None else outcome.reset.get(layer.name)
+        whole = len(layer.parts) == 1
+        old = view.masks[layer.name] if whole else layer.mask_array()
+        new = _stacked(layer, outcome.masks, old)
+        reset = None
+        if outcome.reset is not None and set(layer.parts) & set(outcome.reset):
+            reset = _stacked(layer, outcome.reset, np.zeros_like(old))
         changed = not np.array_equal(old, new)
         if self.algorithm.dense_weights:
             layer.parameter.data.copy_(self._reserve.whole(layer))
             self._reserve.values.pop(layer.name)
             layer.set_mask(new)
-            self._train(layer, outcome)
+            self._train(layer, outcome, new)
             self._reserve.split(layer)
             optimizer_state.zero_moments(self.optimizers, layer.parameter, self._gate(layer))
             return changed
         if outcome.weights is not None:
-            values = np.where(new, outcome.weights[layer.name], np.float32(0))
+            own = layer.array(layer.parameter)
+            values = np.where(new, _stacked(layer, outcome.weights, own), np.float32(0))
             layer.parameter.data.copy_(layer.tensor(values))
         if changed or reset is not None:
             kept = layer.tensor(old & new if reset is None else old & new & ~reset)
@@ -415,22 +614,52 @@ class Sparsifier:
     def _placed(self, saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Saved tensors on the devices of their layers' weights."""
         return {
-            name: value.to(self.layers[name].parameter.device, copy=True)
+            name: value.detach().clone().to(self.layers[name].parameter.device)
             for name, value in saved.items()
         }
 
 
-def _not_finite(view: View) -> str:
-    """Which array of a view has NaN or infinity; empty if none has."""
-    for what, arrays in (("weight", view.weights), ("gradient", view.gradients or {})):
-        for name, array in arrays.items():
-            if not np.isfinite(array).all():
-                return f"the {what} of layer {name!r} has NaN or infinity; allowed is finite"
-    return ""
+def _check_free(layers: Iterable[MaskedLayer]) -> None:
+    """An InputError if another sparsifier has a mask on one of these weights.
+
+    A mask that came with a copy of a model, or with a model that was loaded, belongs to nobody.
+    """
+    mine = list(layers)
+    for other in steps.watchers():
+        for known in other.layers.values():
+            for layer in mine:
+                if known.module is layer.module and known.attribute == layer.attribute:
+                    raise InputError(
+                        f"layer {layer.name!r}: has a mask already; call remove() on its "
+                        "Sparsifier first"
+                    )
 
 
-def _locked(array: np.ndarray) -> np.ndarray:
-    """A read-only view: an algorithm that writes to its input fails at once."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
+def _in_parts(
+    layers: Mapping[str, MaskedLayer], array: Callable[[MaskedLayer], np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Part → its rows of its layer's array."""
+    found = {}
+    for layer in layers.values():
+        whole = array(layer)
+        found |= {part: whole[rows] for part, rows in layer.parts.items()}
+    return found
+
+
+def _stacked(
+    layer: MaskedLayer, parts: Mapping[str, np.ndarray], rest: np.ndarray | None = None
+) -> np.ndarray:
+    """(n_out, n_in) of a layer from those of its parts; one that is not there is as in `rest`."""
+    rows = layer.parts
+    if len(rows) == 1:
+        return parts[layer.name] if layer.name in parts or rest is None else rest
+    return np.concatenate([parts[p] if p in parts else rest[rows[p]] for p in rows])  # type: ignore[index]
+
+
+def _alive(layer: MaskedLayer, gradient: Tensor) -> dict[str, bool]:
+    """Part → whether its gradient is other than 0 somewhere."""
+    gradient = whole(gradient.detach())
+    if layer.layout.groups == 1:
+        return {layer.name: bool(gradient.any())}
+    each = (gradient != 0).flatten(1).any(1).tolist()
+    return dict(zip(layer.parts, each, strict=True))

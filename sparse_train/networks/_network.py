@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 
 from hwsim.errors import InputError
 from sparse_train.masking import optimizer_state
-from sparse_train.masking.layers import MaskedLayer, zero_where_not_
+from sparse_train.masking.bits import zero_where_not_
+from sparse_train.masking.layers import MaskedLayer
 from sparse_train.masking.sparsifier import Sparsifier
 from sparse_train.networks._base import PROGRESS, Recipe
 from sparse_train.runs.run import Diverged, Run

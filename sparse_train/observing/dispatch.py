@@ -33,6 +33,7 @@ from sparse_train.observing.operators import (
 from sparse_train.observing.weights import Weights, WeightUse
 
 OUTSIDE = "loss"  # the name of what is computed outside the model
+_PRODUCTS = {*MATMULS, *CONVOLUTIONS, *ATTENTION}
 GRADIENTS = "gradients"  # of the backward pass: adding up what several uses of a tensor give
 
 
@@ -89,6 +90,8 @@ class Observer(TorchDispatchMode):
             return out
         if name in WEIGHT_COPIES and read:
             self._weights.add_copy(read[0], written[0])
+        if not backward and kind_of(name) in ("elementwise", "norm") and name not in _PRODUCTS:
+            self._weights.add_images(read, written)
         if backward:
             self._backward(name, args, read, written, node._sequence_nr())
         else:

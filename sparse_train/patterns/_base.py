@@ -43,6 +43,10 @@ class Projection:
         """
         raise TypeError(f"{type(self).__name__} must define capacity(shape, budget)")
 
+    def steps(self, shape: tuple[int, int], budget: int) -> tuple[int, int]:
+        """Active weights that masks of this shape can have next to `budget`: (below, above)."""
+        return budget, budget
+
     def units(self, mask: np.ndarray) -> int:
         """Active units of a mask of this pattern."""
         raise TypeError(f"{type(self).__name__} must define units(mask)")

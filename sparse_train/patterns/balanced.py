@@ -51,6 +51,9 @@ class Balanced(Segmented):
     def capacity(self, shape: tuple[int, int], budget: int) -> int:
         return FanIn().capacity(shape, budget) if self.rows else super().capacity(shape, budget)
 
+    def steps(self, shape: tuple[int, int], budget: int) -> tuple[int, int]:
+        return FanIn().steps(shape, budget) if self.rows else super().steps(shape, budget)
+
     def keep(self, scores: np.ndarray, mask: np.ndarray, units: int, budget: int) -> np.ndarray:
         whole = min(self.units(mask), self.capacity(mask.shape, budget))
         if self.rows and units < whole:

@@ -55,6 +55,10 @@ class Group(Projection):
     def capacity(self, shape: tuple[int, int], budget: int) -> int:
         return -(-shape[0] // self.size) * self.fan_in(shape, budget)
 
+    def steps(self, shape: tuple[int, int], budget: int) -> tuple[int, int]:
+        k = self.fan_in(shape, budget)
+        return k * shape[0], min(k + 1, shape[1]) * shape[0]
+
     def units(self, mask: np.ndarray) -> int:
         return int(np.count_nonzero(mask[self._groups(mask)[:, 0]]))
 

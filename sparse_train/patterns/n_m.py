@@ -34,6 +34,9 @@ class NM(Segmented):
     def capacity(self, shape: tuple[int, int], budget: int) -> int:
         return super().capacity(shape if self.axis else shape[::-1], budget)
 
+    def steps(self, shape: tuple[int, int], budget: int) -> tuple[int, int]:
+        return budget, budget
+
     def shares(self, shape: tuple[int, int], budget: int) -> tuple[int, int]:
         lines, length = shape
         if budget == 0:

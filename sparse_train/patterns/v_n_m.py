@@ -42,6 +42,9 @@ class VNM(Segmented):
     def edges(self, n_in: int) -> np.ndarray:
         return np.append(np.arange(0, n_in, self.m, dtype=np.int64), n_in)
 
+    def steps(self, shape: tuple[int, int], budget: int) -> tuple[int, int]:
+        return budget, budget
+
     def shares(self, shape: tuple[int, int], budget: int) -> tuple[int, int]:
         if budget == 0:
             return 0, 0

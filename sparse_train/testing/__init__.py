@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from sparse_train.algorithms import Algorithm
 from sparse_train.patterns import Projection
+from sparse_train.testing._loops import check_loops, check_states
 from sparse_train.testing._machine import machine
 from sparse_train.testing._pure import (
     check_budgets,
@@ -42,9 +43,9 @@ from sparse_train.testing._training import (
 
 __all__ = [
     "FIXED_DENSITY", "OPTIMIZERS", "Maker", "budgets", "check_algorithm", "check_budgets",
-    "check_gradients", "check_invariants", "check_option", "check_pattern", "check_schedule",
-    "check_training", "check_update", "machine", "maker", "masks", "matrices", "schedules",
-    "shapes", "small_model", "train_step", "views",
+    "check_gradients", "check_invariants", "check_loops", "check_option", "check_pattern",
+    "check_schedule", "check_states", "check_training", "check_update", "machine", "maker",
+    "masks", "matrices", "schedules", "shapes", "small_model", "train_step", "views",
 ]  # fmt: skip
 
 

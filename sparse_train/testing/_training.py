@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sparse_train.algorithms import Algorithm
-from sparse_train.masking.layers import MASKABLE
+from sparse_train.masking.kinds import weights_of
 from sparse_train.naming import layer_name
 from sparse_train.patterns import Projection
 from sparse_train.sparsify import Sparsifier, sparsify
@@ -70,13 +70,10 @@ def check_invariants(sparsifier: Sparsifier, optimizer: torch.optim.Optimizer) -
 
 def _check_coverage(sparsifier: Sparsifier) -> None:
     """Every weight that can be masked is, or there is a reason: attention's in_proj too."""
-    for path, module in sparsifier.model.named_modules():
-        if not isinstance(module, MASKABLE):
-            continue
-        for own, parameter in module.named_parameters(recurse=False):
-            name = layer_name(f"{path}.{own}" if path else own)
-            left_out = parameter.ndim >= 2 and name not in sparsifier.layers
-            assert not left_out or name in sparsifier.skipped, f"weight {name!r} is not masked"
+    for weight in weights_of(sparsifier.model):
+        name = layer_name(weight.name)
+        left_out = weight.layout is not None and name not in sparsifier.layers
+        assert not left_out or name in sparsifier.skipped, f"weight {name!r} is not masked"
 
 
 def check_gradients(make: Maker, *, steps: int = 6) -> None:
@@ -100,6 +97,9 @@ def check_gradients(make: Maker, *, steps: int = 6) -> None:
         expected = _dense_gradients(weights, step)
         for name, layer in sparsifier.layers.items():
             dense = layer.array(expected[id_of(model, layer.parameter)])
+            if name not in seen.gradients:
+                assert not dense.any(), f"layer {name!r}: rests though it has a gradient"
+                continue
             assert np.allclose(seen.gradients[name], dense, rtol=1e-3, atol=1e-6), (
                 f"layer {name!r}: growth sees another gradient than that of every weight"
             )

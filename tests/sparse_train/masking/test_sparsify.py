@@ -447,7 +447,7 @@ def test_a_gradient_that_is_no_number_leaves_masks_and_weights_intact():
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("algorithm", "Set"), ("layers", {"9": [3, 3]}), ("format", 2)]
+    ("key", "value"), [("algorithm", "Set"), ("layers", {"9": [3, 3]}), ("format", 9)]
 )
 def test_a_state_of_another_model_is_refused_and_changes_nothing(key, value):
     model = mlp()

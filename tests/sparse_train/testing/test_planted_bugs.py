@@ -304,10 +304,10 @@ def test_growth_by_a_gradient_that_was_masked_before_is_caught():
     class MaskedFirst(Sparsifier):
         """Growth scores are lost: candidates have gradient zero."""
 
-        def _view(self, step, gradients, masks=None):
+        def _view(self, step, gradients, **others):
             if gradients is not None:
                 gradients = {n: g * self.layers[n].mask_array() for n, g in gradients.items()}
-            return super()._view(step, gradients, masks)
+            return super()._view(step, gradients, **others)
 
     def make(model, optimizer):
         made = maker(RigL())(model, optimizer)
