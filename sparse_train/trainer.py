@@ -86,6 +86,7 @@ def train(
 
 
 def _check_same(folder: Path, config: TrainConfig, known: dict[str, Any]) -> None:
+    _check_origins(folder, config, known.get("origins", {}))
     theirs = TrainConfig.from_json(known.get("config", {}))
     key = config.first_difference(theirs)
     if key is not None:
@@ -93,7 +94,6 @@ def _check_same(folder: Path, config: TrainConfig, known: dict[str, Any]) -> Non
             f"{key}: value is {getattr(config, key)!r}; the run in {folder} was begun with "
             f"{getattr(theirs, key)!r}; use that, or another folder"
         )
-    _check_origins(folder, config, known.get("origins", {}))
     version = known.get("environment", {}).get("torch")
     if version != torch.__version__:
         raise InputError(

@@ -139,7 +139,11 @@ def read_workload(folder: Path) -> Workload:
     content = _json(path)
     try:
         ops = [
-            Op(*fields[:11], weight_shape=None if fields[11] is None else tuple(fields[11]))
+            Op(
+                *fields[:11],
+                weight_shape=None if fields[11] is None else tuple(fields[11]),
+                **dict(zip(("window", "layout", "fused"), fields[12:], strict=False)),
+            )
             for fields in content["ops"]
         ]
         return Workload(tuple(ops), content["name"])

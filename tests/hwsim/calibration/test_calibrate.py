@@ -86,7 +86,7 @@ def test_the_text_keeps_the_data_sheet_and_names_what_was_fitted_to(fitted, tmp_
     device = written(tmp_path, found.text)
     assert device.fit == "own"
     assert "30 records of 15 shapes: made up (none)" in device.sources["dense_fit"]
-    for name in ("sms", "l2_bytes", "peak_flops", "descriptor_s", "clock_hz"):
+    for name in ("sms", "l2_bytes", "peak_flops", "vector_flops", "clock_hz"):
         assert getattr(device, name) == getattr(sheet, name)
         assert device.sources[name] == sheet.sources[name]
 
