@@ -6,11 +6,14 @@
     [parameters]
     clock_hz = { value = 1.1e9, unit = "Hz", source = "where the number is from, or: assumed" }
 
-Every number carries its unit and source. A wrong one is an InputError that names file, line, key.
+`like = "h100_sxm"` in place of `model` takes all of a shipped specification; this file then says
+only what differs. Every number carries its unit and source. A wrong one is an InputError that
+names file, line, key.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tomllib
 from collections.abc import Mapping
@@ -24,7 +27,7 @@ from hwsim.files import read_text
 from hwsim.registry import Registry
 
 MODELS = Registry("device model", "hwsim.devices", "MODEL", group="nettime.devices")
-_TOP = ("model", "description", "parameters")
+_TOP = ("model", "like", "description", "parameters")
 _LARGEST_BYTES = 16 << 20
 _ENTRY = ("value", "unit", "source")
 
@@ -74,6 +77,11 @@ def _build(name: str, file: str, content: str, overrides: Mapping[str, Any]) -> 
     for key in table:
         if key not in _TOP:
             raise InputError(f"{_where(file, content, key)}: {unknown('key', key, _TOP)}")
+    description = table.get("description", "")
+    if not isinstance(description, str):
+        raise InputError(f"{_where(file, content, 'description')}: allowed is text")
+    if "like" in table:
+        return _like(name, file, content, table, overrides)
     if "model" not in table:
         raise InputError(f"{file}: key 'model' is missing (valid: {', '.join(MODELS.names())})")
     if not isinstance(table["model"], str):
@@ -83,6 +91,25 @@ def _build(name: str, file: str, content: str, overrides: Mapping[str, Any]) -> 
     except InputError as error:
         raise InputError(f"{_where(file, content, 'model')}: {error}") from None
     declared = parameters_of(model)
+    values, sources = _given(file, content, table, declared)
+    for key, value in overrides.items():
+        if key not in declared:
+            raise InputError(f"device {name!r}: {unknown('parameter', key, sorted(declared))}")
+        values[key] = check_parameter(f"device {name!r}: {key}", value, declared[key])
+        sources[key] = "override"
+    for key, limits in declared.items():
+        if limits["required"] and key not in values:
+            raise InputError(f"{file}: parameter {key!r} ({limits['unit']}) is missing")
+    try:
+        return model(name=name, description=description, sources=sources, **values)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+
+
+def _given(
+    file: str, content: str, table: Mapping[str, Any], declared: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Values and sources of the parameters that a file gives."""
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     given = table.get("parameters", {})
@@ -93,21 +120,27 @@ def _build(name: str, file: str, content: str, overrides: Mapping[str, Any]) -> 
         if key not in declared:
             raise InputError(f"{where}: {unknown('parameter', key, sorted(declared))}")
         values[key], sources[key] = _entry(where, key, entry, declared[key])
-    for key, value in overrides.items():
-        if key not in declared:
-            raise InputError(f"device {name!r}: {unknown('parameter', key, sorted(declared))}")
-        values[key] = check_parameter(f"device {name!r}: {key}", value, declared[key])
-        sources[key] = "override"
-    for key, limits in declared.items():
-        if limits["required"] and key not in values:
-            raise InputError(f"{file}: parameter {key!r} ({limits['unit']}) is missing")
-    description = table.get("description", "")
-    if not isinstance(description, str):
-        raise InputError(f"{_where(file, content, 'description')}: allowed is text")
-    try:
-        return model(name=name, description=description, sources=sources, **values)
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from None
+    return values, sources
+
+
+def _like(
+    name: str, file: str, content: str, table: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> Device:
+    """A device that differs from a shipped one in what its file says."""
+    where = _where(file, content, "like")
+    if "model" in table:
+        raise InputError(f"{where}: like is given beside model; allowed is one of them")
+    if table["like"] not in device_names() or table["like"] == name:
+        others = [n for n in device_names() if n != name]
+        raise InputError(f"{where}: {unknown('device', table['like'], others)}")
+    base = load_device(table["like"])
+    values, sources = _given(file, content, table, parameters_of(type(base)))
+    found = load_device(table["like"], **{**values, **overrides})
+    kept = {k: v for k, v in {**base.sources, **sources}.items() if k not in overrides}
+    return dataclasses.replace(
+        found, name=name, description=table.get("description", found.description),
+        sources={**kept, **dict.fromkeys(overrides, "override")},
+    )  # fmt: skip
 
 
 def _entry(where: str, key: str, entry: Any, limits: Mapping[str, Any]) -> tuple[Any, str]:

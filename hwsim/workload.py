@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import numbers
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hwsim import units
 from hwsim.display import Printed, TextTable
@@ -24,6 +24,7 @@ DTYPE_BYTES = {
 PRODUCTS = ("gemm", "conv", "attention")
 _SIZES = ("m", "n", "k", "count")
 _AMOUNTS = ("dense_flops", "activation_bytes", "weight_bytes")
+LAYOUTS = ("", "contiguous", "channels_last")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Op:
         name: the layer (or operation) it belongs to; masks are put on by this name.
         m, n, k: of matrix products: the layer computes y = x·Wᵀ with x (m, k), W (n, k), y (m, n).
             The three numbers are the layer's in every phase: grad_input is (m, n)·(n, k),
-            grad_weight is (n, m)·(m, k). Zero for what is no product.
+            grad_weight is (n, m)·(m, k). Of a norm or softmax: m rows of n elements; of an
+            elementwise op that few threads run, elements in turn and threads. Zero otherwise.
         count: independent products of that size (heads × batch, groups of a convolution).
         dtype: of the operands.
         dense_flops: 2 per multiply-add, mask ignored.
@@ -44,6 +46,11 @@ class Op:
         weight_bytes: compulsory traffic in proportion to the density: the weight once in a
             product, weight, gradient and moments in an optimizer's step.
         weight_shape: (n_out, n_in) of the weight that a mask can act on; None if there is none.
+        window: of a convolution: positions of its kernel, so that k = channels × window; 1 of
+            every other op.
+        layout: of a convolution's activations, one of LAYOUTS; "" of what has none.
+        fused: whether one kernel does what several operators would: attention with its softmax,
+            neighbours that a compiler has joined.
         mask: acts on the operand W in forward and grad_input, on the output in grad_weight.
         weights: elements of the maskable weight, 0 if there is none.
         signature: all of the above but the mask.
@@ -62,6 +69,9 @@ class Op:
     weight_bytes: int = 0
     weight_shape: tuple[int, int] | None = None
     mask: Mask | None = None
+    window: int = 1
+    layout: str = ""
+    fused: bool = False
     weights: int = field(init=False, repr=False, compare=False, default=0)
     signature: tuple = field(init=False, repr=False, compare=False, default=())
 
@@ -69,6 +79,7 @@ class Op:
         _one_of("kind", self.kind, KINDS)
         _one_of("phase", self.phase, PHASES)
         _one_of("dtype", self.dtype, DTYPE_BYTES)
+        _one_of("layout", self.layout, LAYOUTS)
         least = 1 if self.kind in PRODUCTS else 0
         for name in _SIZES:
             self._keep_integer(name, getattr(self, name), least)
@@ -82,6 +93,7 @@ class Op:
         signature = (
             self.kind, self.phase, self.name, self.m, self.n, self.k, self.count, self.dtype,
             self.dense_flops, self.activation_bytes, self.weight_bytes, self.weight_shape,
+            self.window, self.layout, self.fused,
         )  # fmt: skip
         object.__setattr__(self, "signature", signature)
         if self.weight_shape:
@@ -212,13 +224,21 @@ class Workload(Printed):
     """The ops of one training step, in order.
 
     Attributes:
+        ops: the operations.
+        name: for people.
         unmasked: layers whose mask acts on nothing: the step does not reach them, or uses them in
             another way than as a product's operand.
+        unknown: operator that was not understood → bytes that its calls move. Their arithmetic is
+            a guess of one operation an element.
+        peak_bytes: most that is alive at once while the step runs: parameters, gradients, the
+            optimizer's state, buffers and activations by their lifetime; 0 where nobody looked.
     """
 
     ops: tuple[Op, ...]
     name: str = ""
     unmasked: tuple[str, ...] = field(default=(), compare=False)
+    unknown: Mapping[str, int] = field(default_factory=dict, compare=False)
+    peak_bytes: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ops", tuple(self.ops))
@@ -250,7 +270,18 @@ class Workload(Printed):
         return len(self.ops)
 
     def __add__(self, other: Workload) -> Workload:
-        return Workload(self.ops + other.ops, self.name or other.name)
+        unknown = dict(self.unknown)
+        for name, moved in other.unknown.items():
+            unknown[name] = unknown.get(name, 0) + moved
+        peak = max(self.peak_bytes, other.peak_bytes)
+        unmasked = tuple(dict.fromkeys(self.unmasked + other.unmasked))
+        name = self.name or other.name
+        return Workload(self.ops + other.ops, name, unmasked, unknown, peak)
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of the step's bytes that operators move which were not understood."""
+        return sum(self.unknown.values()) / self.bytes if self.bytes else 0.0
 
     def count_masks(self) -> None:
         """Counts every mask that is not counted yet.
@@ -289,7 +320,9 @@ class Workload(Printed):
 
     def phase(self, phase: str) -> Workload:
         """Only the ops of one phase."""
-        return Workload(tuple(op for op in self.ops if op.phase == phase), self.name)
+        return replace(
+            self, ops=tuple(op for op in self.ops if op.phase == phase), unknown={}, peak_bytes=0
+        )
 
     def with_masks(self, masks: Mapping[str, Mask]) -> Workload:
         """The same step under other masks; layers that are not named become dense.
@@ -312,7 +345,7 @@ class Workload(Printed):
         ]
         products = self._products()
         ops += [_pack(products[name], mask) for name, mask in masks.items()]
-        return Workload(tuple(ops), self.name)
+        return replace(self, ops=tuple(ops))
 
     def growth_step(self, *, dense_gradient: bool) -> Workload:
         """The step in which masks are updated.
@@ -338,7 +371,7 @@ class Workload(Printed):
                     weight_bytes=product.weight_bytes,
                 )
             )
-        return Workload(tuple(ops), self.name)
+        return replace(self, ops=tuple(ops))
 
     def with_dense_gradients(self) -> Workload:
         """The same step with grad_weight computed for inactive weights too, as SNFS needs it."""
@@ -346,7 +379,7 @@ class Workload(Printed):
             op.with_mask(None) if op.phase == "grad_weight" and op.kind in PRODUCTS else op
             for op in self.ops
         )
-        return Workload(tuple(ops), self.name)
+        return replace(self, ops=tuple(ops))
 
     @property
     def coverage(self) -> float:

@@ -74,6 +74,7 @@ def train(
         known = run_folder.read_config(folder)
         if known is not None:
             _check_same(folder, config, known)
+        config.check_updates()
         if task is None:
             task = make_task(config.task, config.task_options).prepare()
         threads = config.threads or (known or {}).get("environment", {}).get("threads")
@@ -86,6 +87,7 @@ def train(
 
 
 def _check_same(folder: Path, config: TrainConfig, known: dict[str, Any]) -> None:
+    _check_origins(folder, config, known.get("origins", {}))
     theirs = TrainConfig.from_json(known.get("config", {}))
     key = config.first_difference(theirs)
     if key is not None:
@@ -93,7 +95,6 @@ def _check_same(folder: Path, config: TrainConfig, known: dict[str, Any]) -> Non
             f"{key}: value is {getattr(config, key)!r}; the run in {folder} was begun with "
             f"{getattr(theirs, key)!r}; use that, or another folder"
         )
-    _check_origins(folder, config, known.get("origins", {}))
     version = known.get("environment", {}).get("torch")
     if version != torch.__version__:
         raise InputError(

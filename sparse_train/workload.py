@@ -23,13 +23,17 @@ from hwsim.mask import Mask
 from hwsim.workload import Op, Workload
 from sparse_train.masking.kinds import Layout, weights_of
 from sparse_train.naming import layer_name, mask_shape
+from sparse_train.observing.attention import attention_in_one
 from sparse_train.observing.dispatch import Observer
+from sparse_train.observing.fusion import fused, laid_out
 from sparse_train.observing.masks import by_layer, rows_of
-from sparse_train.observing.operators import dtype_name
+from sparse_train.observing.operators import dtype_name, tensors_in
+from sparse_train.observing.precision import autocast_as_on_cuda
 from sparse_train.observing.refusals import observable
 from sparse_train.observing.values import arguments, map_tensors, scalar_of
 from sparse_train.observing.weights import Weights
 
+AMP = {"amp-bf16": torch.bfloat16, "amp-fp16": torch.float16}
 _KEPT_INTEGERS = 1 << 20  # integer buffers up to this size keep their values when observed
 
 
@@ -79,6 +83,7 @@ def workload(
     train: bool = True,
     *,
     real: bool = False,
+    compiled: bool = False,
 ) -> Workload:
     """One training step of `model` on `batch`: forward, backward and the optimizer's update.
 
@@ -104,20 +109,26 @@ def workload(
         loss: from the model's output to a scalar. Without it: `output.loss`, `output["loss"]`, a
             scalar output, else the sum of all outputs.
         dtype: observe the model and its floating inputs in this type (torch.dtype or its name).
+            "amp-bf16" and "amp-fp16" are mixed precision as CUDA's autocast does it: weights,
+            gradients and moments stay as they are, products run in 16 bit, casts are ops.
+            "tfloat32" is float32 whose products run on tensor cores.
         train: False for the forward pass alone, in evaluation mode.
         real: True runs on real tensors at once.
+        compiled: fuse elementwise operators, norms and softmaxes with their neighbours in the
+            graph, as a compiler does; else every operator is a kernel of its own.
 
     Raises:
         InputError: a model, batch, mask, optimizer, dtype or loss that cannot be used.
     """
     _check(model, optimizer)
     model = observable(model)
-    kind = _torch_dtype(dtype)
+    as_tf32 = dtype == "tfloat32"
+    kind, amp = (None, AMP[dtype]) if dtype in AMP else (_torch_dtype(dtype), None)
     on_meta = any(t.is_meta for t in (*model.parameters(), *model.buffers()))
     if real and on_meta:
         raise InputError("real: value is True, model is on 'meta'; allowed is a model with values")
     try:
-        ops = _observe(model, batch, loss, kind, train, fake=not real)
+        seen = _observe(model, batch, loss, kind, amp, train, fake=not real)
     except InputError:
         raise
     except Exception as error:
@@ -129,14 +140,27 @@ def workload(
                 f"model: {type(model).__name__} on 'meta' cannot be observed ({line[0]}); "
                 "allowed is a model with values"
             ) from error
-        ops = _observe(model, batch, loss, kind, train, fake=False)
+        seen = _observe(model, batch, loss, kind, amp, train, fake=False)
+    ops = laid_out(fused(seen.ops, seen.passed)) if compiled else seen.ops
+    if as_tf32:
+        ops = [_in_tf32(op) for op in ops]
     if train and optimizer is not None:
-        ops += _updates(model, OPTIMIZERS[optimizer], kind, ops)
-    step = Workload(tuple(ops), type(model).__name__)
+        ops = ops + _updates(model, OPTIMIZERS[optimizer], kind, ops)
+    states = training_memory(model, optimizer).optimizer_bytes if train else 0
+    step = Workload(
+        tuple(ops), type(model).__name__, unknown=seen.unknown,
+        peak_bytes=seen.living.peak_bytes + states,
+    )  # fmt: skip
     if masks is None:
         return step
     found, unmasked = by_layer(masks, step, model)
     return replace(step.with_masks(found), unmasked=unmasked)
+
+
+def _in_tf32(op: Op) -> Op:
+    """A float32 product on tensor cores."""
+    products = op.kind in ("gemm", "conv", "attention") and op.dtype == "float32"
+    return replace(op, dtype="tfloat32") if products else op
 
 
 def training_memory(model: nn.Module, optimizer: str | None = "adamw") -> Memory:
@@ -153,8 +177,9 @@ def training_memory(model: nn.Module, optimizer: str | None = "adamw") -> Memory
 
 
 def _observe(
-    model: nn.Module, batch: Any, loss: Any, dtype: torch.dtype | None, train: bool, *, fake: bool
-) -> list[Op]:
+    model: nn.Module, batch: Any, loss: Any, dtype: torch.dtype | None,
+    amp: torch.dtype | None, train: bool, *, fake: bool,
+) -> Observer:  # fmt: skip
     mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
     weights = Weights()
     layouts = {weight.name: weight.layout for weight in weights_of(model)}
@@ -172,18 +197,20 @@ def _observe(
         state[name] = _stand_in(buffer, mode, dtype, buffer=True)
     args, kwargs = arguments(map_tensors(lambda t: _stand_in(t, mode, dtype), batch))
     observer = Observer(weights, mode)
+    observer.living.add([*state.values(), *tensors_in((args, kwargs))])
     with _left_as_it_was(model), _paths(model, observer), _not_on_meta(), _eager():
         model.train(train)
-        with torch.set_grad_enabled(train), observer:
-            output = functional_call(model, state, args, kwargs)
-            if train:
-                scalar = scalar_of(output, loss)
+        with torch.set_grad_enabled(train), observer, attention_in_one(observer):
+            with autocast_as_on_cuda(amp):
+                output = functional_call(model, state, args, kwargs)
+                scalar = scalar_of(output, loss) if train else None
+            if scalar is not None:
                 if not scalar.requires_grad:
                     raise InputError(
                         "loss: depends on no parameter that is trained; allowed is one that does"
                     )
                 scalar.backward()
-    return observer.ops
+    return observer
 
 
 def _stand_in(
@@ -268,8 +295,10 @@ def _torch_dtype(given: torch.dtype | str | None) -> torch.dtype | None:
     if given is None:
         return None
     name = str(given).removeprefix("torch.")
+    if name == "tfloat32":
+        return torch.float32
     if name not in names:
-        raise InputError(unknown("dtype", name, names))
+        raise InputError(unknown("dtype", name, (*names, "tfloat32", *AMP)))
     return getattr(torch, name)
 
 

@@ -23,15 +23,24 @@ def register(app: typer.Typer) -> None:
             "nettime crosscheck --device mine.toml --records mine.jsonl --worst 5",
             "nettime crosscheck --device zen3",
             "nettime crosscheck --device h100 --records mine.jsonl --json",
+            "nettime crosscheck steps mine.jsonl --device rtx4090 --worst 5",
         ),
     )(crosscheck)
 
 
 def crosscheck(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(help="'steps FILE': whole steps of a file, in place of single kernels."),
+    ] = None,
+    *,
     device: Annotated[str, typer.Option("--device", "-d", help="By name, or a .toml file.")],
     records: Annotated[
         Path | None,
         typer.Option("--records", help="Measurements, JSON Lines; a cpu: timed now without."),
+    ] = None,
+    card: Annotated[
+        str | None, typer.Option("--card", help="Of 'steps': only those measured on this card.")
     ] = None,
     worst: Annotated[int, typer.Option("--worst", help="Show the largest errors.")] = 0,
     as_json: options.Json = False,
@@ -44,6 +53,10 @@ def crosscheck(
     if worst < 0:
         raise InputError(f"--worst: value is {worst}; allowed is an integer of at least 0")
     known = load_device(device)
+    if what:
+        if len(what) != 2 or what[0] != "steps":
+            raise InputError(f"crosscheck: {' '.join(what)!r} given; allowed is 'steps FILE'")
+        return _steps(known, Path(what[1]), card, worst, as_json)
     if records is not None:
         timed = read_measurements(records)
     elif known.model == "cpu":
@@ -63,6 +76,61 @@ def crosscheck(
         })  # fmt: skip
     _print(found, worst)
     return None
+
+
+def _steps(device: Any, file: Path, card: str | None, worst: int, as_json: bool) -> None:
+    """Whole steps of a file beside their prices."""
+    from analysis.display.console import print_json
+    from analysis.steps.check import check_steps, row_of
+    from analysis.steps.reading import read_steps
+
+    steps = read_steps(file)
+    cards = sorted({s.device for s in steps})
+    if card is not None:
+        from hwsim.errors import unknown
+
+        if card not in cards:
+            raise InputError(unknown("card", card, cards))
+        steps = [s for s in steps if s.device == card]
+    found = check_steps(device, steps)
+    if not as_json:
+        return _print_steps(found, cards if card is None else [card], worst)
+    return print_json({
+        "command": "crosscheck", "device": found.device, "cards": cards, "all": found.summary(),
+        "groups": found.groups(), "kinds": found.kinds(), "skipped": found.skipped,
+        "steps": [row_of(r) for r in found.rows],
+        "worst": [row_of(r) for r in found.worst(worst)],
+    })  # fmt: skip
+
+
+def _print_steps(found: Any, cards: list[str], worst: int) -> None:
+    from analysis.display.console import stdout
+    from analysis.display.tables import table
+    from hwsim.units import seconds
+
+    out = stdout()
+    columns = ("steps", "rows", "error", "bias", "spread", "τ", "inside", "half-width")
+    rows = [
+        [name, str(g["steps"]), _percent(g["error"]), _signed(g["bias"]), _number(g["spread"]),
+         _number(g["tau"]), _percent(g["inside"]), _percent(g["half_width"])]
+        for name, g in {"all": found.summary(), **found.groups()}.items()
+    ]  # fmt: skip
+    out.print(table(f"{found.device} beside steps measured on {', '.join(cards)}", columns, rows))
+    kinds = ", ".join(f"{kind} {_percent(share)}" for kind, share in found.kinds().items())
+    out.print(f"estimated time by kind: {kinds}")
+    if worst:
+        shown = [
+            [r.step.model, r.step.device, str(r.step.batch), seconds(r.step.seconds),
+             seconds(r.estimate.seconds), f"{r.ratio:.2f}"]
+            for r in found.worst(worst)
+        ]  # fmt: skip
+        out.print(table("Worst", ("model", "on", "batch", "measured", "estimated", "ratio"), shown))
+    for why, count in found.skipped.items():
+        out.print(f"skipped: {count} steps: {why}")
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.1f} %"
 
 
 def _timed_now(device: Any) -> list[Any]:

@@ -11,7 +11,6 @@ import numpy as np
 
 from hwsim import InputError, Mask, Workload
 from hwsim.references import load
-from hwsim.workload import PRODUCTS
 
 if TYPE_CHECKING:
     from sparse_train.runs.config import TrainConfig
@@ -47,6 +46,7 @@ USER_WIDTHS = 64
 DTYPES = {
     "float32": "float32", "fp32": "float32", "tfloat32": "tfloat32", "tf32": "tfloat32",
     "bfloat16": "bfloat16", "bf16": "bfloat16", "float16": "float16", "fp16": "float16",
+    "amp-bf16": "amp-bf16", "amp-fp16": "amp-fp16",
 }  # fmt: skip
 
 
@@ -116,12 +116,7 @@ def _step(model: Any, batch: Any, dtype: str | None) -> Workload:
     """One dense training step; tfloat32 is float32 with products that round to tf32."""
     from sparse_train.workload import workload
 
-    if dtype != "tfloat32":
-        return workload(model, batch, dtype=dtype)
-    step = workload(model, batch, dtype="float32")
-    return Workload(
-        tuple(replace(op, dtype=dtype) if op.kind in PRODUCTS else op for op in step.ops), step.name
-    )
+    return workload(model, batch, dtype=dtype)
 
 
 def of_task(config: TrainConfig, dtype: str | None = None) -> Subject:

@@ -67,7 +67,7 @@ def smaller(op: Op, cells: int) -> tuple[Op, int]:
         )
     weights = sizes["n"] * sizes["k"] / (op.n * op.k)
     part = dataclasses.replace(
-        op, **sizes, weight_shape=shape,
+        op, m=sizes["m"], n=sizes["n"], k=sizes["k"], count=sizes["count"], weight_shape=shape,
         dense_flops=math.ceil(op.dense_flops * share),
         activation_bytes=math.ceil(op.activation_bytes * share),
         weight_bytes=math.ceil(op.weight_bytes * (share if op.mask is None else weights)),

@@ -235,8 +235,12 @@ class Cpu(Device):
         seconds, low, high, bound = self._cost(kernel, counts, self.roofline(op))
         return Estimate(
             seconds, low, high, self.cycles(seconds), op.bytes, op.flops, shown or kernel, bound,
-            verified=verified,
+            verified=verified and self._held_against_records(kernel),
         )  # fmt: skip
+
+    def _held_against_records(self, kernel: str) -> bool:
+        """Whether the kernel's costs were fitted to records, by the source that they name."""
+        return self.sources.get(kernel, "").startswith("fitted")
 
     def _cost(
         self, kernel: str, counts: Mapping[str, float], least_s: float = 0.0

@@ -11,10 +11,11 @@ import numpy as np
 from hwsim.device import Device, parameter
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
-from hwsim.gpu import rules, sparse
+from hwsim.gpu import rules, sparse, whole_steps
 from hwsim.gpu.clock_ticks import Ticks
 from hwsim.gpu.matmul import (
     DENSE,
+    ELEMENT_BYTES,
     FAMILIES,
     SPARSE,
     Card,
@@ -24,7 +25,7 @@ from hwsim.gpu.matmul import (
     typical,
 )
 from hwsim.measured.record import Measurement
-from hwsim.workload import Op, gemm
+from hwsim.workload import Op, Workload, gemm
 
 _DERIVED_WIDENING = 1.5
 _UNMEASURED_SPREAD = (-0.5, 0.7)
@@ -76,35 +77,63 @@ class Gpu(Device):
         "1", "captured graphs, or one call by the host per kernel", choices=("graph", "eager"),
         default="graph",
     )  # fmt: skip
-    eager_s: float = parameter("s", "least time between two eager calls", at_least=0.0)
+    eager_s: float = parameter(
+        "s", "least time between two eager operators: 15 µs as GPT-2-large trains on an H100 in "
+        "PyTorch 2.1; 40 to 70 µs in training loops with older hosts", at_least=0.0,
+        default=1.5e-5,
+    )  # fmt: skip
+    sparse_units: float = parameter(
+        "1", "2:4 tensor cores: 1 has them, 0 has not", at_least=0.0, at_most=1.0, default=1.0
+    )
     packing: str = parameter(
         "1", "2:4 packing: fused prune and compress, the library's compress, or values that rest",
         choices=("fused", "library", "never"), default="fused",
     )  # fmt: skip
-    fused_pack_share: float = parameter("1", "of the bandwidth, fused packing", above=0.0)
-    library_pack_share: float = parameter("1", "of the bandwidth, the library's", above=0.0)
+    fused_pack_share: float = parameter(
+        "1", "of the bandwidth, fused packing; measured in steps on an A100: 0.085 and 0.26 ms "
+        "(pytorch/ao)", above=0.0, default=0.065,
+    )  # fmt: skip
+    library_pack_share: float = parameter(
+        "1", "of the bandwidth, the library's", above=0.0, default=0.018
+    )
     descriptors: str = parameter(
         "1", "plan of a 2:4 product: kept per shape, or made in every call",
         choices=("cached", "per_call"), default="cached",
     )  # fmt: skip
-    descriptor_s: float = parameter("s", "making one plan", at_least=0.0)
+    descriptor_s: float = parameter("s", "making one plan", at_least=0.0, default=1.5e-4)
     timer_tick_s: float = parameter(
         "s", "visible step of the clock that timed the records; acts on price_record alone",
         at_least=0.0, default=0.0,
     )  # fmt: skip
     timer_offset_s: float = parameter("s", "where that clock's multiples lie", default=0.0)
-    stream_share: float = parameter("1", "of the bandwidth, by elementwise kernels", above=0.0)
-    attention_share: float = parameter("1", "of the peak, by fused attention", above=0.0)
-    csr_share: float = parameter("1", "of the CUDA-core peak, by CSR products", above=0.0)
-    gather_share: float = parameter("1", "of the CUDA-core peak, by constant fan-in", above=0.0)
-    block_share: float = parameter("1", "of the peak, by tiles of blocks 128 high", above=0.0)
+    step_fit: Mapping[str, float] | None = parameter(
+        "mixed", "constants of a step's kernels, see hwsim/gpu/whole_steps.py; the typical ones "
+        "where it names none", above=0.0, by_dtype=True, default=None,
+    )  # fmt: skip
+    step_spread: float = parameter(
+        "1", "half-width of a whole step's interval, in log", above=0.0, default=0.15
+    )
+    stream_share: float = parameter(
+        "1", "of the bandwidth, by passes of sparse kernels", above=0.0, default=0.88
+    )
+    csr_share: float = parameter(
+        "1", "of the CUDA-core peak, by CSR products", above=0.0, default=0.215
+    )
+    gather_share: float = parameter(
+        "1", "of the CUDA-core peak, by constant fan-in", above=0.0, default=0.25
+    )
+    block_share: float = parameter(
+        "1", "of the peak, by tiles of blocks 128 high", above=0.0, default=0.6
+    )
     _fits: dict[tuple[str, str], ProductFit] = field(default_factory=dict, init=False, repr=False)
     _products: dict[tuple, float] = field(default_factory=dict, init=False, repr=False)
     _launches: dict[tuple[str, str], float] = field(default_factory=dict, init=False, repr=False)
     _estimates: dict[tuple, Estimate] = field(default_factory=dict, init=False, repr=False)
     _ranks: dict[tuple, tuple[Estimate, ...]] = field(default_factory=dict, init=False, repr=False)
+    steps: Mapping[str, float] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", whole_steps.constants(self.step_fit))
         if self.fit == "none":
             return
         for kind, table in ((DENSE, self.dense_fit), (SPARSE, self.sparse_fit)):
@@ -126,21 +155,91 @@ class Gpu(Device):
         if op.kind in ("gemm", "conv"):
             return self._price_product(op)
         if op.kind == "attention":
-            compute = op.dense_flops / (self.peak(op.dtype) * self.attention_share)
-            return (self._simple(op, "attention", op.bytes, op.flops, compute),)
+            return (self._attention(op),)
         return (self._price_stream(op),)
+
+    def estimate(self, item: Op | Workload) -> Estimate:
+        """As every device; of a whole step, with the interval that measured steps have."""
+        if not isinstance(item, Workload):
+            return super().estimate(item)
+        item.count_masks()
+        total = Estimate.total([ranked[0] for ranked in self._all_kernels(item.ops)])
+        # Errors of single kernels partly cancel in a step; what is common to them does not.
+        spread = math.exp(self.step_spread)
+        return replace(
+            total, low_s=max(total.low_s, total.seconds / spread),
+            high_s=min(total.high_s, total.seconds * spread),
+        )  # fmt: skip
+
+    def _attention(self, op: Op) -> Estimate:
+        """Fused, or one of the products that it is made of."""
+        if op.fused:
+            seconds, kernel = whole_steps.attention_s(self, op), "attention"
+        elif ELEMENT_BYTES[op.dtype] == 2.0:
+            seconds, kernel = whole_steps.bmm_s(self, op), "bmm"
+        else:
+            seconds = self._library_s(op.dtype, whole_steps.product_of(op))
+            seconds *= self._product_scale(op.dtype)
+            kernel = "bmm"
+        return self._of_step(op, kernel, seconds, op.bytes, op.flops)
+
+    def _convolution(self, op: Op) -> Estimate:
+        grouped = op.count > 1
+        product_s = 0.0
+        if not grouped:
+            shape = whole_steps.implicit_product(op)
+            product_s = self._library_s(op.dtype, shape) * self._product_scale(op.dtype)
+        seconds = whole_steps.convolution_s(self, op, product_s)
+        return self._of_step(op, DENSE, seconds, op.activation_bytes + op.weight_bytes,
+                             op.dense_flops)  # fmt: skip
+
+    def _library_s(self, dtype: str, shape: tuple[float, ...]) -> float:
+        """Seconds of a batch of products, or of an implicit one; see hwsim/gpu/time.py."""
+        key = (DENSE, dtype, shape)
+        known = self._products.get(key)
+        if known is None:
+            known = self._products[key] = float(
+                self.products_s(DENSE, dtype, np.array([shape], float))[0]
+            )
+        return known
+
+    def products_s(self, kind: str, dtype: str, shapes: np.ndarray) -> np.ndarray:
+        """Seconds of products by a library's kernel, shapes as in hwsim/gpu/time.py."""
+        found = self._fit_of(kind, dtype)
+        return np.exp(found.log_seconds(kind, shapes, self.card, self.peak(dtype), dtype))
+
+    def _product_scale(self, dtype: str) -> float:
+        return self.steps["product_single" if FAMILIES[dtype] == "single" else "product"]
+
+    def _of_step(self, op: Op, kernel: str, seconds: float, moved: float, flops: float) -> Estimate:
+        """One kernel of a step, with the gap before it."""
+        memory = moved / self.dram_bytes_per_s
+        arithmetic = flops / self._rate(op)
+        bound = "compute" if arithmetic > memory else "memory"
+        gap = self.steps["gap_s"]
+        bound = "launch" if gap > seconds else bound
+        spread = 2.0 * self.step_spread
+        seconds = self._called(gap + seconds)
+        held = whole_steps.constant_of(op) in (self.step_fit or {})
+        return self._estimate(op, kernel, seconds, (-spread, spread), moved, flops, bound, held)
+
+    def _rate(self, op: Op) -> float:
+        """FLOP/s that no kernel of this kind of op can beat."""
+        if op.kind in ("gemm", "conv", "attention"):
+            return self.peak(op.dtype) * self.boost
+        return self.vector_flops * self.boost
 
     def roofline(self, op: Op) -> float:
         """Active weights' arithmetic at the tensor-core peak, and what cannot fit L2 from DRAM.
 
         A product may find its operands in L2, so only bytes beyond its capacity are certain.
         """
-        return self._floor(op.dtype, op.flops, op.bytes)
+        return self._floor(op, op.flops, op.bytes)
 
-    def _floor(self, dtype: str, flops: float, moved: float) -> float:
+    def _floor(self, op: Op, flops: float, moved: float) -> float:
         """Seconds below which neither the arithmetic nor the bytes can be done."""
         memory = max(0.0, moved - self.l2_bytes) / self.dram_bytes_per_s
-        return max(flops / (self.peak(dtype) * self.boost), memory)
+        return max(flops / self._rate(op), memory)
 
     def price_record(self, record: Measurement) -> Estimate:
         """The price of exactly what a record timed: dense or 2:4, packed or not, no mask needed.
@@ -152,11 +251,11 @@ class Gpu(Device):
             raise InputError(f"kernel {record.kernel!r} cannot be priced without its mask")
         op = gemm(record.m, record.n, record.k, None, record.phase, record.dtype)
         if record.kernel == DENSE:
-            return self._shown(self._dense(op))
+            return self._shown(self._alone(op))
         reason = rules.why_not_aligned(op)
         if reason:
             raise InputError(f"2:4: {reason}")
-        return self._shown(self._two_four(op, packed=record.packing))
+        return self._shown(self._two_four(op, packed=record.packing, in_step=False))
 
     def _shown(self, estimate: Estimate) -> Estimate:
         """As the clock of this card's records shows it: its ticks are not the product's time."""
@@ -177,7 +276,7 @@ class Gpu(Device):
             return self.peak_flops[dtype]
         if dtype == "float64":
             return self.vector_flops / 2.0
-        if dtype == "float32":
+        if dtype in ("float32", "bfloat16", "float16"):  # 16 bit is computed as float32 then
             return self.vector_flops
         raise InputError(
             f"device {self.name!r}: dtype is {dtype!r}; allowed: "
@@ -189,15 +288,14 @@ class Gpu(Device):
         key = (kind, dtype, shape)
         known = self._products.get(key)
         if known is None:
-            found = self._fit_of(kind, dtype).log_seconds(
-                kind, np.array([shape], float), self.card, self.peak(dtype), dtype
-            )
-            known = self._products[key] = math.exp(found[0])
+            known = float(self.products_s(kind, dtype, np.array([shape], float))[0])
+            self._products[key] = known
         return known
 
     def _fit_of(self, kind: str, dtype: str) -> ProductFit:
-        found = self._fits.get((kind, FAMILIES[dtype]))
-        return found if found is not None else typical(kind)
+        family = FAMILIES[dtype]
+        found = self._fits.get((kind, family))
+        return found if found is not None else typical(kind, family)
 
     def _launch_s(self, kind: str, dtype: str) -> float:
         """From launch to the first instruction, by the fit: the geometric mean of its members."""
@@ -233,12 +331,21 @@ class Gpu(Device):
         """What kernels ask of an op's mask; what was found out is kept with the mask."""
         return None if op.mask is None else rules.Facts(op.mask, op.mask.prices(self))
 
+    def _alone(self, op: Op) -> Estimate:
+        """A dense product by itself, as a bench times it."""
+        seconds = self._called(self.product_seconds(DENSE, op.dtype, rules.product(op)))
+        moved = op.activation_bytes + op.weight_bytes
+        return self._library(op, DENSE, seconds, moved, op.dense_flops)
+
     def _dense(self, op: Op) -> Estimate:
         """The dense product, which knows no mask: layers of equal size are priced once."""
         key = (DENSE, *_size_of(op))
         known = self._estimates.get(key)
+        if known is None and op.kind == "conv":
+            known = self._estimates[key] = self._convolution(op)
         if known is None:
-            seconds = self._called(self.product_seconds(DENSE, op.dtype, rules.product(op)))
+            alone = self.product_seconds(DENSE, op.dtype, rules.product(op))
+            seconds = self._called(alone * self._product_scale(op.dtype))
             moved = op.activation_bytes + op.weight_bytes
             known = self._library(op, DENSE, seconds, moved, op.dense_flops)
             self._estimates[key] = known
@@ -246,22 +353,27 @@ class Gpu(Device):
 
     def _masked_two_four(self, op: Op) -> Estimate:
         reason = rules.why_not_two_four(op, self._facts(op))
+        if not self.sparse_units:
+            reason = "this card has no 2:4 tensor cores"
         return Estimate.illegal(SPARSE, reason) if reason else self._two_four(op)
 
-    def _two_four(self, op: Op, *, packed: bool = True) -> Estimate:
+    def _two_four(self, op: Op, *, packed: bool = True, in_step: bool = True) -> Estimate:
         """A 2:4 product; `packed` says whether packing the weight belongs to it.
 
         Of its mask it matters only whether it is transposable.
         """
         facts = self._facts(op)
-        key = (SPARSE, packed, facts is not None and facts.transposable(op.dtype), *_size_of(op))
+        both_ways = facts is not None and facts.transposable(op.dtype)
+        key = (SPARSE, packed, in_step, both_ways, *_size_of(op))
         known = self._estimates.get(key)
         if known is None:
-            known = self._estimates[key] = self._priced_two_four(op, packed)
+            known = self._estimates[key] = self._priced_two_four(op, packed, in_step)
         return known
 
-    def _priced_two_four(self, op: Op, packed: bool) -> Estimate:
+    def _priced_two_four(self, op: Op, packed: bool, in_step: bool) -> Estimate:
         seconds = self.product_seconds(SPARSE, op.dtype, rules.padded(op))
+        # In a step the library's 2:4 products wait for the same clocks as its dense ones.
+        seconds *= self._product_scale(op.dtype) if in_step else 1.0
         pack_s, pack_bytes = self._pack(op) if packed else (0.0, 0.0)
         if self.descriptors == "per_call":
             seconds += self.descriptor_s
@@ -320,6 +432,12 @@ class Gpu(Device):
         if reason or facts is None:
             return Estimate.illegal(kernel, reason)
         flops, moved, compute, bound, beside = work(self, op, facts)
+        if kernel in sparse.ON_TENSOR_CORES:  # which wait in a step as the library's products do
+            compute *= self._product_scale(op.dtype)
+        # What zeros save is their share of the dense product, at most: nothing computes the rest
+        # faster than the library's own kernel.
+        least = self.product_seconds(DENSE, op.dtype, rules.product(op)) * op.density
+        compute = max(compute, least * self._product_scale(op.dtype))
         return self._simple(op, kernel, moved, flops, compute, bound, product=True, beside=beside)
 
     def _price_stream(self, op: Op) -> Estimate:
@@ -328,8 +446,9 @@ class Gpu(Device):
         if op.kind == "pack":
             # Weight read and written, one byte of mask per weight.
             moved = op.weight_bytes + op.weights
-        return self._simple(op, "mask multiply" if op.kind == "pack" else "stream", moved,
-                            op.flops, op.flops / self.vector_flops)  # fmt: skip
+        seconds = max(whole_steps.stream_s(self, op, moved), op.flops / self.vector_flops)
+        kernel = "mask multiply" if op.kind == "pack" else "stream"
+        return self._of_step(op, kernel, seconds, moved, op.flops)
 
     def _simple(
         self, op: Op, kernel: str, moved: float, flops: float, compute: float,
@@ -358,7 +477,7 @@ class Gpu(Device):
         self, op: Op, kernel: str, seconds: float, spread: tuple[float, float], moved: float,
         flops: float, bound: str, verified: bool,
     ) -> Estimate:  # fmt: skip
-        floor = self._floor(op.dtype, flops, moved)
+        floor = self._floor(op, flops, moved)
         seconds = max(seconds, floor)
         low = max(seconds * math.exp(spread[0]), floor)
         return Estimate(

@@ -66,8 +66,18 @@ MEMBER = len(PARAMETERS) + len(TILES)
 
 FAMILIES = {
     "bfloat16": "half", "float16": "half", "float8": "float8", "int8": "int8",
-    "tfloat32": "half", "float32": "half", "float64": "half",
+    "tfloat32": "half", "float32": "single", "float64": "single",
 }  # fmt: skip
+# A product on CUDA cores: PARAMETERS, then the tiles' offsets. Fitted to 1,300 float32 products and
+# batches of products on three cards (V100 PCIe, A100 PCIe 40 and 80 GB, cuBLAS in PyTorch 2.1);
+# in units of the card, so it is every card's. Source: NeuSight's artifact (ASPLOS 2025).
+SINGLE = (
+    4.8553e-06, 0.14599, 0.61752, 1.024e-06, 0.51489, 28578000000.0, 0.44327, 1.7442e-06, 1.5115,
+    1e-07, 0.99508, 0.0069754, 0.00087142, 0.017786, 4.2856, 0.90457, 0.022174, 0.023406, 0.058708,
+    0.027152, 0.047055, 0.012027, 0.029815, -0.0015069, 0.24922, -0.49253, 0.014014,
+)  # fmt: skip
+# 10 % and 90 % quantiles of ln(measured / estimated) of products it had not seen.
+SINGLE_SPREAD = (-0.13, 0.16)
 # Of a card that is priced by its data sheet alone: 10 % and 90 % quantiles of what
 # ln(measured / estimated) would be on a fifth card, by Student's t of 3 degrees of freedom, from
 # four cards priced by the typical values. Cards' means scatter by 0.10 dense and 0.24 2:4, products
@@ -104,13 +114,13 @@ class ProductFit:
     def log_seconds(
         self, kind: str, shapes: np.ndarray, card: Card, peak: float, dtype: str
     ) -> np.ndarray:
-        """ln seconds of products (rows m, outputs n, inputs k), shapes (products, 3)."""
+        """ln seconds of products, shapes (products, 3 or 5): see `hwsim/gpu/time.py`."""
         total = np.zeros(len(shapes))
         for member in self.members:
             total += log_seconds(member, kind, shapes, card, peak, dtype)
         total /= len(self.members)
         if self.correction is not None:
-            total += np.clip(features(shapes) @ self.correction, -0.2, 0.2)
+            total += np.clip(features(shapes[:, :3]) @ self.correction, -0.2, 0.2)
         return total
 
 
@@ -150,8 +160,10 @@ def output_bytes(kind: str, dtype: str) -> float:
     return max(2.0, ELEMENT_BYTES[dtype])
 
 
-def typical(kind: str) -> ProductFit:
+def typical(kind: str, family: str = "half") -> ProductFit:
     """What is assumed of a card that has not been measured."""
+    if family == "single" and kind == DENSE:
+        return ProductFit(np.array([SINGLE]), None, SINGLE_SPREAD)
     values = [p.dense if kind == DENSE else p.sparse for p in PARAMETERS]
     member = np.concatenate([values, np.zeros(len(TILES))])
     return ProductFit(member[None, :], None, UNFITTED_SPREAD[kind])

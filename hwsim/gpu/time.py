@@ -31,7 +31,9 @@ def log_seconds(
     Args:
         p: parameters in their own units, in the order of `gpu_matmul.PARAMETERS`.
         bias: log-time offset of each tile, (tiles,).
-        shapes: rows m, outputs n, inputs k, (products, 3).
+        shapes: rows m, outputs n, inputs k, (products, 3); or with two more columns: how many
+            independent products, and the bytes of the rows' operand relative to m·k elements
+            (less than one where an implicit product reads each element several times).
         tiles, splits: the kernel's candidates, (tiles, 2) and (splits,).
         card: SMs, L2 bytes, DRAM bytes/s, peak FLOP/s of this kernel on these operands, bytes of
             an operand element, bytes of an output element, bytes of a weight relative to dense.
@@ -52,8 +54,11 @@ def log_seconds(
     offset = np.empty(configurations)
     for i in range(len(shapes)):
         m, n, k = shapes[i, 0], shapes[i, 1], shapes[i, 2]
-        once = element * (m * k + n * k * packed)
-        footprint = once + output * m * n
+        batch, share = 1.0, 1.0
+        if shapes.shape[1] > 3:
+            batch, share = shapes[i, 3], shapes[i, 4]
+        once = element * (m * k * share + n * k * packed) * batch
+        footprint = once + output * m * n * batch
         spilled = footprint * _sigmoid(sharpness * math.log(footprint / l2_bytes))
         again = _sigmoid(sharpness * math.log(n * k * packed * element / l2_bytes))
         best = -1
@@ -66,7 +71,7 @@ def log_seconds(
                 c = t * len(splits) + s
                 split = splits[s]
                 depth = math.ceil(k / split / 64.0) * 64.0
-                turns = across_m * across_n * split / sms
+                turns = across_m * across_n * batch * split / sms
                 waves = max(1.0, turns + quantised * (math.ceil(turns) - turns))
                 step = max(2.0 * tm * tn * depth / rate, step_s * depth * element / 128.0)
                 compute[c] = waves * (step + tile_s)
@@ -76,11 +81,11 @@ def log_seconds(
                 wide = min(across_n, max(wave / raster, 1.0))
                 high = min(max(wave / wide, 1.0), across_m)
                 passes = max(across_m * across_n / (wide * high), 1.0)
-                read = passes * (high * tm + wide * tn * packed) * k * element
+                read = passes * (high * tm * share + wide * tn * packed) * k * element * batch
                 memory[c] = (spilled + max(read - once, 0.0) * again) / dram_rate
                 after[c] = 0.0
                 if split > 1.0:
-                    after[c] = reduce_s + 8.0 * split * m * n / l2_rate
+                    after[c] = reduce_s + 8.0 * split * m * n * batch / l2_rate
                 offset[c] = math.exp(bias[t])
                 least[c] = (max(compute[c], cache[c], memory[c]) + after[c]) * offset[c]
                 if best < 0 or least[c] < least[best]:

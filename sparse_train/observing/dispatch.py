@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import torch
@@ -10,7 +12,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hwsim.workload import Op
+from hwsim.workload import PRODUCTS, Op
+from sparse_train.observing.fusion import Passed
+from sparse_train.observing.living import Living
 from sparse_train.observing.operators import (
     ATTENTION,
     ATTENTION_BACKWARD,
@@ -22,16 +26,23 @@ from sparse_train.observing.operators import (
     convolution_sizes,
     dtype_name,
     element_flops,
+    formula_of,
     kind_of,
     matrix_sizes,
     operator_name,
+    serial_of,
+    statistics_bytes,
     storage_of,
     stored_bytes,
     tensors_in,
     traffic_bytes,
+    understood,
 )
 from sparse_train.observing.weights import Weights, WeightUse
 
+_LAST: Mapping[int, torch.memory_format] = {
+    4: torch.channels_last, 5: torch.channels_last_3d,
+}  # fmt: skip
 OUTSIDE = "loss"  # the name of what is computed outside the model
 _PRODUCTS = {*MATMULS, *CONVOLUTIONS, *ATTENTION}
 GRADIENTS = "gradients"  # of the backward pass: adding up what several uses of a tensor give
@@ -68,6 +79,13 @@ class Observer(TorchDispatchMode):
     def __init__(self, weights: Weights, fake: FakeTensorMode | None) -> None:
         super().__init__()
         self.ops: list[Op] = []
+        self.passed: list[Passed] = []
+        self.unknown: dict[str, int] = {}
+        self.fake = fake
+        self.living = Living()
+        self._values: dict[int, int] = {}
+        self._next = 0
+        self._call: tuple[list[Tensor], list[Tensor]] = ([], [])
         self.path: list[str] = []
         self._weights = weights
         self._fake = fake
@@ -86,8 +104,11 @@ class Observer(TorchDispatchMode):
         # A checkpoint computes the forward pass again inside a node, with gradients enabled.
         backward = node is not None and not torch.is_grad_enabled()
         number = None if backward else self._number_of(read)
+        self.living.add(written)
         if name in FREE or func.is_view or not written:
             return out
+        before = len(self.ops)
+        self._func = func
         if name in WEIGHT_COPIES and read:
             self._weights.add_copy(read[0], written[0])
         if not backward and kind_of(name) in ("elementwise", "norm") and name not in _PRODUCTS:
@@ -96,7 +117,73 @@ class Observer(TorchDispatchMode):
             self._backward(name, args, read, written, node._sequence_nr())
         else:
             self._forward(name, args, read, written, number)
+        self._pass_on(before, read, written, understood(func, name, kind_of(name)), args, kwargs)
         return out
+
+    @property
+    def here(self) -> str:
+        """The module that is being computed."""
+        return self._here()
+
+    def write(self, op: Op, read: list[Tensor], written: list[Tensor]) -> None:
+        """An op that was found by other means than an operator being dispatched."""
+        before = len(self.ops)
+        self.ops.append(op)
+        self.living.add(written)
+        self._pass_on(before, read, written, True, (), {})
+
+    def _pass_on(
+        self, before: int, read: list[Tensor], written: list[Tensor], known: bool,
+        args: tuple, kwargs: dict,
+    ) -> None:  # fmt: skip
+        """Notes what the ops since `before` read and wrote, and what was not understood."""
+        new = len(self.ops) - before
+        if not new:
+            # What is not priced still hands its values on under the names of its results.
+            self._rename(written)
+            return
+        values = {}
+        for t in read:
+            at = storage_of(t)
+            if at not in self._values:
+                self._values[at] = self._fresh()
+            values[self._values[at]] = max(values.get(self._values[at], 0), stored_bytes(t))
+        results = self._rename(written)
+        fusable = known
+        product = self.ops[before].kind in PRODUCTS
+        if not known and not product:
+            self._not_understood(before, args, kwargs, written)
+        extra = statistics_bytes(operator_name(self._func), args, read) if args else 0
+        for i in range(new):
+            last = i == new - 1
+            if i and self.ops[before + i].kind == "elementwise":
+                # A pass over the result of what came before it: a convolution's bias.
+                self.passed.append(Passed(dict(results), dict(results), True))
+            else:
+                self.passed.append(Passed(dict(values), dict(results) if last or product else {},
+                                          fusable and not product, extra))  # fmt: skip
+
+    def _rename(self, written: list[Tensor]) -> dict[int, int]:
+        found = {}
+        for t in written:
+            value = self._values[storage_of(t)] = self._fresh()
+            found[value] = stored_bytes(t)
+        return found
+
+    def _fresh(self) -> int:
+        self._next += 1
+        return self._next
+
+    def _not_understood(self, at: int, args: tuple, kwargs: dict, written: list[Tensor]) -> None:
+        """By a registered formula if there is one; else one operation an element, and said so."""
+        func, op = self._func, self.ops[at]
+        formula = formula_of(func)
+        if formula is None:
+            name = func._schema.name
+            self.unknown[name] = self.unknown.get(name, 0) + op.activation_bytes
+            return
+        out = written[0] if len(written) == 1 else tuple(written)
+        self.ops[at] = replace(op, dense_flops=int(formula(args, kwargs, out)))
 
     def _number_of(self, read: list[Tensor]) -> int | None:
         """The autograd node of the forward operator being dispatched, if it has one."""
@@ -152,10 +239,12 @@ class Observer(TorchDispatchMode):
                 "forward", args[0], args[1], written[0], args[6], args[8]
             )
             self.ops += convolution
+            if convolution and args[2] is not None:
+                self.ops.append(self._bias(written[0]))
         elif name in ATTENTION:
             self._attention("forward", self._here(), args[:3], read, written)
         else:
-            self._other(name, "forward", self._here(), read, written)
+            self._other(name, "forward", self._here(), args, read, written)
 
     def _backward(
         self, name: str, args: tuple, read: list[Tensor], written: list[Tensor], number: int
@@ -175,7 +264,7 @@ class Observer(TorchDispatchMode):
             # Sums in the backward pass are gradients of what was broadcast: biases.
             of_weight = name in ("sum", "embedding_dense_backward", "_embedding_bag_dense_backward")
             phase = "grad_weight" if of_weight else "grad_input"
-            self._other(name, phase, here, read, written)
+            self._other(name, phase, here, args, read, written)
 
     def _matmul(self, name: str, left: Tensor, right: Tensor, out: Tensor) -> _Product | None:
         batch, rows, inner, columns = sizes = matrix_sizes(left, right)
@@ -239,6 +328,10 @@ class Observer(TorchDispatchMode):
         m, n, k = convolution_sizes(x, weight, y, transposed, groups)
         use = self._weights.whole(weight) or WeightUse(here or self._here(), 0, 0, None)
         weight_bytes = stored_bytes(weight)
+        last = x.ndim > 3 and x.is_contiguous(memory_format=_LAST[x.ndim])
+        last = (last and not x.is_contiguous()) or (last and y.is_contiguous(
+            memory_format=_LAST[x.ndim]
+        ) and not y.is_contiguous())  # fmt: skip
         return [
             Op(
                 "conv", phase, use.layer, m, n, k, groups, dtype_name(y.dtype),
@@ -246,8 +339,16 @@ class Observer(TorchDispatchMode):
                 activation_bytes=stored_bytes(x) + stored_bytes(y),
                 weight_bytes=weight_bytes,
                 weight_shape=use.shape,
+                window=prod(weight.shape[2:]),
+                layout="channels_last" if last else "contiguous",
             )
         ]  # fmt: skip
+
+    def _bias(self, y: Tensor) -> Op:
+        """A library's convolution adds no bias: that is a pass of its own over the result."""
+        moved = 2 * stored_bytes(y)
+        return Op("elementwise", "forward", self._here(), dtype=dtype_name(y.dtype),
+                  dense_flops=y.numel(), activation_bytes=moved)  # fmt: skip
 
     def _attention(
         self, phase: str, name: str, qkv: tuple, read: list[Tensor], written: list[Tensor]
@@ -262,22 +363,28 @@ class Observer(TorchDispatchMode):
                 dtype_name(query.dtype),
                 dense_flops=attention_flops(query, key, value, backward=phase != "forward"),
                 activation_bytes=traffic_bytes("attention", read, written),
+                fused=True,
             )
         )  # fmt: skip
 
     def _other(
-        self, name: str, phase: str, here: str, read: list[Tensor], written: list[Tensor]
-    ) -> None:
+        self, name: str, phase: str, here: str, args: tuple, read: list[Tensor],
+        written: list[Tensor],
+    ) -> None:  # fmt: skip
         kind = kind_of(name)
         if here == OUTSIDE and kind == "elementwise":
             kind = "loss"
         traffic = traffic_bytes(name, read, written)
+        again = statistics_bytes(name, args, read)
         if traffic:
+            width = max((t.shape[-1] for t in read[:1] if t.ndim), default=0)
+            rows = read[0].numel() // width if width else 0
+            sized = (rows, width) if kind in ("norm", "softmax") else serial_of(name, written)
             self.ops.append(
                 Op(
-                    kind, phase, here, dtype=dtype_name(written[0].dtype),
+                    kind, phase, here, *sized, dtype=dtype_name(written[0].dtype),
                     dense_flops=element_flops(name, kind, read, written),
-                    activation_bytes=traffic,
+                    activation_bytes=traffic + again,
                 )
             )  # fmt: skip
 

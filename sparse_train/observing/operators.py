@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from math import prod
+from collections.abc import Callable
+from math import log2, prod
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import flop_registry
 
+from hwsim.errors import InputError
 from hwsim.workload import DTYPE_BYTES
 
 # Operators without arithmetic or traffic that are no views by their schema.
 FREE = {
     "_unsafe_view", "detach", "lift_fresh", "device", "empty", "empty_like", "empty_strided",
     "new_empty", "new_empty_strided", "_local_scalar_dense", "sym_size", "sym_stride",
-    "is_same_size", "_reshape_alias", "resize_", "set_", "record_stream", "layout", "dim",
+    "is_same_size", "_reshape_alias", "as_strided_", "resize_", "set_",
+    "record_stream", "layout", "dim",
 }  # fmt: skip
 # (left, right) argument of the two-operand matrix products.
 MATMULS = {
     "mm": (0, 1), "bmm": (0, 1), "addmm": (1, 2), "baddbmm": (1, 2), "mv": (0, 1), "addmv": (1, 2),
+    "_scaled_mm": (0, 1), "_int_mm": (0, 1), "addbmm": (1, 2), "_grouped_mm": (0, 1),
 }  # fmt: skip
 CONVOLUTIONS = ("convolution", "_convolution", "convolution_overrideable")
 ATTENTION_BACKWARD = {
@@ -48,6 +53,21 @@ _FLOPS_PER_ELEMENT = (
     ("mse_loss", 3), ("cross_entropy", 5), ("smooth_l1_loss", 4), ("gelu", 8), ("silu", 5),
     ("dropout", 2), ("addcmul", 3),
 )  # fmt: skip
+# Parts of names of operators that compute little and move each operand once: reductions, pooling,
+# resampling, sorting. With torch's tag for elementwise operators, what is understood.
+_STREAMS = (
+    "sum", "mean", "amax", "amin", "max", "min", "argmax", "argmin", "var", "std", "norm", "pool",
+    "upsample", "interpolate", "sort", "topk", "cumsum", "cumprod", "any", "all", "prod", "pad",
+    "dropout", "bernoulli", "uniform", "normal", "rand", "softmax", "loss", "embedding", "index",
+    "unique", "nonzero", "hard", "elu", "relu", "mish", "softplus",
+    "threshold", "bincount", "scatter", "gather", "tril", "triu", "im2col", "col2im",
+    "grid_sampler", "pixel_", "channel_shuffle", "linspace", "one_hot", "searchsorted", "entropy",
+    "logsumexp", "masked_select", "glu", "lerp", "where", "copy", "split_with_sizes", "bucketize",
+    "repeat_interleave", "count_nonzero", "masked_fill", "arange", "full", "ones", "zeros", "roll",
+    "histc", "multinomial", "segment", "diagonal", "median",
+    "kthvalue", "_foreach", "_fused", "rnn", "lstm_cell", "gru_cell", "rope", "eye", "complex",
+)  # fmt: skip
+_FORMULAS: dict[str, Callable[..., float]] = {}
 _DTYPE_NAMES = {
     torch.float64: "float64", torch.float32: "float32", torch.bfloat16: "bfloat16",
     torch.float16: "float16", torch.int8: "int8", torch.uint8: "int8", torch.bool: "int8",
@@ -81,6 +101,45 @@ def dtype_name(dtype: torch.dtype) -> str:
     return named
 
 
+def register_formula(operator: str, flops: Callable[..., float]) -> None:
+    """Teaches the observer an operator of one's own.
+
+    Args:
+        operator: its name with namespace, "mylib::op".
+        flops: (args, kwargs, output) → floating-point operations, 2 per multiply-add.
+
+    Raises:
+        InputError: a name without a namespace, or no function.
+    """
+    if not isinstance(operator, str) or operator.count("::") != 1:
+        raise InputError(f"operator: value is {operator!r}; allowed is 'namespace::name'")
+    if not callable(flops):
+        raise InputError(f"flops: type is {type(flops).__name__}; allowed is a function")
+    _FORMULAS[operator] = flops
+
+
+def formula_of(func: Any) -> Callable[..., float] | None:
+    """FLOPs of a call by a registered formula: the user's, or torch's own counter's."""
+    own = _FORMULAS.get(func._schema.name)
+    if own is not None:
+        return own
+    counted = flop_registry.get(func.overloadpacket)
+    if counted is None:
+        return None
+    return lambda args, kwargs, out: counted(*args, **kwargs, out_val=out)
+
+
+def understood(func: Any, name: str, kind: str) -> bool:
+    """Whether an operator that is no product is known to move bytes and compute little."""
+    name = name.removesuffix("_")
+    if name in _MOVES or f"{name}_" in _MOVES or kind != "elementwise":
+        return True
+    if torch.Tag.pointwise in func.tags or any(part in name for part in _STREAMS):
+        return True
+    counted = any(part in name for part, _ in _FLOPS_PER_ELEMENT)
+    return counted and name.endswith("_backward")
+
+
 def tensors_in(value: Any) -> list[Tensor]:
     """Every tensor of nested arguments."""
     if isinstance(value, Tensor):
@@ -107,6 +166,35 @@ def stored_bytes(tensor: Tensor) -> int:
     return prod(size if stride else min(size, 1) for size, stride in sizes) * tensor.element_size()
 
 
+def statistics_bytes(name: str, args: tuple, read: list[Tensor]) -> int:
+    """What a norm reads a second time: its statistics are of more than a core holds.
+
+    So it is for batch norm in training and for group norm; rows of a layer norm stay on chip.
+    """
+    batch = "batch_norm" in name and (
+        "backward" in name or any(a is True for a in args[5:6])
+    )  # fmt: skip
+    if not batch and "group_norm" not in name:
+        return 0
+    largest = max((t.numel() for t in read), default=0)
+    return sum(stored_bytes(t) for t in read if t.numel() == largest)
+
+
+def serial_of(name: str, written: list[Tensor]) -> tuple[int, int]:
+    """(elements in turn, threads) of an operator that is not run by a thread an element.
+
+    CUDA's bilinear and bicubic resampling of contiguous images has a thread for each pixel, which
+    goes through all samples and channels.
+    Source: torch 2.13, UpSampleBilinear2d.cu, upsample_bilinear2d_out_frame.
+    """
+    if not name.startswith(("upsample_bilinear2d", "upsample_bicubic2d")):
+        return 0, 0
+    y = written[0]
+    if y.ndim != 4 or (y.is_contiguous(memory_format=torch.channels_last) and y.shape[1] > 1):
+        return 0, 0
+    return y.shape[0] * y.shape[1], y.shape[2] * y.shape[3]
+
+
 def traffic_bytes(name: str, read: list[Tensor], written: list[Tensor]) -> int:
     """Compulsory traffic of one unfused operator: each operand in, each result out, once.
 
@@ -126,6 +214,10 @@ def element_flops(name: str, kind: str, read: list[Tensor], written: list[Tensor
         return 2 * read[1].numel() * read[0].shape[1]
     if name in _MOVES or kind == "embedding":
         return 0
+    if name.startswith("_fft"):
+        # Source: Cooley and Tukey 1965: 5 N log₂ N for a transform of N complex points.
+        points = max((t.numel() for t in (*read, *written)), default=0)
+        return int(5 * points * log2(max(points, 2)))
     each = next((flops for part, flops in _FLOPS_PER_ELEMENT if part in name), 1)
     # A loss gathers one score for each label; its matrix of scores is not computed with.
     largest = written if "nll_loss" in name else [*read, *written]

@@ -182,7 +182,11 @@ def read_workload(folder: Path) -> Workload:
         raise InputError(f"{path}: No such file or directory")
     try:
         ops = [
-            Op(*fields[:11], weight_shape=None if fields[11] is None else tuple(fields[11]))
+            Op(
+                *fields[:11],
+                weight_shape=None if fields[11] is None else tuple(fields[11]),
+                **dict(zip(("window", "layout", "fused"), fields[12:], strict=False)),
+            )
             for fields in content["ops"]
         ]
         return Workload(tuple(ops), content["name"])
@@ -370,5 +374,5 @@ def _json(path: Path, folder: Path) -> Any:
     return None if content is None else parse_json(content, str(path))
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)

@@ -144,7 +144,7 @@ def test_a_wide_v_n_m_layer_says_what_each_direction_gains_or_would():
 
 
 def test_a_narrow_v_n_m_layer_stays_with_two_four_and_shows_why():
-    found = answer(16384, 4096, 4096, v_n_m(64, 32, 8))
+    found = answer(65536, 4096, 4096, v_n_m(64, 32, 8))
     assert found.phases[0].chosen.kernel == "2:4" and "of packing paid, v_n_m is" in found.why
 
 

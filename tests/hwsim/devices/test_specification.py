@@ -36,7 +36,9 @@ def test_every_shipped_specification_loads_and_names_every_source(name):
     assert device.name == name
     assert device.description
     text = (resources.files("hwsim") / "devices" / "specs" / f"{name}.toml").read_text("utf-8")
-    assert set(device.sources) == set(tomllib.loads(text)["parameters"])
+    table = tomllib.loads(text)
+    inherited = load_device(table["like"]).sources if "like" in table else {}
+    assert set(device.sources) == {*table["parameters"], *inherited}
     assert all(source.strip() for source in device.sources.values())
 
 

@@ -1,0 +1,195 @@
+"""How well whole steps are priced: held out by families of models, card by card.
+
+    NETTIME_REFERENCE=FOLDER python benchmarks/bench_gpu_steps.py [CARD…] [--cache FOLDER] [--write]
+
+FOLDER holds the public sets of measured steps (`docs/gpu.md` names them); they are read in place.
+Each step's model is built without weights and observed, which takes a second each; --cache keeps
+what was observed. For each card, from the steps measured on it:
+
+- fold: each family of models is priced by a fit to the others. Error is the mean of
+  |estimated/measured − 1|, bias the mean log ratio, τ Kendall's; inside and half-width are of the
+  interval that the other families' errors give (85 % of them).
+- sheet: by the constants that a card without records is given: the leave-one-card-out error, but
+  for the typical constants' being drawn up from all cards.
+- others: by the geometric mean of the constants fitted to the other cards alone.
+
+--write prints the constants for the card's specification. Sparse steps are never fitted: their
+measured speed-ups are listed beside ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from analysis.steps.models import workload_of
+from analysis.steps.reading import read_steps
+from analysis.steps.record import Step
+from hwsim import InputError, Mask, gemm, load_device
+from hwsim.calibration.steps import (
+    HeldOut,
+    Timed,
+    by_constants,
+    by_typical,
+    fit_steps,
+    held_out,
+)
+from hwsim.devices.gpu import Gpu
+from hwsim.gpu.whole_steps import CONSTANTS
+from hwsim.workload import Op, Workload
+
+# Measurer's name of the card → our specification.
+CARDS = {
+    "rtx4090": "rtx4090", "rtx3090": "rtx3090", "a100_80gb_sxm": "a100_sxm",
+    "a100_40gb_sxm": "a100_40gb_sxm", "a100_80gb_pcie": "a100", "a100_40gb_pcie": "a100_40gb",
+    "h100_sxm": "h100_sxm", "v100_pcie": "v100", "t4": "t4",
+}  # fmt: skip
+FILES = ("gpu_model_steps.json", "llm_training_steps.json", "external/timm_rtx*.json")
+INSIDE = 0.85
+TILE = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], bool)
+
+
+def steps_in(folder: Path, cache: Path | None) -> list[tuple[str, Step, Timed]]:
+    """Every step of the public sets whose model can be built: file, step, observed."""
+    found = []
+    for pattern in FILES:
+        for path in sorted(folder.glob(pattern)):
+            for step in read_steps(path):
+                if step.device in CARDS:
+                    timed = Timed(observed(step, cache), step.seconds, step.family)
+                    found.append((path.stem, step, timed))
+    return found
+
+
+def observed(step: Step, cache: Path | None) -> Workload:
+    """The step's ops, from the cache if they are there."""
+    if cache is None:
+        return workload_of(step)
+    path = cache / f"{hashlib.blake2b(repr(step.what).encode(), digest_size=12).hexdigest()}.json"
+    if not path.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps([o.signature for o in workload_of(step)]), encoding="utf-8")
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    return Workload(tuple(
+        Op(*r[:11], weight_shape=tuple(r[11]) if r[11] else None, window=r[12], layout=r[13],
+           fused=r[14])
+        for r in rows
+    ))  # fmt: skip
+
+
+def figures(held: Sequence[HeldOut]) -> str:
+    from scipy.stats import kendalltau
+
+    logs = np.array([h.log_error for h in held])
+    pairs = [(h.estimated_s, h.timed.seconds) for h in held]
+    tau = kendalltau(*zip(*pairs, strict=True))[0] if len(pairs) > 1 else float("nan")
+    error = float(np.abs(np.expm1(logs)).mean())
+    return f"{len(held):4d} {100 * error:7.1f} % {100 * logs.mean():+7.1f} % {tau:7.2f}"
+
+
+def intervals(held: Sequence[HeldOut]) -> str:
+    """Share inside, and half-width, of intervals drawn up from the other families' errors."""
+    logs = np.array([abs(h.log_error) for h in held])
+    families = np.array([h.timed.family for h in held])
+    ends = np.array([
+        np.quantile(logs[families != f], INSIDE) if (families != f).any() else logs.max()
+        for f in families
+    ])  # fmt: skip
+    inside, width = float((logs <= ends).mean()), float(np.median(np.sinh(ends)))
+    return f"inside {100 * inside:.0f} %, half-width {100 * width:.1f} %"
+
+
+def card_rows(
+    name: str, steps: list[tuple[str, Step, Timed]], others: Sequence[dict[str, float]]
+) -> list[float]:
+    """Prints one card's table; errors by constants of the other cards alone."""
+    device = load_device(CARDS[name])
+    assert isinstance(device, Gpu)
+    timed = [t for _, _, t in steps]
+    fold = {id(h.timed): h for h in held_out(device, timed)}
+    sheet = {id(h.timed): h for h in by_typical(device, timed)}
+    mean = {k: float(np.exp(np.mean([np.log(o[k]) for o in others]))) for k in CONSTANTS}
+    apart = {id(h.timed): h for h in by_constants(device, timed, mean)}
+    for file in sorted({f for f, _, _ in steps}):
+        mine = [t for f, _, t in steps if f == file]
+        lengths = [s.sequence for f, s, _ in steps if f == file]
+        for how, held in (("fold", fold), ("sheet", sheet), ("others", apart)):
+            rows = [held[id(t)] for t in mine]
+            more = f"   {intervals(rows)}" if how == "fold" else ""
+            if how == "fold" and len(set(lengths)) > 3:
+                slope = np.polyfit(np.log2(lengths), [h.log_error for h in rows], 1)[0]
+                more += f", slope a doubling of the sequence {slope:+.3f}"
+            print(f"{CARDS[name]:>14} {file:38} {how:>7} {figures(rows)}{more}")
+    return [abs(float(np.expm1(h.log_error))) for h in apart.values()]
+
+
+def products(folder: Path) -> None:
+    """Sparse products that were never fitted: CSR and 2:4 on an RTX 3090."""
+    path = folder / "external" / "venom_products.json"
+    if not path.is_file():
+        return
+    device = load_device("rtx3090", packing="never")
+    rng = np.random.default_rng(0)
+    ratios, gains = [], []
+    for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+        m, n, k = row["rows"], row["outputs"], row["inputs"]
+        if row["kernel"] == "sputnik":
+            mask = Mask(rng.random((n, k), dtype=np.float32) < row["density"])
+            op = gemm(m, n, k, mask, "forward", "float16")
+            price = next(e for e in device.kernels(op) if e.kernel == "csr")
+            ratios.append((row["density"], price.seconds * 1e3 / row["sparse_ms"]))
+        if row["kernel"] == "cusparselt":
+            op = gemm(m, n, k, Mask(np.tile(TILE, (n // 4, k // 4))), "forward", "float16")
+            by = {e.kernel: e.seconds for e in device.kernels(op)}
+            gains.append((by["dense"] / by["2:4"], row["dense_ms"] / row["sparse_ms"]))
+    csr = np.array(ratios)
+    slope = np.polyfit(np.log2(csr[:, 0]), np.log(csr[:, 1]), 1)[0]
+    print(f"CSR products: error {100 * np.abs(csr[:, 1] - 1).mean():.1f} %, "
+          f"slope a doubling of the density {slope:+.3f}")  # fmt: skip
+    both = np.array(gains)
+    print(f"2:4 products: speed-up missed by {np.abs(both[:, 0] - both[:, 1]).mean():.2f}, "
+          f"mean {both[:, 0].mean():.2f} where {both[:, 1].mean():.2f} was measured")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cards", nargs="*", metavar="CARD", help=", ".join(CARDS))
+    parser.add_argument("--cache", type=Path, help="keep what was observed here")
+    parser.add_argument("--write", action="store_true", help="print the constants")
+    options = parser.parse_args()
+    folder = Path(os.environ.get("NETTIME_REFERENCE", ""))
+    if not (folder / FILES[0]).is_file():
+        raise InputError(f"NETTIME_REFERENCE: {FILES[0]} is not in {str(folder)!r}")
+    for name in options.cards:
+        if name not in CARDS:
+            raise InputError(f"card: value is {name!r}; allowed: {', '.join(CARDS)}")
+    found = steps_in(folder, options.cache)
+    on = {c: [row for row in found if row[1].device == c] for c in CARDS}
+    on = {c: rows for c, rows in on.items() if rows}
+    fits = {}
+    for card, rows in on.items():
+        device = load_device(CARDS[card])
+        assert isinstance(device, Gpu)
+        fits[card] = fit_steps(device, [t for _, _, t in rows])
+    print(f"{'card':>14} {'set':38} {'how':>7} {'n':>4} {'error':>9} {'bias':>9} {'τ':>7}")
+    apart = []
+    for card in options.cards or on:
+        others = [fit for other, fit in fits.items() if other != card]
+        apart.append(float(np.mean(card_rows(card, on[card], others))))
+        if options.write:
+            print("   ", ", ".join(f"{k} = {v:.3g}" for k, v in fits[card].items()))
+    print(f"each card by the others' constants, mean over cards: {100 * np.mean(apart):.1f} %")
+    products(folder)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        raise SystemExit(f"bench_gpu_steps: error: {error}") from None

@@ -1,0 +1,140 @@
+"""Kernels of whole steps: laws, and the arrays of the fit equal to the device's prices."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwsim import InputError, Mask, gemm, load_device
+from hwsim.calibration.steps import NAMES, Timed, _Priced, fit_steps, held_out
+from hwsim.gpu.whole_steps import CONSTANTS, bmm_filled, implicit_product, stream_s
+from hwsim.workload import Op, Workload
+
+CARDS = ("rtx4090", "a100_sxm", "h200", "v100", "mi210")
+HALF = ("float16", "float32")
+
+
+def conv(n=64, c=64, window=9, count=1, dtype="float16", phase="forward", layout="channels_last"):
+    size = 2 if dtype == "float16" else 4
+    m, k = 8 * 56 * 56, c * window
+    return Op(
+        "conv", phase, "c", m, n, k, count, dtype, 2 * m * n * k * count,
+        m * (c + n) * count * size, n * k * count * size, window=window, layout=layout,
+    )  # fmt: skip
+
+
+def attention(queries=512, size=64, phase="forward", dtype="float16", fused=True):
+    flops = 4 * 64 * queries * queries * size
+    return Op(
+        "attention", phase, "a", queries, queries, size, 64, dtype, flops,
+        4 * 64 * queries * size * 2, fused=fused,
+    )  # fmt: skip
+
+
+def stream(kind="elementwise", moved=10**8, fused=False, phase="forward"):
+    return Op(kind, phase, "s", activation_bytes=moved, dtype="float16", fused=fused)
+
+
+def some_ops():
+    convs = [
+        conv(n, c, window, count, dtype, phase, layout)
+        for n, c, window, count in ((64, 64, 9, 1), (256, 3, 49, 1), (1, 1, 9, 96), (24, 24, 9, 8),
+                                    (16, 16, 9, 8), (64, 256, 1, 1))
+        for dtype in HALF
+        for phase in ("forward", "grad_input", "grad_weight")
+        for layout in ("channels_last", "contiguous")
+    ]  # fmt: skip
+    streams = [stream(k, b, f, p) for k in ("elementwise", "norm", "softmax", "optimizer")
+               for b in (10**5, 10**7, 10**9) for f in (False, True)
+               for p in ("forward", "grad_input")]  # fmt: skip
+    attentions = [
+        attention(q, s, p, d, f)
+        for q in (197, 2048)
+        for s in (40, 64)
+        for p in ("forward", "grad_input")
+        for d in HALF
+        for f in (True, False)
+    ]
+    return convs + streams + attentions + [gemm(4096, 1024, 768, dtype=d) for d in HALF]
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_the_fit_prices_every_op_as_the_device_does(card):
+    device = load_device(card)
+    ops = some_ops()
+    priced = _Priced(device, [Timed(Workload((op,)), 1.0) for op in ops])
+    found = priced.seconds(np.log([device.steps[n] for n in NAMES]))
+    want = [device.estimate(op).seconds for op in ops]
+    # The device holds every price to the roofline; few are at it.
+    assert np.median(np.abs(found / want - 1.0)) < 1e-9
+    assert (found <= np.array(want) * (1 + 1e-9)).all()
+
+
+def test_a_depthwise_convolution_is_a_pass_over_its_tensors():
+    device = load_device("a100")
+    depthwise = conv(1, 1, 9, 256)
+    copy = stream(moved=depthwise.bytes)
+    assert device.estimate(depthwise).seconds < 4 * device.estimate(copy).seconds
+
+
+def test_tensors_in_the_wrong_layout_are_turned():
+    device = load_device("rtx4090")
+    last, contiguous = (conv(layout=x) for x in ("channels_last", "contiguous"))
+    assert device.estimate(contiguous).seconds > device.estimate(last).seconds
+
+
+def test_a_shallow_input_is_filled_up_to_what_tensor_cores_load():
+    rows, outputs, depth, count, share = implicit_product(conv(64, 3, 49))
+    assert (rows, outputs, depth, count) == (8 * 56 * 56, 64, 8 * 49, 1)
+    assert share == pytest.approx(1 / 49)
+
+
+def test_small_products_are_filled_up_to_sixteen():
+    assert bmm_filled(attention(8, 16, fused=False)) == 4.0
+
+
+def test_what_a_cache_holds_goes_faster_than_main_memory():
+    device = load_device("a100")
+    small, large = (stream_s(device, stream(), b) for b in (4 * 10**6, 4 * 10**9))
+    assert large == pytest.approx(1000 * small * device.steps["l2_rate"], rel=0.01)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    card=st.sampled_from(CARDS), dtype=st.sampled_from(HALF),
+    phase=st.sampled_from(("forward", "grad_input", "grad_weight")),
+    m=st.sampled_from((1, 64, 1024)), n=st.sampled_from((64, 512)), k=st.sampled_from((64, 1024)),
+)  # fmt: skip
+def test_a_mask_without_zeros_is_never_faster_than_dense(card, dtype, phase, m, n, k):
+    op = gemm(m, n, k, Mask(np.ones((n, k), bool)), phase, dtype)
+    by = {e.kernel: e for e in load_device(card).kernels(op)}
+    dense = by["dense"].seconds
+    assert all(e.seconds >= dense * (1 - 1e-12) for e in by.values() if e.legal)
+
+
+def test_a_fit_finds_the_constants_that_made_the_times():
+    device = load_device("a100", step_fit={"elementwise": 0.5, "conv": 1.5})
+    steps = []
+    for i in range(12):
+        step = Workload((stream(moved=(i + 1) * 10**9), *[conv()] * (3 * i % 7 * 40)))
+        steps.append(Timed(step, device.estimate(step).seconds, f"family {i % 4}"))
+    sheet = load_device("a100")
+    found = fit_steps(sheet, steps)
+    # Held near what is typical: most of the way to the truth.
+    assert found["elementwise"] == pytest.approx(0.5, rel=0.25)
+    assert found["conv"] > 1.2
+    held = held_out(sheet, steps, folds=4)
+    assert len(held) == 12 and max(abs(h.log_error) for h in held) < 0.3
+
+
+def test_h100_and_h200_are_one_die():
+    h100, h200 = load_device("h100_sxm"), load_device("h200")
+    assert h100.steps == h200.steps and h100.dense_fit == h200.dense_fit
+    op = gemm(8192, 4096, 4096, dtype="bfloat16")
+    assert h100.estimate(op).seconds == pytest.approx(h200.estimate(op).seconds, rel=0.05)
+
+
+def test_few_constants_and_none_that_nobody_knows():
+    assert len(CONSTANTS) <= 40
+    with pytest.raises(InputError, match="unknown step constant 'magic'"):
+        load_device("a100", step_fit={"magic": 1.0})

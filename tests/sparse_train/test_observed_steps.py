@@ -1,0 +1,170 @@
+"""What a step is observed to be, whatever the machine that traces would run."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hwsim import InputError
+from sparse_train.observing.attention import pairs_of
+from sparse_train.observing.operators import register_formula
+from sparse_train.workload import workload
+
+
+class Attention(nn.Module):
+    def __init__(self, causal=False, dropout=0.0, bias=False, keys=None):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.bias = nn.Parameter(torch.zeros(16, 16)) if bias else None
+        self.causal, self.dropout, self.keys = causal, dropout, keys
+
+    def forward(self, x):
+        q = x * self.scale
+        k = q if self.keys is None else q[:, : self.keys]
+        return F.scaled_dot_product_attention(
+            q, k, k, self.bias, self.dropout, self.causal, enable_gqa=self.keys is not None
+        )
+
+
+def attention_ops(model, shape=(2, 4, 16, 8), **options):
+    step = workload(model, torch.randn(shape, requires_grad=True), **options)
+    return [op for op in step if op.kind == "attention"]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [Attention(), Attention(dropout=0.1), Attention(bias=True), Attention(keys=2)],
+    ids=["plain", "dropout", "a bias that learns", "grouped queries"],
+)
+def test_attention_is_one_op_forward_and_one_backward(model):
+    forward, backward = attention_ops(model)
+    assert (forward.phase, backward.phase) == ("forward", "grad_input")
+    assert forward.fused and backward.fused
+    assert (forward.m, forward.n, forward.k, forward.count) == (16, 16, 8, 8)
+    assert backward.dense_flops == 2.5 * forward.dense_flops
+
+
+def test_causal_attention_does_the_pairs_up_to_the_diagonal():
+    whole, causal = (attention_ops(Attention(causal=c))[0].dense_flops for c in (False, True))
+    assert causal / whole == pytest.approx(17 / 32)
+    assert pairs_of(4, 4, True) == 10 and pairs_of(6, 4, True) == 10 + 2 * 4
+
+
+def test_real_tensors_give_the_same_ops_and_leave_gradients_right():
+    fake, real = (attention_ops(Attention(causal=True), real=r) for r in (False, True))
+    assert [op.signature for op in fake] == [op.signature for op in real]
+
+
+def test_five_axes_have_no_fused_kernel():
+    ops = attention_ops(Attention(), shape=(2, 3, 4, 16, 8))
+    assert len(ops) == 6 and not any(op.fused for op in ops)
+
+
+class Mixed(nn.Module):
+    def __init__(self, autocast):
+        super().__init__()
+        self.linear, self.norm, self.autocast = nn.Linear(8, 8), nn.LayerNorm(8), autocast
+
+    def forward(self, x):
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.autocast):
+            return self.norm(self.linear(x)).sum()
+
+
+def dtypes(step):
+    return {(op.kind, op.phase): op.dtype for op in step if op.kind in ("gemm", "norm")}
+
+
+def test_autocast_for_cuda_is_honoured_inside_the_model():
+    found = dtypes(workload(Mixed(True), torch.randn(4, 8)))
+    assert found["gemm", "forward"] == found["gemm", "grad_weight"] == "bfloat16"
+    assert found["norm", "forward"] == "float32"
+    assert dtypes(workload(Mixed(False), torch.randn(4, 8)))["gemm", "forward"] == "float32"
+
+
+def test_amp_keeps_weights_and_moments_in_float32_and_pays_for_its_casts():
+    plain, half = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8)), torch.randn(4, 8)
+    step = workload(plain, half, dtype="amp-bf16")
+    assert dtypes(step) == dtypes(workload(Mixed(True), half))
+    assert {op.dtype for op in step if op.kind == "optimizer"} == {"float32"}
+    assert len(step) > len(workload(plain, half))
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_tf32_is_float32_with_other_products():
+    step = workload(Mixed(False), torch.randn(4, 8), dtype="tfloat32")
+    assert dtypes(step)["gemm", "forward"] == "tfloat32"
+    assert dtypes(step)["norm", "forward"] == "float32"
+
+
+def test_a_convolution_knows_its_window_and_layout():
+    model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(8, 8, 3, groups=8))
+    x = torch.randn(2, 4, 12, 12)
+    for layout, how in (("contiguous", torch.contiguous_format),
+                        ("channels_last", torch.channels_last)):  # fmt: skip
+        step = workload(model.to(memory_format=how), x.to(memory_format=how), train=False)
+        convs = [op for op in step if op.kind == "conv"]
+        assert [(op.window, op.count, op.n, op.layout) for op in convs] == [
+            (9, 1, 8, layout), (9, 8, 1, layout),
+        ]  # fmt: skip
+
+
+def test_a_compiler_reads_and_writes_neighbours_once():
+    model = nn.Sequential(nn.Linear(64, 64), nn.GELU(), nn.Tanh(), nn.Linear(64, 64))
+    x = torch.randn(32, 64)
+    eager, compiled = (
+        [op for op in workload(model, x, train=False, compiled=c) if op.kind == "elementwise"]
+        for c in (False, True)
+    )
+    assert len(eager) == 2 and len(compiled) == 1 and compiled[0].fused
+    assert compiled[0].bytes == 2 * 32 * 64 * 4 == sum(op.bytes for op in eager) / 2
+
+
+def test_what_another_op_reads_is_still_written():
+    class Twice(nn.Module):
+        def forward(self, x):
+            y = x.tanh()
+            return y.sigmoid() @ y
+
+    (fused, product) = workload(Twice(), torch.randn(16, 16), train=False, compiled=True)
+    assert product.kind == "gemm"
+    assert fused.bytes == 3 * 16 * 16 * 4  # x in, both results out
+
+
+@torch.library.custom_op("nettime_test::odd", mutates_args=())
+def odd(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+
+
+@odd.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+
+class Odd(nn.Module):
+    def forward(self, x):
+        return odd(x)
+
+
+def test_an_operator_that_is_not_understood_is_named_with_its_bytes():
+    step = workload(Odd(), torch.randn(8, 8), train=False)
+    assert step.unknown == {"nettime_test::odd": 2 * 8 * 8 * 4}
+    assert step.unknown_share == 1.0
+    assert not workload(Mixed(False), torch.randn(4, 8)).unknown
+
+
+def test_a_registered_formula_makes_an_operator_understood():
+    register_formula("nettime_test::odd", lambda args, kwargs, out: 100 * out.numel())
+    step = workload(Odd(), torch.randn(8, 8), train=False)
+    assert not step.unknown and step.dense_flops == 6400
+    with pytest.raises(InputError, match="allowed is 'namespace::name'"):
+        register_formula("odd", len)
+
+
+def test_peak_memory_holds_what_is_alive_at_once():
+    model = nn.Sequential(*(nn.Linear(256, 256, bias=False) for _ in range(4)))
+    x = torch.randn(1024, 256)
+    weights, batch = 4 * 256 * 256 * 4, 1024 * 256 * 4
+    forward = workload(model, x, train=False).peak_bytes
+    assert weights + 3 * batch <= forward <= weights + 4 * batch
+    step = workload(model, x, optimizer="adam").peak_bytes
+    assert step >= 4 * weights + 4 * batch  # weights, gradients, two moments; what backward needs
