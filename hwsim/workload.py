@@ -83,6 +83,7 @@ class Op:
         least = 1 if self.kind in PRODUCTS else 0
         for name in _SIZES:
             self._keep_integer(name, getattr(self, name), least)
+        self._keep_integer("window", self.window, 1)
         for name in _AMOUNTS:
             self._keep_integer(name, getattr(self, name), 0)
         if self.weight_shape is not None:

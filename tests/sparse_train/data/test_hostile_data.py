@@ -120,3 +120,21 @@ def test_the_library_is_read_without_what_is_installed_beside_it(monkeypatch):
     monkeypatch.setattr(os, "walk", noted)
     assert len(load_corpus().documents) > 100
     assert not [folder for folder in walked if "site-packages" in folder]
+
+
+def test_image_statistics_need_little_memory():
+    from sparse_train.data.image_files import ImageSet
+    from sparse_train.tasks.images import Images, PreparedImages
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (20_000, 3, 32, 32), np.uint8)
+    labels = rng.integers(0, 10, 20_000)
+    data = ImageSet("cifar10", 10, images, labels, images[:100], labels[:100])
+    tracemalloc.start()
+    made = PreparedImages(Images(data="cifar10"), data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * images.nbytes  # it was sixteen times as much
+    train_images = made._parts["train"][0] / 255
+    assert made._mean.ravel() == pytest.approx(train_images.mean((0, 2, 3)))
+    assert made._std.ravel() == pytest.approx(train_images.std((0, 2, 3)))
