@@ -59,6 +59,13 @@ def calibrate(
     if not out.absolute().parent.is_dir():
         raise InputError(f"--out: folder {out.absolute().parent} does not exist")
     rng = np.random.default_rng(options.at_least("--seed", seed, 0))
+    if what == "gpu" and not quick and (records is None or data_sheet is None):
+        raise InputError("calibrate gpu: needs both --records FILE and --data-sheet DEVICE")
+    if what == "cpu" and not quick and (records is None) != (data_sheet is None):
+        raise InputError(
+            "calibrate cpu: times this machine without --records and --data-sheet, or fits to "
+            "records with both; one of them is missing"
+        )
     with options.claimed(out, "file"):
         if quick:
             _quick(what, records, data_sheet, out, rng, as_json)
@@ -73,8 +80,7 @@ def _gpu(records: Path | None, data_sheet: str | None, out: Path, rng: Any, as_j
     from hwsim.calibration.dispatch import calibrate as fitted
     from hwsim.measured.record import read_measurements, write_whole
 
-    if records is None or data_sheet is None:
-        raise InputError("calibrate gpu: needs both --records FILE and --data-sheet DEVICE")
+    assert records is not None and data_sheet is not None  # asked before
     found = fitted(load_device(data_sheet), read_measurements(records), rng=rng)
     write_whole(out, [found.text])
     _print(found, out, as_json)
@@ -93,11 +99,6 @@ def _cpu(
     from hwsim.calibration.measure_cpu import calibrate_machine
     from hwsim.measured.record import read_measurements, write_whole
 
-    if (records is None) != (data_sheet is None):
-        raise InputError(
-            "calibrate cpu: times this machine without --records and --data-sheet, or fits to "
-            "records with both; one of them is missing"
-        )
     if records is not None and data_sheet is not None:
         found = fitted(load_device(data_sheet), read_measurements(records), rng=rng)
     else:

@@ -83,6 +83,7 @@ def claimed(path: Path, what: str) -> Iterator[None]:
 
     folder = path if what == "folder" else path.absolute().parent
     lock = FileLock(folder / (".command.lock" if what == "folder" else f".{path.name}.lock"))
+    made = [p for p in (folder, *folder.parents) if not p.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -92,6 +93,13 @@ def claimed(path: Path, what: str) -> Iterator[None]:
         raise InputError(f"{path}: {error.strerror or error}") from None
     try:
         yield
+    except BaseException:
+        # What was refused leaves no empty folder.
+        if made and [p.name for p in folder.iterdir()] == [Path(lock.lock_file).name]:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            for one in made:
+                one.rmdir()
+        raise
     finally:
         lock.release()
 
