@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= auto
 
-.PHONY: demo test test-slow test-frameworks lint types test-oldest bench mutation site clean
+.PHONY: demo test test-slow chaos test-frameworks lint types test-oldest bench mutation site clean
 
 # The CPU build of torch where its index answers; elsewhere the registry's default build.
 .venv/ready: pyproject.toml constraints.txt
@@ -25,6 +25,10 @@ test: .venv/ready
 
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+
+# Kills, damage and hostile inputs, counted by kind; at most an hour. Not part of `make test`.
+chaos: .venv/ready
+	$(BIN)/python -m tests.chaos
 
 # The same training in others' loops; installs them beside the rest, without moving torch.
 test-frameworks: .venv/ready

@@ -25,7 +25,7 @@ from analysis.commands import (
     train,
     wide,
 )
-from analysis.display.console import Interrupted
+from analysis.display.console import Interrupted, print_anywhere, shown
 from hwsim.errors import InputError
 
 app = typer.Typer(
@@ -73,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Runs a command; its exit code."""
+    print_anywhere()
     try:
         code = app(args=arguments or ["--help"], prog_name="nettime", standalone_mode=False)
     except InputError as error:
@@ -110,4 +111,4 @@ def _interrupted(how_to_go_on: str) -> int:
 
 
 def _one_line(message: str) -> str:
-    return " ".join(message.split())
+    return shown(" ".join(message.split()))

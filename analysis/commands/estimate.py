@@ -222,6 +222,7 @@ def _single(
     from analysis.estimating import layer_answers
     from analysis.estimating.breakdown import as_json as breakdown_json
     from analysis.estimating.breakdown import coverage, estimate_json, verdict
+    from hwsim.cpu.machine import whose_price
 
     with progress_bar(f"pricing {what.name}", len(devices)) as update:
         breakdowns, sparse = price(what, devices, density, setting, by, update)
@@ -229,6 +230,7 @@ def _single(
     covered = coverage(what.step, sparse.masks, what.weights)
     narrower = _narrower(what, devices, sparse)
     sentence = verdict(breakdowns, covered.density)
+    notes = {d.name: line for d in devices if (line := whose_price(d))}
     if as_json:
         return print_json({
             "command": "estimate",
@@ -249,8 +251,9 @@ def _single(
             "narrower_dense": next(iter(narrower.values())).label if narrower else None,
             "verdict": sentence,
             "note": what.note,
+            "measured_on": notes,
         })  # fmt: skip
-    _print(what, breakdowns, covered, narrower, sentence, setting, by != "layer")
+    _print(what, breakdowns, covered, narrower, sentence, setting, by != "layer", [*notes.values()])
     _print_answers(chosen)
     return None
 
@@ -283,7 +286,7 @@ def _narrower(what: Subject, devices: Sequence[Device], sparse: Workload) -> dic
 
 def _print(
     what: Subject, breakdowns: Sequence[Breakdown], covered: Any, narrower: dict[str, Row],
-    sentence: str, setting: Setting, wide: bool,
+    sentence: str, setting: Setting, wide: bool, notes: Sequence[str],
 ) -> None:  # fmt: skip
     from analysis.display import tables
     from analysis.display.console import stdout
@@ -302,8 +305,8 @@ def _print(
     if tables.any_unverified(breakdowns):
         console.print(tables.UNVERIFIED_NOTE)
     console.print(sentence, style="bold")
-    if what.note:
-        console.print(what.note, style="bold")
+    for note in (*([what.note] if what.note else []), *notes):
+        console.print(note, style="bold", soft_wrap=note in notes)
     for b in breakdowns:
         if b.device in narrower:
             console.print(_against_narrower(b, narrower[b.device]))
