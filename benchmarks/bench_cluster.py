@@ -41,11 +41,14 @@ def machine(name: str) -> Cluster:
 
 
 @functools.cache
-def decoder(hidden: int, layers: int, heads: int, vocab: int, batch: int, length: int) -> Workload:
+def decoder(
+    hidden: int, layers: int, heads: int, vocab: int, batch: int, length: int,
+    attention: str = "fused",
+) -> Workload:  # fmt: skip
     sizes = {"hidden": hidden, "layers": layers, "heads": heads, "vocab": vocab}
     return workload_of(Step(
         "decoder", "", "training", batch, 1.0, sizes, length, precision="bfloat16",
-        optimizer="adamw",
+        optimizer="adamw", attention=attention,
     ))  # fmt: skip
 
 
@@ -75,8 +78,8 @@ def four_cards(row: dict[str, Any]) -> float:
 
 def megatron(row: dict[str, Any]) -> dict[str, float]:
     """Estimated over measured: seconds and GiB of both recomputations."""
-    step = decoder(row["hidden"], row["layers"], row["heads"], 51200, row["micro_batch"], 2048)
-    plain = _with_scores(step)
+    step = decoder(row["hidden"], row["layers"], row["heads"], 51200, row["micro_batch"], 2048,
+                    "plain")  # fmt: skip
     tp, pp, v = row["tensor"], row["pipeline"], row["interleave"]
     micro = row["batch"] // row["micro_batch"]
     cluster = machine("dgx_a100").of(row["gpus"])
@@ -89,17 +92,12 @@ def megatron(row: dict[str, Any]) -> dict[str, float]:
     ):
         plan = Plan("ddp", 1, tp, pp, sequence, v, micro, recompute, gradient_bytes=4.0)
         if key.startswith("seconds"):
-            found[key] = cluster_step(cluster, plain, plan).seconds / row[key]
+            found[key] = cluster_step(cluster, step, plan).seconds / row[key]
         else:
-            found[key] = need(parts_of(plain), plan).activations / 2**30 / row[key]
+            found[key] = need(parts_of(step), plan).activations / 2**30 / row[key]
     plan = Plan("ddp", 1, tp, pp, False, v, micro, gradient_bytes=4.0)
-    found["model_state_gib"] = need(parts_of(plain), plan).states / 2**30 / row["model_state_gib"]
+    found["model_state_gib"] = need(parts_of(step), plan).states / 2**30 / row["model_state_gib"]
     return found
-
-
-def _with_scores(step: Workload) -> Workload:
-    """The same with attention by products and a softmax, as Megatron ran it then."""
-    return step
 
 
 def line(name: str, ratios: Sequence[float], **along: Sequence[float]) -> None:

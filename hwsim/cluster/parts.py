@@ -10,7 +10,7 @@ from hwsim.device import Device
 from hwsim.workload import DTYPE_BYTES, PRODUCTS, Op, Workload
 
 BEFORE, AFTER = "before", "after"
-_BLOCK = re.compile(r"^(?:.*?\.)?\d+(?=\.|$|\[)")
+_BLOCK = re.compile(r"^(?:.*?\.)?\d+(?=\.|$|\[|:)")
 
 
 @dataclass

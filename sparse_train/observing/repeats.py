@@ -247,7 +247,7 @@ def _named(ops: list[Op], old: str, new: str) -> list[Op]:
 
 
 def _renamed(name: str, old: str, new: str) -> str:
-    if name == old or name.startswith(old + "."):
+    if name.startswith(old) and not name[len(old) : len(old) + 1].isalnum():
         return new + name[len(old) :]
     return name
 

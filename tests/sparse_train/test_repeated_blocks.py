@@ -31,9 +31,9 @@ class _Norm(nn.Module):
 class _Block(nn.Module):
     """As published decoders are written: grouped keys, rotation handed in, a gated MLP."""
 
-    def __init__(self, width: int, index: int, hidden: int) -> None:
+    def __init__(self, width: int, index: int, hidden: int, plain: bool) -> None:
         super().__init__()
-        self.layer_idx, self.heads = index, 4
+        self.layer_idx, self.heads, self.plain = index, 4, plain
         self.norm_1, self.norm_2 = _Norm(width), _Norm(width)
         self.q = nn.Linear(width, width, bias=False)
         self.kv = nn.Linear(width, width, bias=False)
@@ -50,18 +50,24 @@ class _Block(nn.Module):
         k = k.view(batch, length, 2, -1).transpose(1, 2).repeat_interleave(2, 1)
         v = v.view(batch, length, 2, -1).transpose(1, 2).repeat_interleave(2, 1)
         q = q * turn[0] + q.flip(-1) * turn[1]
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        if self.plain:
+            y = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.o(y.transpose(1, 2).reshape(batch, length, width))
         y = self.norm_2(x)
         return x + self.down(F.silu(self.gate(y)) * self.up(y)), cache
 
 
 class _Decoder(nn.Module):
-    def __init__(self, layers: int = 5, width: int = 32, hidden: tuple[int, ...] = (48,)) -> None:
+    def __init__(
+        self, layers: int = 5, width: int = 32, hidden: tuple[int, ...] = (48,),
+        plain: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.tokens = nn.Embedding(64, width)
         self.layers = nn.ModuleList(
-            _Block(width, i, hidden[i % len(hidden)]) for i in range(layers)
+            _Block(width, i, hidden[i % len(hidden)], plain) for i in range(layers)
         )
         self.norm = _Norm(width)
         self.head = nn.Linear(width, 64, bias=False)
@@ -113,6 +119,7 @@ IDS = torch.zeros(2, 8, dtype=torch.long)
     [
         lambda: (_Decoder(), IDS),
         lambda: (_Decoder(hidden=(48, 64)), IDS),
+        lambda: (_Decoder(plain=True), IDS),
         lambda: (_encoder(), torch.zeros(2, 8, 16)),
         lambda: (nn.Transformer(16, 2, 3, 4, 32), (torch.zeros(5, 2, 16), torch.zeros(6, 2, 16))),
     ],

@@ -60,7 +60,10 @@ def _cut(op: Op, ranks: int, part: Part, sequence: bool) -> Op:
         return replace(op, n=n, k=k, weight_shape=shape, dense_flops=flops,
                        activation_bytes=(m * k + m * n) * itemsize * op.count,
                        weight_bytes=op.weight_bytes // ranks)  # fmt: skip
-    whole = not sequence and (op.kind == "norm" or op.name == part.name) and op.phase != "update"
+    # Norms, dropouts and sums of the residual stream are every rank's own; heads and hidden
+    # units are shared out. Both are told apart by their bytes: a sum reads two and writes one.
+    residual = op.activation_bytes <= 3 * part.boundary_bytes and op.kind == "elementwise"
+    whole = not sequence and (op.kind == "norm" or residual) and op.phase != "update"
     if whole or (op.weight_shape is not None and op.mask is not None):
         return op
     shape = op.weight_shape
