@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +99,7 @@ def _described(step: ClusterStep) -> dict[str, Any]:
 
 
 def _print(
-    what: Subject, cluster: Cluster, found: dict[str, Sequence[ClusterStep]],
+    what: Subject, cluster: Cluster, found: Mapping[str, Sequence[ClusterStep]],
     fewer: int | None, density: float,
 ) -> None:  # fmt: skip
     from rich.table import Table

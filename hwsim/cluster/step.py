@@ -145,7 +145,10 @@ class _Stage:
         plan = self.plan
         takes = seconds(self.cluster, kind, size, plan.dp, plan.tp)
         self.sent[0] += sent_bytes(kind, size, plan.dp)
-        return self.tasks.add(f"{self.name} {DATA}", f"{kind} {name}", takes, waits)
+        # What crosses the same link takes turns on it.
+        shared = plan.tp > 1 and self.cluster.link(plan.dp, plan.tp) is self.cluster.inside
+        stream = f"{self.name} {TENSOR if shared else DATA}"
+        return self.tasks.add(stream, f"{kind} {name}", takes, waits)
 
     def forward(self, cost: _Costs, waits: Sequence[int] = ()) -> int:
         self.compute(f"forward {cost.part.name}", cost.forward_s + cost.unpack_s, waits)
