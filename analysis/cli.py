@@ -18,12 +18,12 @@ from analysis.commands import (
     devices,
     estimate,
     measure,
-    memory,
     plan,
     report,
     results,
     tasks,
     train,
+    wide,
 )
 from analysis.display.console import Interrupted
 from hwsim.errors import InputError
@@ -39,7 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    estimate, train, compare, plan, agent, tasks, devices, measure, memory, calibrate, crosscheck,
+    estimate, train, compare, plan, agent, tasks, devices, measure, wide, calibrate, crosscheck,
     report, results, demo,
 ):  # fmt: skip
     module.register(app)

@@ -74,6 +74,7 @@ def train(
         known = run_folder.read_config(folder)
         if known is not None:
             _check_same(folder, config, known)
+        config.check_updates()
         if task is None:
             task = make_task(config.task, config.task_options).prepare()
         threads = config.threads or (known or {}).get("environment", {}).get("threads")

@@ -120,6 +120,7 @@ def test_a_run_says_when_what_it_was_begun_with_is_gone_or_changed(stranger, cap
     assert run(train) == 2
     error = capsys.readouterr().err
     assert str(file) in error and error.count("\n") == 1
+    assert run(["report", "mine", "--device", "ideal"]) == 0  # what is recorded is still read
 
 
 def test_instances_take_no_options(stranger):

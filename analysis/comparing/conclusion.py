@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -57,6 +57,7 @@ class Contender:
     Attributes:
         learnt: whether it is better than a predictor that looks at no input; None: not known.
         tuned: whether its rate was chosen as the protocol asks.
+        known: whether it is what new ideas are held against: RigL as it was published.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Contender:
     courses: Mapping[int, Course]
     learnt: bool | None = None
     tuned: bool = True
+    known: bool = False
 
     def times(self, targets: Mapping[int, float]) -> dict[int, float]:
         """Seed → net seconds to the seed's target, infinite where it is not reached."""
@@ -181,6 +183,7 @@ class Conclusion:
         target: what was to be reached, in words.
         findings: contender → against dense, and against the best narrower dense model.
         narrower: that model; "" if none reached the loss in every seed.
+        over_known: further sparse contenders → against the best known one.
         times_s: contender → mean net seconds of the seeds that reached it; NaN if none did.
     """
 
@@ -191,10 +194,12 @@ class Conclusion:
     narrower: str
     times_s: Mapping[str, float]
     kinds: Mapping[str, str]
+    over_known: Mapping[str, Finding] = field(default_factory=dict)
 
     @property
     def findings(self) -> list[Finding]:
-        return [*self.over_dense.values(), *self.over_narrower.values()]
+        parts = (self.over_dense, self.over_narrower, self.over_known)
+        return [finding for part in parts for finding in part.values()]
 
     @property
     def winner(self) -> str:
@@ -223,7 +228,30 @@ class Conclusion:
             text += f", and {_said(narrow)}"
         elif not self.narrower:
             text += "; no narrower dense model reaches it in every seed"
-        return text + "."
+        return text + "." + self._new
+
+    @property
+    def line(self) -> str:
+        """The same on one line: the best sparse contender over dense and the best narrower."""
+        best = self.best_sparse
+        if not best:
+            return f"{self.device}: no sparse contender reaches it in every seed"
+        dense, narrow = self.over_dense[best], self.over_narrower.get(best)
+        text = f"{self.device}: {best} over dense {dense.text}, {dense.verdict}"
+        if narrow is not None:
+            text += f"; over {narrow.other} {narrow.text}, {narrow.verdict}"
+        return text
+
+    @property
+    def _new(self) -> str:
+        """The fastest of the others beside RigL."""
+        whole = {n: f for n, f in self.over_known.items() if f.speed_up is not None}
+        if not whole:
+            return ""
+        first = max(whole, key=lambda n: whole[n].speed_up.interval.point)  # type: ignore
+        if whole[first].verdict in (Verdict.FASTER, Verdict.SEEN, Verdict.FEW):
+            return f" {first} is {_said(whole[first])}."
+        return f" None is shown faster than {whole[first].other}: {first} is {_said(whole[first])}."
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -265,6 +293,10 @@ def conclude(
         if c.kind == NARROWER and found and len(finite) == len(found) and min(finite) > 0:
             whole[c.name] = float(np.mean(np.log(finite)))
     narrow = min(whole, key=lambda n: whole[n], default="")
+    known = min(
+        (c for c in contenders if c.known and math.isfinite(seconds[c.name])),
+        key=lambda c: seconds[c.name], default=None,
+    )  # fmt: skip
     best = next((c for c in contenders if c.name == narrow), None)
     rest = [c for c in contenders if c is not dense]
     return Conclusion(
@@ -274,6 +306,10 @@ def conclude(
             c.name: against(c, best, device, targets) for c in rest if c.kind == SPARSE
         },
         narrow, seconds, {c.name: c.kind for c in contenders},
+        {} if known is None else {
+            c.name: against(c, known, device, targets)
+            for c in rest if c.kind == SPARSE and not c.known
+        },
     )  # fmt: skip
 
 
@@ -289,7 +325,13 @@ def corrected(conclusions: Iterable[Conclusion]) -> list[Conclusion]:
         return {n: replace(f, p=p_values.get(id(f), 1.0)) for n, f in findings.items()}
 
     return [
-        replace(c, over_dense=put(c.over_dense), over_narrower=put(c.over_narrower)) for c in every
+        replace(
+            c,
+            over_dense=put(c.over_dense),
+            over_narrower=put(c.over_narrower),
+            over_known=put(c.over_known),
+        )
+        for c in every
     ]
 
 

@@ -76,7 +76,7 @@ def markdown(table: Table, title: str, command: str, remarks: Sequence[str] = ()
     found = claims(table)
     if found:
         parts += ["## What the papers say", "\n".join(f"- {claim.line}" for claim in found)]
-    parts += ["## Further figures", pipes(_MORE, [_more(row) for row in table.rows])]
+    parts += ["## Further figures", pipes(_MORE, [_more(table, row) for row in table.rows])]
     parts += ["## To know", "\n".join(f"- {note}" for note in notes(table))]
     return "\n\n".join(parts) + "\n"
 
@@ -88,11 +88,11 @@ def in_short(table: Table) -> list[str]:
 
 _MORE = (
     "", "learning rate", "mask updates", "density", "mean density", "explored", "coverage",
-    "validation loss", "trained in",
+    "validation loss", "time × density", "trained in",
 )  # fmt: skip
 
 
-def _more(row: Row) -> list[str]:
+def _more(table: Table, row: Row) -> list[str]:
     seconds = sum(run.wall_s for run in row.runs.values())
     return [
         row.name, f"{row.choice.rate:g}",
@@ -102,8 +102,19 @@ def _more(row: Row) -> list[str]:
         units.percent(row.mean(lambda run: run.explored).point),
         units.percent(row.mean(lambda run: run.coverage).point),
         plus_minus(row.mean(lambda run: run.validation["loss"])),
+        _time_and_density(table, row),
         units.seconds(seconds),
     ]  # fmt: skip
+
+
+def _time_and_density(table: Table, row: Row) -> str:
+    """Net time of the whole run times mean density, over the dense run's, on the first device."""
+    if table.dense is None or not table.devices:
+        return "–"
+    device = table.devices[0]
+    density = row.mean(lambda run: run.mean_density).point
+    share = table.seconds(row, device)[0] * density / table.seconds(table.dense, device)[0]
+    return units.digits(share, 2) if share == share else "–"
 
 
 def _unverified() -> str:

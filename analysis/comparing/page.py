@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from analysis.comparing.claims import claims
-from analysis.comparing.conclusion import CLAIM_SEEDS, LEAST_SEEDS, Conclusion, Verdict
+from analysis.comparing.conclusion import CLAIM_SEEDS, LEAST_SEEDS, Conclusion, Finding, Verdict
 from analysis.comparing.table import Difference, Row, Table
 from analysis.display import tables
 from analysis.stats import Interval
@@ -92,8 +92,22 @@ def unlearnt(table: Table) -> list[str]:
     ]
 
 
+def _short(finding: Finding) -> str:
+    """✓ shown faster, ✗ shown slower, ≈ not told apart, ? where nothing may be said."""
+    marks = {Verdict.FASTER: "✓", Verdict.SEEN: "✓?", Verdict.SLOWER: "✗", Verdict.ALIKE: "≈"}
+    return marks.get(finding.verdict, "?")
+
+
 def time_columns() -> list[str]:
-    return ["", "mask updates", "reached", "over dense", "over the best narrower", "verdict"]
+    return [
+        "",
+        "mask updates",
+        "reached",
+        "over dense",
+        "over the best narrower",
+        "over RigL",
+        "verdict",
+    ]
 
 
 def time_rows(table: Table, conclusion: Conclusion) -> list[list[str]]:
@@ -104,6 +118,7 @@ def time_rows(table: Table, conclusion: Conclusion) -> list[list[str]]:
         if one is None:
             continue
         two = conclusion.over_narrower.get(row.name)
+        new = conclusion.over_known.get(row.name)
         last = two if two is not None and two.verdict != Verdict.NOT_REACHED else one
         against = "" if last.verdict in (Verdict.FEW, Verdict.NOT_REACHED) else f" ({last.other})"
         made.append([
@@ -111,6 +126,7 @@ def time_rows(table: Table, conclusion: Conclusion) -> list[list[str]]:
             units.percent(one.reached),
             "–" if one.speed_up is None else one.text,
             "–" if two is None or two.speed_up is None else two.text,
+            "–" if new is None or new.speed_up is None else f"{new.text} {_short(new)}",
             f"{last.verdict}{against}",
         ])  # fmt: skip
     return made
@@ -181,9 +197,14 @@ def notes(table: Table) -> list[str]:
     )
     if table.conclusions:
         lines.append(
+            "Time × density: net time of the whole run on the first device times density averaged "
+            "over its steps, over dense's."
+        )
+        lines.append(
             f"Speed-up: net time of the other over that of the contender, both to "
             f"{table.conclusions[0].target}, seed by seed; geometric mean, 95 % bootstrap "
-            "interval over seeds. The best narrower dense model is the fastest of those that get "
+            "interval over seeds; ✓ faster, ✗ slower, ≈ not told apart, ? too little to say. The "
+            "best narrower dense model is the fastest of those that get "
             "there in every seed. Verdicts are after Holm's correction over all speed-ups of "
             f"the page; below {LEAST_SEEDS} seeds nothing is said, below {CLAIM_SEEDS} nothing is "
             "claimed."

@@ -190,7 +190,7 @@ class Table:
         }  # fmt: skip
         return Contender(
             row.name, kinds.get(row.entry.family, SPARSE), courses, self.learnt(row),
-            self.plan.tuned and not row.choice.at_an_end,
+            self.plan.tuned and not row.choice.at_an_end, _known(row.entry),
         )  # fmt: skip
 
     @cached_property
@@ -260,6 +260,13 @@ class Table:
             },
             "folders": {s: str(folder) for s, folder in row.folders.items()},
         }  # fmt: skip
+
+
+def _known(entry: Entry) -> bool:
+    """Whether it is RigL as it was published: no setting but the density."""
+    free = {"algorithm", "density", "algorithm_options", "update_interval", "distribution"}
+    plain = set(entry.settings) <= free and not entry.settings.get("algorithm_options")
+    return entry.family == "rigl" and plain
 
 
 def _interval_json(interval: Interval) -> dict[str, float]:

@@ -18,7 +18,7 @@ CALLED = {
 # What a variant of an algorithm may set of a run, beside the algorithm's own options.
 _VARIES = (
     "density", "pattern", "distribution", "schedule", "initial_density", "update_interval",
-    "drop_fraction", "compute", "layers",
+    "drop_fraction", "compute", "layers", "rate_power",
 )  # fmt: skip
 
 
@@ -45,7 +45,8 @@ class Variant:
             return self.label
         called = CALLED.get(self.algorithm, self.algorithm.replace("_", " "))
         told = {k: v for k, v in self._all.items() if k != "density"}
-        extras = [str(v) if k in _VARIES else _said(k, v) for k, v in told.items()]
+        plain = set(_VARIES) - {"rate_power"}
+        extras = [str(v) if k in plain else _said(k, v) for k, v in told.items()]
         return " ".join([called, *extras])
 
     @property
@@ -60,7 +61,8 @@ class Variant:
 
 
 def _said(option: str, value: Any) -> str:
-    return "no ablation" if (option, value) == ("gamma", None) else f"{option}={value}"
+    known = {("gamma", None): "no ablation", ("rate_power", 1): "lr/d"}
+    return known.get((option, value), f"{option}={value}")
 
 
 def variant(text: str) -> Variant:

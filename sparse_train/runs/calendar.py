@@ -42,7 +42,10 @@ class Calendar:
 
     def check(self) -> None:
         """Raises an InputError if no update would happen, or too few for the density asked for."""
-        kind = ALGORITHMS.get(self.algorithm)
+        try:
+            kind = ALGORITHMS.get(self.algorithm)
+        except InputError:
+            return  # A stranger's algorithm that is not there: who opens it knows what to say.
         if kind.update_interval == 0:
             return
         every, end = self.interval, self._end
@@ -66,6 +69,8 @@ class Calendar:
     def _needed(self) -> int:
         """Updates that the density takes; 1 where options are wrong: others say so, later."""
         kind = ALGORITHMS.get(self.algorithm)
+        if isinstance(kind, Algorithm):
+            return kind.least_updates(self.density)
         if not set(self.options) <= {field.name for field in dataclasses.fields(kind)}:
             return 1
         try:

@@ -10,6 +10,7 @@ from typing import Any
 
 from hwsim.checks import check_integer
 from hwsim.errors import InputError, unknown
+from hwsim.references import is_reference
 from sparse_train import schedules
 from sparse_train.distributions import DISTRIBUTIONS, check_distribution
 from sparse_train.models import FAMILIES
@@ -50,6 +51,8 @@ class TrainConfig:
         milestones, milestone_factor: with decay "milestones" the rate is multiplied by the factor
             after each of these shares of all steps; `final_share` is the least that it falls to.
             The defaults are those of He et al. (2016), section 4.2, on CIFAR-10.
+        rate_power: masked layers train at the learning rate over their present density to this
+            power: 1 is the rule lr/d, 0 one rate for all.
         weight_decay: of weights of rank 2 and more; biases and norms have none.
         clip_norm: gradients are scaled down to this norm; None for no limit.
         eval_interval: steps between validations; also before the first and after the last step.
@@ -90,6 +93,7 @@ class TrainConfig:
     final_share: float = 0.0
     milestones: tuple[float, ...] = (0.5, 0.75)
     milestone_factor: float = 0.1
+    rate_power: float = 0.0
     weight_decay: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.98
@@ -116,6 +120,7 @@ class TrainConfig:
         if self.threads is not None:
             check_integer("threads", self.threads, 1)
         _number("learning_rate", self.learning_rate, above=0)
+        _number("rate_power", self.rate_power, least=0)
         _number("weight_decay", self.weight_decay, least=0)
         _number("final_share", self.final_share, least=0, most=1)
         _number("milestone_factor", self.milestone_factor, above=0, below=1)
@@ -152,14 +157,25 @@ class TrainConfig:
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         _rising_shares("milestones", self.milestones)
+        if not is_reference(self.algorithm):
+            self.check_updates()
+
+    def check_updates(self) -> None:
+        """An InputError if masks would never change, or too seldom for the density asked for.
+
+        Of an algorithm given by reference it is asked before training, so that reading a run's
+        settings imports nothing of a stranger's.
+        """
         if self.algorithm != DENSE and self.task not in _CYCLIC:
             self._calendar.check()
 
     def _fill_in_the_model(self) -> None:
-        task = TASKS.get(self.task)
         for name, value in (("model", self.model), ("preset", self.preset)):
             if not isinstance(value, str):
                 raise InputError(f"{name}: value is {value!r}; allowed is a name")
+        if self.model and self.preset and self.layers is not None:
+            return
+        task = TASKS.get(self.task)
         model = self.model or task.default_model
         if not self.preset and model != task.default_model:
             known = FAMILIES.get(model).presets if model in FAMILIES.names() else ()

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from hwsim.errors import InputError
 from sparse_train.compute.sparse_linear import SparseCompute
 from sparse_train.masking.figures import Explored
+from sparse_train.masking.sparsifier import Sparsifier
 from sparse_train.runs.config import TrainConfig
 from sparse_train.runs.rewind import Rewind
 from sparse_train.tasks import Prepared
@@ -43,6 +44,7 @@ class Run:
             dense = kernels.dense_layers()
             layers = [name for name in kernels.layers if name not in dense]
             self.compute = {"sparse": layers, "dense": dense}
+        self._rated = _by_density(config, self.optimizer, self.sparsifier)
         self.rewind = _rewind(config, self.model, self.optimizer, self.sparsifier)
         self._warm = False
         self._parameters = list(self.model.parameters())
@@ -80,6 +82,10 @@ class Run:
         step = self.step + 1
         schedule = config if self.rewind is None else self.rewind
         rate = schedule.learning_rate_at(step)
+        if self._rated and self.sparsifier is not None:
+            masks = self.sparsifier.masks()
+            for layer, group in self._rated.items():
+                group["rate_factor"] = max(masks[layer].density, 1e-9) ** -config.rate_power
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("rate_factor", 1.0)
         batch = self.task.batch(step, config.batch_size, config.seed)
@@ -178,6 +184,30 @@ class Run:
         torch.set_rng_state(saved["torch_random"])
         self.step = saved["step"]
         self.elapsed_s = saved["elapsed_s"]
+
+
+def _by_density(
+    config: TrainConfig, optimizer: Optimizer, sparsifier: Any
+) -> dict[str, dict[str, Any]]:
+    """Masked layer → its own parameter group, where rates follow densities."""
+    if sparsifier is None or config.rate_power == 0:
+        return {}
+    if not isinstance(sparsifier, Sparsifier):
+        raise InputError(
+            f"rate_power: value is {config.rate_power:g}; allowed with a condensed layer is 0"
+        )
+    made = {}
+    for name, layer in sparsifier.layers.items():
+        weight = layer.parameter
+        for group in list(optimizer.param_groups):
+            if not any(one is weight for one in group["params"]):
+                continue
+            group["params"] = [one for one in group["params"] if one is not weight]
+            settings = {key: value for key, value in group.items() if key != "params"}
+            optimizer.add_param_group({**settings, "params": [weight]})
+            made[name] = optimizer.param_groups[-1]
+            break
+    return made
 
 
 def _rewind(

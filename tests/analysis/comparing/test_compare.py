@@ -329,3 +329,8 @@ def test_an_entry_says_what_it_changes_and_no_more():
         "eval_interval", "checkpoint_interval", "test", "threads",
     }  # fmt: skip
     assert isinstance(entry, Entry) and config.algorithm_options == {"gamma": None}
+
+
+def test_the_rate_rule_is_named_in_the_table():
+    assert variant("rigl,rate_power=1").name == "RigL lr/d"
+    assert variant("rigl,rate_power=0.5").name == "RigL rate_power=0.5"

@@ -107,3 +107,13 @@ def test_more_questions_never_make_an_answer_surer(times):
     contenders = [runs(f"c{i}", SPARSE, t) for i, t in enumerate(times)]
     alone = concluded(dense, contenders[0]).over_dense["c0"].p
     assert concluded(dense, *contenders).over_dense["c0"].p >= alone
+
+
+def test_a_new_idea_is_held_against_rigl_and_a_slower_one_is_not_called_faster():
+    dense, rigl = runs("dense", DENSE, 8.0), runs("RigL", SPARSE, 4.0, known=True)
+    found = concluded(dense, rigl, runs("group", SPARSE, 2.0), runs("slow", SPARSE, 6.0))
+    assert found.over_known["group"].verdict == Verdict.FASTER
+    assert found.over_known["slow"].verdict == Verdict.SLOWER
+    assert "RigL" not in found.over_known and "group is 2.00" in found.sentence
+    alone = concluded(dense, rigl, runs("slow", SPARSE, 6.0))
+    assert "None is shown faster than RigL" in alone.sentence

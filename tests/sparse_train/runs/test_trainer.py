@@ -273,3 +273,32 @@ def test_warming_up_kernels_changes_nothing_and_is_not_counted(text_folder):
             run._warm = not warm
             losses.append([run.advance()[0] for _ in range(6)])
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_each_masked_layer_trains_at_the_rate_over_its_own_density(text_folder, power):
+    from sparse_train.runs.run import Run, private_randomness
+    from sparse_train.tasks import make_task
+
+    config = tiny(text_folder, rate_power=power, algorithm="gmp", density=0.2, steps=12)
+    with private_randomness(0):
+        run = Run(config, make_task("mlm", config.task_options).prepare())
+        while run.step < 12:
+            masks = run.sparsifier.masks()
+            run.advance()
+            for group in run.optimizer.param_groups:
+                names = [n for n, layer in run.sparsifier.layers.items()
+                         if any(p is layer.parameter for p in group["params"])]  # fmt: skip
+                factor = masks[names[0]].density ** -power if names else 1.0
+                assert len(names) <= 1
+                assert group["lr"] == pytest.approx(config.learning_rate_at(run.step) * factor)
+    held = [id(p) for group in run.optimizer.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(map(id, run.model.parameters()))
+
+
+def test_a_run_at_the_rate_over_density_goes_on_to_the_bit(text_folder, tmp_path):
+    config = tiny(text_folder, rate_power=1.0)
+    whole = train(config, tmp_path / "a")
+    train(config, tmp_path / "b", stop_after=7)
+    again = train(config, tmp_path / "b")
+    assert whole.training["loss"].to_list() == again.training["loss"].to_list()
