@@ -36,6 +36,7 @@ def register(app: typer.Typer) -> None:
             "nettime estimate bert-base --sweep 0.05:0.9 --plot speed_up.svg",
             "nettime estimate bert-base --density 0.5 --pattern 2:4 --dtype bfloat16 -d h200",
             "nettime estimate bert-base --density 0.1 -d sigma-like --explain encoder.0.up",
+            "nettime estimate bert-base --dtype amp-bf16 --gpus 8 --parallel fsdp",
             "nettime estimate --task images --model resnet --preset 18 --density 0.1",
             "nettime estimate --model my_module:make_model --density 0.2 --json",
         ),
@@ -110,6 +111,25 @@ def estimate(
             help="A layer: what limits it, who has most to do, and which masks would help."
         ),
     ] = None,
+    cluster: Annotated[
+        str, typer.Option(help="With --gpus: whose links and cards; a name or a .toml file.")
+    ] = "hgx_h100",
+    gpus: Annotated[
+        int | None, typer.Option(help="Cards: the step is priced on a cluster of so many.")
+    ] = None,
+    parallel: Annotated[
+        str,
+        typer.Option(
+            help="With --gpus: ddp, zero1, zero2, fsdp, tp=8,pp=2, recompute=full, m=8 (micro-"
+            "batches); or auto, which searches."
+        ),
+    ] = "fsdp",
+    fit: Annotated[
+        bool, typer.Option("--fit", help="With --gpus: find what fits and is fastest.")
+    ] = False,
+    trace: Annotated[
+        Path | None, typer.Option(help="With --gpus: the timeline, for ui.perfetto.dev.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the random masks.")] = 0,
     as_json: options.Json = False,
 ) -> None:
@@ -144,6 +164,15 @@ def estimate(
         what = subject.user_made(model, dtype)
     else:
         what = subject.named(str(name), batch_size, sequence_length, dtype)
+    if gpus is not None:
+        if sweep or explain:
+            raise InputError("--gpus: cannot be combined with --sweep or --explain")
+        from analysis.estimating import clusters
+
+        return clusters.show(what, cluster, gpus, parallel, densities[0], setting,
+                             fit=fit, trace=trace, as_json=as_json)  # fmt: skip
+    if fit or trace:
+        raise InputError("--fit, --trace: need --gpus, the number of cards")
     if sweep:
         return sweeping.show(what, devices, densities, setting, plot, as_json)
     if explain is not None:
