@@ -113,11 +113,11 @@ class WhiteBoxEnv(ScheduleEnv):
     def _step(self, tensordict: TensorDict) -> TensorDict:
         c, net = self.config, self.networks
         before = self._moment()
-        action = tensordict["action"]
+        action = self.checked(tensordict["action"])
         if self.mode == "step":
             moved = step_density(self.density, action, c.factor, c.min_density)
         else:
-            moved = torch.where(net.live, action.clamp(c.min_density, 1.0), self.density)
+            moved = torch.where(net.live, action, self.density)
         self.density = moved
         interval = 1.0 / c.decisions
         gain = interval * net.progress(self.density, self.done).sum(1)
