@@ -1,5 +1,6 @@
-"""An agent of Stable-Baselines3 learns a sparsity schedule: pip install 'nettime[rl]' stable-baselines3
+"""An agent of Stable-Baselines3 learns a sparsity schedule.
 
+    pip install "nettime[rl]" stable-baselines3
     python examples/stable_baselines.py --steps 4000
 
 Prints the mean return of twenty episodes before and after; a return is log(dense time / own time).

@@ -90,7 +90,9 @@ class SparseTrainingVector(VectorEnv):
                 self._drawn(i, None) if over[i] else context
                 for i, context in enumerate(env.contexts)
             ]
-            seen = env.reset(TensorDict({"_reset": over[:, None]}, [n]), contexts=contexts)
+            begun = env.reset(TensorDict({"_reset": over[:, None]}, [n]), contexts=contexts)
+            # TorchRL fills what is not reset with zeros.
+            seen = TensorDict({k: _chosen(over, begun[k], v) for k, v in seen.items() if k in begun}, [n])
             for i in torch.nonzero(over)[:, 0].tolist():
                 self._history[i] = []
         return self._observation(seen), reward, ended.numpy(), truncated.numpy(), self._infos()
@@ -122,3 +124,8 @@ class SparseTrainingVector(VectorEnv):
         for i in range(self.num_envs):
             infos = self._add_info(infos, episode.info(self._env, i), i)
         return infos
+
+
+def _chosen(which: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Rows of `one` where `which`, else of `other`."""
+    return torch.where(which.reshape(-1, *[1] * (one.ndim - 1)), one, other)
