@@ -11,23 +11,37 @@ ACTIONS = ("sparsify", "keep", "densify")
 
 
 def step_density(
-    density: torch.Tensor, action: torch.Tensor, factor: float, low: float, high: float = 1.0
-) -> torch.Tensor:
+    density: torch.Tensor, action: torch.Tensor, factor: float, low: float, high: float = 1.0,
+    points: float = 0.0,
+) -> torch.Tensor:  # fmt: skip
     """Density after one action: times `factor`, unchanged, or divided by it; clamped.
+
+    With `points` it is less by so much, unchanged, or more by so much instead.
 
     `density` and `action` have the same shape. KEEP returns the very same numbers.
 
     >>> step_density(torch.tensor([0.5, 0.5, 0.5]), torch.tensor([0, 1, 2]), 0.5, 0.1).tolist()
     [0.25, 0.5, 1.0]
     """
+    if points:
+        moved = (density + points * (action - KEEP)).clamp(low, high)
+        return torch.where(action == KEEP, density, moved)
     scale = torch.where(action == SPARSIFY, factor, torch.where(action == DENSIFY, 1 / factor, 1.0))
     moved = (density * scale).clamp(low, high)
     return torch.where(action == KEEP, density, moved)
 
 
-def toward(density: torch.Tensor, wanted: torch.Tensor, factor: float) -> torch.Tensor:
-    """The action that brings each density nearest to the wanted one, measured in log density."""
-    distance = torch.log(density / wanted) / -torch.log(torch.tensor(factor))
+def toward(
+    density: torch.Tensor, wanted: torch.Tensor, factor: float, points: float = 0.0
+) -> torch.Tensor:
+    """The action that brings each density nearest to the wanted one, measured in log density.
+
+    With `points`, measured in density.
+    """
+    if points:
+        distance = (density - wanted) / points
+    else:
+        distance = torch.log(density / wanted) / -torch.log(torch.tensor(factor))
     action = torch.full_like(density, KEEP, dtype=torch.long)
     action[distance > 0.5] = SPARSIFY
     action[distance < -0.5] = DENSIFY

@@ -96,6 +96,7 @@ class ScheduleEnv(EnvBase):
 
     density: Tensor
     fixed_time: Tensor
+    points: float = 0.0  # of a step of the action, where it is not a factor
 
     def __init__(
         self, batch: int, width: int, *, mode: str, factor: float, min_density: float, seed: int,
@@ -164,7 +165,7 @@ class ScheduleEnv(EnvBase):
         bounded = wanted.clamp(self.min_density, self.max_density)
         if self.mode == "density":
             return bounded.to(torch.float32)
-        return toward(self.density, bounded, self.factor)
+        return toward(self.density, bounded, self.factor, self.points)
 
     def checked(self, action: Tensor) -> Tensor:
         """An action (b, width) as it is carried out.

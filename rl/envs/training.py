@@ -19,7 +19,7 @@ from rl.envs.interface import Context, ScheduleEnv
 from rl.envs.slots import Slots
 from rl.envs.training_config import TrainingConfig
 from rl.moment import Moment
-from rl.rewards import REWARDS
+from rl.rewards import make_reward
 from rl.runs.dense import dense_runs
 from rl.runs.prices import PricedSlots, prices
 from rl.runs.problems import Problem
@@ -47,7 +47,7 @@ class SparseTrainingEnv(ScheduleEnv):
         self, config: TrainingConfig, batch: int, *, reward: str = "log_ratio", width: int = 0,
         seed: int = 0,
     ) -> None:  # fmt: skip
-        made_by = REWARDS.get(reward)
+        made_by = make_reward(reward)
         problems = [Problem(*pair) for pair in config.problems][:batch]
         groups = [
             Slots(problem, torch.arange(i, batch, len(problems)), config.topology)
@@ -64,6 +64,7 @@ class SparseTrainingEnv(ScheduleEnv):
             min_density=config.min_density, seed=seed,
             max_density=1.0 if config.capped_from else config.max_density,
         )  # fmt: skip
+        self.points = config.points
         self.config, self.reward_name, self.reward_function = config, reward, made_by
         self.groups = groups
         self._live = torch.zeros(batch, width, dtype=torch.bool)
@@ -260,7 +261,7 @@ class SparseTrainingEnv(ScheduleEnv):
             counts = self._counts(action)
         else:
             density = self.nnz / self.sizes
-            moved = step_density(density, action, c.factor, c.min_density)
+            moved = step_density(density, action, c.factor, c.min_density, points=c.points)
             most = self._most()
             counts = torch.where(action == KEEP, torch.minimum(self.nnz, most), self._counts(moved))
         return torch.where(self._live, counts, self.sizes)

@@ -92,7 +92,9 @@ class SparseTrainingVector(VectorEnv):
             ]
             begun = env.reset(TensorDict({"_reset": over[:, None]}, [n]), contexts=contexts)
             # TorchRL fills what is not reset with zeros.
-            seen = TensorDict({k: _chosen(over, begun[k], v) for k, v in seen.items() if k in begun}, [n])
+            seen = TensorDict(
+                {k: _chosen(over, begun[k], v) for k, v in seen.items() if k in begun}, [n]
+            )
             for i in torch.nonzero(over)[:, 0].tolist():
                 self._history[i] = []
         return self._observation(seen), reward, ended.numpy(), truncated.numpy(), self._infos()

@@ -14,7 +14,7 @@ from rl.envs.formula import Networks, WhiteBoxConfig, draw
 from rl.envs.interface import ScheduleEnv
 from rl.envs.observe import GLOBAL_FEATURES, LAYER_FEATURES, log_share, stack
 from rl.moment import Moment
-from rl.rewards import REWARDS
+from rl.rewards import make_reward
 
 Draw = Callable[[WhiteBoxConfig, int, torch.Generator, int], Networks]
 _COUNTERS = ("done", "spent", "flops", "decisions", "density", "last_density")
@@ -42,7 +42,7 @@ class WhiteBoxEnv(ScheduleEnv):
         )  # fmt: skip
         self.config = config
         self.source = source
-        self.reward_function = REWARDS.get(reward)
+        self.reward_function = make_reward(reward)
 
     @property
     def live(self) -> Tensor:
