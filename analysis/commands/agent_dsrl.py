@@ -89,10 +89,9 @@ def dsrl(
     console = stdout()
     console.print(table("", columns, [studies.narrow_cells(row) for row in outcome.rows]))
     console.print(
-        "mean ± deviation over agents (opponents: over episodes); FLOPs, bytes of weights and their "
-        "optimizer (peak, mean) and net time are "
-        "relative to the dense run of the same seed, at its fixed "
-        f"learning rate. Opponents keep {100 * outcome.opponents_density:.3g} %.",
+        "mean ± deviation over agents (opponents: over episodes); FLOPs, bytes (of weights and "
+        "their optimizer: peak, mean) and net time are relative to the dense run of the same "
+        f"seed, at its fixed learning rate. Opponents keep {100 * outcome.opponents_density:.3g} %.",
         soft_wrap=True,
     )
     for path in written:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -35,7 +35,7 @@ class SparseTraining(gymnasium.Env):
         changes: fields of `config` to replace.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
+    metadata = {  # noqa: RUF012  an instance may have its own
         "render_modes": list(episode.RENDER_MODES), "render_fps": 4,
     }  # fmt: skip
 

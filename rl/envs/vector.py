@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class SparseTrainingVector(VectorEnv):
         render_mode: "ansi" or "rgb_array": of each slot.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
+    metadata = {  # noqa: RUF012  an instance may have its own
         "render_modes": list(episode.RENDER_MODES), "render_fps": 4,
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }  # fmt: skip
@@ -92,9 +92,7 @@ class SparseTrainingVector(VectorEnv):
             ]
             begun = env.reset(TensorDict({"_reset": over[:, None]}, [n]), contexts=contexts)
             # TorchRL fills what is not reset with zeros.
-            seen = TensorDict(
-                {k: _chosen(over, begun[k], v) for k, v in seen.items() if k in begun}, [n]
-            )
+            seen = _merged(over, begun, seen)
             for i in torch.nonzero(over)[:, 0].tolist():
                 self._history[i] = []
         return self._observation(seen), reward, ended.numpy(), truncated.numpy(), self._infos()
@@ -128,6 +126,11 @@ class SparseTrainingVector(VectorEnv):
         return infos
 
 
-def _chosen(which: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Rows of `one` where `which`, else of `other`."""
-    return torch.where(which.reshape(-1, *[1] * (one.ndim - 1)), one, other)
+def _merged(which: torch.Tensor, one: TensorDict, other: TensorDict) -> TensorDict:
+    """Rows of `one` where `which`, else of `other`; of what both have."""
+    found = {
+        name: torch.where(which.reshape(-1, *[1] * (values.ndim - 1)), values, other[name])
+        for name, values in one.items()
+        if name in other.keys()  # noqa: SIM118  a TensorDict is no dict
+    }
+    return TensorDict(found, other.batch_size)

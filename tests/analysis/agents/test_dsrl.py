@@ -12,26 +12,10 @@ from rl.moment import Moment
 from rl.rewards import make_reward
 
 TINY = [
-    "--seeds",
-    "1",
-    "--episodes",
-    "1",
-    "--slots",
-    "2",
-    "--set",
-    "iterations=1",
-    "--set",
-    "steps=24",
-    "--set",
-    "activation=relu",
-    "--network",
-    "text_classifier-1x8",
-    "--test-network",
-    "text_classifier-1x8",
-    "-d",
-    "ideal",
-    "--json",
-]
+    "--seeds=1", "--episodes=1", "--slots=2", "--set=iterations=1", "--set=steps=24",
+    "--set=activation=relu", "--network=text_classifier-1x8",
+    "--test-network=text_classifier-1x8", "-d", "ideal", "--json",
+]  # fmt: skip
 
 
 @pytest.mark.slow
