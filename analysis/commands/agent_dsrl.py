@@ -91,7 +91,8 @@ def dsrl(
     console.print(
         "mean ± deviation over agents (opponents: over episodes); FLOPs, bytes (of weights and "
         "their optimizer: peak, mean) and net time are relative to the dense run of the same "
-        f"seed, at its fixed learning rate. Opponents keep {100 * outcome.opponents_density:.3g} %.",
+        "seed, at its fixed learning rate. Opponents keep "
+        f"{100 * outcome.opponents_density:.3g} %.",
         soft_wrap=True,
     )
     for path in written:

@@ -40,9 +40,10 @@ def runs(
             {"command": "runs", "runs": found.to_dicts(), "differ": differ.columns[1:]}
         )
     shown = found.select("run", "steps_done", "loss", "best_loss").rows()
+    columns = ("run", "steps", "last loss", "best loss")
     console = stdout()
     rows = [(run, str(steps), _number(loss), _number(best)) for run, steps, loss, best in shown]
-    console.print(table("", ("run", "steps", "last loss", "best loss"), rows))
+    console.print(table("", columns, rows, text=columns[:1]))
     for name in differ.columns[1:]:
         values = ", ".join(str(value) for value in dict.fromkeys(differ[name].to_list()))
         console.print(f"  they differ in {name}: {values}", soft_wrap=True, highlight=False)

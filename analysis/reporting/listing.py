@@ -26,7 +26,8 @@ def folders(pattern: str | Path | Sequence[str | Path]) -> list[Path]:
     patterns = [pattern] if isinstance(pattern, str | Path) else list(pattern)
     found: list[Path] = []
     for one in patterns:
-        runs = [Path(p) for p in sorted(glob.glob(str(one))) if (Path(p) / CONFIG).is_file()]
+        named = map(Path, sorted(glob.glob(str(one))))  # noqa: PTH207  a pattern of any root
+        runs = [path for path in named if (path / CONFIG).is_file()]
         if not runs:
             raise InputError(
                 f"runs: {str(one)!r} names no run folder; allowed are folders that nettime train "

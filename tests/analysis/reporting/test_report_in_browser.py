@@ -96,7 +96,8 @@ def test_a_phone_shows_it_without_scrolling_sideways(page, tmp_path):
         'd.querySelectorAll(".chart polyline").length; }, 500)</script>'
     )
     found = browse(frame, tmp_path, 800, "--dump-dom", "--allow-file-access-from-files")
-    assert re.search(r"<title>(\d+) (\d+)</title>", found).groups() == ("390", "10")
+    wide, curves = map(int, re.search(r"<title>(\d+) (\d+)</title>", found).groups())
+    assert (wide <= 390, curves) == (True, 10)
 
 
 def test_without_scripts_every_figure_is_there(page):
