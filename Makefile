@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= auto
 
-.PHONY: demo test test-slow test-frameworks browser package lint types bench mutation site clean
+.PHONY: demo test test-slow test-frameworks browser package lint types test-oldest bench mutation site clean
 
 # The CPU build of torch where its index answers; elsewhere the registry's default build.
 .venv/ready: pyproject.toml constraints.txt
@@ -42,6 +42,15 @@ package: .venv/ready
 	$(BIN)/python -m build --outdir build/package .
 	$(BIN)/twine check --strict build/package/*
 
+# The other end of the supported versions: torch 2.11 with torchrl and tensordict 0.13.
+.venv-oldest/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet 'torch==2.11.*' 'torchrl==0.13.*' 'tensordict==0.13.*' -e '.[test]'
+	touch $@
+
+test-oldest: .venv-oldest/ready
+	.venv-oldest/bin/python -m pytest -n $(WORKERS) -m 'not slow'
+
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,4 +73,4 @@ site: .venv/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean:
-	rm -rf .venv build mutants *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-oldest build mutants *.egg-info .pytest_cache .ruff_cache

@@ -18,13 +18,13 @@ from analysis.commands import (
     devices,
     estimate,
     measure,
-    memory,
     plan,
     report,
     results,
     runs,
     tasks,
     train,
+    wide,
 )
 from analysis.display.console import Interrupted
 from hwsim.errors import InputError
@@ -40,7 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    estimate, train, compare, plan, agent, tasks, devices, measure, memory, calibrate, crosscheck,
+    estimate, train, compare, plan, agent, tasks, devices, measure, wide, calibrate, crosscheck,
     report, runs, results, demo,
 ):  # fmt: skip
     module.register(app)

@@ -15,6 +15,7 @@ from analysis.reporting.contenders import MEASURED, Contender, common_loss
 from analysis.reporting.summary import best_of
 
 if TYPE_CHECKING:
+    from analysis.comparing.conclusion import Conclusion
     from hwsim import Workload
     from sparse_train.runs.config import TrainConfig
     from sparse_train.tasks import Prepared
@@ -202,12 +203,26 @@ def main_study() -> list[str]:
     if not table.is_file():
         return [f"{anecdote} docs/results has the studies."]
     found = stored.load(table).table
-    seeds = len(found.plan.seeds)
     return [
-        f"{anecdote} The main study (docs/results/{Path(MAIN_STUDY).stem}.md, {seeds} seeds, "
-        f"{found.plan.base.steps} steps and more) found:",
-        *(conclusion.sentence for conclusion in found.conclusions),
+        f"{anecdote} The main study, {len(found.plan.seeds)} seeds of "
+        f"{found.plan.base.steps} steps and more, found in times as fast to "
+        f"{found.conclusions[0].target} (95 % intervals, verdicts after Holm's correction):",
+        *(conclusion.line for conclusion in found.conclusions),
+        f"{_ideas(found.conclusions)}: docs/results/{Path(MAIN_STUDY).stem}.md.",
     ]
+
+
+def _ideas(conclusions: Sequence[Conclusion]) -> str:
+    """Which of the new ideas were faster than the best known algorithm, and where."""
+    from analysis.comparing.conclusion import Verdict
+
+    ahead = [
+        f"{name} on {one.device} ({finding.verdict})"
+        for one in conclusions
+        for name, finding in one.over_known.items()
+        if finding.verdict in (Verdict.FASTER, Verdict.SEEN)
+    ]
+    return f"Ahead of RigL: {', '.join(ahead)}" if ahead else "No idea is shown faster than RigL"
 
 
 def notes(budget: Budget, choices: dict[str, Choice], *, quick: bool = False) -> list[str]:

@@ -231,6 +231,18 @@ class Conclusion:
         return text + "." + self._new
 
     @property
+    def line(self) -> str:
+        """The same on one line: the best sparse contender over dense and the best narrower."""
+        best = self.best_sparse
+        if not best:
+            return f"{self.device}: no sparse contender reaches it in every seed"
+        dense, narrow = self.over_dense[best], self.over_narrower.get(best)
+        text = f"{self.device}: {best} over dense {dense.text}, {dense.verdict}"
+        if narrow is not None:
+            text += f"; over {narrow.other} {narrow.text}, {narrow.verdict}"
+        return text
+
+    @property
     def _new(self) -> str:
         """The fastest of the others beside RigL."""
         whole = {n: f for n, f in self.over_known.items() if f.speed_up is not None}

@@ -82,6 +82,9 @@ class Gpu(Device):
         "PyTorch 2.1; 40 to 70 µs in training loops with older hosts", at_least=0.0,
         default=1.5e-5,
     )  # fmt: skip
+    sparse_units: float = parameter(
+        "1", "2:4 tensor cores: 1 has them, 0 has not", at_least=0.0, at_most=1.0, default=1.0
+    )
     packing: str = parameter(
         "1", "2:4 packing: fused prune and compress, the library's compress, or values that rest",
         choices=("fused", "library", "never"), default="fused",
@@ -350,6 +353,8 @@ class Gpu(Device):
 
     def _masked_two_four(self, op: Op) -> Estimate:
         reason = rules.why_not_two_four(op, self._facts(op))
+        if not self.sparse_units:
+            reason = "this card has no 2:4 tensor cores"
         return Estimate.illegal(SPARSE, reason) if reason else self._two_four(op)
 
     def _two_four(self, op: Op, *, packed: bool = True, in_step: bool = True) -> Estimate:

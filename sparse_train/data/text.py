@@ -96,7 +96,7 @@ def split_of(name: str) -> str:
     """The split of a document, from its name (a relative path with forward slashes).
 
     >>> split_of("json/decoder.py")
-    'train'
+    'test'
     """
     u = _uniform("split", name)
     if u < TEST_SHARE:

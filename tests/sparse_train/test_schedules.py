@@ -177,3 +177,89 @@ def test_unknown_names_list_the_valid_ones():
 def test_impossible_schedules_are_refused(make):
     with pytest.raises(InputError):
         make()
+
+
+SHAPED = [schedules.linear, schedules.quadratic, schedules.cubic, schedules.cosine]
+
+
+@pytest.mark.parametrize("make", [*SHAPED, schedules.exponential])
+def test_a_span_holds_both_ends_and_moves_between_them(make):
+    curve = make(1.0, 0.25, begin=0.2, finish=0.6)
+    whole = make(1.0, 0.25)
+    assert [curve(p) for p in (0.0, 0.2, 0.6, 0.61, 1.0)] == [1.0, 1.0, 0.25, 0.25, 0.25]
+    for p in (0.1, 0.5, 0.75):
+        assert curve(0.2 + 0.4 * p) == pytest.approx(whole(p), rel=1e-12)
+
+
+def test_piecewise_written_out():
+    points = [(0.25, 0.8), (0.5, 0.4), (0.5, 0.3), (1.0, 0.1)]
+    lines = schedules.piecewise(points)
+    assert [lines(p) for p in (0.0, 0.25, 0.5, 1.0)] == [0.8, 0.8, 0.3, 0.1]
+    assert lines(0.375) == pytest.approx(0.6)
+    assert lines(0.75) == pytest.approx(0.2)
+    held = schedules.piecewise(points, steps=True)
+    assert [held(p) for p in (0.0, 0.3, 0.5, 0.99, 1.0)] == [0.8, 0.8, 0.3, 0.3, 0.1]
+
+
+def test_points_as_text():
+    made = schedules.schedule("0:1,0.5:0.2,1:0.1", 1.0, 0.1)
+    assert made == schedules.piecewise([(0, 1), (0.5, 0.2), (1, 0.1)])
+    assert schedules.schedule("0.5:0.2", 1.0, 0.1)(0.1) == 0.2
+    schedules.check_schedule("0:1,1:0.5")
+    schedules.check_schedule("cubic")
+
+
+def test_drop_fractions_written_out():
+    linear = [schedules.drop_fraction(0.4, t, 100, shape="linear", floor=0.1) for t in (0, 50, 100)]
+    assert linear == pytest.approx([0.4, 0.25, 0.1])
+    squared = schedules.drop_fraction(0.4, 50, 100, shape="linear", floor=0.1, power=2.0)
+    assert squared == pytest.approx(0.1 + 0.3 * 0.25)
+    assert schedules.drop_fraction(0.4, 500, 100, shape="linear") == 0.0
+    assert schedules.drop_fraction(0.4, 500, 100, floor=0.1) == pytest.approx(0.1)
+    assert schedules.drop_fraction(0.4, 50, 100, floor=0.2) == pytest.approx(0.3)
+    assert schedules.drop_fraction(0.4, 50, 100, shape="constant") == 0.4
+    assert schedules.drop_fraction(0.4, 50, None) == 0.4
+
+
+def test_the_first_step_may_be_an_update_step():
+    assert [t for t in range(5) if schedules.is_update_step(t, 1, 4)] == [1, 2, 3]
+    assert [t for t in range(7) if schedules.is_update_step(t, 3, None)] == [3, 6]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: schedules.linear(2.0, 0.5),
+         "start: value is 2.0; allowed is a number from 0 to 1"),
+        (lambda: schedules.linear(0.5, 2.0), "end: value is 2.0; allowed is a number from 0 to 1"),
+        (lambda: schedules.linear(1.0, 0.5, begin=0.5, finish=1.5),
+         "begin, finish: values are 0.5, 1.5; allowed is 0 ≤ begin < finish ≤ 1"),
+        (lambda: schedules.exponential(0.0, 0.5),
+         "start, end: values are 0.0, 0.5; allowed is above 0 for an exponential schedule"),
+        (lambda: schedules.linear(1.0, 0.5)(float("nan")),
+         "progress: value is nan; allowed is a number"),
+        (lambda: schedules.piecewise([]),
+         "points: none is given; allowed is at least one (progress, density)"),
+        (lambda: schedules.piecewise([(0.5, 1.0), (1.5, 0.5)]),
+         "points: progress 1.5 after 0.5; allowed is rising, from 0 to 1"),
+        (lambda: schedules.piecewise([(0.5, 1.5)]),
+         "points: value is 1.5; allowed is a number from 0 to 1"),
+        (lambda: schedules.schedule(7, 1.0, 0.5),
+         "schedule: value is 7; allowed is a name or a function progress → density"),
+        (lambda: schedules.schedule("0:1,x:2", 1.0, 0.5),
+         "schedule: 'x:2' is no point; allowed is progress:density, as in 0:1,0.5:0.2"),
+        (lambda: schedules.check_schedule("0:1,x:2"),
+         "schedule: 'x:2' is no point; allowed is progress:density, as in 0:1,0.5:0.2"),
+        (lambda: schedules.drop_fraction(0.3, 1, 10, shape="square"),
+         "unknown drop schedule 'square' (valid: cosine, linear, constant)"),
+    ],
+)  # fmt: skip
+def test_errors_word_by_word(call, message):
+    with pytest.raises(InputError) as error:
+        call()
+    assert str(error.value) == message
+
+
+def test_a_constant_is_one_density_throughout():
+    assert [schedules.constant(0.1)(p) for p in (0.0, 0.3, 1.0)] == [0.1, 0.1, 0.1]
+    assert [schedules.schedule("constant", 0.9, 0.1)(p) for p in (0.0, 1.0)] == [0.1, 0.1]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hwsim import InputError, Mask, Op, Workload, device_names, gemm, load_device
 from hwsim.devices.gpu import Gpu
+from hwsim.gpu.matmul import SPARSE
 from hwsim.gpu.rules import Facts, counts_of
 from hwsim.patterns.n_m import NM
 
@@ -373,3 +374,13 @@ def test_a_fit_that_is_promised_must_be_there():
         load_device("v100", fit="own")
     with pytest.raises(InputError, match="own, derived, none"):
         load_device("h100", fit="mine")
+
+
+@pytest.mark.parametrize("name", ["v100", "v100_sxm", "t4", "mi210", "mi250"])
+def test_cards_without_sparse_units_are_offered_none(name):
+    mask = Mask(np.tile(np.array([True, True, False, False]), (256, 64)))
+    op = gemm(256, 256, 256, mask, dtype="float16")
+    (found,) = [e for e in load_device(name).price(op) if e.kernel == SPARSE]
+    assert not found.legal and "no 2:4 tensor cores" in found.reason
+    (there,) = [e for e in load_device("a100").price(op) if e.kernel == SPARSE]
+    assert there.legal

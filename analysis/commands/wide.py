@@ -1,4 +1,4 @@
-"""`nettime memory`: what training a very wide sparse layer really takes."""
+"""`nettime wide`: what training a very wide sparse layer really takes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from analysis.commands import options
 
 def register(app: typer.Typer) -> None:
     app.command(
-        "memory",
+        "wide",
         short_help="Train a condensed layer of 100,000 outputs and measure its peak memory.",
         epilog=options.examples(
-            "nettime memory",
-            "nettime memory --outputs 670000 --width 512 --density 0.125 --steps 4",
+            "nettime wide",
+            "nettime wide --outputs 670000 --width 512 --density 0.125 --steps 4",
         ),
-    )(memory)
+    )(wide)
 
 
-def memory(
+def wide(
     outputs: Annotated[int, typer.Option(help="Of the wide layer.")] = 100_000,
     width: Annotated[int, typer.Option(help="Inputs of the wide layer.")] = 512,
     density: Annotated[float, typer.Option(help="Active share of its weights.")] = 0.125,
@@ -55,7 +55,7 @@ def memory(
     if as_json:
         from dataclasses import asdict
 
-        return print_json({"command": "memory", **asdict(found), "ratio": found.ratio})
+        return print_json({"command": "wide", **asdict(found), "ratio": found.ratio})
     mb = 1e6
     return stdout().print(
         f"{found.outputs:,} outputs × {found.width} inputs, fan-in {found.fan_in}: "
