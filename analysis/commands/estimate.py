@@ -125,7 +125,9 @@ def estimate(
     """
     _exclusive((name, None if task else model, task), density, sparsity, sweep)
     if task is None and (preset is not None or settings):
-        raise InputError("--preset, --set: need --task; a model by name has its size in it, as bert-base has")
+        raise InputError(
+            "--preset, --set: need --task; a model by name has its size in it, as bert-base has"
+        )
     options.chosen("--by", by, GROUPINGS)
     if every and by != "layer":
         raise InputError(f"--all: is given with --by {by}; allowed is --by layer")

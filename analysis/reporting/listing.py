@@ -74,7 +74,7 @@ def _row(folder: Path) -> dict[str, Any]:
         "run": str(folder),
         "steps_done": record.steps,
         "loss": float(losses[-1]) if known else None,
-        "best_loss": float(losses.min()) if known else None,
+        "best_loss": float(losses.to_numpy().min()) if known else None,
         "wall_s": record.wall_s if record.steps else None,
         "data": str(record.task.get("digest", "")),
         "version": str(record.environment.get("nettime", record.environment.get("version", ""))),
