@@ -21,6 +21,7 @@ from analysis.commands import (
     plan,
     report,
     results,
+    runs,
     tasks,
     train,
     wide,
@@ -33,14 +34,14 @@ app = typer.Typer(
     help="What training a sparse network really costs: net training time, device by device.",
     epilog="Start with [bold]nettime demo[/bold] (five minutes) or "
     "[bold]nettime estimate bert-base --density 0.1[/bold] (seconds).",
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
     estimate, train, compare, plan, agent, tasks, devices, measure, wide, calibrate, crosscheck,
-    report, results, demo,
+    report, runs, results, demo,
 ):  # fmt: skip
     module.register(app)
 

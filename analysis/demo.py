@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.reporting.contenders import MEASURED, Contender, common_loss
 from analysis.reporting.summary import best_of
+from sparse_train.weightless import weightless
 
 if TYPE_CHECKING:
     from analysis.comparing.conclusion import Conclusion
@@ -321,7 +322,7 @@ def _step(sizes: Any) -> Workload:
     from sparse_train.models import bert
     from sparse_train.workload import workload
 
-    with torch.device("meta"):
+    with weightless():
         shape = (BATCH_SIZE, int(TASK["tokens"]))
         tokens = torch.zeros(shape, dtype=torch.long)
         return workload(bert.Bert(sizes), {"input_ids": tokens, "labels": tokens})

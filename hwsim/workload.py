@@ -135,6 +135,16 @@ class Op:
         object.__setattr__(copy, "__dict__", content)
         return copy
 
+    def with_name(self, name: str) -> Op:
+        """The same operation of another layer."""
+        copy = object.__new__(Op)
+        content = self.__dict__.copy()
+        content["name"] = name
+        signature = self.signature
+        content["signature"] = (*signature[:2], name, *signature[3:])
+        object.__setattr__(copy, "__dict__", content)
+        return copy
+
     def _check_mask(self, mask: Mask) -> None:
         if not isinstance(mask, Mask):
             raise InputError(f"mask: type is {type(mask).__name__}; allowed is hwsim.Mask")

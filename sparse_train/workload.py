@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,6 +31,7 @@ from sparse_train.observing.masks import by_layer, rows_of
 from sparse_train.observing.operators import dtype_name, tensors_in
 from sparse_train.observing.precision import autocast_as_on_cuda
 from sparse_train.observing.refusals import observable
+from sparse_train.observing.repeats import NotRepeated, counted
 from sparse_train.observing.values import arguments, map_tensors, scalar_of
 from sparse_train.observing.weights import Weights
 
@@ -128,7 +130,11 @@ def workload(
     if real and on_meta:
         raise InputError("real: value is True, model is on 'meta'; allowed is a model with values")
     try:
-        seen = _observe(model, batch, loss, kind, amp, train, fake=not real)
+        try:
+            counting = not real and not compiled
+            seen = _observe(model, batch, loss, kind, amp, train, fake=not real, count=counting)
+        except NotRepeated:
+            seen = _observe(model, batch, loss, kind, amp, train, fake=True)
     except InputError:
         raise
     except Exception as error:
@@ -178,7 +184,7 @@ def training_memory(model: nn.Module, optimizer: str | None = "adamw") -> Memory
 
 def _observe(
     model: nn.Module, batch: Any, loss: Any, dtype: torch.dtype | None,
-    amp: torch.dtype | None, train: bool, *, fake: bool,
+    amp: torch.dtype | None, train: bool, *, fake: bool, count: bool = False,
 ) -> Observer:  # fmt: skip
     mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
     weights = Weights()
@@ -200,7 +206,10 @@ def _observe(
     observer.living.add([*state.values(), *tensors_in((args, kwargs))])
     with _left_as_it_was(model), _paths(model, observer), _not_on_meta(), _eager():
         model.train(train)
-        with torch.set_grad_enabled(train), observer, attention_in_one(observer):
+        repeats = (
+            counted(model, observer) if mode is not None and count else contextlib.nullcontext()
+        )
+        with torch.set_grad_enabled(train), observer, attention_in_one(observer), repeats:
             with autocast_as_on_cuda(amp):
                 output = functional_call(model, state, args, kwargs)
                 scalar = scalar_of(output, loss) if train else None
@@ -309,8 +318,27 @@ def _not_on_meta() -> contextlib.AbstractContextManager:
 
 
 def _eager() -> contextlib.AbstractContextManager:
-    """Parts of a model that are compiled run as they were written."""
-    return torch.compiler.set_stance("force_eager")
+    """Parts of a model that are compiled run as they were written.
+
+    Where nothing has imported the compiler yet, nothing is compiled: it is kept from being.
+    """
+    if "torch._dynamo" in sys.modules:
+        return torch.compiler.set_stance("force_eager")
+    return _uncompiled()
+
+
+@contextlib.contextmanager
+def _uncompiled() -> Iterator[None]:
+    kept = torch.compile
+
+    def as_written(model: Any = None, **_: Any) -> Any:
+        return model if model is not None else (lambda function: function)
+
+    torch.compile = as_written  # pyrefly: ignore
+    try:
+        yield
+    finally:
+        torch.compile = kept
 
 
 @contextlib.contextmanager

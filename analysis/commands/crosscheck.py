@@ -115,7 +115,8 @@ def _print_steps(found: Any, cards: list[str], worst: int) -> None:
          _number(g["tau"]), _percent(g["inside"]), _percent(g["half_width"])]
         for name, g in {"all": found.summary(), **found.groups()}.items()
     ]  # fmt: skip
-    out.print(table(f"{found.device} beside steps measured on {', '.join(cards)}", columns, rows))
+    title = f"{found.device} beside steps measured on {', '.join(cards)}"
+    out.print(table(title, columns, rows, text=("steps",)))
     kinds = ", ".join(f"{kind} {_percent(share)}" for kind, share in found.kinds().items())
     out.print(f"estimated time by kind: {kinds}")
     if worst:

@@ -36,6 +36,7 @@ def register(app: typer.Typer) -> None:
             "nettime estimate bert-base --sweep 0.05:0.9 --plot speed_up.svg",
             "nettime estimate bert-base --density 0.5 --pattern 2:4 --dtype bfloat16 -d h200",
             "nettime estimate bert-base --density 0.1 -d sigma-like --explain encoder.0.up",
+            "nettime estimate bert-base --dtype amp-bf16 --gpus 8 --parallel fsdp",
             "nettime estimate --task images --model resnet --preset 18 --density 0.1",
             "nettime estimate --model my_module:make_model --density 0.2 --json",
         ),
@@ -98,6 +99,10 @@ def estimate(
         int | None, typer.Option(help="Steps between mask updates; default: the algorithm's.")
     ] = None,
     by: Annotated[str, typer.Option(help="Rows: phase, kind or layer.")] = "phase",
+    every: Annotated[
+        bool,
+        typer.Option("--all", help=f"With --by layer: every layer, not the {TOP_LAYERS} dearest."),
+    ] = False,
     sweep: Annotated[
         str | None, typer.Option(help="Densities: low:high, low:high:count, or a,b,c.")
     ] = None,
@@ -110,6 +115,25 @@ def estimate(
             help="A layer: what limits it, who has most to do, and which masks would help."
         ),
     ] = None,
+    cluster: Annotated[
+        str, typer.Option(help="With --gpus: whose links and cards; a name or a .toml file.")
+    ] = "hgx_h100",
+    gpus: Annotated[
+        int | None, typer.Option(help="Cards: the step is priced on a cluster of so many.")
+    ] = None,
+    parallel: Annotated[
+        str,
+        typer.Option(
+            help="With --gpus: ddp, zero1, zero2, fsdp, tp=8,pp=2, recompute=full, m=8 (micro-"
+            "batches); or auto, which searches."
+        ),
+    ] = "fsdp",
+    fit: Annotated[
+        bool, typer.Option("--fit", help="With --gpus: find what fits and is fastest.")
+    ] = False,
+    trace: Annotated[
+        Path | None, typer.Option(help="With --gpus: the timeline, for ui.perfetto.dev.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the random masks.")] = 0,
     as_json: options.Json = False,
 ) -> None:
@@ -121,8 +145,12 @@ def estimate(
     """
     _exclusive((name, None if task else model, task), density, sparsity, sweep)
     if task is None and (preset is not None or settings):
-        raise InputError("--preset, --set: need --task; a model by name is bert-base, resnet-small")
+        raise InputError(
+            "--preset, --set: need --task; a model by name has its size in it, as bert-base has"
+        )
     options.chosen("--by", by, GROUPINGS)
+    if every and by != "layer":
+        raise InputError(f"--all: is given with --by {by}; allowed is --by layer")
     devices = options.load_devices(device)
     setting = _setting(pattern, distribution, algorithm, update_interval, seed)
     from analysis.estimating import sweep as sweeping
@@ -144,6 +172,15 @@ def estimate(
         what = subject.user_made(model, dtype)
     else:
         what = subject.named(str(name), batch_size, sequence_length, dtype)
+    if gpus is not None:
+        if sweep or explain:
+            raise InputError("--gpus: cannot be combined with --sweep or --explain")
+        from analysis.estimating import clusters
+
+        return clusters.show(what, cluster, gpus, parallel, densities[0], setting,
+                             fit=fit, trace=trace, as_json=as_json)  # fmt: skip
+    if fit or trace:
+        raise InputError("--fit, --trace: need --gpus, the number of cards")
     if sweep:
         return sweeping.show(what, devices, densities, setting, plot, as_json)
     if explain is not None:
@@ -153,7 +190,7 @@ def estimate(
         return explaining.show(
             what.name, devices, sparse, explain, setting.described("phase"), as_json
         )
-    return _single(what, devices, densities[0], setting, by, as_json)
+    return _single(what, devices, densities[0], setting, by, as_json, 0 if every else TOP_LAYERS)
 
 
 def _exclusive(
@@ -216,7 +253,7 @@ def _setting(
 
 def _single(
     what: Subject, devices: Sequence[Device], density: float, setting: Setting, by: str,
-    as_json: bool,
+    as_json: bool, top: int,
 ) -> None:  # fmt: skip
     from analysis.display.console import print_json, progress_bar
     from analysis.estimating import layer_answers
@@ -253,7 +290,8 @@ def _single(
             "note": what.note,
             "measured_on": notes,
         })  # fmt: skip
-    _print(what, breakdowns, covered, narrower, sentence, setting, by != "layer", [*notes.values()])
+    texts = [*notes.values()]
+    _print(what, breakdowns, covered, narrower, sentence, setting, by != "layer", top, texts)
     _print_answers(chosen)
     return None
 
@@ -286,7 +324,7 @@ def _narrower(what: Subject, devices: Sequence[Device], sparse: Workload) -> dic
 
 def _print(
     what: Subject, breakdowns: Sequence[Breakdown], covered: Any, narrower: dict[str, Row],
-    sentence: str, setting: Setting, wide: bool, notes: Sequence[str],
+    sentence: str, setting: Setting, wide: bool, top: int, notes: Sequence[str],
 ) -> None:  # fmt: skip
     from analysis.display import tables
     from analysis.display.console import stdout
@@ -301,7 +339,7 @@ def _print(
     )
     for b in breakdowns:
         extra = [narrower[b.device]] if narrower else []
-        console.print(tables.breakdown_table(b, top=TOP_LAYERS, extra=extra, intervals=wide))
+        console.print(tables.breakdown_table(b, top=top, extra=extra, intervals=wide))
     if tables.any_unverified(breakdowns):
         console.print(tables.UNVERIFIED_NOTE)
     console.print(sentence, style="bold")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,8 @@ class Subject:
     no_width: str = "its masks save no time"
 
 
+# Weights from which masks of equal layers are drawn once: more would fit no laptop.
+SHARED_FROM = 1 << 31
 # Shares of the width that a model of the user's is asked for.
 USER_WIDTHS = 64
 # Operand types by the names people use; None leaves a model in the types that it is made of.
@@ -191,6 +194,8 @@ def random_masks(
 ) -> dict[str, Mask]:
     """A mask of `pattern` for every layer, chosen at random.
 
+    Of models of more than `SHARED_FROM` weights, layers of equal shape and budget share a mask.
+
     Args:
         shapes: layer → shape of its weight.
         density: of all these weights together.
@@ -207,13 +212,20 @@ def random_masks(
 
     projection = projected(pattern)
     wanted = distributions.distribution(distribution)(shapes, density)
-    masks = {}
+    masks: dict[str, Mask] = {}
+    sharing = sum(math.prod(shape) for shape in shapes.values()) > SHARED_FROM
+    shared: dict[tuple, Mask] = {}
     budgets = distributions.budgets(shapes, wanted)
     streams = np.random.SeedSequence(seed).spawn(len(shapes))
     for (name, shape), stream in zip(shapes.items(), streams, strict=True):
+        alike = (mask_shape(shape), budgets[name])
+        if sharing and alike in shared:
+            masks[name] = shared[alike]
+            continue
         scores = np.random.default_rng(stream).random(mask_shape(shape), dtype=np.float32)
         try:
             masks[name] = Mask(projection.project(scores, budgets[name]), copy=False)
+            shared[alike] = masks[name]
         except InputError as error:
             raise InputError(f"layer {name!r}: {error}") from None
     return masks

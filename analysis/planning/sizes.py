@@ -11,6 +11,7 @@ from analysis.estimating.subject import of, of_task
 from analysis.planning.law import Point
 from analysis.planning.prices import Size
 from hwsim import InputError
+from sparse_train.weightless import weightless
 
 if TYPE_CHECKING:
     from sparse_train.record import TrainingRecord
@@ -36,7 +37,7 @@ def vits(widths: Sequence[int], batch_size: int, dtype: str | None = None) -> li
         if width < _HEAD or width % _HEAD:
             raise InputError(f"width: value is {width}; allowed is a multiple of {_HEAD}")
         config = VitConfig(12, width, width // _HEAD, 4 * width)
-        with torch.device("meta"):
+        with weightless():
             model = Vit(config)
             images = torch.empty(batch_size, 3, config.image, config.image)
         name = f"ViT {width}"

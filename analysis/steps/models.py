@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from analysis.steps.record import Step
 from hwsim.errors import InputError, unknown
 from hwsim.workload import Workload
+from sparse_train.weightless import weightless
 from sparse_train.workload import workload
 
 
@@ -130,7 +131,7 @@ def _hugging_face(configuration: str, architecture: str, names: dict[str, str], 
         config = getattr(transformers, configuration)(
             **{**more, **given}, attn_implementation=how, use_cache=False
         )
-        with torch.device("meta"):
+        with weightless():
             model = getattr(transformers, architecture)(config)
         model.eval()
         ids = torch.zeros((step.batch, step.sequence), dtype=torch.long)
@@ -185,7 +186,7 @@ class _Decoder(nn.Module):
 
 def _decoder(step: Step, _: str) -> tuple[nn.Module, Any, Callable | None]:
     sizes = step.arguments
-    with torch.device("meta"):
+    with weightless():
         model = _Decoder(
             sizes["hidden"], sizes["layers"], sizes["heads"], sizes["vocab"], step.sequence
         )
@@ -204,7 +205,7 @@ def _transformer_layer(step: Step, name: str) -> tuple[nn.Module, Any, Callable 
         raise InputError(unknown("layer", name, tuple(names)))
     configuration, module, layer, sizes = names[name]
     config = getattr(transformers, configuration)(**sizes, attn_implementation="eager")
-    with torch.device("meta"):
+    with weightless():
         block = getattr(importlib.import_module(f"transformers.{module}"), layer)(config)
     x = torch.empty((step.batch, step.sequence, 1024), device="meta")
     if step.mode != "forward":

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from hwsim.errors import InputError, unknown
 from sparse_train.models._family import Family, rounded_width
+from sparse_train.weightless import weightless
 
 MASKED_SHARE = 0.15  # of the positions, as in the paper
 EMBEDDING_STD = 0.02
@@ -214,7 +215,7 @@ def _build(
     config = config.scaled(rounded_width(share, config.width, UNIT))
     if length > config.max_length:
         config = dataclasses.replace(config, max_length=length)
-    with torch.device("meta"):
+    with weightless():
         return Bert(config), example(config, batch_size, length)
 
 

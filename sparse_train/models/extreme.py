@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from hwsim.errors import InputError, unknown
 from sparse_train.compute.condensed import CondensedLinear
 from sparse_train.models._family import Family, rounded_width
+from sparse_train.weightless import weightless
 
 OUTPUT = "output"  # the name of the wide layer
 
@@ -134,7 +135,7 @@ def _build(
 ) -> tuple[Extreme, dict[str, Tensor]]:
     """`length` is that of an example's features; it has five labels."""
     features = torch.zeros(batch_size, length, dtype=torch.long)
-    with torch.device("meta"):
+    with weightless():
         model = Extreme(
             ExtremeConfig.preset(preset, width=rounded_width(share, PRESETS[preset].width, 1))
         )

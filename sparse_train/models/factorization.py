@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from hwsim.errors import InputError
 from sparse_train.models._family import Family, rounded_width
+from sparse_train.weightless import weightless
 
 # Width of the vectors; for `build`, of 1,000 users and 2,000 items.
 PRESETS = {"small": 64, "medium": 256}
@@ -69,7 +70,7 @@ def _build(
     preset: str, batch_size: int, length: int, share: float
 ) -> tuple[Factorization, tuple[Tensor, Tensor, Tensor]]:
     index = torch.zeros(batch_size, dtype=torch.long)
-    with torch.device("meta"):
+    with weightless():
         return Factorization(1000, 2000, rounded_width(share, PRESETS[preset], 1)), (
             index,
             index,

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from hwsim.errors import InputError
 from sparse_train.models._family import Family, rounded_width
 from sparse_train.models.factorization import Factorization, FactorizationOutput, ranked
+from sparse_train.weightless import weightless
 
 # Width of the vectors and layers of propagation; for `build`, of 1,000 users, 2,000 items and 20
 # items taken by each user.
@@ -121,7 +122,7 @@ def _build(
     users = np.repeat(np.arange(1000), 20)
     items = (users * 7 + np.tile(np.arange(20), 1000) * 97) % 2000
     index = torch.zeros(batch_size, dtype=torch.long, device="meta")
-    with torch.device("meta"):
+    with weightless():
         model = LightGCN(1000, 2000, width, (users, items), layers)
     return model.to("meta"), (index, index, index)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hwsim.errors import InputError
 from sparse_train.models._family import Family, rounded_width
+from sparse_train.weightless import weightless
 
 # small: ours, trained in seconds; mnist: LeNet-300-100, the usual first network of the
 # sparse-training papers; wide: 4 × 1024.
@@ -34,7 +35,7 @@ class Mlp(nn.Sequential):
 def _build(preset: str, batch_size: int, length: int, share: float) -> tuple[Mlp, Tensor]:
     first, *inner, last = PRESETS[preset]
     widths = (first, *(rounded_width(share, width, 1) for width in inner), last)
-    with torch.device("meta"):
+    with weightless():
         return Mlp(widths), torch.empty(batch_size, widths[0])
 
 

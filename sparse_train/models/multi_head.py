@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from hwsim.errors import InputError, unknown
 from sparse_train.models._family import Family, rounded_width
 from sparse_train.models.mlp import Mlp
+from sparse_train.weightless import weightless
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _build(
     width = rounded_width(share, PRESETS[preset].width, 1)
     config = MultiHeadConfig.preset(preset, width=width)
     whole = {"task": torch.tensor(0), "labels": torch.zeros(batch_size, dtype=torch.long)}
-    with torch.device("meta"):
+    with weightless():
         return MultiHead(config), {"inputs": torch.empty(batch_size, config.inputs), **whole}
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from hwsim.errors import InputError, unknown
 from sparse_train.models._family import Family, rounded_width
 from sparse_train.models.mlp import Mlp
+from sparse_train.weightless import weightless
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _build(
 ) -> tuple[QNetwork, dict[str, Tensor]]:
     config = QConfig.preset(preset, width=rounded_width(share, PRESETS[preset].width, 1))
     actions = torch.zeros(batch_size, 1, dtype=torch.long)
-    with torch.device("meta"):
+    with weightless():
         model = QNetwork(config)
         seen = torch.empty(batch_size, config.observations)
         one = torch.empty(batch_size)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparse_train.models._family import Family, rounded_width
+from sparse_train.weightless import weightless
 
 # Blocks in each of the four stages.
 PRESETS = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3)}
@@ -62,7 +63,7 @@ class ResNet(nn.Module):
 
 
 def _build(preset: str, batch_size: int, length: int, share: float) -> tuple[ResNet, Tensor]:
-    with torch.device("meta"):
+    with weightless():
         return ResNet(PRESETS[preset], width=rounded_width(share, 64, 1)), torch.empty(
             batch_size, 3, 32, 32
         )

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from hwsim.errors import InputError, unknown
 from sparse_train.models._family import Family, rounded_width
 from sparse_train.models.bert import Attention, BertConfig, EncoderLayer
+from sparse_train.weightless import weightless
 
 _NEVER = -math.inf
 
@@ -249,7 +250,7 @@ def _build(
     if length > config.max_length:
         config = dataclasses.replace(config, max_length=length)
     ids = torch.ones(batch_size, length, dtype=torch.long)
-    with torch.device("meta"):
+    with weightless():
         mask = torch.zeros(batch_size, 1, 1, length)
         model = Seq2Seq(config)
     return model, {"source_ids": ids, "target_ids": ids, "source_mask": mask, "labels": ids}

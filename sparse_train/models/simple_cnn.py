@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from hwsim.errors import InputError
 from sparse_train.models._family import Family, rounded_width
+from sparse_train.weightless import weightless
 
 # Channels of the convolutions; the fifth layer is the classifier.
 PRESETS = {"small": (16, 32, 64, 64), "medium": (32, 64, 128, 128)}
@@ -40,7 +41,7 @@ class SimpleCnn(nn.Module):
 
 
 def _build(preset: str, batch_size: int, length: int, share: float) -> tuple[SimpleCnn, Tensor]:
-    with torch.device("meta"):
+    with weightless():
         a, b, c, d = (rounded_width(share, width, 1) for width in PRESETS[preset])
         return SimpleCnn((a, b, c, d)), torch.empty(batch_size, 3, 32, 32)
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from hwsim.errors import InputError, unknown
 from sparse_train.models._family import Family
 from sparse_train.models.bert import BertConfig, EncoderLayer, initialise
+from sparse_train.weightless import weightless
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _build(
 ) -> tuple[TextClassifier, dict[str, Tensor]]:
     config = TextClassifierConfig.preset(preset).scaled(share)
     config = dataclasses.replace(config, max_length=max(length, config.max_length))
-    with torch.device("meta"):
+    with weightless():
         return TextClassifier(config), {
             "input_ids": torch.zeros(batch_size, length, dtype=torch.long),
             "lengths": torch.ones(batch_size, dtype=torch.long),

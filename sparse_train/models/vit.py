@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sparse_train.models._family import Family, rounded_width
 from sparse_train.models.bert import BertConfig, EncoderLayer
+from sparse_train.weightless import weightless
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def _build(preset: str, batch_size: int, length: int, share: float) -> tuple[Vit
     width = rounded_width(share, config.width, config.heads)
     ffn = rounded_width(share, config.ffn, 1)
     config = dataclasses.replace(config, width=width, ffn=ffn)
-    with torch.device("meta"):
+    with weightless():
         return Vit(config), torch.empty(batch_size, config.channels, config.image, config.image)
 
 

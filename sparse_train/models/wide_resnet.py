@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from hwsim.errors import InputError
 from sparse_train.models._family import Family
+from sparse_train.weightless import weightless
 
 # (depth, widening): 22x2 is what the sparse-training papers train on CIFAR.
 PRESETS = {"22x2": (22, 2), "16x4": (16, 4), "28x10": (28, 10)}
@@ -60,7 +61,7 @@ class WideResNet(nn.Module):
 
 
 def _build(preset: str, batch_size: int, length: int, share: float) -> tuple[WideResNet, Tensor]:
-    with torch.device("meta"):
+    with weightless():
         depth, widening = PRESETS[preset]
         return WideResNet(depth, widening * share), torch.empty(batch_size, 3, 32, 32)
 

@@ -93,6 +93,11 @@ class Observer(TorchDispatchMode):
         self._unclaimed: list[_Product] = []
         self._names: dict[int, str] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: nothing in here is compiled, and to say so the whole compiler would be imported."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
@@ -103,7 +108,7 @@ class Observer(TorchDispatchMode):
         node = torch._C._current_autograd_node()
         # A checkpoint computes the forward pass again inside a node, with gradients enabled.
         backward = node is not None and not torch.is_grad_enabled()
-        number = None if backward else self._number_of(read)
+        number = None if backward or func.namespace == "prim" else self._number_of(read)
         self.living.add(written)
         if name in FREE or func.is_view or not written:
             return out

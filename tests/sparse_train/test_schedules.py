@@ -258,3 +258,8 @@ def test_errors_word_by_word(call, message):
     with pytest.raises(InputError) as error:
         call()
     assert str(error.value) == message
+
+
+def test_a_constant_is_one_density_throughout():
+    assert [schedules.constant(0.1)(p) for p in (0.0, 0.3, 1.0)] == [0.1, 0.1, 0.1]
+    assert [schedules.schedule("constant", 0.9, 0.1)(p) for p in (0.0, 1.0)] == [0.1, 0.1]

@@ -1,0 +1,1 @@
+"""Many devices: links, parallel forms, memory, and what a step on them takes."""

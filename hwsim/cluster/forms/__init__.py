@@ -1,0 +1,1 @@
+"""Parallel forms, one file each: what each shares out, and which collectives it runs."""

@@ -1,0 +1,136 @@
+"""A step as its parts: the blocks that repeat, what comes before them and what after."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hwsim.device import Device
+from hwsim.workload import DTYPE_BYTES, PRODUCTS, Op, Workload
+
+BEFORE, AFTER = "before", "after"
+_BLOCK = re.compile(r"^(?:.*?\.)?\d+(?=\.|$|\[|:)")
+
+
+@dataclass
+class Part:
+    """One block: its ops by when they run, and its weights.
+
+    Attributes:
+        rows, width: of the activations that it hands on, taken from its norms; 0 if it has none.
+        heads: independent products of its attention (batch × heads); 0 if it has none.
+        score_bytes: of its attention's scores, kept for the backward pass; 0 where it is fused.
+        weights, nnz: numbers of weights, all and those under masks.
+    """
+
+    name: str
+    forward: list[Op] = field(default_factory=list)
+    backward: list[Op] = field(default_factory=list)
+    update: list[Op] = field(default_factory=list)
+    rows: int = 0
+    width: int = 0
+    heads: int = 0
+    length: int = 0
+    weights: int = 0
+    nnz: int = 0
+    itemsize: int = 4
+    scores: bool = False
+
+    def seconds(self, device: Device) -> tuple[float, float, float]:
+        """Of the forward pass, the backward pass and the update."""
+        forward, backward, update = (
+            sum(device.estimate(op).seconds for op in ops)
+            for ops in (self.forward, self.backward, self.update)
+        )
+        return forward, backward, update
+
+    @property
+    def boundary_bytes(self) -> float:
+        """Of the activations that it hands on."""
+        return float(self.rows * self.width * self.itemsize)
+
+
+def block_of(name: str) -> str:
+    """The block that a layer belongs to; "" for none.
+
+    >>> block_of("encoder.3.ffn.up"), block_of("head")
+    ('encoder.3', '')
+    """
+    found = _BLOCK.match(name)
+    return found[0] if found else ""
+
+
+def parts_of(step: Workload) -> list[Part]:
+    """The parts of a step in the order of its forward pass: before, blocks, after.
+
+    What has no block's name belongs to the part that comes before the first block or after the
+    last, by when it runs.
+    """
+    parts: dict[str, Part] = {BEFORE: Part(BEFORE)}
+    now = BEFORE
+    for op in step.ops:
+        if op.phase != "forward":
+            continue
+        block = block_of(op.name)
+        if block:
+            now = block
+            parts.setdefault(block, Part(block)).forward.append(op)
+        elif len(parts) == 1:
+            parts[BEFORE].forward.append(op)
+        else:
+            parts.setdefault(AFTER, Part(AFTER)).forward.append(op)
+    after = parts.pop(AFTER, Part(AFTER))
+    now = AFTER
+    parts[AFTER] = after
+    names = list(parts)
+    owners = {op.name: part.name for part in parts.values() for op in part.forward
+              if op.weight_shape is not None}  # fmt: skip
+    for op in step.ops:
+        if op.phase == "forward":
+            continue
+        block = block_of(op.name)
+        if block in parts:
+            now = block
+            where = parts[block]
+        elif op.phase == "update":
+            where = parts[owners.get(op.name, BEFORE)]
+        else:
+            # Sums of gradients and the like run beside the block whose gradients they are.
+            last = now == names[1] and op.name not in ("gradients",)
+            where = parts[BEFORE if last and len(names) > 2 else now]
+        (where.update if op.phase == "update" else where.backward).append(op)
+    for part in parts.values():
+        _describe(part)
+    return list(parts.values())
+
+
+def _describe(part: Part) -> None:
+    norms = [op for op in part.forward if op.kind == "norm" and op.m]
+    products = [op for op in part.forward if op.kind in PRODUCTS]
+    if products:
+        part.itemsize = min(DTYPE_BYTES[op.dtype] for op in products)
+    if norms:
+        part.rows, part.width = norms[0].m, norms[0].n
+    elif products:
+        part.rows, part.width = products[-1].m, products[-1].n
+    attention = [op for op in part.forward if op.kind == "attention"]
+    if attention:
+        part.heads, part.length = attention[0].count, attention[0].m
+        part.scores = not attention[0].fused
+    per_weight = _flops_per_weight(part.update)
+    for op in part.update:
+        if op.kind != "optimizer":
+            continue
+        number = op.weights or round(op.dense_flops / per_weight)
+        part.weights += number
+        part.nnz += op.nnz if op.weights else number
+    if not part.update:
+        held = {op.name: op for op in products if op.weight_shape is not None}
+        part.weights = sum(op.weights for op in held.values())
+        part.nnz = sum(op.nnz for op in held.values())
+
+
+def _flops_per_weight(update: Sequence[Op]) -> float:
+    shaped = [op for op in update if op.kind == "optimizer" and op.weights]
+    return shaped[0].dense_flops / shaped[0].weights if shaped else 13.0
