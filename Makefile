@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= auto
 
-.PHONY: demo test test-slow test-frameworks lint types test-oldest bench mutation site clean
+.PHONY: demo test test-slow chaos test-frameworks browser package lint types test-oldest bench \
+  mutation site clean
 
 # The CPU build of torch where its index answers; elsewhere the registry's default build.
 .venv/ready: pyproject.toml constraints.txt
@@ -26,10 +27,25 @@ test: .venv/ready
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
 
+# Kills, damage and hostile inputs, counted by kind; at most an hour. Not part of `make test`.
+chaos: .venv/ready
+	$(BIN)/python -m tests.chaos
+
 # The same training in others' loops; installs them beside the rest, without moving torch.
 test-frameworks: .venv/ready
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[frameworks]'
 	$(BIN)/python -m pytest -n $(WORKERS) tests/sparse_train/integrations
+
+# What the tests of the report look at it with; without it they are skipped.
+browser:
+	which chromium chromium-browser > /dev/null || apt-get install --yes --no-install-recommends chromium
+
+# A wheel and a source distribution in build/package, as an index would take them.
+package: .venv/ready
+	$(BIN)/pip install --quiet build twine
+	rm -rf build/package
+	$(BIN)/python -m build --outdir build/package .
+	$(BIN)/twine check --strict build/package/*
 
 # The other end of the supported versions: torch 2.11 with torchrl and tensordict 0.13.
 .venv-oldest/ready: pyproject.toml

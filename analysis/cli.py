@@ -21,11 +21,12 @@ from analysis.commands import (
     plan,
     report,
     results,
+    runs,
     tasks,
     train,
     wide,
 )
-from analysis.display.console import Interrupted
+from analysis.display.console import Interrupted, print_anywhere, shown
 from hwsim.errors import InputError
 
 app = typer.Typer(
@@ -33,14 +34,14 @@ app = typer.Typer(
     help="What training a sparse network really costs: net training time, device by device.",
     epilog="Start with [bold]nettime demo[/bold] (five minutes) or "
     "[bold]nettime estimate bert-base --density 0.1[/bold] (seconds).",
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
     estimate, train, compare, plan, agent, tasks, devices, measure, wide, calibrate, crosscheck,
-    report, results, demo,
+    report, runs, results, demo,
 ):  # fmt: skip
     module.register(app)
 
@@ -73,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Runs a command; its exit code."""
+    print_anywhere()
     try:
         code = app(args=arguments or ["--help"], prog_name="nettime", standalone_mode=False)
     except InputError as error:
@@ -110,4 +112,4 @@ def _interrupted(how_to_go_on: str) -> int:
 
 
 def _one_line(message: str) -> str:
-    return " ".join(message.split())
+    return shown(" ".join(message.split()))

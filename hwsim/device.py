@@ -12,6 +12,9 @@ from hwsim.errors import InputError
 from hwsim.estimate import Estimate
 from hwsim.workload import Op, Workload
 
+# Sizes of parameters whose products and quotients are numbers still.
+_LEAST, _MOST = 1e-100, 1e100
+
 
 def parameter(
     unit: str,
@@ -149,7 +152,7 @@ def parameters_of(model: type[Device]) -> dict[str, dict[str, Any]]:
 def check_parameter(name: str, value: Any, limits: Mapping[str, Any]) -> Any:
     """The value, as a number of the right kind; an InputError that says what is allowed."""
     if limits["choices"] is not None:
-        if value not in limits["choices"]:
+        if not isinstance(value, str) or value not in limits["choices"]:
             raise InputError(f"{name}: value is {value!r}; allowed: {', '.join(limits['choices'])}")
         return value
     if limits["vectors"]:
@@ -164,7 +167,11 @@ def check_parameter(name: str, value: Any, limits: Mapping[str, Any]) -> Any:
         return {key: check_parameter(f"{name}.{key}", v, single) for key, v in value.items()}
     allowed = _allowed(limits)
     good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    good = good and not math.isnan(value)
+    good = good and not (isinstance(value, float) and math.isnan(value))
+    if good and not (value == 0 or abs(value) == math.inf or _LEAST <= abs(value) <= _MOST):
+        raise InputError(
+            f"{name}: value is {_short(value)}; allowed is 0, or {_LEAST:g} to {_MOST:g}"
+        )
     if good and limits["integer"]:
         good = float(value).is_integer()
     if good and limits["above"] is not None:
@@ -174,8 +181,17 @@ def check_parameter(name: str, value: Any, limits: Mapping[str, Any]) -> Any:
     if good and limits["at_most"] is not None:
         good = value <= limits["at_most"]
     if not good:
-        raise InputError(f"{name}: value is {value!r}; allowed is {allowed}")
+        raise InputError(f"{name}: value is {_short(value)}; allowed is {allowed}")
     return int(value) if limits["integer"] else float(value)
+
+
+def _short(value: Any) -> str:
+    """A value as people can read it, also where it has hundreds of digits."""
+    try:
+        text = repr(value)
+    except ValueError:  # more digits than Python prints
+        return "an integer of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:40]}… ({len(text)} characters)"
 
 
 def _allowed(limits: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from hwsim.errors import InputError
 from hwsim.estimate import Estimate
 from hwsim.workload import Workload
 
+_MOST_KNOWN = 4096  # prices kept for a device; the one that was not asked for longest goes
 _known: weakref.WeakKeyDictionary[Device, dict[str, Estimate]] = weakref.WeakKeyDictionary()
 
 
@@ -19,9 +20,13 @@ def step_estimate(device: Device, workload: Workload) -> Estimate:
     """The price of one step, kept by the workload's digest: equal masks are priced once."""
     known = _known.setdefault(device, {})
     digest = workload.digest
-    if digest not in known:
-        known[digest] = device.estimate(workload)
-    return known[digest]
+    found = known.pop(digest, None)
+    if found is None:
+        found = device.estimate(workload)
+        while len(known) >= _MOST_KNOWN:
+            del known[next(iter(known))]
+    known[digest] = found  # the last place is that of what was asked for last
+    return found
 
 
 def net_time(device: Device, pairs: Iterable[tuple[Workload, int]]) -> Estimate:

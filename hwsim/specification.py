@@ -23,10 +23,12 @@ from typing import Any
 
 from hwsim.device import Device, check_parameter, parameters_of
 from hwsim.errors import InputError, unknown
+from hwsim.files import read_text
 from hwsim.registry import Registry
 
 MODELS = Registry("device model", "hwsim.devices", "MODEL", group="nettime.devices")
 _TOP = ("model", "like", "description", "parameters")
+_LARGEST_BYTES = 16 << 20
 _ENTRY = ("value", "unit", "source")
 
 
@@ -55,11 +57,7 @@ def load_device(name_or_path: str | Path, **overrides: Any) -> Device:
     text = str(name_or_path)
     if isinstance(name_or_path, Path) or text.endswith(".toml") or "/" in text:
         path = Path(name_or_path)
-        try:
-            content = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise InputError(f"device specification {path}: {reason}") from None
+        content = read_text(path, f"device specification {path}", _LARGEST_BYTES)
         return _build(path.stem, str(path), content, overrides)
     if text not in device_names():
         raise InputError(
@@ -72,15 +70,22 @@ def load_device(name_or_path: str | Path, **overrides: Any) -> Device:
 def _build(name: str, file: str, content: str, overrides: Mapping[str, Any]) -> Device:
     try:
         table = tomllib.loads(content)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise InputError(f"{file}: not valid TOML: brackets nested too deep") from None
+    except ValueError as error:  # also a number of more digits than Python reads
         raise InputError(f"{file}: not valid TOML: {error}") from None
     for key in table:
         if key not in _TOP:
             raise InputError(f"{_where(file, content, key)}: {unknown('key', key, _TOP)}")
+    description = table.get("description", "")
+    if not isinstance(description, str):
+        raise InputError(f"{_where(file, content, 'description')}: allowed is text")
     if "like" in table:
         return _like(name, file, content, table, overrides)
     if "model" not in table:
         raise InputError(f"{file}: key 'model' is missing (valid: {', '.join(MODELS.names())})")
+    if not isinstance(table["model"], str):
+        raise InputError(f"{_where(file, content, 'model')}: allowed is the name of a model")
     try:
         model = MODELS.get(table["model"])
     except InputError as error:
@@ -95,7 +100,6 @@ def _build(name: str, file: str, content: str, overrides: Mapping[str, Any]) -> 
     for key, limits in declared.items():
         if limits["required"] and key not in values:
             raise InputError(f"{file}: parameter {key!r} ({limits['unit']}) is missing")
-    description = table.get("description", "")
     try:
         return model(name=name, description=description, sources=sources, **values)
     except InputError as error:

@@ -22,6 +22,8 @@ DTYPE_BYTES = {
     "float64": 8, "float32": 4, "tfloat32": 4, "bfloat16": 2, "float16": 2, "float8": 1, "int8": 1,
 }  # fmt: skip
 PRODUCTS = ("gemm", "conv", "attention")
+_SIZES = ("m", "n", "k", "count")
+_AMOUNTS = ("dense_flops", "activation_bytes", "weight_bytes")
 LAYOUTS = ("", "contiguous", "channels_last")
 
 
@@ -78,17 +80,14 @@ class Op:
         _one_of("phase", self.phase, PHASES)
         _one_of("dtype", self.dtype, DTYPE_BYTES)
         _one_of("layout", self.layout, LAYOUTS)
-        if self.kind in PRODUCTS:
-            _positive("m", self.m)
-            _positive("n", self.n)
-            _positive("k", self.k)
-            _positive("count", self.count)
-        if not (self.dense_flops >= 0 and self.activation_bytes >= 0 and self.weight_bytes >= 0):
-            raise InputError(
-                f"op {self.name or self.kind!r}: dense_flops, activation_bytes, weight_bytes are "
-                f"{self.dense_flops}, {self.activation_bytes}, {self.weight_bytes}; "
-                "allowed are integers of at least 0"
-            )
+        least = 1 if self.kind in PRODUCTS else 0
+        for name in _SIZES:
+            self._keep_integer(name, getattr(self, name), least)
+        self._keep_integer("window", self.window, 1)
+        for name in _AMOUNTS:
+            self._keep_integer(name, getattr(self, name), 0)
+        if self.weight_shape is not None:
+            self._keep_shape(self.weight_shape)
         if self.mask is not None:
             self._check_mask(self.mask)
         # Everything but the mask: what a device keeps its prices by.
@@ -100,6 +99,26 @@ class Op:
         object.__setattr__(self, "signature", signature)
         if self.weight_shape:
             object.__setattr__(self, "weights", self.weight_shape[0] * self.weight_shape[1])
+
+    def _keep_integer(self, name: str, value: object, least: int) -> None:
+        """Fields are Python's integers, which do not overflow, whatever they were given as."""
+        if type(value) is int and value >= least:
+            return
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+            raise InputError(
+                f"op {self.name or self.kind!r}: {name}: value is {value!r}; "
+                f"allowed is an integer of at least {least}"
+            )
+        object.__setattr__(self, name, int(value))
+
+    def _keep_shape(self, shape: object) -> None:
+        if not isinstance(shape, (tuple, list)) or len(shape) != 2:
+            raise InputError(
+                f"op {self.name or self.kind!r}: weight_shape: value is {shape!r}; "
+                "allowed is (n_out, n_in) or None"
+            )
+        n_out, n_in = (_positive("weight_shape", size) for size in shape)
+        object.__setattr__(self, "weight_shape", (n_out, n_in))
 
     def with_mask(self, mask: Mask | None) -> Op:
         """The same operation under another mask, or none.

@@ -20,6 +20,7 @@ from nettime._packages import check_not_hidden
 from nettime._version import __version__
 
 if TYPE_CHECKING:
+    from analysis.reporting.listing import runs
     from hwsim import Estimate, InputError, Mask, Workload, device_names, load_device
     from sparse_train import Sparsifier, TrainConfig, TrainingRecord, sparsify, train, workload
     from sparse_train.testing import check_algorithm
@@ -30,12 +31,13 @@ _NAMES = {
     "Sparsifier": "sparse_train", "TrainConfig": "sparse_train",
     "TrainingRecord": "sparse_train", "sparsify": "sparse_train", "train": "sparse_train",
     "workload": "sparse_train", "check_algorithm": "sparse_train.testing",
+    "runs": "analysis.reporting.listing",
 }  # fmt: skip
 
 __all__ = [
     "Estimate", "InputError", "Mask", "Sparsifier", "TrainConfig", "TrainingRecord", "Workload",
-    "__version__", "check_algorithm", "device_names", "load_device", "sparsify", "train",
-    "workload",
+    "__version__", "check_algorithm", "device_names", "load_device", "runs", "sparsify",
+    "train", "workload",
 ]  # fmt: skip
 
 

@@ -12,9 +12,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from gymnasium.envs.registration import register, registry
-
 from nettime._packages import check_not_hidden
+
+try:
+    from gymnasium.envs.registration import register, registry
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"nettime.environment: {error.name} is not installed; it needs pip install 'nettime[rl]'"
+    ) from None
 
 ID = "SparseTraining-v0"
 
@@ -31,5 +36,21 @@ def make(**settings: Any) -> Any:
     return SparseTraining(**settings)
 
 
+def make_vector(num_envs: int = 1, **settings: Any) -> Any:
+    """A `rl.envs.vector.SparseTrainingVector`, what `gymnasium.make_vec` gives.
+
+    Raises:
+        ImportError: as `make` has it.
+    """
+    check_not_hidden("rl")
+    from rl.envs.vector import SparseTrainingVector
+
+    return SparseTrainingVector(num_envs, **settings)
+
+
 if ID not in registry:
-    register(id=ID, entry_point="nettime.environment:make")
+    register(
+        id=ID,
+        entry_point="nettime.environment:make",
+        vector_entry_point="nettime.environment:make_vector",
+    )

@@ -35,8 +35,8 @@ class World:
         layers: fewest and most layers of a white-box network.
         reward: a name in `rl.rewards`.
         mode, factor, min_density, budget: see `rl.envs.interface` and the configurations.
-        max_density, capped_from, drop, grow, drop_fraction, stop_at_target: of real training, see
-            `rl.envs.training_config.TrainingConfig` and `rl.envs.slots.Topology`.
+        points, max_density, capped_from, drop, grow, drop_fraction, stop_at_target: of real
+            training, see `rl.envs.training_config.TrainingConfig` and `rl.envs.slots.Topology`.
         decisions: of a dense run, white box and surrogate.
     """
 
@@ -54,6 +54,7 @@ class World:
     min_density: float = 1 / 32
     budget: float = 2.5
     decisions: int = 24
+    points: float = 0.0
     max_density: float = 1.0
     capped_from: float = 0.0
     drop: str = "magnitude"
@@ -88,6 +89,7 @@ class World:
         given: dict[str, Any] = {
             "problems": self.problems, "devices": self.devices, "targets": self.targets,
             "seeds": self.seeds, "budget": self.budget, "mode": self.mode, "factor": self.factor,
+            "points": self.points,
             "min_density": self.min_density, "max_density": self.max_density,
             "capped_from": self.capped_from,
             "topology": Topology(self.drop, self.grow, self.drop_fraction),

@@ -98,7 +98,7 @@ class TrainingRecord:
         if content is None:
             raise InputError(f"run folder {folder}: no {run_folder.CONFIG} in it; not a run")
         try:
-            return cls(
+            record = cls(
                 folder=folder,
                 config=TrainConfig.from_json(content["config"]),
                 environment=content["environment"],
@@ -118,6 +118,12 @@ class TrainingRecord:
             )
         except (KeyError, TypeError) as error:
             raise InputError(f"{folder / run_folder.CONFIG}: {error} is missing") from None
+        if record.steps and not len(record.densities) and run_folder.mask_versions(folder):
+            raise InputError(
+                f"{folder / run_folder.DENSITIES}: missing or empty, and the run has masks; "
+                "restore it from a copy"
+            )
+        return record
 
     @cached_property
     def evaluations(self) -> pl.DataFrame:
@@ -138,7 +144,7 @@ class TrainingRecord:
 
     @property
     def complete(self) -> bool:
-        return (self.folder / run_folder.WEIGHTS).is_file()
+        return run_folder.is_complete(self.folder)
 
     @cached_property
     def mean_density(self) -> float:

@@ -128,7 +128,7 @@ def _open(folder: Path, run: Run, known: dict[str, Any] | None) -> None:
             f"run folder {folder}: begun on data with digest {known['task']['digest']}; it is now "
             f"{run.task.digest}; restore the data, or use another folder"
         )
-    if not (folder / run_folder.WORKLOAD).is_file():
+    if not run_folder.workload_is_usable(folder):
         from sparse_train.workload import workload
 
         batch = run.task.batch(1, run.config.batch_size, run.config.seed)
@@ -153,9 +153,15 @@ def _open(folder: Path, run: Run, known: dict[str, Any] | None) -> None:
     run.densities = [
         row for row in densities.iter_rows(named=True) if row["version"] <= run.mask_version
     ]
+    if len(run.metrics) != run.step:
+        raise InputError(
+            f"{folder / run_folder.METRICS}: {len(run.metrics)} steps up to the checkpoint's "
+            f"{run.step}; restore it from a copy, or delete {run_folder.CHECKPOINT} to train again "
+            "from the start"
+        )
     run_folder.drop_masks_after(folder, run.mask_version if run.sparsifier else -1)
-    for path in run_folder.mask_versions(folder):
-        run.explored.add(run_folder.read_masks(path)[1])
+    for version in sorted({row["version"] for row in run.densities}):
+        run.explored.add(run_folder.read_masks(run_folder.mask_path(folder, version))[1])
 
 
 def _loop(

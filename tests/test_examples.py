@@ -1,5 +1,6 @@
 """Examples and the snippets of the pages run as they stand."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -14,8 +15,22 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 def test_an_example_runs_and_prints(file, capsys):
     if "hugging_face" in file.name:
         pytest.importorskip("transformers", reason="the extra 'hf' is not installed")
+    if "stable_baselines" in file.name:
+        pytest.importorskip("stable_baselines3", reason="it is no extra of ours")
     runpy.run_path(str(file), run_name="__main__")
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda f: f.name)
+def test_a_notebook_runs_from_top_to_bottom(file, capsys):
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    space = {"__name__": "__main__"}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            exec(compile("".join(cell["source"]), file.name, "exec"), space)
+    printed = capsys.readouterr().out
+    assert {"price": "times as fast as dense", "prove": "broken: "}[file.name[:5]] in printed
 
 
 def test_the_readme_s_loop_runs_as_pasted(capsys):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 # They hang themselves on `agent_app`.
-from analysis.commands import agent_compare, agent_schedules, agent_train  # noqa: F401
+from analysis.commands import agent_compare, agent_dsrl, agent_schedules, agent_train  # noqa: F401
 from analysis.commands.agent_options import agent_app
 
 

@@ -66,12 +66,12 @@ def world(
 ) -> World:  # fmt: skip
     """What is learnt in, checked before anything runs."""
     from hwsim import load_device
-    from rl.rewards import REWARDS
+    from rl.rewards import make_reward
     from rl.runs.problems import Problem, setting
     from rl.worlds import World
 
     options.at_least("--slots", slots)
-    REWARDS.get(reward)
+    make_reward(reward)
     made = World(
         kind=kind, slots=slots, devices=tuple(device or ("wafer",)), reward=reward,
         problems=tuple((name, task) for name in network or setting(task).small),

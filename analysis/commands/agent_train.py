@@ -72,7 +72,11 @@ def train(
         given["hide"] = (*made.blind, *given.get("hide", ()))
     total = make_agent(algorithm, **given, **learn.acting(made)).config.iterations
     shared.prepare(made, runs, slots)
-    with resumable(f"the same command goes on, in {out}"), progress_bar("learning", total) as bar:
+    with (
+        options.claimed(out, "folder"),
+        resumable(f"the same command goes on, in {out}"),
+        progress_bar("learning", total) as bar,
+    ):
         saved = learn.train(
             out, made, algorithm, given, tensorboard=tensorboard, rollouts=rollouts,
             processes=processes,

@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
         epilog=options.examples(
             "nettime calibrate gpu --records mine.jsonl --data-sheet h100 --out mine.toml",
             "nettime calibrate cpu --out this.toml",
+            "nettime calibrate cpu --quick --data-sheet zen3 --out mine.toml",
             "nettime calibrate cpu --records mine.jsonl --data-sheet zen3 --out mine.toml",
             "nettime estimate bert-base --device mine.toml",
             "nettime calibrate gpu --records mine.jsonl --data-sheet a100 --out a.toml --json",
@@ -42,6 +43,10 @@ def calibrate(
         typer.Option("--data-sheet", help="The device whose numbers hold where no record does."),
     ] = None,
     threads: Annotated[int, typer.Option("--threads", help="Threads of the kernels (cpu).")] = 1,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="cpu: some seconds of timing, to scale --data-sheet by."),
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of the cuts and starts of the fit.")] = 0,
     as_json: options.Json = False,
 ) -> None:
@@ -54,10 +59,20 @@ def calibrate(
     if not out.absolute().parent.is_dir():
         raise InputError(f"--out: folder {out.absolute().parent} does not exist")
     rng = np.random.default_rng(options.at_least("--seed", seed, 0))
-    if what == "gpu":
-        _gpu(records, data_sheet, out, rng, as_json)
-    else:
-        _cpu(records, data_sheet, out, options.at_least("--threads", threads), rng, as_json)
+    if what == "gpu" and not quick and (records is None or data_sheet is None):
+        raise InputError("calibrate gpu: needs both --records FILE and --data-sheet DEVICE")
+    if what == "cpu" and not quick and (records is None) != (data_sheet is None):
+        raise InputError(
+            "calibrate cpu: times this machine without --records and --data-sheet, or fits to "
+            "records with both; one of them is missing"
+        )
+    with options.claimed(out, "file"):
+        if quick:
+            _quick(what, records, data_sheet, out, rng, as_json)
+        elif what == "gpu":
+            _gpu(records, data_sheet, out, rng, as_json)
+        else:
+            _cpu(records, data_sheet, out, options.at_least("--threads", threads), rng, as_json)
 
 
 def _gpu(records: Path | None, data_sheet: str | None, out: Path, rng: Any, as_json: bool) -> None:
@@ -65,8 +80,7 @@ def _gpu(records: Path | None, data_sheet: str | None, out: Path, rng: Any, as_j
     from hwsim.calibration.dispatch import calibrate as fitted
     from hwsim.measured.record import read_measurements, write_whole
 
-    if records is None or data_sheet is None:
-        raise InputError("calibrate gpu: needs both --records FILE and --data-sheet DEVICE")
+    assert records is not None and data_sheet is not None  # asked before
     found = fitted(load_device(data_sheet), read_measurements(records), rng=rng)
     write_whole(out, [found.text])
     _print(found, out, as_json)
@@ -85,17 +99,51 @@ def _cpu(
     from hwsim.calibration.measure_cpu import calibrate_machine
     from hwsim.measured.record import read_measurements, write_whole
 
-    if (records is None) != (data_sheet is None):
-        raise InputError(
-            "calibrate cpu: times this machine without --records and --data-sheet, or fits to "
-            "records with both; one of them is missing"
-        )
     if records is not None and data_sheet is not None:
         found = fitted(load_device(data_sheet), read_measurements(records), rng=rng)
     else:
         found, _ = calibrate_machine(threads=threads, rng=rng)
     write_whole(out, [found.text])
     _print(found, out, as_json)
+
+
+def _quick(
+    what: str, records: Path | None, data_sheet: str | None, out: Path, rng: Any, as_json: bool
+) -> None:
+    from analysis.display.console import print_json, stdout
+    from hwsim import load_device
+    from hwsim.calibration import quick
+    from hwsim.calibration.measure_cpu import measure_cpu
+    from hwsim.devices.cpu import Cpu
+    from hwsim.measured.record import read_measurements, write_whole
+    from hwsim.measured.timing import clock_hz, processor
+
+    device = load_device(data_sheet or "zen3")
+    if what != "cpu" or not isinstance(device, Cpu):
+        raise InputError(
+            f"--quick: scales the constants of a cpu; {device.name} is of model {device.model!r}"
+        )
+    if records is not None:
+        timed = read_measurements(records)
+    else:
+        timed = measure_cpu(
+            quick.QUICK_CASES, threads=device.threads, budget_s=quick.QUICK_S, rng=rng
+        )
+    found = quick.scaling(device, timed)
+    machine = timed[0].machine if records is not None else processor()
+    write_whole(out, [quick.scaled_text(device, found, machine=machine, clock_hz=clock_hz())])
+    if as_json:
+        return print_json({
+            "command": "calibrate", "out": out, "machine": machine, "scaled": device.name,
+            "ratios": found.ratios, "mape_before": found.before, "mape_after": found.after,
+        })  # fmt: skip
+    slower = ", ".join(f"{kernel} ×{ratio:.2f}" for kernel, ratio in found.ratios.items())
+    stdout().print(
+        f"{machine}: seconds beside those of {device.name}: {slower}.\n"
+        f"Error of its prices on what was timed: {_percent(found.before)} as they were, "
+        f"{_percent(found.after)} scaled.\n{out}: use it with --device {out}"
+    )
+    return None
 
 
 def _print(found: Calibration, out: Path, as_json: bool) -> None:

@@ -158,7 +158,8 @@ def compare(
             most_rates=len(plan.rates),
         )  # fmt: skip
     names = tuple(device or options.DEFAULT_DEVICES)
-    table = _run(plan, out / "quick" if quick else out, names, processes)
+    with options.claimed(out, "folder"):
+        table = _run(plan, out / "quick" if quick else out, names, processes)
     if measured:
         table = _timed(table)
     written = _write(

@@ -99,6 +99,10 @@ def estimate(
         int | None, typer.Option(help="Steps between mask updates; default: the algorithm's.")
     ] = None,
     by: Annotated[str, typer.Option(help="Rows: phase, kind or layer.")] = "phase",
+    every: Annotated[
+        bool,
+        typer.Option("--all", help=f"With --by layer: every layer, not the {TOP_LAYERS} dearest."),
+    ] = False,
     sweep: Annotated[
         str | None, typer.Option(help="Densities: low:high, low:high:count, or a,b,c.")
     ] = None,
@@ -141,8 +145,12 @@ def estimate(
     """
     _exclusive((name, None if task else model, task), density, sparsity, sweep)
     if task is None and (preset is not None or settings):
-        raise InputError("--preset, --set: need --task; a model by name is bert-base, resnet-small")
+        raise InputError(
+            "--preset, --set: need --task; a model by name has its size in it, as bert-base has"
+        )
     options.chosen("--by", by, GROUPINGS)
+    if every and by != "layer":
+        raise InputError(f"--all: is given with --by {by}; allowed is --by layer")
     devices = options.load_devices(device)
     setting = _setting(pattern, distribution, algorithm, update_interval, seed)
     from analysis.estimating import sweep as sweeping
@@ -182,7 +190,7 @@ def estimate(
         return explaining.show(
             what.name, devices, sparse, explain, setting.described("phase"), as_json
         )
-    return _single(what, devices, densities[0], setting, by, as_json)
+    return _single(what, devices, densities[0], setting, by, as_json, 0 if every else TOP_LAYERS)
 
 
 def _exclusive(
@@ -245,12 +253,13 @@ def _setting(
 
 def _single(
     what: Subject, devices: Sequence[Device], density: float, setting: Setting, by: str,
-    as_json: bool,
+    as_json: bool, top: int,
 ) -> None:  # fmt: skip
     from analysis.display.console import print_json, progress_bar
     from analysis.estimating import layer_answers
     from analysis.estimating.breakdown import as_json as breakdown_json
     from analysis.estimating.breakdown import coverage, estimate_json, verdict
+    from hwsim.cpu.machine import whose_price
 
     with progress_bar(f"pricing {what.name}", len(devices)) as update:
         breakdowns, sparse = price(what, devices, density, setting, by, update)
@@ -258,6 +267,7 @@ def _single(
     covered = coverage(what.step, sparse.masks, what.weights)
     narrower = _narrower(what, devices, sparse)
     sentence = verdict(breakdowns, covered.density)
+    notes = {d.name: line for d in devices if (line := whose_price(d))}
     if as_json:
         return print_json({
             "command": "estimate",
@@ -278,8 +288,10 @@ def _single(
             "narrower_dense": next(iter(narrower.values())).label if narrower else None,
             "verdict": sentence,
             "note": what.note,
+            "measured_on": notes,
         })  # fmt: skip
-    _print(what, breakdowns, covered, narrower, sentence, setting, by != "layer")
+    texts = [*notes.values()]
+    _print(what, breakdowns, covered, narrower, sentence, setting, by != "layer", top, texts)
     _print_answers(chosen)
     return None
 
@@ -312,7 +324,7 @@ def _narrower(what: Subject, devices: Sequence[Device], sparse: Workload) -> dic
 
 def _print(
     what: Subject, breakdowns: Sequence[Breakdown], covered: Any, narrower: dict[str, Row],
-    sentence: str, setting: Setting, wide: bool,
+    sentence: str, setting: Setting, wide: bool, top: int, notes: Sequence[str],
 ) -> None:  # fmt: skip
     from analysis.display import tables
     from analysis.display.console import stdout
@@ -327,12 +339,12 @@ def _print(
     )
     for b in breakdowns:
         extra = [narrower[b.device]] if narrower else []
-        console.print(tables.breakdown_table(b, top=TOP_LAYERS, extra=extra, intervals=wide))
+        console.print(tables.breakdown_table(b, top=top, extra=extra, intervals=wide))
     if tables.any_unverified(breakdowns):
         console.print(tables.UNVERIFIED_NOTE)
     console.print(sentence, style="bold")
-    if what.note:
-        console.print(what.note, style="bold")
+    for note in (*([what.note] if what.note else []), *notes):
+        console.print(note, style="bold", soft_wrap=note in notes)
     for b in breakdowns:
         if b.device in narrower:
             console.print(_against_narrower(b, narrower[b.device]))

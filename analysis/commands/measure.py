@@ -62,6 +62,7 @@ def measure(
     timer, clocks = _timer()
     before, groups = clocks(), plan()
     with (
+        options.claimed(out, "file"),
         resumable(f"{out} holds what was measured; the same command goes on"),
         progress_bar("measuring", len(groups)) as update,
     ):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -68,6 +70,38 @@ def config(content: dict[str, Any], settings: Sequence[str]) -> TrainConfig:
         except ValueError:
             content[name] = text
     return TrainConfig.from_json(content)
+
+
+@contextmanager
+def claimed(path: Path, what: str) -> Iterator[None]:
+    """Keeps other commands from writing to a file or folder meanwhile.
+
+    Raises:
+        InputError: another command has it, or it cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = path if what == "folder" else path.absolute().parent
+    lock = FileLock(folder / (".command.lock" if what == "folder" else f".{path.name}.lock"))
+    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"{path}: another command is writing to this {what}") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    try:
+        yield
+    except BaseException:
+        # What was refused leaves no empty folder.
+        if made and [p.name for p in folder.iterdir()] == [Path(lock.lock_file).name]:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            for one in made:
+                one.rmdir()
+        raise
+    finally:
+        lock.release()
 
 
 def examples(*lines: str) -> str:

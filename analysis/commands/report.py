@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -35,13 +36,14 @@ def report(
 ) -> None:
     """Loss against steps and net time, density by layer, cost by phase, who waits for whom.
 
-    The page needs no network and no script. A run that is not complete is compared as far as it
+    The page needs no network. Scripts let you point at curves, zoom, choose runs and export; all
+    numbers are there without them. A run that is not complete is compared as far as it
     went. Runs on other data than the first, or evaluated by other metrics, are left out, and said
     to be.
     """
     devices = options.load_devices(device)
     from analysis.display.console import print_json, progress_bar, stdout
-    from analysis.reporting import comparable, summary, timelines
+    from analysis.reporting import comparable, provenance, summary, timelines
     from analysis.reporting import report as page
     from analysis.reporting.runs import contender, distinct_names, widest
 
@@ -61,7 +63,8 @@ def report(
     # One run's timelines are enough: the last with masks.
     shown = max(range(len(runs)), key=lambda i: (contenders[i].density < 1, i))
     drawings = timelines.of_run(contenders[shown].name, runs[shown], devices)
-    path = page.write(page.report(contenders, title, notes, drawings), out)
+    origin = provenance.lines(runs, [c.name for c in contenders], ["nettime", *sys.argv[1:]])
+    path = page.write(page.report(contenders, title, notes, drawings, origin), out)
     if as_json:
         return print_json(
             {"command": "report", "report": path, **summary.as_json(contenders),

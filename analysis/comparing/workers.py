@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import queue
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,7 +49,7 @@ def run_all(
 
     Raises:
         InputError: that of the first job that raised one; the other processes are then ended.
-        RuntimeError: a process died, or a job raised anything else.
+            A process that died, or a job that raised anything else, is one too.
     """
     results: dict[int, Any] = {}
     done: dict[int, int] = {}
@@ -57,7 +59,10 @@ def run_all(
                 item = news.get(timeout=_POLL_S)
             except queue.Empty:
                 if not alive():
-                    raise RuntimeError("a worker process died; see above for its error") from None
+                    raise InputError(
+                        "a worker process died (killed, out of memory, or by the error above); the "
+                        "same command goes on from what is there"
+                    ) from None
                 continue
             if item.error:
                 raise InputError(item.error)
@@ -105,6 +110,7 @@ def _worker(work: Any, waiting: Any, news: Any, parent: int) -> None:
 
     # Ctrl-C reaches the whole group; the parent decides, and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     while (numbered := waiting.get()) is not None:
         number, job = numbered
 
@@ -118,6 +124,13 @@ def _worker(work: Any, waiting: Any, news: Any, parent: int) -> None:
         except InputError as error:
             news.put(News(number, error=str(error)))
             return
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when its parent is gone, so that it holds no folder of a dead command."""
+    while os.getppid() == parent:
+        time.sleep(_POLL_S)
+    os._exit(1)
 
 
 @contextmanager

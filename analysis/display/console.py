@@ -21,16 +21,43 @@ class Interrupted(Exception):
     """Ctrl-C, with the line that says how to go on."""
 
 
-def stdout() -> Console:
-    from rich.console import Console
+def print_anywhere() -> None:
+    """Characters that the output's encoding lacks are printed as escapes; no locale is an error."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
 
-    return Console(highlight=False, emoji=False, markup=False)
+
+def shown(text: str) -> str:
+    """Text with control characters made visible: names from files send a terminal no commands.
+
+    >>> shown("a\x1b[2Jb")
+    'a\\\\x1b[2Jb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+def stdout() -> Console:
+    return _console()
 
 
 def stderr() -> Console:
+    return _console(stderr=True)
+
+
+def _console(**options: Any) -> Console:
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, emoji=False, markup=False)
+    class Shown(Console):
+        """Text is shown as it is, whoever wrote it."""
+
+        def render_str(self, text: str, **more: Any) -> Any:
+            return super().render_str(shown(text), **more)
+
+    return Shown(highlight=False, emoji=False, markup=False, **options)
 
 
 def print_json(value: Any) -> None:

@@ -1,4 +1,4 @@
-"""One self-contained HTML file about some runs: no script, no network, light and dark."""
+"""One self-contained HTML file about some runs: no network, light and dark, complete as text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.reporting import plots
+from analysis.reporting import interactive, plots
 from analysis.reporting.contenders import (
     Contender,
     Reached,
@@ -30,11 +30,18 @@ _STYLE = """
 body { background: var(--paper); color: var(--ink); margin: 0 auto; max-width: 62rem;
   padding: 1.5rem; font: 16px/1.5 system-ui, "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.7rem; margin: 0 0 .2rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .5rem; }
-p, li { max-width: 46rem; } .note, figcaption, caption { color: var(--muted); font-size: .88rem; }
+p, li { max-width: 46rem; } .note, figcaption { color: var(--muted); font-size: .88rem; }
 .verdict { border-left: 4px solid var(--vermilion); padding: .1rem 0 .1rem 1rem; }
-figure { margin: 1rem 0; overflow-x: auto; } svg { width: 100%%; height: auto; min-width: 36rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; margin: .5rem 0; }
-caption { text-align: left; padding-bottom: .3rem; }
+h3 { font-size: 1rem; margin: 1rem 0 .3rem; } figure { margin: 1rem 0; }
+.scroll { overflow-x: auto; } .scroll svg { width: 100%%; height: auto; min-width: 36rem; }
+.controls { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center; }
+fieldset { border: 1px solid var(--grid); display: flex; flex-wrap: wrap; gap: .2rem 1rem; }
+button, select { font: inherit; color: inherit; background: var(--paper);
+  border: 1px solid var(--muted); border-radius: 4px; padding: .2rem .7rem; }
+.chart { touch-action: pan-y; user-select: none; } .chart svg { display: block; }
+.said { min-height: 1.5em; margin: .2rem 0; } code { overflow-wrap: anywhere; }
+@media (max-width: 30rem) { body { padding: 1rem .8rem; } }
+table { border-collapse: collapse; font-size: .9rem; margin: .5rem 0; }
 th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px solid var(--grid);
   font-variant-numeric: tabular-nums; white-space: nowrap; vertical-align: top; }
 th:first-child, td:first-child { text-align: left; }
@@ -47,6 +54,7 @@ def report(
     title: str,
     notes: Sequence[str] = (),
     drawings: Sequence[Drawing] = (),
+    provenance: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The page.
 
@@ -56,6 +64,7 @@ def report(
         notes: sentences that the reader must know before the numbers, for example how learning
             rates were chosen.
         drawings: timelines to show at the end.
+        provenance: (what, value): how the page came about, for its end.
 
     Raises:
         InputError: no contender, two of one name, or no device that all have times on.
@@ -68,7 +77,9 @@ def report(
     if not devices_of(contenders):
         raise InputError("report: no device has times of every run")
     with plots.styled():
-        sections = [*_sections(contenders, title, notes), *_timelines(drawings)]
+        sections = [
+            *_sections(contenders, title, notes), *_timelines(drawings), *_provenance(provenance),
+        ]  # fmt: skip
     body = "\n".join(sections)
     return _page(title, body)
 
@@ -98,11 +109,15 @@ def _sections(contenders: Sequence[Contender], title: str, notes: Sequence[str])
         for loss, which in target_losses(contenders):
             yield _times_table(contenders, loss, which)
     yield "<h2>Loss</h2>"
-    yield _figure(plots.loss_by_steps(contenders), "Validation loss against training steps.")
+    yield interactive.section(contenders)
+    yield _figure(
+        plots.loss_by_steps(contenders), "Validation loss against training steps.", "static"
+    )
     yield _figure(
         plots.loss_by_time(contenders),
         "Validation loss against net training time. Net time counts every operation of every step: "
         "masked and dense products, attention, optimizer, packing, mask updates.",
+        "static",
     )
     drawn = plots.densities(contenders)
     if drawn is not None:
@@ -215,16 +230,25 @@ def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return (
-        f'<div class="wide"><table><caption>{escape(caption)}</caption>'
-        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<figure><figcaption>{escape(caption)}</figcaption><div class="scroll"><table>'
+        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div></figure>"
     )
 
 
-def _figure(drawn: Figure, caption: str) -> str:
+def _figure(drawn: Figure, caption: str, kind: str = "") -> str:
+    """A picture that may be wider than a phone, its caption outside of what scrolls."""
     return (
-        f'<figure role="img" aria-label="{escape(caption)}">{plots.inline_svg(drawn)}'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        f'<figure class="{kind}"><div class="scroll" role="img" aria-label="{escape(caption)}">'
+        f"{plots.inline_svg(drawn)}</div><figcaption>{escape(caption)}</figcaption></figure>"
     )
+
+
+def _provenance(lines: Sequence[tuple[str, str]]) -> Iterable[str]:
+    if not lines:
+        return
+    yield "<h2>How this page came about</h2>"
+    for what, value in lines:
+        yield f'<p class="note">{escape(what)}: <code>{escape(value)}</code></p>'
 
 
 def _page(title: str, body: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hwsim.accelerators import scaled
 from hwsim.accelerators.pipelined import Pipelined
 from hwsim.device import parameter
 from hwsim.errors import InputError
@@ -101,6 +102,19 @@ class Accelerator(Pipelined):
             return (self._vector(op, "vector select", SELECT_PASSES), self._host_select(op))
         return (self._vector(op, "vector unit", 1),)
 
+    def _ranked(self, op: Op) -> tuple[Estimate, ...]:
+        if op.kind not in PRODUCTS or not scaled.is_huge(op, self.macs_per_cycle):
+            return super()._ranked(op)
+        part, times = scaled.smaller(op, self.macs_per_cycle)
+        if part.signature == op.signature:  # nothing left to halve
+            return super()._ranked(op)
+        flops, floor = op.flops, self.roofline(op)
+        found = [
+            scaled.multiplied(e, times, floor, flops, self.clock_hz) if e.legal else e
+            for e in super()._ranked(part)
+        ]
+        return (dataclasses.replace(found[0], rejected=tuple(found[1:])), *found[1:])
+
     def estimate(self, item: Op | Workload) -> Estimate:
         if not isinstance(item, Workload) or not self.prefetch:
             return super().estimate(item)
@@ -184,7 +198,7 @@ class Accelerator(Pipelined):
         if self.prefetch:
             known["lead", op.signature] = lead, slack
         return Estimate(
-            seconds, low, high, seconds * self.clock_hz, moved, flops, kernel, bound,
+            seconds, low, high, whole_cycles(seconds * self.clock_hz), moved, flops, kernel, bound,
             True, "", False, rejected,
         )  # fmt: skip
 
@@ -214,6 +228,12 @@ class Accelerator(Pipelined):
     def _serial_fill(self, fill: int) -> int:
         """Cycles of filling that the array waits for."""
         return fill
+
+
+def whole_cycles(cycles: float) -> float:
+    """A count of cycles without the rounding error of seconds times a clock."""
+    nearest = round(cycles) if math.isfinite(cycles) else cycles
+    return float(nearest) if abs(cycles - nearest) <= 1e-9 * max(abs(cycles), 1.0) else cycles
 
 
 def run_seconds(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numba
 import numpy as np
 
 from hwsim.accelerators.adder_tree import PORT_CYCLES, WAVE_CYCLES, pack
 from hwsim.accelerators.base import run_seconds
-from hwsim.pipeline.fast import recurrence
+from hwsim.accelerators.cutting import cut
+from hwsim.pipeline.fast import ARRAY, CHANNEL_MAX, CYCLES, FIRST_WEIGHTS, STUCK, recurrence
 
 _TILES = 16  # at least so many a product, where its rows allow it: loads overlap with work
+_PIECES = 8.0  # at least so many of a stream that is not kept, for the same reason
 
 
 @numba.njit(cache=True, nogil=True)
@@ -19,53 +23,19 @@ def _share(whole, done, total):
 
 
 @numba.njit(cache=True, nogil=True)
-def tile_table(
-    sizes, streams, repeats, held, streamed, result, bits_per_row,
-    multipliers, delay_of, ports, step, lead, units,
-    weight_capacity, input_capacity, output_capacity, facts,
-):  # fmt: skip
-    """The columns of `pipeline.Tiles`, shape (7, tiles), int64.
-
-    Args:
-        held, streamed, result: bytes of the stationary operand's values, of the streamed operand
-            and of the result.
-        bits_per_row: of the bitmap that says where a row's values are.
-        repeats: how often the waves run (the products of a fused op).
-        facts: as in `pack`, filled.
-
-    A product that fits into half the input buffer is streamed from DRAM once, otherwise once per
-    tile. Tiles whose streams or results would not fit into half a buffer are run in parts.
-    """
-    rows = len(sizes)
-    elements = largest = outputs = np.int64(0)
-    for r in range(rows):
-        outputs += streams[r]
-        if streams[r]:
-            elements += sizes[r]
-            largest = max(largest, sizes[r])
-    levels = 0
-    while (1 << levels) < multipliers:
-        levels += 1
-    bits = rows * bits_per_row
-    row_bytes = (held + bits / 8) / max(elements, 1)
-    room = min(weight_capacity / 2 / max(row_bytes, 1e-9), 9e15)
-    resident = streamed <= input_capacity / 2
-    target = max(1, min(np.int64(room) - largest, elements // _TILES if resident else elements))
-    most = elements // target + 2
-    parts = np.zeros((4, most), np.int64)
-    count = pack(
-        sizes, streams, multipliers, levels, delay_of, ports, step, lead, units, target, parts,
-        facts,
-    )  # fmt: skip
+def _tiles(parts, repeats, held, streamed, result, bits_per_row, resident, input_half, output_half):
+    """The columns of `pipeline.Tiles` of packed `parts`, shape (7, tiles), int64."""
+    count = parts.shape[1]
+    elements, outputs = parts[0].sum(), parts[3].sum()
     splits = np.ones(count, np.int64)
     e = o = np.int64(0)
     total = 0
     for t in range(count):
         o += parts[3, t]
         out = _share(result, o, outputs) - _share(result, o - parts[3, t], outputs)
-        need = max(1.0, np.ceil(out / (output_capacity / 2)))
+        need = max(1.0, np.ceil(out / output_half))
         if not resident:
-            need = max(need, np.ceil(streamed / (input_capacity / 2)))
+            need = max(need, np.ceil(streamed / input_half), _PIECES)
         elif t == 0:
             need = max(need, 4.0)  # the stream may start before all of it is there
         splits[t] = min(max(np.int64(need), 1), max(parts[1, t], 1))
@@ -90,12 +60,103 @@ def tile_table(
             table[2, at] = out * (p + 1) // pieces - out * p // pieces
             table[4, at] = cycles * (p + 1) // pieces - cycles * p // pieces
             at += 1
-    return table
+    return cut(table, math.inf, input_half * 2, output_half * 2)
+
+
+@numba.njit(cache=True, nogil=True)
+def fastest_table(
+    sizes, streams, repeats, held, streamed, result, bits_per_row,
+    multipliers, delay_of, ports, step, lead, units,
+    weight_capacity, input_capacity, output_capacity,
+    channels, bytes_per_cycle, latency, interleave, facts,
+):  # fmt: skip
+    """The columns of `pipeline.Tiles`, shape (7, tiles), int64, and the totals of their run.
+
+    Args:
+        held, streamed, result: bytes of the stationary operand's values, of the streamed operand
+            and of the result.
+        bits_per_row: of the bitmap that says where a row's values are.
+        repeats: how often the waves run (the products of a fused op).
+        facts: as in `pack`, filled.
+
+    An operand that fits into half the input buffer may be kept there: it is streamed from DRAM once
+    and not once per tile, but the work is cut into more tiles, of which only the first one overlaps
+    with the stream. The faster of the two forms is taken. Tiles whose streams or results would not
+    fit into half a buffer are run in parts.
+    """
+    rows = len(sizes)
+    elements = largest = np.int64(0)
+    for r in range(rows):
+        if streams[r]:
+            elements += sizes[r]
+            largest = max(largest, sizes[r])
+    levels = 0
+    while (1 << levels) < multipliers:
+        levels += 1
+    row_bytes = (held + rows * bits_per_row / 8) / max(elements, 1)
+    room = np.int64(min(weight_capacity / 2 / max(row_bytes, 1e-9), 9e15)) - largest
+    kept = streamed <= input_capacity / 2
+    targets = (max(1, min(room, elements // _TILES)), max(1, min(room, elements)))
+    halves = (input_capacity / 2, output_capacity / 2)
+    fine = max(1, targets[0] if kept else targets[1])
+    parts = np.zeros((4, elements // fine + 2), np.int64)
+    count = pack(
+        sizes, streams, multipliers, levels, delay_of, ports, step, lead, units, fine, parts, facts
+    )  # fmt: skip
+    parts = parts[:, :count]
+    table = _tiles(
+        parts, repeats, held, streamed, result, bits_per_row, kept, halves[0], halves[1]
+    )  # fmt: skip
+    totals = _run(
+        table, channels, bytes_per_cycle, latency, interleave,
+        weight_capacity, input_capacity, output_capacity,
+    )  # fmt: skip
+    # The array waits for the weights of its first tile: in the other form that is all there is room
+    # for, from channels that are all busy. What cannot gain a hundredth is not tried.
+    first = held * min(1.0, targets[1] / max(elements, 1)) / (channels * bytes_per_cycle)
+    least = max(totals[FIRST_WEIGHTS], np.int64(first)) + latency + totals[ARRAY]
+    least = max(least, totals[CHANNEL_MAX]) * 1.01
+    if not kept or (totals[STUCK] < 0 and totals[CYCLES] <= least):
+        return table, totals
+    if targets[1] >= elements:  # one tile, of which all is known
+        whole = np.zeros((4, 1), np.int64)
+        whole[:, 0] = parts.sum(axis=1)
+    else:
+        whole = np.zeros((4, elements // targets[1] + 2), np.int64)
+        count = pack(
+            sizes, streams, multipliers, levels, delay_of, ports, step, lead, units, targets[1],
+            whole, facts,
+        )  # fmt: skip
+        whole = whole[:, :count]
+    other = _tiles(
+        whole, repeats, held, streamed, result, bits_per_row, False, halves[0], halves[1]
+    )  # fmt: skip
+    others = _run(
+        other, channels, bytes_per_cycle, latency, interleave,
+        weight_capacity, input_capacity, output_capacity,
+    )  # fmt: skip
+    if others[STUCK] < 0 and (totals[STUCK] >= 0 or others[CYCLES] < totals[CYCLES]):
+        return other, others
+    return table, totals
+
+
+@numba.njit(cache=True, nogil=True)
+def _run(
+    table, channels, bytes_per_cycle, latency, interleave,
+    weight_capacity, input_capacity, output_capacity,
+):  # fmt: skip
+    scratch = np.zeros((2, table.shape[1]), np.int64)
+    return recurrence(
+        table[0], table[1], table[2], table[3], table[4], table[5], table[6],
+        channels, bytes_per_cycle, latency, interleave,
+        weight_capacity, input_capacity, output_capacity, 2, 1, True,
+        scratch[0], scratch[1], np.zeros(channels, np.int64),
+    )  # fmt: skip
 
 
 _run_seconds = numba.njit(cache=True, nogil=True)(run_seconds)
 
-# The first columns of `lines`; from _OPERANDS on they are as in `tile_table`.
+# The first columns of `lines`; from _OPERANDS on they are as in `fastest_table`.
 _LENGTH, _FIXED, _SAMPLED, _OPERANDS = range(4)
 
 
@@ -112,7 +173,7 @@ def priced(
         counted: of all rows of all products, what the masks decide: multipliers that a row needs,
             or vectors that it meets if the product is sampled.
         lines: per product its rows, the other of the two (the same for all rows), whether it is
-            sampled, and from `repeats` to `bits_per_row` as in `tile_table`.
+            sampled, and from `repeats` to `bits_per_row` as in `fastest_table`.
         work: per product FLOPs and compulsory bytes.
         constants: as `run_seconds` takes them.
 
@@ -135,18 +196,13 @@ def priced(
         if lines[i, _SAMPLED]:
             sizes, streams = streams, sizes
         operands = lines[i, _OPERANDS:]
-        table = tile_table(
+        _, totals = fastest_table(
             sizes, streams, operands[0], operands[1], operands[2], operands[3], operands[4],
             multipliers, delay_of, ports, step, lead, units,
-            weight_capacity, input_capacity, output_capacity, facts[i],
+            weight_capacity, input_capacity, output_capacity,
+            channels, bytes_per_cycle, latency, interleave, facts[i],
         )  # fmt: skip
-        scratch = np.zeros((2, table.shape[1]), np.int64)
-        cycles, array, fill, _, moved, _, channel, stuck, first = recurrence(
-            table[0], table[1], table[2], table[3], table[4], table[5], table[6],
-            channels, bytes_per_cycle, latency, interleave,
-            weight_capacity, input_capacity, output_capacity, 2, 1, True,
-            scratch[0], scratch[1], np.zeros(channels, np.int64),
-        )  # fmt: skip
+        cycles, array, fill, _, moved, _, channel, stuck, first = totals
         of = found[i]
         of[0], of[1], of[2], of[3], of[4] = _run_seconds(
             cycles, array + fill, channel, first, work[i, 0], work[i, 1],

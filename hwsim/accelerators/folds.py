@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numba
 import numpy as np
 
+from hwsim.accelerators.cutting import cut
 from hwsim.pipeline.fast import recurrence
 
 _MOST_TILES = 4096  # a product with more folds is run in groups of folds
@@ -72,6 +75,10 @@ def fold_table(
     group = max(1, min(group, np.int64(min(weight_capacity / 2 / per_fold, 1e15))))
     per_fold = max(streamed / (blocks * down), 1.0)
     group = max(1, min(group, np.int64(min(input_capacity / 2 / per_fold, 1e15))))
+    # Results come out of every `down`-th fold if stationary, of every one otherwise.
+    every = down if kind == STATIONARY else 1
+    per_result = max(_ceil(result, products) / (blocks * wide * down // every), 1.0)
+    group = max(1, min(group, every * np.int64(min(output_capacity / 2 / per_result, 1e9))))
     keeps_held = blocks == 1 or held <= weight_capacity / 2
     keeps_stream = wide == 1 or streamed / blocks <= input_capacity / 2
     table = np.zeros((7, _ceil(folds, group)), np.int64)
@@ -116,7 +123,9 @@ def fold_table(
                     fold += 1
     if chained:
         table[4, -1] += rows + cols - 2
-    return table
+    # A stationary operand fills the array whole; one that passes by may come in pieces.
+    whole = math.inf if kind == STATIONARY else weight_capacity
+    return cut(table, whole, input_capacity, output_capacity)
 
 
 @numba.njit(cache=True, nogil=True)

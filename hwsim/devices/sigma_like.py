@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hwsim.accelerators import scaled
 from hwsim.accelerators.base import Accelerator
 from hwsim.accelerators.pipelined import PeLoad
 from hwsim.device import parameter
@@ -82,8 +83,12 @@ class SigmaLike(Accelerator):
 
     def _rank_all(self, ops: Sequence[Op]) -> list[tuple[Estimate, ...]]:
         # All products in one compiled call: a step under fresh masks has hundreds.
-        found = iter(self._products([op for op in ops if op.kind in PRODUCTS]))
-        return [next(found) if op.kind in PRODUCTS else self._ranked(op) for op in ops]
+        cells = self.macs_per_cycle
+        walked = [op.kind in PRODUCTS and not scaled.is_huge(op, cells) for op in ops]
+        found = iter(self._products([op for op, here in zip(ops, walked, strict=True) if here]))
+        return [
+            next(found) if here else self._ranked(op) for op, here in zip(ops, walked, strict=True)
+        ]
 
     def _products(self, ops: Sequence[Op]) -> list[tuple[Estimate, ...]]:
         """The kernels of matrix products, the fastest first."""
@@ -173,8 +178,10 @@ class SigmaLike(Accelerator):
         op = self._chosen(op)
         sizes, streams = self.rows(op)
         facts = np.zeros(6, np.int64)
-        arguments = (sizes, streams, *self._operands(op, len(sizes)), *self._array(), facts)
-        table = flexible.tile_table(*arguments)
+        arguments = (
+            sizes, streams, *self._operands(op, len(sizes)), *self._array(), *self._memory(), facts,
+        )  # fmt: skip
+        table, _ = flexible.fastest_table(*arguments)
         return Tiles(*table, names=(op.name or op.kind,) * table.shape[1])
 
     def _runs(

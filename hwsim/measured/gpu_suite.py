@@ -18,7 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from hwsim.errors import InputError
-from hwsim.measured.record import Measurement, read_measurements
+from hwsim.files import read_bytes
+from hwsim.measured.record import Measurement, parse_measurement, read_measurements
 from hwsim.measured.timing import SAMPLE_S, UNSTEADY
 
 ROUNDS = 15
@@ -299,6 +300,11 @@ def _calls(timer: Timer, prepared: Prepared) -> int:
     return calls
 
 
+# How every line begins that `_append` writes.
+_BEGINNING = b'{"machine": "'
+_LARGEST_BYTES = 256 << 20
+
+
 def _record(case: Case, samples: list[float], timer: Timer, note: str) -> Measurement:
     low, median, high = (float(x) for x in np.percentile(samples, [25, 50, 75]))
     return Measurement(
@@ -325,11 +331,28 @@ def _held(path: Path, machine: str) -> set[tuple[Any, ...]]:
 
 
 def _mend(path: Path) -> None:
-    """Removes a last line without its end: a run that was killed while it wrote."""
-    content = path.read_bytes()
-    if content and not content.endswith(b"\n"):
+    """Ends a last line that has no end: a whole record is kept, a part of one removed.
+
+    Raises:
+        InputError: something else than records stands in the file, which is left as it is.
+    """
+    content = read_bytes(path, f"measurements {path}", _LARGEST_BYTES)
+    whole, _, last = content.rpartition(b"\n")
+    for number, line in enumerate(whole.split(b"\n"), 1):
+        if line.strip():
+            parse_measurement(f"{path}:{number}", line.decode("utf-8", "replace"))
+    if not last.strip():
+        return
+    try:
+        parse_measurement(str(path), last.decode("utf-8", "replace"))
+    except InputError as error:
+        if not last.startswith(_BEGINNING[: len(last)]):
+            raise InputError(f"{error}; not a file of records, and left as it is") from None
         with path.open("r+b") as file:
-            file.truncate(content.rfind(b"\n") + 1)
+            file.truncate(len(content) - len(last))
+    else:
+        with path.open("ab") as file:
+            file.write(b"\n")
 
 
 def _append(path: Path, records: Iterable[Measurement]) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hwsim.errors import InputError, unknown
-from hwsim.files import replacing
+from hwsim.files import parse_json, read_text, replacing
 from hwsim.workload import DTYPE_BYTES, PHASES
 
 CACHE_STATES = ("warm", "cold")
+_LARGEST_BYTES = 256 << 20
+_LARGEST_INTEGER = 2**62
+_SHORTEST_S, _LONGEST_S = 1e-12, 1e9
 STEP = "step"  # the phase of a record that timed a whole training step
 
 
@@ -72,29 +74,56 @@ class Measurement:
     def __post_init__(self) -> None:
         for name in ("m", "n", "k", "rounds", "threads"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"measurement: {name} is {value!r}; allowed is an integer from 1")
+            if type(value) is not int or not 1 <= value < _LARGEST_INTEGER:
+                raise InputError(
+                    f"measurement: {name} is {_short(value)}; allowed is an integer from 1 to 2^62"
+                )
+        for name in ("row_nnz_max", "weight_lines", "lookup_steps"):
+            value = getattr(self, name)
+            if type(value) is not int or not 0 <= value < _LARGEST_INTEGER:
+                raise InputError(
+                    f"measurement: {name} is {_short(value)}; allowed is an integer from 0 to 2^62"
+                )
+        for name in ("graph", "packing"):
+            if not isinstance(getattr(self, name), bool):
+                value = _short(getattr(self, name))
+                raise InputError(f"measurement: {name} is {value}; allowed is true or false")
         for name in ("median_s", "min_s", "low_quartile_s", "high_quartile_s"):
             value = getattr(self, name)
             good = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not good or not math.isfinite(value) or value <= 0.0:
-                raise InputError(f"measurement: {name} is {value!r}; allowed is a time above 0")
+            if not good or not _SHORTEST_S <= value <= _LONGEST_S:
+                raise InputError(
+                    f"measurement: {name} is {_short(value)}; allowed is a time above 0, from "
+                    f"{_SHORTEST_S:g} to {_LONGEST_S:g} s"
+                )
         if not self.min_s <= self.low_quartile_s <= self.median_s <= self.high_quartile_s:
             raise InputError(
                 f"measurement: min_s {self.min_s!r}, low_quartile_s {self.low_quartile_s!r}, "
                 f"median_s {self.median_s!r}, high_quartile_s {self.high_quartile_s!r}; "
                 "allowed is this order, none below the one before"
             )
-        if not isinstance(self.density, (int, float)) or not 0.0 <= self.density <= 1.0:
-            raise InputError(f"measurement: density is {self.density!r}; allowed is 0 to 1")
+        for name, most in (("density", 1.0), ("row_nnz_mean", 2.0**62)):
+            value = getattr(self, name)
+            good = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not good or not 0.0 <= value <= most:
+                raise InputError(
+                    f"measurement: {name} is {_short(value)}; allowed is 0 to {most:g}"
+                )
         for name, allowed in (
             ("phase", (*PHASES, STEP)), ("dtype", tuple(DTYPE_BYTES)), ("cache", CACHE_STATES),
         ):  # fmt: skip
-            if getattr(self, name) not in allowed:
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in allowed:
                 raise InputError(f"measurement: {unknown(name, getattr(self, name), allowed)}")
         for name in ("machine", "toolchain", "kernel"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise InputError(f"measurement: {name} is {getattr(self, name)!r}; allowed is text")
+                raise InputError(
+                    f"measurement: {name} is {_short(getattr(self, name))}; allowed is text"
+                )
+        if not isinstance(self.mask_digest, str):
+            raise InputError(
+                f"measurement: mask_digest is {_short(self.mask_digest)}; allowed is text"
+            )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -110,6 +139,14 @@ class Measurement:
         )  # fmt: skip
 
 
+def _short(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:
+        return "an integer of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:40]}…"
+
+
 _FIELDS = {f.name: f for f in dataclasses.fields(Measurement)}
 
 
@@ -119,11 +156,7 @@ def read_measurements(path: str | Path) -> list[Measurement]:
     Raises:
         InputError: unreadable file or broken record; file and line are named.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"measurements {path}: {reason}") from None
+    lines = read_text(Path(path), f"measurements {path}", _LARGEST_BYTES).split("\n")
     return [_parsed(f"{path}:{i}", line) for i, line in enumerate(lines, 1) if line.strip()]
 
 
@@ -144,11 +177,17 @@ def write_whole(path: str | Path, lines: Iterable[str]) -> None:
         file.writelines(lines)
 
 
+def parse_measurement(where: str, line: str) -> Measurement:
+    """The record of one line.
+
+    Raises:
+        InputError: it is none; `where` is said.
+    """
+    return _parsed(where, line)
+
+
 def _parsed(where: str, line: str) -> Measurement:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not valid JSON: {error}") from None
+    record = parse_json(line, where)
     if not isinstance(record, dict):
         raise InputError(f"{where}: {type(record).__name__}; allowed is one object a line")
     for key in record:

@@ -112,7 +112,9 @@ class Guided(Prepared):
         reference = _dense_curve(self.guide.reference, config)
         table = self._prices(config, model, sparsifier)
         w = self._world
-        self._slot = Slot(self.task, config, sparsifier, reference, table, w.factor, w.min_density)
+        self._slot = Slot(
+            self.task, config, sparsifier, reference, table, w.factor, w.min_density, w.points
+        )
         asked: Any = self._slot.asked
         sparsifier.plan = dataclasses.replace(sparsifier.plan, schedule=asked)
         return sparsifier

@@ -60,11 +60,12 @@ class Slot:
 
     def __init__(
         self, task: Prepared, config: TrainConfig, sparsifier: Sparsifier, curve: DenseCurve,
-        table: Prices, factor: float, min_density: float,
+        table: Prices, factor: float, min_density: float, points: float = 0.0,
     ) -> None:  # fmt: skip
         self._task, self._config, self._curve = task, config, curve
         self._layers = tuple(sparsifier.layers.values())
-        self.factor, self.min_density, self.max_density = factor, min_density, 1.0
+        self.factor, self.points = factor, points
+        self.min_density, self.max_density = min_density, 1.0
         self.sizes = torch.tensor([[layer.parameter.numel() for layer in self._layers]])
         self.nnz = self._active()
         self._plan = sparsifier.plan
@@ -125,7 +126,9 @@ class Slot:
         if mode == "density":
             counts = torch.round(self.sizes * action.double()).long()
         else:
-            moved = step_density(self.nnz / self.sizes, action, self.factor, self.min_density)
+            moved = step_density(
+                self.nnz / self.sizes, action, self.factor, self.min_density, points=self.points
+            )
             counts = torch.round(self.sizes * moved.double()).long()
             counts = torch.where(action == KEEP, self.nnz, counts)
         least = torch.ceil(self.sizes * self.min_density).long().clamp(min=1)

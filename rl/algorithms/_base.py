@@ -20,6 +20,7 @@ from rl.envs.observe import GLOBAL_FEATURES, LAYER_FEATURES
 from rl.rollouts import Rollouts, collect
 
 Report = Callable[[dict[str, float]], None]
+ACTIVATIONS = ("tanh", "relu")
 C = TypeVar("C", bound="AgentConfig")
 
 
@@ -31,6 +32,7 @@ class AgentConfig:
         iterations: how often `environments × steps` decisions are collected and learnt from.
         steps: decisions per environment and iteration.
         hidden: width of the policy's layers.
+        activation: of its units, "tanh" or "relu".
         hide: names of features (rl.envs.observe) that the policy does not see.
         mode, min_density: of the environment's actions, see `rl.envs.interface`.
     """
@@ -38,6 +40,7 @@ class AgentConfig:
     iterations: int = 24
     steps: int = 40
     hidden: int = 32
+    activation: str = "tanh"
     seed: int = 0
     hide: tuple[str, ...] = ()
     mode: str = "step"
@@ -48,6 +51,8 @@ class AgentConfig:
             raise InputError(unknown("action mode", self.mode, MODES))
         if not 0 < self.min_density < 1:
             raise InputError(f"min_density: value is {self.min_density}; allowed is (0, 1)")
+        if self.activation not in ACTIVATIONS:
+            raise InputError(unknown("activation", self.activation, ACTIVATIONS))
         for name in ("iterations", "steps", "hidden"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: value is {getattr(self, name)}; allowed is at least 1")

@@ -33,6 +33,7 @@ CONTRASTS = (
     ("time_saved", "progress_lost"), ("progress_gained", "time_added"), ("time_over_progress", ""),
 )  # fmt: skip
 _ENLARGED = 8.0
+_UNITS = {"tanh": torch.tanh, "relu": torch.relu}
 _KEYS = ["layers", "whole", "live"]
 
 
@@ -44,8 +45,9 @@ class _Reader(nn.Module):
     Features named in `hide` are zeroed.
     """
 
-    def __init__(self, hidden: int, hide: tuple[str, ...]) -> None:
+    def __init__(self, hidden: int, hide: tuple[str, ...], activation: str) -> None:
         super().__init__()
+        self.units = _UNITS[activation]
         self.register_buffer("shown_layers", _shown(LAYER_FEATURES, hide), persistent=False)
         self.register_buffer("shown_whole", _shown(GLOBAL_FEATURES, hide), persistent=False)
         # Two matrices instead of one of the features side by side: the global part is the same
@@ -62,7 +64,7 @@ class _Reader(nn.Module):
         layers, whole = layers * self.shown_layers, whole * self.shown_whole
         layers = torch.cat([layers, layers @ self.contrasts], -1)
         first = self.own(layers) + self.shared(whole).unsqueeze(-2)
-        embedded = torch.tanh(self.second(torch.tanh(first)))
+        embedded = self.units(self.second(self.units(first)))
         weight = live.unsqueeze(-1).to(embedded.dtype)
         context = (embedded * weight).sum(-2) / weight.sum(-2).clamp(min=1.0)
         return embedded, context, whole
@@ -76,10 +78,11 @@ class Actor(nn.Module):
     """
 
     def __init__(
-        self, hidden: int = 32, hide: tuple[str, ...] = (), outputs: int = len(ACTIONS)
-    ) -> None:
+        self, hidden: int = 32, hide: tuple[str, ...] = (), outputs: int = len(ACTIONS),
+        activation: str = "tanh",
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.read = _Reader(hidden, hide)
+        self.read = _Reader(hidden, hide, activation)
         self.own = nn.Linear(hidden, hidden)
         self.context = nn.Linear(hidden, hidden, bias=False)
         self.last = nn.Linear(hidden, outputs)
@@ -91,7 +94,7 @@ class Actor(nn.Module):
         self, layers: torch.Tensor, whole: torch.Tensor, live: torch.Tensor
     ) -> torch.Tensor:
         embedded, context, _ = self.read(layers, whole, live)
-        both = torch.tanh(self.own(embedded) + self.context(context).unsqueeze(-2))
+        both = self.read.units(self.own(embedded) + self.context(context).unsqueeze(-2))
         return self.last(both) * live.unsqueeze(-1)
 
 
@@ -107,10 +110,11 @@ class DensityActor(nn.Module):
     """
 
     def __init__(
-        self, hidden: int, hide: tuple[str, ...], *, least: float, start: float, spread: float
-    ) -> None:
+        self, hidden: int, hide: tuple[str, ...], *, least: float, start: float, spread: float,
+        activation: str = "tanh",
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.depth = Actor(hidden, hide, outputs=1)
+        self.depth = Actor(hidden, hide, 1, activation)
         self.start, self.log_least = math.log(start) / math.log(least), math.log(least)
         self.log_spread = nn.Parameter(torch.tensor(math.log(spread)))
 
@@ -125,11 +129,14 @@ class DensityActor(nn.Module):
 class Critic(nn.Module):
     """The value of the whole, (…, 1)."""
 
-    def __init__(self, hidden: int = 32, hide: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, hidden: int = 32, hide: tuple[str, ...] = (), activation: str = "tanh"
+    ) -> None:
         super().__init__()
-        self.read = _Reader(hidden, hide)
+        self.read = _Reader(hidden, hide, activation)
+        units = nn.Tanh() if activation == "tanh" else nn.ReLU()
         self.head = nn.Sequential(
-            nn.Linear(hidden + len(GLOBAL_FEATURES), hidden), nn.Tanh(), nn.Linear(hidden, 1)
+            nn.Linear(hidden + len(GLOBAL_FEATURES), hidden), units, nn.Linear(hidden, 1)
         )
 
     def forward(
@@ -155,20 +162,23 @@ def _shown(names: tuple[str, ...], hide: tuple[str, ...]) -> torch.Tensor:
 
 
 def actor_critic(
-    hidden: int = 32, hide: tuple[str, ...] = ()
+    hidden: int = 32, hide: tuple[str, ...] = (), activation: str = "tanh"
 ) -> tuple[ProbabilisticActor, TensorDictModule]:
     """A TorchRL actor of steps and a critic, each with a network of its own."""
-    actor = _acting(Actor(hidden, hide), ["logits"], LayerwiseCategorical)
-    return actor, _critic(hidden, hide)
+    actor = _acting(Actor(hidden, hide, activation=activation), ["logits"], LayerwiseCategorical)
+    return actor, _critic(hidden, hide, activation)
 
 
 def density_actor_critic(
-    hidden: int, hide: tuple[str, ...], *, least: float, start: float, spread: float
-) -> tuple[ProbabilisticActor, TensorDictModule]:
+    hidden: int, hide: tuple[str, ...], *, least: float, start: float, spread: float,
+    activation: str = "tanh",
+) -> tuple[ProbabilisticActor, TensorDictModule]:  # fmt: skip
     """A TorchRL actor that names densities, see `DensityActor`, and a critic."""
-    network = DensityActor(hidden, hide, least=least, start=start, spread=spread)
+    network = DensityActor(
+        hidden, hide, least=least, start=start, spread=spread, activation=activation
+    )
     actor = _acting(network, ["depth", "spread", "log_least"], LayerwiseDensity)
-    return actor, _critic(hidden, hide)
+    return actor, _critic(hidden, hide, activation)
 
 
 def _acting(
@@ -183,5 +193,6 @@ def _acting(
     )
 
 
-def _critic(hidden: int, hide: tuple[str, ...]) -> TensorDictModule:
-    return TensorDictModule(Critic(hidden, hide), in_keys=_KEYS, out_keys=["state_value"])
+def _critic(hidden: int, hide: tuple[str, ...], activation: str) -> TensorDictModule:
+    critic = Critic(hidden, hide, activation)
+    return TensorDictModule(critic, in_keys=_KEYS, out_keys=["state_value"])

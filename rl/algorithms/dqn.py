@@ -51,9 +51,10 @@ class DQNConfig(AgentConfig):
 class _Values(nn.Module):
     """Q-values (…, layers, actions): what the whole run is worth, plus each layer's share."""
 
-    def __init__(self, hidden: int, hide: tuple[str, ...]) -> None:
+    def __init__(self, hidden: int, hide: tuple[str, ...], activation: str) -> None:
         super().__init__()
-        self.advantage, self.value = Actor(hidden, hide), Critic(hidden, hide)
+        self.advantage = Actor(hidden, hide, activation=activation)
+        self.value = Critic(hidden, hide, activation)
 
     def forward(self, layers: Tensor, whole: Tensor, live: Tensor) -> Tensor:
         advantage = self.advantage(layers, whole, live)
@@ -87,7 +88,7 @@ class DQN(Agent[DQNConfig]):
     def __init__(self, config: DQNConfig) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.values = _Values(config.hidden, config.hide)
+            self.values = _Values(config.hidden, config.hide, config.activation)
             self.stream = torch.get_rng_state()
         self.config = config
         self.iteration = 0

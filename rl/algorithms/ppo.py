@@ -122,10 +122,10 @@ class PPO(Agent[PPOConfig]):
 
 def _networks(config: PPOConfig) -> tuple[ProbabilisticActor, TensorDictModule]:
     if config.mode == "step":
-        return actor_critic(config.hidden, config.hide)
+        return actor_critic(config.hidden, config.hide, config.activation)
     return density_actor_critic(
         config.hidden, config.hide, least=config.min_density, start=config.start,
-        spread=config.spread,
+        spread=config.spread, activation=config.activation,
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ class Observed(Protocol):
     """What features are made of: `batch` real runs, padded to `width` layers.
 
     Attributes:
-        factor: of a step of the action.
+        factor, points: of a step of the action.
         min_density, max_density: ends of every layer's density.
         live: (batch, width) bool.
         nnz, sizes: (batch, width) weights, active and in all; int64.
@@ -28,6 +28,7 @@ class Observed(Protocol):
     """
 
     factor: float
+    points: float
     min_density: float
     max_density: float
     nnz: Tensor
@@ -59,8 +60,12 @@ def observe(env: Observed, time: Tensor) -> tuple[Tensor, Tensor]:
     """
     s, live = env.state, env.live
     density = env.nnz / env.sizes
-    lower = (density * env.factor).clamp(min=env.min_density)
-    upper = (density / env.factor).clamp(max=env.max_density).maximum(density)
+    if env.points:
+        lower = (density - env.points).clamp(min=env.min_density)
+        upper = (density + env.points).clamp(max=env.max_density).maximum(density)
+    else:
+        lower = (density * env.factor).clamp(min=env.min_density)
+        upper = (density / env.factor).clamp(max=env.max_density).maximum(density)
     least = torch.full_like(density, env.min_density)
     seconds, fewer, more, fewest = env.priced.layer_seconds(
         torch.stack([density, lower, upper, least])

@@ -7,62 +7,49 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
-from gymnasium import spaces
 from tensordict import TensorDict
 
 from hwsim import InputError
-from hwsim.errors import unknown
-from rl.envs.interface import Context
-from rl.envs.observe import GLOBAL_FEATURES, LAYER_FEATURES
+from rl.envs import episode
 from rl.envs.training import SparseTrainingEnv
 from rl.envs.training_config import TrainingConfig
-
-OPTIONS = ("network", "task", "device", "target", "seed", "reference")
-_OBSERVED = ("layers", "whole", "live", "density", "time")
 
 
 class SparseTraining(gymnasium.Env):
     """An episode is the training of one small network to its dense run's loss.
 
     What is seen and done is in `rl.envs.interface`, here without the batch axis. It is the batched
-    environment with one slot; to learn, use that one, which trains many networks at once.
+    environment with one slot; to learn, use `gymnasium.make_vec` (`rl.envs.vector`) or that
+    one, which train many networks at once.
 
     `reset(options={...})` takes network, task, device, target, seed and reference (see
     `rl.envs.interface.Context`); what is not named is drawn as `config` says.
+
+    It pickles and copies, and goes on alike; `state_dict` and `load_state_dict` do so by hand.
 
     Args:
         config: what episodes are drawn from.
         reward: a name in `rl.rewards`.
         width: layers that observation and action have room for.
+        render_mode: "ansi" (a line per layer) or "rgb_array" (densities over decisions).
         changes: fields of `config` to replace.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012
+    metadata = {  # noqa: RUF012  an instance may have its own
+        "render_modes": list(episode.RENDER_MODES), "render_fps": 4,
+    }  # fmt: skip
 
     def __init__(
         self, config: TrainingConfig | None = None, *, reward: str = "log_ratio", width: int = 16,
-        **changes: Any,
+        render_mode: str | None = None, **changes: Any,
     ) -> None:  # fmt: skip
-        valid = tuple(f.name for f in dataclasses.fields(TrainingConfig))
-        for name in changes:
-            if name not in valid:
-                raise InputError(unknown("setting", name, valid))
-        self.config = dataclasses.replace(config or TrainingConfig(), **changes)
-        self.reward, self.width = reward, width
+        self.config = episode.settings(config, changes)
+        episode.check_render_mode(render_mode)
+        self.reward, self.width, self.render_mode = reward, width, render_mode
         self._env = self._made(self.config.problems[0])
-        big = np.inf
-        self.observation_space = spaces.Dict(
-            layers=spaces.Box(-big, big, (width, len(LAYER_FEATURES)), np.float32),
-            whole=spaces.Box(-big, big, (len(GLOBAL_FEATURES),), np.float32),
-            live=spaces.MultiBinary(width),
-            density=spaces.Box(0.0, 1.0, (width,), np.float32),
-            time=spaces.Box(0.0, big, (1,), np.float32),
-        )
-        if self.config.mode == "step":
-            self.action_space = spaces.MultiDiscrete([3] * width)
-        else:
-            self.action_space = spaces.Box(self.config.min_density, 1.0, (width,), np.float32)
+        self._history: list[np.ndarray] = []
+        self.observation_space = episode.observation_space(width)
+        self.action_space = episode.action_space(self.config, width)
 
     @property
     def batched(self) -> SparseTrainingEnv:
@@ -78,56 +65,98 @@ class SparseTraining(gymnasium.Env):
             InputError: an unknown option, network, task or device; a target that is none.
         """
         super().reset(seed=seed)
-        context = self._context(dict(options or {}))
-        pair = (context.network, context.task)
-        if pair != self._env.config.problems[0]:
-            self._env = self._made(pair)
+        context = episode.drawn(self.config, self.np_random, options)
+        self._change_to((context.network, context.task))
         seen = self._env.reset(contexts=[context])
+        self._history = []
         return self._observation(seen), self._info()
 
     def step(
         self, action: np.ndarray
     ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """One decision.
+
+        Raises:
+            InputError: no action, or no episode that is under way.
+        """
         if self._env.contexts is None:
             raise InputError("step: no episode has begun; call reset first")
-        action = np.asarray(action)
-        if action.shape != (self.width,):
-            raise InputError(f"action: shape is {action.shape}; allowed is ({self.width},)")
-        seen = self._env.step(TensorDict({"action": torch.from_numpy(action)[None]}, [1]))["next"]
+        if bool(self._env.over[0]):
+            raise InputError("step: the episode has ended; call reset first")
+        taken = episode.checked_action(action, (self.width,), self.config)
+        seen = self._env.step(TensorDict({"action": taken[None]}, [1]))["next"]
         return (
             self._observation(seen), float(seen["reward"]), bool(seen["terminated"]),
             bool(seen["truncated"]), self._info(),
         )  # fmt: skip
 
+    def render(self) -> str | np.ndarray | None:  # type: ignore[override]
+        """What `render_mode` says of the run as it stands.
+
+        Raises:
+            InputError: no episode has begun.
+        """
+        if self.render_mode is None:
+            return None
+        if not self._history:
+            raise InputError("render: no episode has begun; call reset first")
+        if self.render_mode == "rgb_array":
+            return episode.picture(self._history)
+        return episode.text(self._info(), self._history[-1].tolist())
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next steps and resets depend on: tensors, numbers and strings."""
+        context = (self._env.contexts or [None])[0]
+        return {
+            "problem": list(self._env.config.problems[0]),
+            "context": context and dataclasses.asdict(context),
+            "run": self._env.state_dict(),
+            "random": self.np_random.bit_generator.state,
+            "history": [one.tolist() for one in self._history],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state_dict` of an environment of the same settings.
+
+        Raises:
+            InputError: it is that of another form.
+        """
+        missing = [n for n in ("problem", "run", "random", "history") if n not in state]
+        if missing:
+            raise InputError(
+                f"state of the environment: {', '.join(missing)} is missing; allowed is what "
+                "state_dict gives"
+            )
+        network, task = state["problem"]
+        self._change_to((network, task))
+        self._env.load_state_dict(state["run"])
+        self.np_random.bit_generator.state = state["random"]
+        self._history = [np.array(one, np.float32) for one in state["history"]]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "made": (self.config, self.reward, self.width, self.render_mode),
+            "spec": self.spec, "state": self.state_dict(),
+        }  # fmt: skip
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        config, reward, width, render_mode = state["made"]
+        self.__init__(config, reward=reward, width=width, render_mode=render_mode)  # type: ignore[misc]
+        self.spec = state["spec"]
+        self.load_state_dict(state["state"])
+
+    def _change_to(self, pair: tuple[str, str]) -> None:
+        if pair != self._env.config.problems[0]:
+            self._env = self._made(pair)
+
     def _made(self, pair: tuple[str, str]) -> SparseTrainingEnv:
         config = dataclasses.replace(self.config, problems=(pair,))
         return SparseTrainingEnv(config, 1, reward=self.reward, width=self.width)
 
-    def _context(self, options: dict[str, Any]) -> Context:
-        for name in options:
-            if name not in OPTIONS:
-                raise InputError(unknown("option", name, OPTIONS))
-        c, rng = self.config, self.np_random
-        pair = c.problems[int(rng.integers(len(c.problems)))]
-        drawn: dict[str, Any] = {
-            "network": pair[0], "task": pair[1],
-            "device": c.devices[int(rng.integers(len(c.devices)))],
-            "target": min(1.0, float(rng.uniform(*c.targets))),
-            "seed": int(rng.integers(*c.seeds)),
-        }  # fmt: skip
-        return Context(**{**drawn, **options})
-
     def _observation(self, seen: TensorDict) -> dict[str, np.ndarray]:
-        found = {name: seen[name][0].numpy() for name in _OBSERVED}
-        return {**found, "live": found["live"].astype(np.int8)}
+        found = {name: values[0] for name, values in episode.observations(seen).items()}
+        self._history.append(found["density"][found["live"] > 0].copy())
+        return found
 
     def _info(self) -> dict[str, Any]:
-        state = self._env.state
-        contexts = self._env.contexts
-        assert contexts is not None
-        return {
-            "context": dataclasses.asdict(contexts[0]),
-            "layers": self._env.groups[0].networks.names,
-            **{name: float(state[name]) for name in ("loss", "target_loss", "spent_s", "dense_s")},
-            **{name: bool(state[name] > 0) for name in ("reached", "failed")},
-        }
+        return episode.info(self._env, 0)

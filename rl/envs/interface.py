@@ -18,7 +18,10 @@ One slot of the batch is one training run, b slots side by side, each padded to 
     reward, done, terminated, truncated (b, 1)
 
     action     (b, width)      mode "step": int64, rl.envs.act.SPARSIFY, KEEP or DENSIFY
-                               mode "density": float32 in [min_density, max_density]
+                               mode "density": float32 in [min_density, max_density]; what lies
+                               outside is clamped
+                               Of layers that exist anything else (a step of 7, a density that is
+                               not finite) is an InputError.
 
 An opponent is a function (env, observation) → action. It may ask the environment for
 
@@ -55,7 +58,7 @@ from torchrl.envs import EnvBase
 
 from hwsim import InputError
 from hwsim.errors import unknown
-from rl.envs.act import toward
+from rl.envs.act import checked_densities, checked_steps, toward
 from rl.envs.observe import GLOBAL_FEATURES, LAYER_FEATURES
 
 MODES = ("step", "density")
@@ -93,6 +96,7 @@ class ScheduleEnv(EnvBase):
 
     density: Tensor
     fixed_time: Tensor
+    points: float = 0.0  # of a step of the action, where it is not a factor
 
     def __init__(
         self, batch: int, width: int, *, mode: str, factor: float, min_density: float, seed: int,
@@ -161,7 +165,17 @@ class ScheduleEnv(EnvBase):
         bounded = wanted.clamp(self.min_density, self.max_density)
         if self.mode == "density":
             return bounded.to(torch.float32)
-        return toward(self.density, bounded, self.factor)
+        return toward(self.density, bounded, self.factor, self.points)
+
+    def checked(self, action: Tensor) -> Tensor:
+        """An action (b, width) as it is carried out.
+
+        Raises:
+            InputError: it is none, for a layer that exists.
+        """
+        if self.mode == "density":
+            return checked_densities(action, self.min_density, self.max_density, self.live)
+        return checked_steps(action, self.live)
 
     def _set_seed(self, seed: int | None) -> None:
         self.rng.manual_seed(0 if seed is None else seed)

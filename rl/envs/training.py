@@ -19,7 +19,7 @@ from rl.envs.interface import Context, ScheduleEnv
 from rl.envs.slots import Slots
 from rl.envs.training_config import TrainingConfig
 from rl.moment import Moment
-from rl.rewards import REWARDS
+from rl.rewards import make_reward
 from rl.runs.dense import dense_runs
 from rl.runs.prices import PricedSlots, prices
 from rl.runs.problems import Problem
@@ -47,7 +47,7 @@ class SparseTrainingEnv(ScheduleEnv):
         self, config: TrainingConfig, batch: int, *, reward: str = "log_ratio", width: int = 0,
         seed: int = 0,
     ) -> None:  # fmt: skip
-        self.reward_function = REWARDS.get(reward)
+        made_by = make_reward(reward)
         problems = [Problem(*pair) for pair in config.problems][:batch]
         groups = [
             Slots(problem, torch.arange(i, batch, len(problems)), config.topology)
@@ -64,7 +64,8 @@ class SparseTrainingEnv(ScheduleEnv):
             min_density=config.min_density, seed=seed,
             max_density=1.0 if config.capped_from else config.max_density,
         )  # fmt: skip
-        self.config = config
+        self.points = config.points
+        self.config, self.reward_name, self.reward_function = config, reward, made_by
         self.groups = groups
         self._live = torch.zeros(batch, width, dtype=torch.bool)
         self.sizes = torch.ones(batch, width, dtype=torch.long)
@@ -76,6 +77,11 @@ class SparseTrainingEnv(ScheduleEnv):
         self.first_gradient = torch.ones(batch, width, dtype=torch.float64)
         self.nnz = self.sizes.clone()
         self.priced = PricedSlots(batch, width)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied as settings and `state_dict`: an equal one that goes on alike."""
+        made = (self.config, self.batch_size[0], self.reward_name, self.width, self.state_dict())
+        return _revived, made
 
     # What the interface offers.
 
@@ -241,10 +247,10 @@ class SparseTrainingEnv(ScheduleEnv):
 
     def _step(self, tensordict: TensorDict) -> TensorDict:
         before = self._moment()
-        wanted = self._wanted(tensordict["action"])
+        wanted = self._wanted(self.checked(tensordict["action"]))
         for _ in range(self.config.decide_every):
             self._round(wanted)
-        out = self._observation(self._over()[:, None])
+        out = self._observation(self.over[:, None])
         out["reward"] = self.reward_function(before, self._moment()).float()[:, None]
         return out
 
@@ -252,11 +258,10 @@ class SparseTrainingEnv(ScheduleEnv):
         """Weights of each layer after the action; KEEP leaves the number itself."""
         c = self.config
         if self.mode == "density":
-            density = action.double().nan_to_num(1.0)
-            counts = self._counts(density)
+            counts = self._counts(action)
         else:
             density = self.nnz / self.sizes
-            moved = step_density(density, action, c.factor, c.min_density)
+            moved = step_density(density, action, c.factor, c.min_density, points=c.points)
             most = self._most()
             counts = torch.where(action == KEEP, torch.minimum(self.nnz, most), self._counts(moved))
         return torch.where(self._live, counts, self.sizes)
@@ -274,14 +279,15 @@ class SparseTrainingEnv(ScheduleEnv):
         capped = s["rounds"] >= c.capped_from * s["most_rounds"]
         return torch.where(capped[:, None], most, self.sizes)
 
-    def _over(self) -> Tensor:
+    @property
+    def over(self) -> Tensor:
         """(batch,) runs that have ended."""
         s = self.state
         over = (s["failed"] > 0) | (s["rounds"] >= s["most_rounds"])
         return over | (s["reached"] > 0) if self.config.stop_at_target else over
 
     def _round(self, wanted: Tensor) -> None:
-        over = self._over()
+        over = self.over
         for group in self.groups:
             rows = torch.nonzero(~over[group.places])[:, 0]
             if len(rows):
@@ -370,3 +376,11 @@ class SparseTrainingEnv(ScheduleEnv):
                 if context is not None:
                     table = prices(group.problem, context.device, dense_gradient=growing)
                     self.priced.set(place, table)
+
+
+def _revived(
+    config: TrainingConfig, batch: int, reward: str, width: int, state: dict[str, Any]
+) -> SparseTrainingEnv:
+    env = SparseTrainingEnv(config, batch, reward=reward, width=width)
+    env.load_state_dict(state)
+    return env

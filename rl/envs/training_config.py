@@ -24,6 +24,8 @@ class TrainingConfig:
         budget: an episode ends after so many times the steps of the dense run to the target.
         mode: "step" or "density", see `rl.envs.interface`.
         factor: what a step of the action multiplies or divides the density by.
+        points: where it is not 0, what a step of the action takes from the density or adds to it
+            instead: 0.1 for ten points.
         min_density, max_density: ends of every layer's density. A run starts dense; its first
             decision brings every layer within them.
         capped_from: share of the run (its budget) before which layers may be denser than
@@ -42,6 +44,7 @@ class TrainingConfig:
     budget: float = 2.5
     mode: str = "step"
     factor: float = 0.5
+    points: float = 0.0
     min_density: float = 1 / 32
     max_density: float = 1.0
     capped_from: float = 0.0
@@ -59,6 +62,7 @@ class TrainingConfig:
             "decide_every": (self.decide_every, self.decide_every >= 1, "at least 1"),
             "budget": (self.budget, self.budget >= 1, "at least 1"),
             "factor": (self.factor, 0 < self.factor < 1, "above 0, below 1"),
+            "points": (self.points, 0 <= self.points < 1, "0 or more, below 1"),
             "min_density": (
                 self.min_density, LEAST_DENSITY <= self.min_density < self.max_density,
                 f"at least {LEAST_DENSITY:g}, below {self.max_density:g} (the largest density)",

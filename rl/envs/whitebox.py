@@ -14,7 +14,7 @@ from rl.envs.formula import Networks, WhiteBoxConfig, draw
 from rl.envs.interface import ScheduleEnv
 from rl.envs.observe import GLOBAL_FEATURES, LAYER_FEATURES, log_share, stack
 from rl.moment import Moment
-from rl.rewards import REWARDS
+from rl.rewards import make_reward
 
 Draw = Callable[[WhiteBoxConfig, int, torch.Generator, int], Networks]
 _COUNTERS = ("done", "spent", "flops", "decisions", "density", "last_density")
@@ -42,7 +42,7 @@ class WhiteBoxEnv(ScheduleEnv):
         )  # fmt: skip
         self.config = config
         self.source = source
-        self.reward_function = REWARDS.get(reward)
+        self.reward_function = make_reward(reward)
 
     @property
     def live(self) -> Tensor:
@@ -113,11 +113,11 @@ class WhiteBoxEnv(ScheduleEnv):
     def _step(self, tensordict: TensorDict) -> TensorDict:
         c, net = self.config, self.networks
         before = self._moment()
-        action = tensordict["action"]
+        action = self.checked(tensordict["action"])
         if self.mode == "step":
             moved = step_density(self.density, action, c.factor, c.min_density)
         else:
-            moved = torch.where(net.live, action.clamp(c.min_density, 1.0), self.density)
+            moved = torch.where(net.live, action, self.density)
         self.density = moved
         interval = 1.0 / c.decisions
         gain = interval * net.progress(self.density, self.done).sum(1)

@@ -10,7 +10,9 @@ ALPHA = 1.0  # weight of the accuracy change
 BETA = 0.1  # weight of the FLOPs term
 
 
-def dsrl_literal(before: Moment, after: Moment) -> torch.Tensor:
+def dsrl_literal(
+    before: Moment, after: Moment, alpha: float = ALPHA, beta: float = BETA
+) -> torch.Tensor:
     """α·(accuracy change) − β·(FLOPs reduction), the reduction against the dense interval.
 
     Subtracting the REDUCTION punishes sparsity: an agent that maximises it drifts dense. Changing
@@ -18,7 +20,7 @@ def dsrl_literal(before: Moment, after: Moment) -> torch.Tensor:
     that charges what was spent.
     """
     reduction = 1.0 - after.step_density
-    return ALPHA * (after.accuracy - before.accuracy) - BETA * reduction
+    return alpha * (after.accuracy - before.accuracy) - beta * reduction
 
 
 REWARD = dsrl_literal

@@ -14,8 +14,11 @@ from torch import Tensor
 
 from hwsim import InputError
 from hwsim.net_time import time_to_target
+from rl.runs import kept
 from rl.runs.problems import Problem
 from sparse_train.networks import NETWORKS, PROGRESS, Networks
+
+_CURVES = ("losses", "accuracies")
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class DenseRuns:
     """The dense runs of one problem, each trained when it is first asked for.
 
     Seeds are trained in fixed chunks, so that a run never depends on which others were asked for.
+    A chunk is trained once per machine: the first process that needs it keeps it in the cache
+    (`rl.runs.kept`), the others wait for it.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -87,10 +92,16 @@ class DenseRuns:
     def get(self, seed: int) -> DenseRun:
         if seed not in self._runs:
             first = seed // self._chunk * self._chunk
-            self._train(range(first, first + self._chunk))
+            seeds = range(first, first + self._chunk)
+            content = kept.once(self.problem, first, lambda: self._train(seeds))
+            for i, one in enumerate(seeds):
+                losses, accuracies = (content[name][:, i].numpy() for name in _CURVES)
+                steps = self.problem.setting.round_steps
+                self._runs[one] = DenseRun(steps, losses, accuracies, tuple(content["taken"][i]))
         return self._runs[seed]
 
-    def _train(self, seeds: range) -> None:
+    def _train(self, seeds: range) -> dict[str, Any]:
+        """Curves, (rounds + 1, chunk) float64, and what `Networks.take` gave, by seed and round."""
         problem, s = self.problem, self.problem.setting
         if self._networks is None:
             self._networks = problem.networks(self._chunk)
@@ -101,8 +112,8 @@ class DenseRuns:
         for _ in range(s.dense_rounds):
             networks.train(rows, s.round_steps)
             found.append(networks.evaluate(rows))
-            for row, kept in enumerate(taken):
-                kept.append(networks.take(row))
+            for row, so_far in enumerate(taken):
+                so_far.append(networks.take(row))
         losses, accuracies = (
             np.stack([metric(one, name) for one in found]) for name in (PROGRESS, "accuracy")
         )  # (rounds + 1, chunk)
@@ -111,10 +122,10 @@ class DenseRuns:
                 f"problem {problem.network} on {problem.task}: a dense run diverges with "
                 f"learning rate {s.optimizer.lr}; allowed is one with which it does not"
             )
-        for i, seed in enumerate(seeds):
-            self._runs[seed] = DenseRun(
-                s.round_steps, losses[:, i], accuracies[:, i], tuple(taken[i])
-            )
+        return {
+            "losses": torch.from_numpy(losses), "accuracies": torch.from_numpy(accuracies),
+            "taken": taken,
+        }  # fmt: skip
 
 
 def metric(found: Mapping[str, Tensor], name: str) -> np.ndarray:

@@ -151,8 +151,13 @@ def _charset(header: str, path: Path) -> str:
 
 def _decoded(content: bytes, charset: str, path: Path) -> str:
     try:
-        return content.decode(charset)
+        text = content.decode(charset)
+        text.encode("utf-8")  # half a pair of UTF-16, which some codecs let through
+        return text
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: not {charset} at byte {error.start} ({error.reason}), as its header says"
         ) from None
+    except Exception as error:  # codecs fail in ways of their own
+        what = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{path}: not {charset} ({what}), as its header says") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import lzma
 import os
 import struct
 import tarfile
@@ -18,10 +19,12 @@ import numpy as np
 
 from hwsim.errors import InputError, unknown
 from sparse_train.data import safe_pickle
+from sparse_train.data.safe_files import opened_regular, read_bytes
 
 DIGITS = "digits"
 # More than any file of these sets has, so that an archive cannot fill the memory.
 _LARGEST_FILE_BYTES = 256 << 20
+_MOST_LABELS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -141,11 +144,27 @@ def _from_folder(folder: Path) -> Callable[[str], tuple[bytes, str]]:
         try:
             if path.stat().st_size > _LARGEST_FILE_BYTES:
                 raise InputError(f"{path}: larger than {_LARGEST_FILE_BYTES >> 20} MB")
-            return path.read_bytes(), str(path)
+            return read_bytes(path, limit_bytes=_LARGEST_FILE_BYTES, unpack=False), str(path)
         except OSError as error:
             raise InputError(f"{path}: {error.strerror or error}") from None
 
     return get
+
+
+class _Member(tarfile.TarInfo):
+    """A member of an archive whose own headers are of bounded size: they are read whole."""
+
+    def _proc_member(self, tarfile_: tarfile.TarFile) -> Any:
+        if self.type in _HEADERS and self.size > _LARGEST_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        return super()._proc_member(tarfile_)  # type: ignore[misc]
+
+
+_LARGEST_HEADER_BYTES = 1 << 20
+_HEADERS = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.GNUTYPE_SPARSE,
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
 
 
 def _from_archive(path: Path) -> Callable[[str], tuple[bytes, str]]:
@@ -154,7 +173,10 @@ def _from_archive(path: Path) -> Callable[[str], tuple[bytes, str]]:
     def get(name: str) -> tuple[bytes, str]:
         where = f"{path}: {name}"
         try:
-            with tarfile.open(path, "r:*") as archive:
+            with (
+                opened_regular(path) as raw,
+                tarfile.open(fileobj=raw, mode="r:*", tarinfo=_Member) as archive,
+            ):
                 for member in archive:
                     if member.isfile() and Path(member.name).name == name:
                         if member.size > _LARGEST_FILE_BYTES:
@@ -162,7 +184,12 @@ def _from_archive(path: Path) -> Callable[[str], tuple[bytes, str]]:
                         file = archive.extractfile(member)
                         assert file is not None
                         return file.read(), where
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        except (
+            tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError,
+            OverflowError,
+        ) as error:  # fmt: skip
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"{path}: not a readable archive ({error})") from None
         raise InputError(f"{where}: not in the archive")
 
@@ -193,8 +220,8 @@ def _cifar_fields(part: Any, key: bytes, where: str) -> tuple[np.ndarray, np.nda
         raise InputError(f"{where}: data is not an array (n, 3072) of bytes")
     if pixels.shape[1] != 3072 or not isinstance(labels, list):
         raise InputError(f"{where}: data is {shape}, allowed is (n, 3072), with a list of labels")
-    if not all(isinstance(label, int) for label in labels):
-        raise InputError(f"{where}: labels are not all integers")
+    if not all(type(label) is int and 0 <= label < _MOST_LABELS for label in labels):
+        raise InputError(f"{where}: labels are not all integers from 0 to {_MOST_LABELS - 1}")
     return pixels, np.asarray(labels, dtype=np.int64)
 
 
@@ -243,9 +270,11 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         InputError: another type or number of dimensions, or a length that is not what the header
             says.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rb") as file:
+        with (
+            opened_regular(path) as raw,
+            gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw as file,
+        ):
             head = file.read(4 + 4 * dimensions)
             if len(head) < 4 + 4 * dimensions or head[:4] != bytes((0, 0, 8, dimensions)):
                 raise InputError(f"{path}: not an IDX file of bytes in {dimensions} dimensions")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ _USER = ("user", "user_id", "userid")
 _ITEM = ("item", "item_id", "itemid", "movie", "movie_id", "movieid")
 _RATING = ("rating", "score")
 _LARGEST_BYTES = 1 << 30
+_LARGEST_RATING = 1e30  # a float32
 _HOW = (
     "get https://files.grouplens.org/datasets/movielens/ml-100k.zip (or ml-1m, ml-latest-small) "
     "and name the archive, its folder or its file with the option ratings"
@@ -144,9 +146,19 @@ def parse(text: str, name: str, where: str) -> Ratings:
         separator, columns, first = "\t", (0, 1, 2), 0
     else:
         separator = "\t" if "\t" in lines[0] else ","
-        columns, first = _columns(lines[0].split(separator), where), 1
+        columns, first = _columns(_cells(lines[0], separator, f"{where}: line 1"), where), 1
     users, items, ratings = _fields(lines, first, separator, columns, where)
     return Ratings(name, _numbered(users), _numbered(items), np.asarray(ratings, np.float32))
+
+
+def _cells(line: str, separator: str, where: str) -> list[str]:
+    """The fields of a line; those of a CSV table may be quoted and hold commas."""
+    if separator != "," or '"' not in line:
+        return line.split(separator)
+    try:
+        return next(csv.reader([line], strict=True))
+    except (csv.Error, StopIteration) as error:
+        raise InputError(f"{where}: broken quotes ({error})") from None
 
 
 def _columns(header: Sequence[str], where: str) -> tuple[int, int, int]:
@@ -167,9 +179,9 @@ def _fields(
     lines: Sequence[str], first: int, separator: str, columns: tuple[int, int, int], where: str
 ) -> tuple[list[str], list[str], list[float]]:
     users, items, ratings = [], [], []
-    width = len(lines[0].split(separator))
+    width = len(_cells(lines[0], separator, f"{where}: line 1"))
     for number, line in enumerate(lines[first:], first + 1):
-        cells = line.split(separator)
+        cells = _cells(line, separator, f"{where}: line {number}")
         if len(cells) != width or width <= max(columns):
             raise InputError(
                 f"{where}: line {number} has {len(cells)} fields; allowed are "
@@ -180,7 +192,7 @@ def _fields(
             value = float(rating)
         except ValueError:
             value = float("nan")
-        if not user or not item or not np.isfinite(value):
+        if not user or not item or not abs(value) <= _LARGEST_RATING:
             raise InputError(
                 f"{where}: line {number}: user {user!r}, item {item!r}, rating {rating!r}; "
                 "allowed are two names and a number"

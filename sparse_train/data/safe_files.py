@@ -7,11 +7,13 @@ while it is read, so that a small file cannot fill the memory.
 from __future__ import annotations
 
 import gzip
+import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from hwsim.errors import InputError
 
@@ -27,22 +29,38 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def read_bytes(path: Path, *, limit_bytes: int = LARGEST_BYTES) -> bytes:
-    """A file's content; of `name.gz` what it unpacks to.
+def read_bytes(path: Path, *, limit_bytes: int = LARGEST_BYTES, unpack: bool = True) -> bytes:
+    """A file's content; of `name.gz` what it unpacks to, if `unpack`.
 
     Raises:
         InputError: not there, not readable, truncated, or more than `limit_bytes`.
     """
     try:
-        if path.suffix == ".gz":
-            with gzip.open(path) as file:
-                return _bounded(file, str(path), limit_bytes)
-        with path.open("rb") as file:
-            return _bounded(file, str(path), limit_bytes)
+        with opened_regular(path) as raw:
+            if unpack and path.suffix == ".gz":
+                with gzip.GzipFile(fileobj=raw) as file:
+                    return _bounded(file, str(path), limit_bytes)
+            return _bounded(raw, str(path), limit_bytes)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: not a whole gzip file ({error})") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
+
+
+def opened_regular(path: Path) -> BinaryIO:
+    """A file open for reading; a pipe or a device is refused without waiting for it.
+
+    Raises:
+        InputError: no regular file.
+        OSError: not there, or not readable.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISDIR(mode) or not stat.S_ISREG(mode):
+        os.close(descriptor)
+        what = "is a folder" if stat.S_ISDIR(mode) else "is a pipe or device"
+        raise InputError(f"{path}: {what}; allowed is a regular file")
+    return os.fdopen(descriptor, "rb")
 
 
 def read_text(path: Path, *, limit_bytes: int = LARGEST_BYTES) -> str:
@@ -118,7 +136,8 @@ class _opened:
 
     def __enter__(self) -> zipfile.ZipFile:
         try:
-            self._archive = zipfile.ZipFile(self._path)
+            self._file = opened_regular(self._path)
+            self._archive = zipfile.ZipFile(self._file)
         except (zipfile.BadZipFile, EOFError, ValueError) as error:
             raise InputError(f"{self._path}: not a whole zip archive ({error})") from None
         except OSError as error:
@@ -132,6 +151,7 @@ class _opened:
 
     def __exit__(self, *_: object) -> None:
         self._archive.close()
+        self._file.close()
 
 
 def _bounded(file: Readable, name: str, limit_bytes: int) -> bytes:

@@ -7,15 +7,17 @@ one is decided by a hash of its name alone, so it never changes when other files
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from hwsim.errors import InputError
+from sparse_train.data.safe_files import LARGEST_BYTES, read_bytes
 
 SPLITS = ("train", "validation", "test")
 STDLIB = "stdlib"
@@ -74,7 +76,7 @@ class Corpus:
         for document in self.documents:
             content = document.text.encode()
             head = f"{document.name}\0{document.split}\0{len(content)}\0"
-            hashed.update(head.encode())
+            hashed.update(head.encode("utf-8", "surrogateescape"))
             hashed.update(content)
         return hashed.hexdigest()
 
@@ -150,11 +152,10 @@ def _uniform(salt: str, name: str) -> float:
 
 def _stdlib_files() -> Iterator[tuple[str, Path]]:
     root = Path(sysconfig.get_paths()["stdlib"])
-    for name, path in _folder_files(root, suffix=".py"):
-        folders = set(name.split("/")[:-1])
+    for name, path in _folder_files(root, ".py", _STDLIB_LEFT_OUT):
         # The topics come as documents of their own; the build's settings name this machine's paths.
         generated = name == "pydoc_data/topics.py" or path.name.startswith("_sysconfigdata")
-        if not generated and not folders & _STDLIB_LEFT_OUT:
+        if not generated:
             yield name, path
 
 
@@ -164,13 +165,18 @@ def _topics() -> list[Document]:
     return [Document(f"pydoc_data/topics/{n}.txt", text) for n, text in sorted(topics.items())]
 
 
-def _folder_files(root: Path, suffix: str = "") -> Iterator[tuple[str, Path]]:
+def _folder_files(
+    root: Path, suffix: str = "", left_out: Collection[str] = ()
+) -> Iterator[tuple[str, Path]]:
     """(relative name, path) of every file that is not hidden, in order of the names."""
     found = []
-    for path in root.rglob(f"*{suffix}"):
-        relative = path.relative_to(root)
-        if not any(part.startswith(".") for part in relative.parts) and path.is_file():
-            found.append((relative.as_posix(), path))
+    for folder, folders, names in os.walk(root):
+        # What is left out is not walked: beside the library lies all that was ever installed.
+        folders[:] = [one for one in folders if not one.startswith(".") and one not in left_out]
+        for name in names:
+            path = Path(folder, name)
+            if name.endswith(suffix) and not name.startswith(".") and path.is_file():
+                found.append((path.relative_to(root).as_posix(), path))
     yield from sorted(found)
 
 
@@ -187,9 +193,9 @@ def _read_all(files: Iterable[tuple[str, Path]]) -> tuple[list[Document], int]:
 
 def _read(path: Path) -> str:
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"text {path}: {error.strerror or error}") from None
+        content = read_bytes(path, limit_bytes=LARGEST_BYTES, unpack=False)
+    except InputError as error:
+        raise InputError(f"text {error}") from None
     # No text holds a zero byte, but UTF-8 allows one.
     if b"\0" in content:
         raise UnicodeDecodeError(

@@ -9,16 +9,20 @@
     figures.json            exploration, coverage and bytes of the masked layers so far
     checkpoint.pt           all that is needed to go on
     weights.safetensors     the trained weights; written when the run is complete
+    manifest.json           the digest of every file above (`sparse_train.runs.manifest`)
 
-Every file is replaced whole. A checkpoint is written after everything it relies on, so it never
-knows more than the other files. They may know more than it: what they say of steps after the
-checkpoint is dropped when the run goes on, and comes out the same again.
+Every file is replaced whole, and read only if it is what was written. A checkpoint is written after
+everything it relies on, so it never knows more than the other files. They may know more than it:
+what they say of steps after the checkpoint is dropped when the run goes on, and comes out the same
+again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,14 +31,15 @@ import numpy as np
 import polars as pl
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 from safetensors.torch import save_file as save_tensors
 
 from hwsim.errors import InputError
-from hwsim.files import remove_leftovers, replacing, write_json
+from hwsim.files import as_json, parse_json, remove_leftovers
 from hwsim.mask import Mask
 from hwsim.workload import Op, Workload
+from sparse_train.runs import manifest
 
 FORMAT = 2
 CONFIG = "config.json"
@@ -82,9 +87,11 @@ def claimed(folder: Path) -> Iterator[None]:
         InputError: it cannot be made or written to, holds files that are not a run's, or another
             process trains in it. What was there is as it was.
     """
+    made: list[Path] = []
     try:
         if folder.is_dir():
             _check_own(folder)
+        made = [p for p in (folder, *folder.parents) if not p.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
         lock.acquire(timeout=0)
@@ -92,17 +99,43 @@ def claimed(folder: Path) -> Iterator[None]:
         raise InputError(f"run folder {folder}: another process trains in it") from None
     except OSError as error:
         raise InputError(f"run folder {folder}: {error.strerror or error}") from None
+    key = folder.resolve()
     try:
         remove_leftovers(folder)
         if (folder / MASKS).is_dir():
             remove_leftovers(folder / MASKS)
+        _claims[key] = manifest.Manifest(folder)
         yield
+        _claims[key].settle()
+    except BaseException:
+        _leave_nothing(folder, made)
+        raise
     finally:
+        _claims.pop(key, None)
         lock.release()
+
+
+# The manifests of the folders that this process trains in.
+_claims: dict[Path, manifest.Manifest] = {}
+
+
+def _manifest(folder: Path) -> manifest.Manifest:
+    return _claims.get(folder.resolve()) or manifest.Manifest(folder)
+
+
+def _leave_nothing(folder: Path, made: list[Path]) -> None:
+    """Takes away the folders that were made, if nothing has been put into them."""
+    if made and [p.name for p in folder.iterdir()] in ([], [LOCK]):
+        with contextlib.suppress(OSError):
+            (folder / LOCK).unlink(missing_ok=True)
+            for path in made:
+                path.rmdir()
 
 
 def _check_own(folder: Path) -> None:
     visible = [p.name for p in folder.iterdir() if not p.name.startswith(".")]
+    if visible == [manifest.MANIFEST]:  # killed before the configuration was there
+        return
     if visible and CONFIG not in visible:
         raise InputError(
             f"run folder {folder}: holds {sorted(visible)[0]!r} but no {CONFIG}; "
@@ -117,26 +150,36 @@ def read_config(folder: Path) -> dict[str, Any] | None:
         InputError: it is not valid JSON, or of another format.
     """
     path = folder / CONFIG
-    if not path.is_file():
+    content = _json(path, folder)
+    if content is None:
         return None
-    content = _json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path}: not the configuration of a run of format {FORMAT}")
     return content
 
 
 def write_config(folder: Path, content: Mapping[str, Any]) -> None:
-    write_json(folder / CONFIG, {"format": FORMAT, **content})
+    _write_json(folder / CONFIG, {"format": FORMAT, **content})
 
 
 def write_workload(folder: Path, step: Workload) -> None:
     """Keeps one dense training step, so that the run can be priced without its data."""
-    write_json(folder / WORKLOAD, {"name": step.name, "ops": [list(o.signature) for o in step]})
+    _write_json(folder / WORKLOAD, {"name": step.name, "ops": [list(o.signature) for o in step]})
+
+
+def workload_is_usable(folder: Path) -> bool:
+    """Whether the workload's file is there, and is what was written."""
+    try:
+        return manifest.check_file(folder / WORKLOAD, folder)
+    except InputError:
+        return False
 
 
 def read_workload(folder: Path) -> Workload:
     path = folder / WORKLOAD
-    content = _json(path)
+    content = _json(path, folder)
+    if content is None:
+        raise InputError(f"{path}: No such file or directory")
     try:
         ops = [
             Op(
@@ -147,22 +190,25 @@ def read_workload(folder: Path) -> Workload:
             for fields in content["ops"]
         ]
         return Workload(tuple(ops), content["name"])
-    except (KeyError, IndexError, TypeError, InputError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, InputError) as error:
         raise InputError(f"{path}: not a workload ({error})") from None
 
 
 def write_table(path: Path, rows: list[dict[str, Any]], schema: Mapping[str, Any]) -> None:
-    with replacing(path) as part:
+    with _manifest(path.parent).replacing(path) as part:
         pl.DataFrame(rows, schema=dict(schema)).write_parquet(part)
 
 
 def read_table(path: Path, schema: Mapping[str, Any]) -> pl.DataFrame:
     """A table; empty if the file is not there yet."""
-    if not path.is_file():
+    content = manifest.read_checked(path, path.parent)
+    if content is None:
         return pl.DataFrame(schema=dict(schema))
     try:
-        table = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
+        table = pl.read_parquet(io.BytesIO(content))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of the Rust library is no Exception
         raise InputError(f"{path}: not readable ({_first_line(error)})") from None
     if dict(table.schema) != dict(schema):
         raise InputError(f"{path}: columns are {table.columns}; allowed: {', '.join(schema)}")
@@ -170,15 +216,15 @@ def read_table(path: Path, schema: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def write_figures(folder: Path, figures: Mapping[str, float | int]) -> None:
-    write_json(folder / FIGURES, dict(figures))
+    _write_json(folder / FIGURES, dict(figures))
 
 
 def read_figures(folder: Path) -> dict[str, float | int]:
     """Figures of the masks; empty if there are none yet."""
     path = folder / FIGURES
-    if not path.is_file():
+    content = _json(path, folder)
+    if content is None:
         return {}
-    content = _json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: not the figures of a run")
     return content
@@ -205,38 +251,58 @@ def write_masks(
     bits |= {_TRAINED + name: mask.bits for name, mask in (trained or {}).items()}
     shapes = {name: mask.shape for name, mask in masks.items()}
     metadata = {"first_step": str(first_step), "shapes": json.dumps(shapes)}
-    with replacing(path) as part:
-        save_file(bits, part, metadata=metadata)
+    with _manifest(folder).replacing(path) as part:
+        part.write_bytes(_with_metadata(save(bits), metadata))
+
+
+def _with_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file with metadata in a fixed order (the library's changes by the process)."""
+    (size,) = struct.unpack("<Q", content[:8])
+    header = {"__metadata__": dict(metadata), **json.loads(content[8 : 8 + size])}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + content[8 + size :]
 
 
 def read_masks(path: Path) -> tuple[int, dict[str, Mask]]:
     """(the first step that used them, layer → mask)."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata()
-            shapes = json.loads(metadata["shapes"])
-            masks = {name: _mask(file.get_tensor(name), shapes[name]) for name in shapes}
-            return int(metadata["first_step"]), masks
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a mask version ({_first_line(error)})") from None
+    first_step, masks, _ = _read_version(path)
+    return first_step, masks
 
 
 def read_trained(path: Path) -> dict[str, Mask]:
     """Layer → the weights that the optimizer trains; empty where those are the active ones."""
+    return _read_version(path)[2]
+
+
+def _read_version(path: Path) -> tuple[int, dict[str, Mask], dict[str, Mask]]:
+    folder = path.parent.parent if path.parent.name == MASKS else path.parent
+    content = manifest.read_checked(path, folder)
+    if content is None:
+        raise InputError(f"{path}: not a mask version (No such file or directory)")
     try:
-        with safe_open(path, framework="numpy") as file:
-            shapes = json.loads(file.metadata()["shapes"])
-            return {
-                name: _mask(file.get_tensor(_TRAINED + name), shape)
-                for name, shape in shapes.items()
-                if _TRAINED + name in file.keys()  # noqa: SIM118 (it is no mapping)
-            }
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        (size,) = struct.unpack("<Q", content[:8])
+        header = json.loads(content[8 : 8 + size])["__metadata__"]
+        shapes = {name: tuple(shape) for name, shape in json.loads(header["shapes"]).items()}
+        bits = load(content)
+        masks = {name: _mask(bits[name], shape) for name, shape in shapes.items()}
+        trained = {
+            name: _mask(bits[_TRAINED + name], shape)
+            for name, shape in shapes.items()
+            if _TRAINED + name in bits
+        }
+        return int(header["first_step"]), masks, trained
+    except (
+        SafetensorError, KeyError, ValueError, TypeError, AttributeError, struct.error,
+        RecursionError, MemoryError,
+    ) as error:  # fmt: skip
         raise InputError(f"{path}: not a mask version ({_first_line(error)})") from None
 
 
 def _mask(packed: np.ndarray, shape: tuple[int, int]) -> Mask:
     n_out, n_in = shape
+    if packed.dtype != np.uint8 or packed.shape != (-(-n_out * n_in // 8),):
+        raise ValueError(f"{packed.dtype} {packed.shape} for a mask of shape {shape}")
     bits = np.unpackbits(packed, count=n_out * n_in)
     return Mask(bits.view(np.bool_).reshape(n_out, n_in), copy=False)
 
@@ -248,20 +314,18 @@ def mask_versions(folder: Path) -> list[Path]:
 
 def drop_masks_after(folder: Path, version: int) -> None:
     """Deletes versions that came after a checkpoint: the run makes them again."""
-    for path in mask_versions(folder):
-        if int(path.stem[1:]) > version:
-            path.unlink()
+    _manifest(folder).remove([p for p in mask_versions(folder) if int(p.stem[1:]) > version])
 
 
 def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
-    with replacing(folder / CHECKPOINT) as part:
+    with _manifest(folder).replacing(folder / CHECKPOINT) as part:
         torch.save(dict(state), part)
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The last checkpoint; None if there is none yet."""
+    """The last checkpoint; None if there is none (any more): then the run begins again."""
     path = folder / CHECKPOINT
-    if not path.is_file():
+    if not path.is_file() or not manifest.check_file(path, folder):
         return None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -279,18 +343,36 @@ def write_weights(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         if tensor.data_ptr() not in seen:
             seen.add(tensor.data_ptr())
             kept[name] = tensor.detach().contiguous()
-    with replacing(folder / WEIGHTS) as part:
+    with _manifest(folder).replacing(folder / WEIGHTS) as part:
         save_tensors(kept, part)
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({_first_line(error)})") from None
+def is_complete(folder: Path) -> bool:
+    """Whether the trained weights are there.
+
+    Raises:
+        InputError: they were, and are not any more.
+    """
+    path = folder / WEIGHTS
+    if manifest.is_lost(path, folder):
+        raise InputError(
+            f"{path}: missing; train again with the same settings, and it is written from the "
+            "checkpoint"
+        )
+    return path.is_file()
 
 
-def _first_line(error: Exception) -> str:
+def _write_json(path: Path, content: Any) -> None:
+    with _manifest(path.parent).replacing(path) as part:
+        # Names of files need not be UTF-8: Python's JSON reads these back.
+        part.write_text(as_json(content), encoding="utf-8", errors="surrogatepass")
+
+
+def _json(path: Path, folder: Path) -> Any:
+    """The content of a JSON file; None if it is not there yet."""
+    content = manifest.read_checked(path, folder)
+    return None if content is None else parse_json(content, str(path))
+
+
+def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)

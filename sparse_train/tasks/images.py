@@ -74,10 +74,8 @@ class PreparedImages(Classified):
         usual = _USUAL.get(settings.data, "none")
         self.augmentation = usual if settings.augmentation == "usual" else settings.augmentation
         self._parts = _split(data)
-        images = self._parts["train"][0]
-        pixels = images.astype(np.float64) / 255
-        self._mean = pixels.mean((0, 2, 3), keepdims=True)
-        self._std = np.maximum(pixels.std((0, 2, 3), keepdims=True), 1e-3)
+        mean, std = _mean_and_std(self._parts["train"][0])
+        self._mean, self._std = mean, np.maximum(std, 1e-3)
 
     @property
     def sizes(self) -> classifier.Sizes:
@@ -152,6 +150,23 @@ def _split(data: ImageSet) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     for name, chosen in (("validation", order[:n_validation]), ("train", order[n_validation:])):
         parts[name] = (data.images[chosen], data.labels[chosen])
     return parts
+
+
+def _mean_and_std(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each channel, values from 0 to 1, both (1, channels, 1, 1).
+
+    From how often each byte occurs, so that no copy of all images as numbers is made.
+    """
+    channels = images.shape[1]
+    counts = np.zeros((channels, 256), np.int64)
+    for start in range(0, len(images), 4096):
+        for c in range(channels):
+            counts[c] += np.bincount(images[start : start + 4096, c].ravel(), minlength=256)
+    values = np.arange(256) / 255
+    mean = counts @ values / counts.sum(axis=1)
+    variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / counts.sum(axis=1)
+    shape = (1, channels, 1, 1)
+    return mean.reshape(shape), np.sqrt(variance).reshape(shape)
 
 
 def _shifted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -107,6 +107,8 @@ def test_a_half_written_run_is_one_line(nettime, runs, tmp_path):
 
 def test_a_run_without_steps_is_one_line(nettime, runs):
     (runs[0] / "metrics.parquet").unlink()
+    assert "metrics.parquet: missing" in nettime("report", runs[0]).error
+    (runs[0] / "manifest.json").unlink()
     assert "train it first" in nettime("report", runs[0]).error
 
 

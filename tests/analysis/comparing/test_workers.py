@@ -42,6 +42,6 @@ def test_bad_input_in_a_worker_is_the_parents_input_error():
 
 
 def test_a_worker_that_dies_is_an_error_not_a_hang(capfd):
-    with pytest.raises(RuntimeError, match="a worker process died"):
+    with pytest.raises(InputError, match="a worker process died"):
         run_all(crash, [1], 1, lambda done, note: None)
     assert "ZeroDivisionError" in capfd.readouterr().err

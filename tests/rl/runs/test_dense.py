@@ -64,3 +64,30 @@ def test_a_run_does_not_depend_on_which_others_were_asked_for(tiny):
 
 def test_environments_of_a_process_share_their_dense_runs(tiny):
     assert dense_runs(Problem("bert-1x8", tiny)) is dense_runs(Problem("bert-1x8", tiny))
+
+
+def test_a_machine_trains_a_dense_run_once(tiny, monkeypatch):
+    problem = Problem("bert-1x12", tiny)
+    first = DenseRuns(problem).get(3)
+    again = DenseRuns(problem)
+    monkeypatch.setattr(again, "_train", lambda seeds: pytest.fail("trained again"))
+    found = again.get(3)
+    assert np.array_equal(first.losses, found.losses)
+    for one, other in zip(first.networks, found.networks, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_damaged_file_is_trained_again(tiny, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    problem = Problem("bert-1x8", tiny)
+    first = DenseRuns(problem).get(0)
+    (file,) = (tmp_path / "nettime" / "dense").glob("*.pt")
+    file.write_bytes(file.read_bytes()[:100])
+    assert np.array_equal(DenseRuns(problem).get(0).losses, first.losses)
+    assert file.stat().st_size > 100
+
+
+def test_a_cache_that_cannot_be_written_is_no_hindrance(tiny, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert DenseRuns(Problem("bert-1x8", tiny)).get(0).losses[0] > 0

@@ -1,0 +1,71 @@
+"""Without any extra every command helps, and what needs one names it in one line."""
+
+import subprocess
+import sys
+
+import pytest
+
+HIDDEN = (
+    "gymnasium", "torchrl", "tensordict", "cma", "ray", "tensorboard", "transformers", "lightning",
+    "accelerate", "sacrebleu", "sklearn", "triton",
+)  # fmt: skip
+WITHOUT = f"""
+import importlib.util, sys
+found = importlib.util.find_spec
+hidden = {HIDDEN!r}
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in hidden:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Hide())
+importlib.util.find_spec = lambda name, package=None: (
+    None if name.split(".")[0] in hidden else found(name, package)
+)
+"""
+
+
+def without(code, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT + code, *arguments], capture_output=True, text=True
+    )
+
+
+COMMAND = "from analysis.cli import main; main()"
+
+
+def test_every_command_helps():
+    done = without(
+        "import contextlib, io\nfrom analysis.cli import app, run\n"
+        "import typer\n"
+        "names = list(typer.main.get_command(app).commands)\n"
+        "for name in names:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()):\n"
+        "        assert run([name, '--help']) == 0, name\n"
+        "print(len(names))"
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 15
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["agent", "train", "--env", "whitebox", "--out", "x"],
+        ["agent", "compare", "--env", "whitebox"],
+        ["agent", "eval", "nothing.pt"],
+        ["agent", "dsrl"],
+        ["agent", "schedules", "--steps", "4"],
+    ],
+)
+def test_what_needs_an_extra_names_it(argv, tmp_path):
+    done = without(f"import os; os.chdir({str(tmp_path)!r})\n" + COMMAND, *argv)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.strip().count("\n") == 0
+    assert "nettime[rl]" in done.stderr
+
+
+def test_the_environment_names_its_extra():
+    done = without("import nettime.environment")
+    assert "pip install 'nettime[rl]'" in done.stderr.splitlines()[-1]
+    done = without("import rl")
+    assert "gymnasium, torchrl, tensordict not installed" in done.stderr.splitlines()[-1]
