@@ -49,7 +49,10 @@ class Names(ABC):
         Args:
             label: what the error calls it; the registry's kind by default.
         """
-        if not isinstance(name, str) or not (name in self.names() or is_reference(name)):
+        # Ours first: installed ones are looked for on the disk.
+        if name in self.own() or is_reference(name):
+            return
+        if not isinstance(name, str) or name not in self._installed():
             raise InputError(self._unknown(name, label or self.kind))
 
     def get(self, name: str) -> Any:

@@ -230,22 +230,22 @@ class TrainingRecord:
         updates = self.training.filter(pl.col("mask_update"))["step"].to_list()
         firsts = [first for first, _ in self.mask_versions] or [1]
         masks: dict[str, Mask] = {}
+        trained: dict[str, Mask] = {}
         for version, first in enumerate(firsts):
             last = firsts[version + 1] - 1 if version + 1 < len(firsts) else self.steps
             last = min(last, self.steps)
             if self.mask_versions:
-                fresh = self.masks(version)
+                _, fresh, trained = run_folder.read_version(self.mask_versions[version][1])
                 masks = {
                     n: masks[n] if masks.get(n) == m else m for n, m in fresh.items() if n in priced
                 }
             ordinary = base.with_masks(masks)
-            trained = run_folder.read_trained(self.mask_versions[version][1]) if masks else {}
-            if trained:
+            if masks and trained:
                 ordinary = _training(ordinary, trained)
             elif self.gradient == "always":
                 ordinary = ordinary.with_dense_gradients()
             # Who trains inactive weights updates by their magnitude, and needs no other gradient.
-            dense_gradient = self.gradient != "never" and not trained
+            dense_gradient = self.gradient != "never" and not (masks and trained)
             at = first
             for update in [u for u in updates if first <= u <= last]:
                 if update > at:

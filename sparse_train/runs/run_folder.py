@@ -266,16 +266,15 @@ def _with_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
 
 def read_masks(path: Path) -> tuple[int, dict[str, Mask]]:
     """(the first step that used them, layer → mask)."""
-    first_step, masks, _ = _read_version(path)
+    first_step, masks, _ = read_version(path)
     return first_step, masks
 
 
-def read_trained(path: Path) -> dict[str, Mask]:
-    """Layer → the weights that the optimizer trains; empty where those are the active ones."""
-    return _read_version(path)[2]
+def read_version(path: Path) -> tuple[int, dict[str, Mask], dict[str, Mask]]:
+    """(the first step that used it, layer → mask, layer → the weights that are trained).
 
-
-def _read_version(path: Path) -> tuple[int, dict[str, Mask], dict[str, Mask]]:
+    The last is empty where the optimizer trains the active weights alone.
+    """
     folder = path.parent.parent if path.parent.name == MASKS else path.parent
     content = manifest.read_checked(path, folder)
     if content is None:
