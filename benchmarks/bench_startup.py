@@ -65,8 +65,8 @@ def main() -> None:
         return env if compiled else {**env, "NUMBA_CACHE_DIR": env["NETTIME_CACHE"]}
 
     cases = {
-        "import torch": (("-c", "import torch"), lambda: {}),
-        "nettime --help": (("-m", "nettime", "--help"), lambda: {}),
+        "import torch": (("-c", "import torch"), dict),
+        "nettime --help": (("-m", "nettime", "--help"), dict),
         "estimate, warm": (ESTIMATE, lambda: kept),
         "estimate, traced": (ESTIMATE, lambda: fresh(True)),
         "estimate, cold": (ESTIMATE, lambda: fresh(False)),
