@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import random
 import sys
@@ -80,13 +81,11 @@ def _imports() -> None:
     """What commands import, once: children are forked with it. One thread, so that they can be."""
     import torch
 
-    import analysis.cli
-    import analysis.comparing.race
-    import analysis.demo
-    import analysis.reporting.report
-    import rl.agents.learn
-    import sparse_train.trainer  # noqa: F401
-
+    for name in (
+        "analysis.cli", "analysis.comparing.race", "analysis.demo", "analysis.reporting.report",
+        "rl.agents.learn", "sparse_train.trainer",
+    ):  # fmt: skip
+        importlib.import_module(name)
     torch.set_num_threads(1)
 
 

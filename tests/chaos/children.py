@@ -38,9 +38,7 @@ def adopt() -> None:
         ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
 
 
-def start(
-    arguments: Sequence[str], log: Path, before: Callable[[], None] = lambda: None
-) -> Child:
+def start(arguments: Sequence[str], log: Path, before: Callable[[], None] = lambda: None) -> Child:
     """Forks a child that runs the command `nettime` with these arguments."""
 
     def command() -> int:

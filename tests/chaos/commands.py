@@ -57,7 +57,7 @@ def commands(folder: Path) -> list[Command]:
         "-a", "rigl", "--density", "0.3", "--seeds", "1", "--steps", "8", "--rate", "0.001",
         "--evaluations", "1", "--processes", "2", "--no-narrower", "--no-dense",
         "--batch-size", "4", "--device", "ideal", "--set", f"model_options={sizes}",
-        "--set", "checkpoint_interval=2", *options,
+        *options,
     )  # fmt: skip
     agent = ("--env", "whitebox", "--set", "iterations=8", "--slots", "4")
     return [

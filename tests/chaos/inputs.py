@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import pickle
 import random
 import resource
@@ -52,9 +53,12 @@ def inputs(rng: random.Random, folder: Path, count: int, counts: Counter) -> Non
     """In forked children of `BATCH` inputs each, so that a crash or a hang is seen and named."""
     for start in range(0, count, BATCH):
         seed, told, last = rng.randrange(2**32), folder / "told.json", folder / "last"
+        last.write_text("the inputs as they are")
         amount = min(BATCH, count - start)
 
-        def work(seed: int = seed, amount: int = amount, told: Path = told) -> int:
+        def work(
+            seed: int = seed, amount: int = amount, told: Path = told, last: Path = last
+        ) -> int:
             resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
             own: Counter = Counter()
             _batch(random.Random(seed), folder, amount, own, last)
@@ -70,10 +74,21 @@ def inputs(rng: random.Random, folder: Path, count: int, counts: Counter) -> Non
 
 
 def _batch(rng: random.Random, folder: Path, count: int, counts: Counter, last: Path) -> None:
+    import analysis.comparing.workers
+    import rl.agents.learn
+    import sparse_train.trainer
     from hwsim import InputError
 
+    def not_here(*_: Any, **__: Any) -> Any:
+        raise InputError("would run for long: its arguments were taken")
+
+    # A mutated command may be a good one: what it would then do for minutes is not done here.
+    analysis.comparing.workers._pool = not_here
+    rl.agents.learn.train = sparse_train.trainer.train = not_here
+    (folder / "here").mkdir(exist_ok=True)
+    os.chdir(folder / "here")
     warnings.simplefilter("ignore")
-    kinds = readers(rng, folder)
+    kinds = readers(rng, folder, last)
     for _ in range(count):
         (kind,) = rng.choices(kinds, [weight for _, weight in kinds])
         name, read = kind[0].__name__, kind[0]
@@ -88,8 +103,10 @@ def _batch(rng: random.Random, folder: Path, count: int, counts: Counter, last: 
             if "\n" in str(error) or "\x1b" in str(error) or len(str(error)) > 2000:
                 outcome = f"BROKEN, no plain line: {str(error)[:200]!r}"
         except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
+            at = traceback.extract_tb(error.__traceback__)[-3:]
+            where = " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(at))
             outcome = f"BROKEN {type(error).__name__}: {str(error)[:160]!r} at {where}"
+            outcome += f" ({last.read_text()[:300]})"
         signal.alarm(0)
         slow = time.monotonic() - began
         counts[f"{name}: {outcome}"] += 1
@@ -97,13 +114,12 @@ def _batch(rng: random.Random, folder: Path, count: int, counts: Counter, last: 
             counts[f"{name}: over {HANG_S / 2:.0f} s"] += 1
 
 
-def readers(rng: random.Random, folder: Path) -> list[tuple[Callable[[], None], int]]:
+def readers(rng: random.Random, folder: Path, last: Path) -> list[tuple[Callable[[], None], int]]:
     """What reads a mutated input, and how often it is drawn."""
     from dataclasses import asdict
     from importlib import resources
 
     from hwsim import gemm, load_device
-    from hwsim.cluster import machine as clusters
     from hwsim.files import parse_json
     from hwsim.measured.record import Measurement, read_measurements
     from sparse_train.runs.config import TrainConfig
@@ -119,7 +135,6 @@ def readers(rng: random.Random, folder: Path) -> list[tuple[Callable[[], None], 
     line = json.dumps(asdict(record)).encode()
     config = json.dumps(TrainConfig().to_json()).encode()
     op = gemm(64, 64, 64)
-    del clusters
 
     def device() -> None:
         path = folder / "x.toml"
@@ -136,7 +151,7 @@ def readers(rng: random.Random, folder: Path) -> list[tuple[Callable[[], None], 
 
     data = [_of_file(rng, folder, *one) for one in _files(folder)]
     return [
-        (device, 16), (records, 10), (configuration, 10), (_command(rng), 2),
+        (device, 16), (records, 10), (configuration, 10), (_command(rng, last), 2),
         *((read, 1) for read in data),
     ]  # fmt: skip
 
@@ -146,6 +161,8 @@ def _of_file(
 ) -> Callable[[], None]:
     path = folder / f"data-{name}" / name
     path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    read(path)  # else mutations of it would say nothing
 
     def reader() -> None:
         path.write_bytes(mutated(rng, content))
@@ -169,6 +186,7 @@ def _files(folder: Path) -> list[tuple[str, bytes, Callable[[Path], Any]]]:
     from sparse_train.data.labelled_text import load_labelled
     from sparse_train.data.parallel_text import load_parallel
     from sparse_train.data.ratings import load_ratings
+    from sparse_train.data.safe_files import read_text
     from sparse_train.data.text import load_corpus
     from sparse_train.data.xmc_format import load_xmc
 
@@ -178,7 +196,12 @@ def _files(folder: Path) -> list[tuple[str, bytes, Callable[[Path], Any]]]:
     )
     labelled = b"label,text\n" + b"".join(b'%d,"some, text %d"\n' % (i % 3, i) for i in range(60))
     pairs = b"".join(b"hello %d\tbonjour %d\n" % (i, i) for i in range(60))
-    xmc = b"6 8 4\n" + b"".join(b"%d,3 0:1.5 %d:0.25\n" % (i % 3, i + 1) for i in range(6))
+    xmc = b"200 8 4\n" + b"".join(
+        b"%d,3 0:%d.5 %d:0.25\n" % (i % 3, i, i % 7 + 1) for i in range(200)
+    )
+    (folder / "data-text.txt").mkdir(exist_ok=True)
+    for i in range(60):
+        (folder / "data-text.txt" / f"{i}.txt").write_bytes(b"%d words " % i * 50)
     vectors = b"5 4\n" + b"".join(b"word%d 0.1 -0.2 3e-1 4\n" % i for i in range(5))
     idx = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (3, 4, 4)) + bytes(48)
     po = b'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n\n' + b"".join(
@@ -196,13 +219,14 @@ def _files(folder: Path) -> list[tuple[str, bytes, Callable[[Path], Any]]]:
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     with zipfile.ZipFile(zipped, "w") as archive:
-        archive.writestr("train.txt", xmc)
+        for name in ("train.txt", "test.txt"):
+            archive.writestr(name, xmc)
     return [
-        ("text.txt", text, lambda p: load_corpus(str(p))),
-        ("text.txt.gz", gzip.compress(text), lambda p: load_corpus(str(p))),
+        ("text.txt", text, lambda p: load_corpus(str(p.parent))),
+        ("packed.txt.gz", gzip.compress(text), read_text),
         ("ratings.csv", ratings, lambda p: load_ratings(str(p))),
         ("labelled.csv", labelled, lambda p: load_labelled(str(p))),
-        ("pairs.tsv", pairs, lambda p: load_parallel(str(p))),
+        ("pairs.tsv", pairs, lambda p: load_parallel(str(p), ("en", "fr"))),
         ("catalogue.po", po, read_catalogue),
         ("catalogue.mo", _mo(), read_catalogue),
         ("train.txt", xmc, load_xmc),
@@ -226,7 +250,7 @@ def _mo() -> bytes:
     return b"".join(w.to_bytes(4, "little") for w in words) + b"".join(places) + body
 
 
-def _command(rng: random.Random) -> Callable[[], None]:
+def _command(rng: random.Random, last: Path) -> Callable[[], None]:
     lines = (
         ["estimate", "bert-tiny", "--density", "0.1"],
         ["estimate", "vit-tiny", "--sparsity", "0.9", "--device", "ideal", "--json"],
@@ -250,8 +274,11 @@ def _command(rng: random.Random) -> Callable[[], None]:
         words = list(rng.choice(lines))
         for _ in range(rng.randint(1, 2)):
             at = rng.randrange(1, len(words) + 1)
-            made = mutated(rng, rng.choice(words).encode()).replace(b"\0", b"")
+            made = mutated(rng, rng.choice(words).encode("utf-8", "surrogateescape")).replace(
+                b"\0", b""
+            )
             words[at : at + rng.randint(0, 1)] = [made.decode("utf-8", "surrogateescape")]
+        last.write_text(ascii(words))
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = run(words)
