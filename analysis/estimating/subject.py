@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.estimating.kept import kept, made_anew
 from hwsim import InputError, Mask, Workload
 from hwsim.references import load
 
@@ -54,17 +55,45 @@ DTYPES = {
 
 
 def named(name: str, batch_size: int, sequence_length: int, dtype: str | None = None) -> Subject:
-    """A model of sparse_train's by name, in an operand type of DTYPES' values."""
+    """A model of sparse_train's by name, in an operand type of DTYPES' values.
+
+    Steps of our own models are kept on disk (`analysis.estimating.kept`).
+    """
+    from sparse_train.registries import FAMILIES
+
+    family = name.rpartition("-")[0].replace("-", "_")
+    keep = kept if family in FAMILIES.own() else made_anew
+    asked = {"model": name, "batch": batch_size, "length": sequence_length, "dtype": dtype}
+
+    def traced() -> dict[str, Any]:
+        from sparse_train import models
+
+        made = of(name, *models.build(name, batch_size, sequence_length), dtype)
+        shapes = list(made.shapes.items())
+        return {"step": made.step, "shapes": shapes, "weights": made.weights, "note": made.note}
+
+    found = keep(asked, traced)
+    step = found["step"]
+    shapes = {layer: tuple(shape) for layer, shape in found["shapes"]}
+
+    def narrowed(flops: int) -> tuple[str, Workload]:
+        narrow = keep({**asked, "flops": flops}, lambda: _narrowed(asked, step, flops))
+        return narrow["label"], narrow["step"]
+
+    return Subject(name, step, shapes, found["weights"], narrowed, found["note"])
+
+
+def _narrowed(asked: Mapping[str, Any], full: Workload, flops: int) -> dict[str, Any]:
     from sparse_train import models
 
-    model, batch = models.build(name, batch_size, sequence_length)
-    made = of(name, model, batch, dtype)
+    name, batch_size, length, dtype = asked.values()
     widths = models.widths(name)
 
     def step(width: int) -> Workload:
-        return _step(*models.build(name, batch_size, sequence_length, width / widths), dtype)
+        return _step(*models.build(name, batch_size, length, width / widths), dtype)
 
-    return replace(made, narrowed=_narrowing(step, widths, made.step))
+    label, narrow = _narrowing(step, widths, full)(flops)
+    return {"label": label, "step": narrow}
 
 
 def of(name: str, model: Any, batch: Any, dtype: str | None = None, layers: Any = None) -> Subject:
