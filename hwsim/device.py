@@ -14,6 +14,7 @@ from hwsim.workload import Op, Workload
 
 # Sizes of parameters whose products and quotients are numbers still.
 _LEAST, _MOST = 1e-100, 1e100
+_MOST_KNOWN = 1 << 16  # prices of unmasked ops that a device keeps
 
 
 def parameter(
@@ -119,6 +120,8 @@ class Device:
             fresh = self._rank_all([op for _, op, _ in new])
             for (i, op, known), ranked in zip(new, fresh, strict=True):
                 found[i] = known[op.signature] = ranked
+            while len(self._unmasked) > _MOST_KNOWN:  # those first asked for go
+                del self._unmasked[next(iter(self._unmasked))]
         return found
 
     def _rank_all(self, ops: Sequence[Op]) -> list[tuple[Estimate, ...]]:

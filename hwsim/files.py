@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -84,14 +84,17 @@ class _Watched:
         self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
+        return self._told(lambda: self._file.write(data))
+
+    def flush(self) -> None:
+        self._told(self._file.flush)
+
+    def _told(self, work: Callable[[], Any]) -> Any:
         try:
-            return self._file.write(data)
+            return work()
         except OSError as error:
             self.error = self.error or error
             raise
-
-    def flush(self) -> None:
-        self._file.flush()
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ def write_arrays(
     arrays: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, str] | None = None
 ) -> None:
     """A safetensors file that `read_arrays` can tell from a damaged one."""
-    kept = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    kept = {name: np.require(array, requirements="C") for name, array in arrays.items()}
     about = dict(metadata or {})
     save_file(kept, path, {**about, _DIGEST: _digest(kept, about)})
 
@@ -88,5 +88,5 @@ def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> st
     for name in sorted(arrays):
         array = arrays[name]
         found.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        found.update(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return found.hexdigest()

@@ -10,7 +10,7 @@ from hwsim.files import remove_leftovers, replacing, watched
 
 
 class Full:
-    """A file whose disk is full from the second write on."""
+    """A file whose disk fails the second time that it is needed."""
 
     def __init__(self, file):
         self._file, self.writes = file, 0
@@ -25,13 +25,21 @@ class Full:
         self._file.close()
 
     def write(self, data):
+        self._used()
+        return self._file.write(data)
+
+    def flush(self):
+        self._used()
+        self._file.flush()
+
+    def _used(self):
         self.writes += 1
         if self.writes == 2:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return self._file.write(data)
 
 
-def test_what_a_library_makes_of_a_failed_write_is_still_the_disks(tmp_path, monkeypatch):
+@pytest.mark.parametrize("second", ["write", "flush"])
+def test_what_a_library_makes_of_a_failed_write_is_still_the_disks(second, tmp_path, monkeypatch):
     from pathlib import Path
 
     real = Path.open
@@ -43,7 +51,7 @@ def test_what_a_library_makes_of_a_failed_write_is_still_the_disks(tmp_path, mon
     ):  # fmt: skip
         file.write(b"one")
         try:
-            file.write(b"two")
+            file.write(b"two") if second == "write" else file.flush()
         except OSError:
             raise RuntimeError("unexpected pos 118400 vs 118292") from None
     assert list(tmp_path.iterdir()) == []
