@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from hwsim.bounded import prices
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
 from hwsim.workload import Op, Workload
 
 # Sizes of parameters whose products and quotients are numbers still.
 _LEAST, _MOST = 1e-100, 1e100
-_MOST_KNOWN = 1 << 16  # prices of unmasked ops that a device keeps
 
 
 def parameter(
@@ -61,7 +61,7 @@ class Device:
     description: str = field(default="", kw_only=True)
     sources: Mapping[str, str] = field(default_factory=dict, kw_only=True, repr=False)
     _unmasked: dict[tuple, tuple[Estimate, ...]] = field(
-        default_factory=dict, init=False, repr=False
+        default_factory=prices, init=False, repr=False
     )
 
     model: ClassVar[str] = ""
@@ -120,8 +120,6 @@ class Device:
             fresh = self._rank_all([op for _, op, _ in new])
             for (i, op, known), ranked in zip(new, fresh, strict=True):
                 found[i] = known[op.signature] = ranked
-            while len(self._unmasked) > _MOST_KNOWN:  # those first asked for go
-                del self._unmasked[next(iter(self._unmasked))]
         return found
 
     def _rank_all(self, ops: Sequence[Op]) -> list[tuple[Estimate, ...]]:
