@@ -123,8 +123,8 @@ def main() -> None:
         found = growth(work, count)
         middle, end = found[len(found) // 2 - 1], found[-1]
         flat = end - middle <= max(0.01 * middle, 4.0)
-        print(f"{count:7d} {name:10s} " + " ".join(f"{mb:.0f}" for mb in found) + " MB: "
-              + ("flat" if flat else f"grows by {end - middle:.1f} MB in the second half"))  # fmt: skip
+        said = "flat" if flat else f"grows by {end - middle:.1f} MB in the second half"
+        print(f"{count:7d} {name:10s} {' '.join(f'{mb:.0f}' for mb in found)} MB: {said}")
 
 
 if __name__ == "__main__":
