@@ -154,8 +154,8 @@ def compare(
     )  # fmt: skip
     if quick:
         plan = replace(
-            plan, base=replace(plan.base, steps=20), seeds=(0, 1), tune_steps=5, evaluations=2,
-            most_rates=len(plan.rates),
+            plan, base=replace(plan.base, steps=20, warmup_steps=0), seeds=(0, 1), tune_steps=5,
+            evaluations=2, most_rates=len(plan.rates),
         )  # fmt: skip
     names = tuple(device or options.DEFAULT_DEVICES)
     with options.claimed(out, "folder"):
