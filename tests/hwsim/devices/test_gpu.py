@@ -37,12 +37,14 @@ def kernel(device, op, name):
 # --- published figures, from the data sheet alone ---
 
 
-def test_a_13008_4096_1024_layer_gains_a_fifth_to_a_third_on_a_data_sheet_a100():
+def test_a_13008_4096_1024_layer_gains_what_it_was_measured_to_on_a_data_sheet_a100():
     a100 = load_device("a100", fit="none")
     products = [gemm(13008, 4096, 1024, None, p, "bfloat16") for p in PHASES]
     dense = Workload(tuple(products))
     sparse = dense.with_masks({"gemm": mask_of(BOTH_WAYS, 4096, 1024)})
-    assert 1.2 <= a100.estimate(dense).seconds / a100.estimate(sparse).seconds <= 1.3
+    # 1.661 ms dense, 1.342 ms 2:4: torchao's README on sparse training.
+    gain = a100.estimate(dense).seconds / a100.estimate(sparse).seconds
+    assert gain == pytest.approx(1.66 / 1.342, abs=0.07)
 
 
 @pytest.mark.parametrize("card", ["a100", "h100_sxm", "b200"])
