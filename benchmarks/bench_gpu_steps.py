@@ -16,8 +16,8 @@ what was observed. For each card, from the steps measured on it:
 Steps of FSDP are priced as one card's kernels; what collectives and the shared update add to them
 is by the machine's specification (bench_cluster.py fits that on folds too).
 
---write prints the constants for the card's specification. Sparse steps are never fitted: their
-measured speed-ups are listed beside ours.
+--write prints the constants for the card's specification. Sparse steps are never fitted:
+bench_sparse_steps.py lists their measured speed-ups beside ours.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from analysis.steps.models import workload_of
 from analysis.steps.reading import read_steps
 from analysis.steps.record import Step
 from benchmarks._sharded_steps import Sharded
-from hwsim import InputError, Mask, gemm, load_device
+from hwsim import InputError, load_device
 from hwsim.calibration.steps import (
     HeldOut,
     Timed,
@@ -58,7 +58,6 @@ FILES = ("gpu_model_steps.json", "external/timm_rtx*.json")
 SHARDED = {"A100-SXM4-80GB": "a100_80gb_sxm", "A100-SXM4-40GB": "a100_40gb_sxm",
            "H100-SXM5-80GB": "h100_sxm"}  # fmt: skip
 INSIDE = 0.85
-TILE = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], bool)
 
 
 def steps_in(folder: Path, cache: Path | None) -> list[tuple[str, Step, Timed]]:
@@ -142,34 +141,6 @@ def card_rows(
     return [abs(float(np.expm1(h.log_error))) for h in apart.values()]
 
 
-def products(folder: Path) -> None:
-    """Sparse products that were never fitted: CSR and 2:4 on an RTX 3090."""
-    path = folder / "external" / "venom_products.json"
-    if not path.is_file():
-        return
-    device = load_device("rtx3090", packing="never")
-    rng = np.random.default_rng(0)
-    ratios, gains = [], []
-    for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
-        m, n, k = row["rows"], row["outputs"], row["inputs"]
-        if row["kernel"] == "sputnik":
-            mask = Mask(rng.random((n, k), dtype=np.float32) < row["density"])
-            op = gemm(m, n, k, mask, "forward", "float16")
-            price = next(e for e in device.kernels(op) if e.kernel == "csr")
-            ratios.append((row["density"], price.seconds * 1e3 / row["sparse_ms"]))
-        if row["kernel"] == "cusparselt":
-            op = gemm(m, n, k, Mask(np.tile(TILE, (n // 4, k // 4))), "forward", "float16")
-            by = {e.kernel: e.seconds for e in device.kernels(op)}
-            gains.append((by["dense"] / by["2:4"], row["dense_ms"] / row["sparse_ms"]))
-    csr = np.array(ratios)
-    slope = np.polyfit(np.log2(csr[:, 0]), np.log(csr[:, 1]), 1)[0]
-    print(f"CSR products: error {100 * np.abs(csr[:, 1] - 1).mean():.1f} %, "
-          f"slope a doubling of the density {slope:+.3f}")  # fmt: skip
-    both = np.array(gains)
-    print(f"2:4 products: speed-up missed by {np.abs(both[:, 0] - both[:, 1]).mean():.2f}, "
-          f"mean {both[:, 0].mean():.2f} where {both[:, 1].mean():.2f} was measured")  # fmt: skip
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cards", nargs="*", metavar="CARD", help=", ".join(CARDS))
@@ -198,7 +169,6 @@ def main() -> None:
         if options.write:
             print("   ", ", ".join(f"{k} = {v:.3g}" for k, v in fits[card].items()))
     print(f"each card by the others' constants, mean over cards: {100 * np.mean(apart):.1f} %")
-    products(folder)
 
 
 if __name__ == "__main__":

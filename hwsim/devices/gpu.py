@@ -100,6 +100,10 @@ class Gpu(Device):
     library_pack_share: float = parameter(
         "1", "of the bandwidth, the library's", above=0.0, default=0.018
     )
+    algorithm: str = parameter(
+        "1", "of 2:4 products: searched among the library's once per shape, or its default",
+        choices=("searched", "default"), default="searched",
+    )  # fmt: skip
     descriptors: str = parameter(
         "1", "plan of a 2:4 product: kept per shape, or made in every call",
         choices=("cached", "per_call"), default="cached",
@@ -210,7 +214,9 @@ class Gpu(Device):
     def products_s(self, kind: str, dtype: str, shapes: np.ndarray) -> np.ndarray:
         """Seconds of products by a library's kernel, shapes as in hwsim/gpu/time.py."""
         found = self._fit_of(kind, dtype)
-        return np.exp(found.log_seconds(kind, shapes, self.card, self.peak(dtype), dtype))
+        searched = kind == DENSE or self.algorithm == "searched"
+        peak = self.peak(dtype)
+        return np.exp(found.log_seconds(kind, shapes, self.card, peak, dtype, searched=searched))
 
     def _product_scale(self, dtype: str) -> float:
         name = "product_single" if FAMILIES[dtype] == "single" else "product"
