@@ -27,7 +27,8 @@ from hwsim.device import Device
 TILE = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], bool)
 PHASES = ("forward", "grad_input", "grad_weight")
 _BERT = {"base": {"hidden": 768, "layers": 12, "heads": 12, "ffn": 3072, "vocab": 28996},
-         "large": {"hidden": 1024, "layers": 24, "heads": 16, "ffn": 4096, "vocab": 30522}}  # fmt: skip
+         "large": {"hidden": 1024, "layers": 24, "heads": 16, "ffn": 4096,
+                   "vocab": 30522}}  # fmt: skip
 Row = Mapping[str, Any]
 
 
@@ -175,8 +176,9 @@ def line(name: str, gains: list[Gain]) -> None:
     missed = np.array([g.ours - g.measured for g in gains])
     tau = kendalltau([g.ours for g in gains], [g.measured for g in gains])[0]
     sides = [g.same_side for g in gains if g.same_side is not None]
-    print(f"{name:44} {len(gains):3d} missed by {np.abs(missed).mean():.3f} "
-          f"(mean {missed.mean():+.3f}), τ {tau:.2f}, side {sum(sides)} of {len(sides)}")  # fmt: skip
+    print(f"{name:28} {len(gains):3d} missed by {np.abs(missed).mean():.3f} "
+          f"(mean {missed.mean():+.3f}), τ {tau:.2f}, "
+          f"side {sum(sides)} of {len(sides)}")  # fmt: skip
 
 
 def main() -> None:
