@@ -154,14 +154,14 @@ def compare(
     )  # fmt: skip
     if quick:
         plan = replace(
-            plan, base=replace(plan.base, steps=20), seeds=(0, 1), tune_steps=5, evaluations=2,
-            most_rates=len(plan.rates),
+            plan, base=replace(plan.base, steps=20, warmup_steps=None), seeds=(0, 1),
+            tune_steps=5, evaluations=2, most_rates=len(plan.rates),
         )  # fmt: skip
     names = tuple(device or options.DEFAULT_DEVICES)
     with options.claimed(out, "folder"):
-        table = _run(plan, out / "quick" if quick else out, names, processes)
+        table = run(plan, out / "quick" if quick else out, names, processes)
     if measured:
-        table = _timed(table)
+        table = timed(table)
     written = _write(
         table,
         names,
@@ -224,7 +224,8 @@ def pairs(option: str, given: Sequence[str], kind: type) -> dict[str, Any]:
     return found
 
 
-def _run(plan: Plan, out: Path, devices: tuple[str, ...], processes: int) -> Table:
+def run(plan: Plan, out: Path, devices: tuple[str, ...], processes: int) -> Table:
+    """Trains what is missing in `out`, with a progress bar; a second call goes on."""
     from contextlib import ExitStack
 
     from analysis.comparing.race import compare as go
@@ -242,7 +243,8 @@ def _run(plan: Plan, out: Path, devices: tuple[str, ...], processes: int) -> Tab
         return go(plan, out, devices=devices, processes=processes, progress=progress)
 
 
-def _timed(table: Table) -> Table:
+def timed(table: Table) -> Table:
+    """The table with seconds measured here beside the devices' prices."""
     from analysis.comparing.measured import ROUNDS, with_measured
     from analysis.display.console import progress_bar
 

@@ -31,6 +31,8 @@ from hwsim import Device, units
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from analysis.reporting.timelines import Drawing
+
 
 def markdown(table: Table, title: str, command: str, remarks: Sequence[str] = ()) -> str:
     """The page: how it was made, the tables, the papers' claims, what to know."""
@@ -196,9 +198,19 @@ def _mean(runs: Sequence[Contender]) -> Contender:
     )
 
 
-def write_report(table: Table, devices: Sequence[Device], path: Path) -> Path:
-    """The HTML page of `nettime report`, about the means over seeds; its absolute path."""
+def write_report(
+    table: Table, devices: Sequence[Device], path: Path, *,
+    title: str = "", said: Sequence[str] = (), drawings: Sequence[Drawing] = (),
+) -> Path:  # fmt: skip
+    """The HTML page of `nettime report`, about the means over seeds; its absolute path.
+
+    Args:
+        title: by default what was compared.
+        said: sentences before all others.
+        drawings: timelines for its end.
+    """
     page = report.report(
-        mean_contenders(table, devices), f"nettime compare: {headline(table)}", notes(table)
-    )
+        mean_contenders(table, devices), title or f"nettime compare: {headline(table)}",
+        [*said, *notes(table)], drawings, verdicts=in_short(table),
+    )  # fmt: skip
     return report.write(page, path)
