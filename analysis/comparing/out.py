@@ -47,6 +47,11 @@ def markdown(table: Table, title: str, command: str, remarks: Sequence[str] = ()
     parts = [
         f"# {title}",
         *(["\n".join(found_lines)] if (found_lines := in_short(table)) else []),
+        *(
+            ["What the papers say:\n\n" + "\n".join(f"- {one.line}" for one in found)]
+            if (found := claims(table))
+            else []
+        ),
         f"Written by this command; it goes on with, or reads, the runs that are there:\n\n"
         f"    {command}",
         "; ".join(f"{name} {value}" for name, value in settings.items()) + ".",
@@ -75,9 +80,6 @@ def markdown(table: Table, title: str, command: str, remarks: Sequence[str] = ()
                 difference_rows(table, plan.densities),
             ),
         ]
-    found = claims(table)
-    if found:
-        parts += ["## What the papers say", "\n".join(f"- {claim.line}" for claim in found)]
     parts += ["## Further figures", pipes(_MORE, [_more(table, row) for row in table.rows])]
     parts += ["## To know", "\n".join(f"- {note}" for note in notes(table))]
     return "\n\n".join(parts) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping
@@ -155,7 +156,7 @@ SETTINGS = {
         trained="one_by_one",
     ),
 }  # fmt: skip
-_NAME = re.compile(r"([a-z][a-z0-9_]*)-(\d+)x(\d+)")
+_NAME = re.compile(r"([a-z][a-z0-9_]*)-(\d+)x(\d+)(?:@(\d+(?:\.\d+)?(?:e-?\d+)?))?")
 
 
 def setting(task: str) -> Setting:
@@ -177,7 +178,8 @@ class Problem:
         network: "FAMILY-LAYERSxWIDTH", the family one that fits the task: bert (mlm), mlp
             (images; its hidden layers), text_classifier, seq2seq (translation; layers of encoder
             and decoder each), extreme (one layer), factorization (one layer), lightgcn (layers of
-            propagation), q_network and multi_head (hidden layers).
+            propagation), q_network and multi_head (hidden layers). "…@FACTOR" trains at so many
+            times the task's learning rate; see `at_rate`.
         task: one of SETTINGS.
     """
 
@@ -187,8 +189,9 @@ class Problem:
     def __post_init__(self) -> None:
         families = setting(self.task).families
         found = _NAME.fullmatch(str(self.network))
-        family, layers, width = found.groups() if found else ("", "0", "0")
+        family, layers, width, factor = found.groups() if found else ("", "0", "0", None)
         good = family in families and min(int(layers), int(width)) > 0
+        good = good and (factor is None or float(factor) > 0)
         if good and (family not in _ONE_LAYER or layers == "1"):
             return
         shapes = [f"{one}-{1 if one in _ONE_LAYER else 'LAYERS'}xWIDTH" for one in families]
@@ -200,7 +203,17 @@ class Problem:
 
     @property
     def setting(self) -> Setting:
-        return SETTINGS[self.task]
+        """The task's, at the network's own learning rate."""
+        own = SETTINGS[self.task]
+        if self.factor == 1:
+            return own
+        rate = own.optimizer.lr * self.factor
+        return dataclasses.replace(own, optimizer=dataclasses.replace(own.optimizer, lr=rate))
+
+    @property
+    def factor(self) -> float:
+        """Its learning rate over the task's."""
+        return float(_NAME.fullmatch(self.network)[4] or 1)  # type: ignore[index]
 
     @property
     def data(self) -> Prepared:
@@ -246,7 +259,7 @@ class Problem:
     @property
     def parts(self) -> tuple[str, int, int]:
         """Family, layers, width."""
-        family, layers, width = _NAME.fullmatch(self.network).groups()  # type: ignore[union-attr]
+        family, layers, width, _ = _NAME.fullmatch(self.network).groups()  # type: ignore[union-attr]
         return family, int(layers), int(width)
 
 
@@ -307,6 +320,16 @@ def _recipe(problem: Problem) -> Recipe:
     return Recipe(problem.data, problem.config, problem.setting.optimizer, problem.build)
 
 
+def at_rate(network: str, factor: float) -> str:
+    """The network at `factor` times the task's learning rate, whatever its own was.
+
+    >>> at_rate("mlp-1x16", 4.0), at_rate("mlp-1x16@4", 1.0)
+    ('mlp-1x16@4', 'mlp-1x16')
+    """
+    bare = network.partition("@")[0]
+    return bare if factor == 1 else f"{bare}@{factor:g}"
+
+
 @functools.cache
 def narrower(network: str, task: str, density: float) -> str:
     """The dense network nearest in FLOPs of a step to `network` at `density`.
@@ -323,7 +346,8 @@ def narrower(network: str, task: str, density: float) -> str:
         return _step(Problem(f"{family}-{layers}x{narrow}", task)).dense_flops
 
     target = sparse_flops(step, masked, density)
-    return f"{family}-{layers}x{nearest_width(flops, width, target, step.dense_flops)}"
+    found = f"{family}-{layers}x{nearest_width(flops, width, target, step.dense_flops)}"
+    return at_rate(found, problem.factor)
 
 
 def _step(problem: Problem) -> Workload:
