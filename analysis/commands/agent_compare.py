@@ -40,6 +40,7 @@ def compare(
     settings: shared.Set = None,
     action: shared.Action = "step",
     hold: shared.Hold = 0.0,
+    densify: shared.Densify = "zero",
     reward: shared.Reward = "log_ratio",
     recorded: shared.Recorded = Path("runs/recorded"),
     runs: shared.Runs = 64,
@@ -90,7 +91,7 @@ def compare(
     from rl.agents import checkpoint
 
     made = shared.world(env, network, task, device, slots, reward, recorded, 1 / 32, action,
-                        hold)  # fmt: skip
+                        hold, densify)  # fmt: skip
     test = shared.test_of(
         env, made, test_network, test_device, episodes, test_seed, target, max(seeds, 1)
     )

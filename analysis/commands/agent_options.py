@@ -59,6 +59,9 @@ Hold = Annotated[
     float,
     typer.Option(help="With --action density: moves within this share of a density are not made."),
 ]
+Densify = Annotated[
+    str, typer.Option(help="Weights that come back start at zero, or restore what they were.")
+]
 Density = Annotated[
     tuple[float, float], typer.Option("--density", help="Least and most density of a layer.")
 ]
@@ -67,6 +70,7 @@ Density = Annotated[
 def world(
     kind: str, network: list[str] | None, task: str, device: list[str] | None, slots: int,
     reward: str, recorded: Path, min_density: float, action: str, hold: float = 0.0,
+    densify: str = "zero",
 ) -> World:  # fmt: skip
     """What is learnt in, checked before anything runs."""
     from hwsim import load_device
@@ -75,12 +79,14 @@ def world(
     from rl.worlds import World
 
     options.at_least("--slots", slots)
+    options.chosen("--densify", densify, ("zero", "restore"))
     make_reward(reward)
     made = World(
         kind=kind, slots=slots, devices=tuple(device or ("wafer",)), reward=reward,
         problems=tuple((name, task) for name in network or setting(task).small),
         recording=str(recorded) if kind == "surrogate" else "", min_density=min_density,
-        mode=action, hold=hold, budget=3.0 if kind == "whitebox" else 2.5,
+        mode=action, hold=hold, restore=densify == "restore",
+        budget=3.0 if kind == "whitebox" else 2.5,
     )  # fmt: skip
     if kind != "whitebox":
         for name in made.devices:

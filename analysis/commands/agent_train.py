@@ -36,6 +36,7 @@ def train(
     settings: shared.Set = None,
     action: shared.Action = "step",
     hold: shared.Hold = 0.0,
+    densify: shared.Densify = "zero",
     reward: shared.Reward = "log_ratio",
     min_density: Annotated[float, typer.Option(help="Lower end of every layer's density.")] = 1
     / 32,
@@ -63,7 +64,7 @@ def train(
     from rl.algorithms import make_agent
 
     made = shared.world(env, network, task, device, slots, reward, recorded, min_density, action,
-                        hold)  # fmt: skip
+                        hold, densify)  # fmt: skip
     if processes > shards:
         raise InputError(
             f"--processes: value is {processes}; allowed is at most the shards, {shards} (--shards)"
