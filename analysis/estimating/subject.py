@@ -110,7 +110,9 @@ def named(
     return replace(made, narrowed=narrowed)
 
 
-def _builder(name: str, batch_size: int, length: int) -> tuple[Callable[[int], Any], int]:
+def _builder(
+    name: str, batch_size: int, length: int
+) -> tuple[Callable[[int], tuple[Any, Any]], int]:
     """A function width → (model, batch), and the model's own width."""
     if public_models.is_public(name):
         return public_models.public_model(name, batch_size, length)
