@@ -37,7 +37,8 @@ chaos: .venv/ready
 # The same training in others' loops; installs them beside the rest, without moving torch.
 test-frameworks: .venv/ready
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[frameworks]'
-	$(BIN)/python -m pytest -n $(WORKERS) tests/sparse_train/integrations
+	$(BIN)/python -m pytest -n $(WORKERS) tests/sparse_train/integrations \
+	  tests/analysis/estimating/test_public_models.py
 
 # What the tests of the report look at it with; without it they are skipped.
 browser:

@@ -23,7 +23,7 @@ def folder(tmp_path, monkeypatch):
 def _counted(monkeypatch):
     calls = []
     traced = subject.of
-    monkeypatch.setattr(subject, "of", lambda *a: calls.append(a) or traced(*a))
+    monkeypatch.setattr(subject, "of", lambda *a, **k: calls.append(a) or traced(*a, **k))
     return calls
 
 
