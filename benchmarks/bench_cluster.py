@@ -1,16 +1,17 @@
-"""How well steps on many cards are priced, against public measurements; nothing is fitted here.
+"""How well steps on many cards are priced, against public measurements.
 
     NETTIME_REFERENCE=FOLDER python benchmarks/bench_cluster.py [--rows]
 
 FOLDER holds llm_training_steps.json, gpu_model_steps.json and megatron_steps.json. Links are by
-data sheets and NCCL's published rates, cards by their own specifications. Error is the mean of
-|estimated/measured − 1|, bias the mean log ratio; slopes are of the log ratio per doubling.
+data sheets and NCCL's published rates. Each FSDP row is priced by a card, and by what collectives
+cost the kernels beside them, fitted to rows of other models; the other sets by specifications.
+Error is the mean of |estimated/measured − 1|, bias the mean log ratio; slopes are of the log
+ratio per doubling.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import os
 from collections.abc import Sequence
@@ -21,47 +22,12 @@ import numpy as np
 
 from analysis.steps.models import workload_of
 from analysis.steps.record import Step
-from hwsim import InputError, Workload
-from hwsim.cluster.machine import Cluster, load_cluster
+from benchmarks._sharded_steps import MACHINES, Sharded, decoder, held_out_sharded, machine
+from hwsim import InputError, load_device
 from hwsim.cluster.memory import need
-from hwsim.cluster.parts import parts_of
 from hwsim.cluster.plan import Plan
 from hwsim.cluster.step import cluster_step
-
-MACHINES = {
-    "A100-SXM4-80GB": "dgx_a100", "A100-SXM4-40GB": "dgx_a100_40gb",
-    "H100-SXM5-80GB": "hgx_h100", "NVIDIA_A100-SXM4-40GB": "dgx_a100_40gb",
-    "NVIDIA_H100_80GB_HBM3": "hgx_h100", "NVIDIA_A100-SXM4-80GB": "dgx_a100",
-}  # fmt: skip
-
-
-@functools.cache
-def machine(name: str) -> Cluster:
-    return load_cluster(name)
-
-
-@functools.cache
-def decoder(
-    hidden: int, layers: int, heads: int, vocab: int, batch: int, length: int,
-    attention: str = "fused",
-) -> Workload:  # fmt: skip
-    sizes = {"hidden": hidden, "layers": layers, "heads": heads, "vocab": vocab}
-    return workload_of(Step(
-        "decoder", "", "training", batch, 1.0, sizes, length, precision="bfloat16",
-        optimizer="adamw", attention=attention,
-    ))  # fmt: skip
-
-
-def sharded(row: dict[str, Any]) -> float:
-    """Estimated over measured seconds of a FSDP step."""
-    step = decoder(row["d_model"], row["n_layers"], row["n_heads"], row["vocab"],
-                   row["micro_batch"], row["seq"])  # fmt: skip
-    form = "fsdp" if row["sharding"] == "FULL_SHARD" else "grad_op"
-    plan = Plan(form, row["gpus"], micro_batches=row["grad_accum"],
-                recompute="full" if row["activation_checkpointing"] else "none")  # fmt: skip
-    found = cluster_step(machine(MACHINES[row["gpu"]]).of(row["gpus"]), step, plan)
-    tokens = row["micro_batch"] * row["grad_accum"] * row["seq"]
-    return found.seconds / (tokens / row["tokens_per_s_per_gpu"])
+from hwsim.devices.gpu import Gpu
 
 
 def four_cards(row: dict[str, Any]) -> float:
@@ -78,8 +44,8 @@ def four_cards(row: dict[str, Any]) -> float:
 
 def megatron(row: dict[str, Any]) -> dict[str, float]:
     """Estimated over measured: seconds and GiB of both recomputations."""
-    step = decoder(row["hidden"], row["layers"], row["heads"], 51200, row["micro_batch"], 2048,
-                    "plain")  # fmt: skip
+    step, parts = decoder(row["hidden"], row["layers"], row["heads"], 51200, row["micro_batch"],
+                          2048, "plain")  # fmt: skip
     tp, pp, v = row["tensor"], row["pipeline"], row["interleave"]
     micro = row["batch"] // row["micro_batch"]
     cluster = machine("dgx_a100").of(row["gpus"])
@@ -94,10 +60,22 @@ def megatron(row: dict[str, Any]) -> dict[str, float]:
         if key.startswith("seconds"):
             found[key] = cluster_step(cluster, step, plan).seconds / row[key]
         else:
-            found[key] = need(parts_of(step), plan).activations / 2**30 / row[key]
+            found[key] = need(parts, plan).activations / 2**30 / row[key]
     plan = Plan("ddp", 1, tp, pp, False, v, micro, gradient_bytes=4.0)
-    found["model_state_gib"] = need(parts_of(step), plan).states / 2**30 / row["model_state_gib"]
+    found["model_state_gib"] = need(parts, plan).states / 2**30 / row["model_state_gib"]
     return found
+
+
+def folded(rows: Sequence[dict[str, Any]]) -> list[float]:
+    """Estimated over measured seconds of FSDP steps, each by a fit to other models."""
+    found: dict[int, float] = {}
+    for gpu in {row["gpu"] for row in rows}:
+        device = load_device(machine(MACHINES[gpu]).device.name)
+        assert isinstance(device, Gpu)
+        mine = [Sharded(row) for row in rows if row["gpu"] == gpu]
+        for row, held in zip(mine, held_out_sharded(device, mine), strict=True):
+            found[id(row.row)] = held.estimated_s / held.timed.seconds
+    return [found[id(row)] for row in rows]
 
 
 def line(name: str, ratios: Sequence[float], **along: Sequence[float]) -> None:
@@ -123,7 +101,7 @@ def main() -> None:
 
     print(f"{'set':44} {'n':>4} {'error':>9} {'bias':>9}")
     steps = rows("llm_training_steps.json")
-    ratios = [sharded(row) for row in steps]
+    ratios = folded(steps)
     if options.rows:
         for row, ratio in zip(steps, ratios, strict=True):
             print(f"  {row['gpu']} {row['model']} {row['seq']} gpus {row['gpus']} batch "

@@ -13,8 +13,11 @@ what was observed. For each card, from the steps measured on it:
   for the typical constants' being drawn up from all cards.
 - others: by the geometric mean of the constants fitted to the other cards alone.
 
---write prints the constants for the card's specification. Sparse steps are never fitted: their
-measured speed-ups are listed beside ours.
+Steps of FSDP are priced as one card's kernels; what collectives and the shared update add to them
+is by the machine's specification (bench_cluster.py fits that on folds too).
+
+--write prints the constants for the card's specification. Sparse steps are never fitted:
+bench_sparse_steps.py lists their measured speed-ups beside ours.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ import numpy as np
 from analysis.steps.models import workload_of
 from analysis.steps.reading import read_steps
 from analysis.steps.record import Step
-from hwsim import InputError, Mask, gemm, load_device
+from benchmarks._sharded_steps import Sharded
+from hwsim import InputError, load_device
 from hwsim.calibration.steps import (
     HeldOut,
     Timed,
@@ -50,9 +54,10 @@ CARDS = {
     "a100_40gb_sxm": "a100_40gb_sxm", "a100_80gb_pcie": "a100", "a100_40gb_pcie": "a100_40gb",
     "h100_sxm": "h100_sxm", "v100_pcie": "v100", "t4": "t4",
 }  # fmt: skip
-FILES = ("gpu_model_steps.json", "llm_training_steps.json", "external/timm_rtx*.json")
+FILES = ("gpu_model_steps.json", "external/timm_rtx*.json")
+SHARDED = {"A100-SXM4-80GB": "a100_80gb_sxm", "A100-SXM4-40GB": "a100_40gb_sxm",
+           "H100-SXM5-80GB": "h100_sxm"}  # fmt: skip
 INSIDE = 0.85
-TILE = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], bool)
 
 
 def steps_in(folder: Path, cache: Path | None) -> list[tuple[str, Step, Timed]]:
@@ -64,6 +69,13 @@ def steps_in(folder: Path, cache: Path | None) -> list[tuple[str, Step, Timed]]:
                 if step.device in CARDS:
                     timed = Timed(observed(step, cache), step.seconds, step.family)
                     found.append((path.stem, step, timed))
+    for row in json.loads((folder / "llm_training_steps.json").read_text("utf-8"))["rows"]:
+        sharded, card = Sharded(row), SHARDED[row["gpu"]]
+        step = Step("decoder", card, "training", row["micro_batch"], sharded.seconds,
+                    sequence=row["seq"], precision="bfloat16")  # fmt: skip
+        where = "one node" if row["gpus"] == 8 else "many nodes"
+        timed = sharded.timed(load_device(CARDS[card]))
+        found.append((f"llm_training_steps, {where}", step, timed))
     return found
 
 
@@ -125,36 +137,8 @@ def card_rows(
             if how == "fold" and len(set(lengths)) > 3:
                 slope = np.polyfit(np.log2(lengths), [h.log_error for h in rows], 1)[0]
                 more += f", slope a doubling of the sequence {slope:+.3f}"
-            print(f"{CARDS[name]:>14} {file:38} {how:>7} {figures(rows)}{more}")
+            print(f"{CARDS[name]:>14} {file:41} {how:>7} {figures(rows)}{more}")
     return [abs(float(np.expm1(h.log_error))) for h in apart.values()]
-
-
-def products(folder: Path) -> None:
-    """Sparse products that were never fitted: CSR and 2:4 on an RTX 3090."""
-    path = folder / "external" / "venom_products.json"
-    if not path.is_file():
-        return
-    device = load_device("rtx3090", packing="never")
-    rng = np.random.default_rng(0)
-    ratios, gains = [], []
-    for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
-        m, n, k = row["rows"], row["outputs"], row["inputs"]
-        if row["kernel"] == "sputnik":
-            mask = Mask(rng.random((n, k), dtype=np.float32) < row["density"])
-            op = gemm(m, n, k, mask, "forward", "float16")
-            price = next(e for e in device.kernels(op) if e.kernel == "csr")
-            ratios.append((row["density"], price.seconds * 1e3 / row["sparse_ms"]))
-        if row["kernel"] == "cusparselt":
-            op = gemm(m, n, k, Mask(np.tile(TILE, (n // 4, k // 4))), "forward", "float16")
-            by = {e.kernel: e.seconds for e in device.kernels(op)}
-            gains.append((by["dense"] / by["2:4"], row["dense_ms"] / row["sparse_ms"]))
-    csr = np.array(ratios)
-    slope = np.polyfit(np.log2(csr[:, 0]), np.log(csr[:, 1]), 1)[0]
-    print(f"CSR products: error {100 * np.abs(csr[:, 1] - 1).mean():.1f} %, "
-          f"slope a doubling of the density {slope:+.3f}")  # fmt: skip
-    both = np.array(gains)
-    print(f"2:4 products: speed-up missed by {np.abs(both[:, 0] - both[:, 1]).mean():.2f}, "
-          f"mean {both[:, 0].mean():.2f} where {both[:, 1].mean():.2f} was measured")  # fmt: skip
 
 
 def main() -> None:
@@ -177,7 +161,7 @@ def main() -> None:
         device = load_device(CARDS[card])
         assert isinstance(device, Gpu)
         fits[card] = fit_steps(device, [t for _, _, t in rows])
-    print(f"{'card':>14} {'set':38} {'how':>7} {'n':>4} {'error':>9} {'bias':>9} {'τ':>7}")
+    print(f"{'card':>14} {'set':41} {'how':>7} {'n':>4} {'error':>9} {'bias':>9} {'τ':>7}")
     apart = []
     for card in options.cards or on:
         others = [fit for other, fit in fits.items() if other != card]
@@ -185,7 +169,6 @@ def main() -> None:
         if options.write:
             print("   ", ", ".join(f"{k} = {v:.3g}" for k, v in fits[card].items()))
     print(f"each card by the others' constants, mean over cards: {100 * np.mean(apart):.1f} %")
-    products(folder)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def price(
     from sparse_train.algorithms import ALGORITHMS
 
     how = (density, setting.pattern, setting.distribution, setting.seed)
-    masks = random_masks(what.shapes, *how) if what.shapes else {}
+    masks = random_masks(what.shapes, *how, what.step.layers) if what.shapes else {}
     sparse = what.step.with_masks(masks)
     growth, grown = 0.0, None
     if setting.update_interval:

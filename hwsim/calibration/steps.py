@@ -21,9 +21,9 @@ from hwsim.workload import Op, Workload
 NAMES = tuple(whole_steps.CONSTANTS)
 # How far cards stray from the typical values, in log; what no record speaks of stays there.
 _STRAY = {
-    "product": 0.6, "product_single": 0.3, "elementwise": 0.12, "fused": 0.15, "norm": 0.2,
-    "norm_back": 0.3, "conv_back": 0.3, "softmax": 0.3, "l2_rate": 0.3, "l2_share": 0.3,
-    "attention": 0.4, "attention_back": 0.6,
+    "product": 0.3, "product_ends": 1.2, "product_single": 0.15, "elementwise": 0.12,
+    "fused": 0.15, "norm": 0.2, "norm_back": 0.3, "conv_back": 0.3, "softmax": 0.3,
+    "l2_rate": 0.3, "l2_share": 0.3, "attention": 0.4, "attention_back": 0.6,
 }  # fmt: skip
 _NOISE, _OTHERWISE = 0.15, 0.4
 _PRODUCT, _BMM, _CONV, _GROUPED, _DEPTHWISE, _ATTENTION, _STREAM = range(7)
@@ -37,11 +37,14 @@ class Timed:
         workload: what it computes.
         seconds: measured.
         family: steps that share one are held out together.
+        beside_s: of the measured, what is no kernel of the workload: collectives, and an update
+            that is shared out; known from elsewhere, not fitted.
     """
 
     workload: Workload
     seconds: float
     family: str = ""
+    beside_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def held_out(device: Gpu, steps: Sequence[Timed], folds: int = 5) -> list[HeldOu
     """Every step, priced by a fit to the steps of other families."""
     priced = _Priced(device, steps)
     found: list[HeldOut] = []
-    for part in _parts([s.family for s in steps], folds):
+    for part in parts_of_families([s.family for s in steps], folds):
         held = np.array([s.family in part for s in steps])
         own = _fit(priced, ~held)
         seconds = priced.seconds(np.log([own[n] for n in NAMES]))
@@ -98,7 +101,7 @@ def _typical() -> np.ndarray:
     return np.log([c.typical for c in whole_steps.CONSTANTS.values()])
 
 
-def _parts(families: Sequence[str], folds: int) -> list[set[str]]:
+def parts_of_families(families: Sequence[str], folds: int) -> list[set[str]]:
     """Families in parts of about equal numbers of steps."""
     names = sorted(set(families), key=lambda f: (-list(families).count(f), f))
     parts: list[set[str]] = [set() for _ in range(min(folds, len(names)))]
@@ -135,6 +138,7 @@ class _Priced:
         from scipy.sparse import csr_matrix
 
         self.measured_s = np.array([s.seconds for s in steps])
+        self._beside_s = np.array([s.beside_s for s in steps])
         ops: list[Op] = []
         known: dict[tuple, int] = {}
         rows, columns = [], []
@@ -154,6 +158,7 @@ class _Priced:
         self._kind = np.array([_kind(op) for op in ops])
         self._single = np.array([FAMILIES[op.dtype] == "single" for op in ops])
         self._moved = np.array([_moved(op) for op in ops], float)
+        self._operands = np.array([op.activation_bytes + op.weight_bytes for op in ops], float)
         self._activations = np.array([op.activation_bytes for op in ops], float)
         self._flops = np.array([op.dense_flops for op in ops], float)
         self._peak = np.array([_peak(device, op) for op in ops])
@@ -165,11 +170,11 @@ class _Priced:
         self._forward = np.array([op.phase == "forward" for op in ops])
         self._share = np.array([NAMES.index(_share(op)) for op in ops])
         self._serial_s = np.array([whole_steps.serial_s(op) for op in ops])
-        self._product_s = _products(device, ops, self._kind)
+        self._product_s = _products(device, ops, self._kind) / device.sustained
 
     def seconds(self, x: np.ndarray) -> np.ndarray:
         """Of each step, by the logarithms of the constants."""
-        return self._count @ self.op_seconds(x)
+        return self._count @ self.op_seconds(x) + self._beside_s
 
     def op_seconds(self, x: np.ndarray) -> np.ndarray:
         """Of each distinct operation."""
@@ -181,7 +186,8 @@ class _Priced:
         turn = self._pass(own, 2.0 * self._activations, own["elementwise"]) * own["turn"]
         turn = np.where(self._turned, turn, 0.0)
         of = kind == _PRODUCT
-        found[of] = product[of]
+        ends = np.where(self._single, 0.0, self._pass(own, self._operands, own["product_ends"]))
+        found[of] = (product + ends)[of]
         of = kind == _BMM
         by_peak = self._flops * self._filled / (self._peak * own["bmm"])
         found[of] = np.where(self._single, product, np.maximum(by_peak, plain))[of]
@@ -232,6 +238,8 @@ def _turned(op: Op) -> bool:
 
 
 def _peak(device: Gpu, op: Op) -> float:
+    if _kind(op) == _ATTENTION:
+        return whole_steps.attention_peak(device, op.dtype)
     return device.peak(op.dtype) if _kind(op) != _STREAM else 1.0
 
 

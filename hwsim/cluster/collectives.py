@@ -1,7 +1,8 @@
 """How long collectives take: rings over the slowest link that they cross.
 
 Source: Thakur, Rabenseifner, Gropp 2005 (Optimization of Collective Communication Operations in
-MPICH), section 4; NCCL's PERFORMANCE.md for bus bandwidth. Latency is that of a tree, log₂ p.
+MPICH), section 4; NCCL's PERFORMANCE.md for bus bandwidth. A sum's latency is that of a tree,
+log₂ p; gathers and scatters have rings alone, p − 1 hops (NCCL, src/graph/tuning.cc).
 """
 
 from __future__ import annotations
@@ -35,5 +36,11 @@ def seconds(cluster: Cluster, kind: str, size: float, ranks: int, apart: int = 1
         # A ring for each card of a node, which leaves the node by that card's own link.
         mine = max(cluster.cards_per_node // apart, 1)
         rate = min(cluster.inside.rate, mine * rate) if mine > 1 else rate
-    hops = 1.0 if kind == "send" else math.log2(ranks) * (2.0 if kind == "all_reduce" else 1.0)
-    return sent_bytes(kind, size, ranks) / rate + hops * link.latency_s
+    if kind == "send":
+        latency = link.latency_s
+    elif kind == "all_reduce":
+        latency = 2.0 * math.log2(ranks) * link.latency_s
+    else:
+        nodes = -(-ranks * apart // cluster.cards_per_node)
+        latency = (ranks - nodes) * cluster.inside.latency_s + (nodes - 1) * link.latency_s
+    return sent_bytes(kind, size, ranks) / rate + latency

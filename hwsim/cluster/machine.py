@@ -14,8 +14,10 @@ from hwsim.errors import InputError, unknown
 from hwsim.specification import load_device
 
 _KEYS = {
-    "bytes_per_s": "B/s", "latency_s": "s", "share": "1",
+    "bytes_per_s": "B/s", "latency_s": "s", "share": "1", "slows": "1",
 }  # fmt: skip
+# Of the SMs, by a collective. Source: Calculon (Isaev et al. 2023), its DGX A100.
+_SLOWS = 0.15
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,14 @@ class Link:
         bytes_per_s: one way, by the data sheet.
         latency_s: of one message.
         share: of the data sheet's rate that collectives reach.
+        slows: seconds that a second of a collective costs what is computed beside it: it takes
+            processors, memory bandwidth and power.
     """
 
     bytes_per_s: float
     latency_s: float
     share: float
+    slows: float = _SLOWS
 
     def __post_init__(self) -> None:
         if not self.bytes_per_s > 0:
@@ -39,6 +44,8 @@ class Link:
             raise InputError(f"latency_s: value is {self.latency_s!r}; allowed is at least 0")
         if not 0 < self.share <= 1:
             raise InputError(f"share: value is {self.share!r}; allowed is above 0, at most 1")
+        if not 0 <= self.slows <= 1:
+            raise InputError(f"slows: value is {self.slows!r}; allowed is 0 to 1")
 
     @property
     def rate(self) -> float:
@@ -168,6 +175,8 @@ def _link(where: str, label: str, given: Mapping[str, Any], sources: dict[str, s
     values = {}
     for key, unit in _KEYS.items():
         if key not in table:
+            if key == "slows":
+                continue
             raise InputError(f"cluster {where}: {label}.{key} is missing")
         values[key] = _number(where, f"{label}.{key}", table[key], unit, sources)
     try:

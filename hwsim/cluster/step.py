@@ -62,6 +62,7 @@ class _Costs:
     gather_bytes: float
     reduce_bytes: float
     unpack_s: float
+    slowed_s: tuple[float, float] = (0.0, 0.0)
 
 
 def cluster_step(cluster: Cluster, step: Workload, plan: Plan) -> ClusterStep:
@@ -116,7 +117,32 @@ def _costs(cluster: Cluster, part: Part, plan: Plan) -> _Costs:
         unpack = (part.nnz + part.weights) * part.itemsize / plan.tp / rate
     shared = plan.dp if plan.sharded >= 1 else 1
     return _Costs(
-        part, forward, backward, update / shared, exchange, exchanges, moved, moved, unpack
+        part,
+        forward,
+        backward,
+        update / shared,
+        exchange,
+        exchanges,
+        moved,
+        moved,
+        unpack,
+        _slowed(cluster, plan, moved),
+    )
+
+
+def _slowed(cluster: Cluster, plan: Plan, moved: float) -> tuple[float, float]:
+    """What collectives beside a part's forward and backward pass cost its arithmetic, seconds."""
+    kinds, slows = collectives(plan), cluster.link(plan.dp, plan.tp).slows
+    if not moved or plan.pp > 1:
+        return 0.0, 0.0
+
+    def cost(kind: str) -> float:
+        return slows * seconds(cluster, kind, moved, plan.dp, plan.tp) if kind else 0.0
+
+    # Without shares of gradients, sums are made once a step: behind its last micro-batch.
+    every = 1.0 if plan.sharded >= 2 else 1.0 / plan.micro_batches
+    return cost(kinds.before_forward), (
+        cost(kinds.before_backward) + every * cost(kinds.after_backward)
     )
 
 
@@ -151,12 +177,14 @@ class _Stage:
         return self.tasks.add(stream, f"{kind} {name}", takes, waits)
 
     def forward(self, cost: _Costs, waits: Sequence[int] = ()) -> int:
-        self.compute(f"forward {cost.part.name}", cost.forward_s + cost.unpack_s, waits)
+        takes = cost.forward_s + cost.unpack_s + cost.slowed_s[0]
+        self.compute(f"forward {cost.part.name}", takes, waits)
         self.exchange(f"forward {cost.part.name}", cost, cost.exchanges)
         return self.last
 
     def backward(self, cost: _Costs, waits: Sequence[int] = ()) -> int:
-        self.compute(f"backward {cost.part.name}", cost.backward_s + cost.unpack_s, waits)
+        takes = cost.backward_s + cost.unpack_s + cost.slowed_s[1]
+        self.compute(f"backward {cost.part.name}", takes, waits)
         again = self.plan.recompute == "full" and cost.part.heads
         self.exchange(f"backward {cost.part.name}", cost, cost.exchanges * (2 if again else 1))
         return self.last

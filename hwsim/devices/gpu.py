@@ -61,6 +61,10 @@ class Gpu(Device):
     boost: float = parameter(
         "1", "highest clock seen over the data sheet's boost clock", at_least=1.0, default=1.0
     )
+    sustained: float = parameter(
+        "1", "of the boost clock, held in a step: less where the power limit of the card is low",
+        above=0.0, at_most=1.0, default=1.0,
+    )  # fmt: skip
     fit: str = parameter(
         "1", "whose fit is used: this card's, another's scaled by data sheet, or none",
         choices=("own", "derived", "none"), default="none",
@@ -96,6 +100,10 @@ class Gpu(Device):
     library_pack_share: float = parameter(
         "1", "of the bandwidth, the library's", above=0.0, default=0.018
     )
+    algorithm: str = parameter(
+        "1", "of 2:4 products: searched among the library's once per shape, or its default",
+        choices=("searched", "default"), default="searched",
+    )  # fmt: skip
     descriptors: str = parameter(
         "1", "plan of a 2:4 product: kept per shape, or made in every call",
         choices=("cached", "per_call"), default="cached",
@@ -206,10 +214,13 @@ class Gpu(Device):
     def products_s(self, kind: str, dtype: str, shapes: np.ndarray) -> np.ndarray:
         """Seconds of products by a library's kernel, shapes as in hwsim/gpu/time.py."""
         found = self._fit_of(kind, dtype)
-        return np.exp(found.log_seconds(kind, shapes, self.card, self.peak(dtype), dtype))
+        searched = kind == DENSE or self.algorithm == "searched"
+        peak = self.peak(dtype)
+        return np.exp(found.log_seconds(kind, shapes, self.card, peak, dtype, searched=searched))
 
     def _product_scale(self, dtype: str) -> float:
-        return self.steps["product_single" if FAMILIES[dtype] == "single" else "product"]
+        name = "product_single" if FAMILIES[dtype] == "single" else "product"
+        return self.steps[name] / self.sustained
 
     def _of_step(self, op: Op, kernel: str, seconds: float, moved: float, flops: float) -> Estimate:
         """One kernel of a step, with the gap before it."""
@@ -345,8 +356,8 @@ class Gpu(Device):
             known = self._estimates[key] = self._convolution(op)
         if known is None:
             alone = self.product_seconds(DENSE, op.dtype, rules.product(op))
-            seconds = self._called(alone * self._product_scale(op.dtype))
             moved = op.activation_bytes + op.weight_bytes
+            seconds = self._called(whole_steps.in_step_s(self, op, alone, moved))
             known = self._library(op, DENSE, seconds, moved, op.dense_flops)
             self._estimates[key] = known
         return known
@@ -372,12 +383,16 @@ class Gpu(Device):
 
     def _priced_two_four(self, op: Op, packed: bool, in_step: bool) -> Estimate:
         seconds = self.product_seconds(SPARSE, op.dtype, rules.padded(op))
+        operands = op.activation_bytes + op.weight_bytes * packed_share(op.dtype)
         # In a step the library's 2:4 products wait for the same clocks as its dense ones.
-        seconds *= self._product_scale(op.dtype) if in_step else 1.0
+        if in_step:
+            filled = rules.padded(op).rows / rules.product(op).rows
+            held = op.activation_bytes * filled + op.weight_bytes * packed_share(op.dtype)
+            seconds = whole_steps.in_step_s(self, op, seconds, held)
         pack_s, pack_bytes = self._pack(op) if packed else (0.0, 0.0)
         if self.descriptors == "per_call":
             seconds += self.descriptor_s
-        moved = op.activation_bytes + op.weight_bytes * packed_share(op.dtype) + pack_bytes
+        moved = operands + pack_bytes
         seconds = self._called(seconds) + pack_s
         return self._library(op, SPARSE, seconds, moved, op.dense_flops / 2)
 
@@ -433,11 +448,10 @@ class Gpu(Device):
             return Estimate.illegal(kernel, reason)
         flops, moved, compute, bound, beside = work(self, op, facts)
         if kernel in sparse.ON_TENSOR_CORES:  # which wait in a step as the library's products do
-            compute *= self._product_scale(op.dtype)
+            compute = whole_steps.in_step_s(self, op, compute, moved)
         # What zeros save is their share of the dense product, at most: nothing computes the rest
         # faster than the library's own kernel.
-        least = self.product_seconds(DENSE, op.dtype, rules.product(op)) * op.density
-        compute = max(compute, least * self._product_scale(op.dtype))
+        compute = max(compute, self._dense(op).seconds * op.density)
         return self._simple(op, kernel, moved, flops, compute, bound, product=True, beside=beside)
 
     def _price_stream(self, op: Op) -> Estimate:

@@ -61,6 +61,8 @@ TILES = np.array(
     [(256, 128), (128, 256), (128, 128), (64, 128), (128, 64), (64, 64), (64, 256), (256, 64),
      (32, 128), (64, 32), (256, 256)], float,
 )  # fmt: skip
+_LARGEST = 2  # of TILES, in either direction
+_QUANTISED = [p.name for p in PARAMETERS].index("quantised")
 SPLITS = np.array([1, 2, 3, 4, 6, 8, 12, 16], float)
 MEMBER = len(PARAMETERS) + len(TILES)
 
@@ -112,12 +114,13 @@ class ProductFit:
     spread: tuple[float, float] = (-0.4, 0.4)
 
     def log_seconds(
-        self, kind: str, shapes: np.ndarray, card: Card, peak: float, dtype: str
-    ) -> np.ndarray:
+        self, kind: str, shapes: np.ndarray, card: Card, peak: float, dtype: str,
+        *, searched: bool = True,
+    ) -> np.ndarray:  # fmt: skip
         """ln seconds of products, shapes (products, 3 or 5): see `hwsim/gpu/time.py`."""
         total = np.zeros(len(shapes))
         for member in self.members:
-            total += log_seconds(member, kind, shapes, card, peak, dtype)
+            total += log_seconds(member, kind, shapes, card, peak, dtype, searched=searched)
         total /= len(self.members)
         if self.correction is not None:
             total += np.clip(features(shapes[:, :3]) @ self.correction, -0.2, 0.2)
@@ -125,9 +128,13 @@ class ProductFit:
 
 
 def log_seconds(
-    member: np.ndarray, kind: str, shapes: np.ndarray, card: Card, peak: float, dtype: str
-) -> np.ndarray:
-    """ln seconds by one member's parameters; `peak` is the data sheet's dense FLOP/s."""
+    member: np.ndarray, kind: str, shapes: np.ndarray, card: Card, peak: float, dtype: str,
+    *, searched: bool = True,
+) -> np.ndarray:  # fmt: skip
+    """ln seconds by one member's parameters; `peak` is the data sheet's dense FLOP/s.
+
+    A library that was not asked to search takes its largest tiles whole, without split-K.
+    """
     from hwsim.gpu.time import log_seconds as kernel
 
     element = ELEMENT_BYTES[dtype]
@@ -138,7 +145,11 @@ def log_seconds(
     ])  # fmt: skip
     out = np.empty(len(shapes))
     count = len(PARAMETERS)
-    kernel(member[:count], member[count:], shapes, TILES, SPLITS, machine, out)
+    tiles, splits, own = TILES, SPLITS, member[:count]
+    if not searched:
+        tiles, splits, own = TILES[:_LARGEST], SPLITS[:1], own.copy()
+        own[_QUANTISED] = 1.0
+    kernel(own, member[count:], shapes, tiles, splits, machine, out)
     return out
 
 

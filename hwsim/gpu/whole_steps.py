@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from hwsim.errors import InputError, unknown
-from hwsim.gpu.matmul import ELEMENT_BYTES
+from hwsim.gpu.matmul import ELEMENT_BYTES, FAMILIES
 from hwsim.workload import Op
 
 
@@ -24,7 +24,8 @@ class Constant(NamedTuple):
 
 # Typical: the geometric mean over fitted cards (benchmarks/bench_gpu_steps.py prints the fits).
 CONSTANTS: dict[str, Constant] = {
-    "product": Constant("seconds of a product in a step over the library's own by itself", 1.1),
+    "product": Constant("seconds of a product in a step over the library's own by itself", 1.0),
+    "product_ends": Constant("of the bandwidth, operands and results of its start and end", 1.2),
     "product_single": Constant("the same in float32 on CUDA cores", 1.0),
     "bmm": Constant("of the peak, products of attention by themselves", 0.33),
     "pointwise": Constant("seconds of a convolution of window 1 over its implicit product's", 1.0),
@@ -51,6 +52,7 @@ _SHARES = {"norm": "norm", "softmax": "softmax"}
 # Assumed: a thread's turn is a load from memory that waits for nothing else.
 _TURN_S = 0.2e-6
 _TILE = 64
+_AMPERE_FLOPS = 2048.0
 _HEAD_SIZES = (32, 64, 96, 128, 256)
 _GROUP = 16
 
@@ -66,6 +68,15 @@ class Card(Protocol):
 
     @property
     def vector_flops(self) -> float: ...
+
+    @property
+    def sustained(self) -> float: ...
+
+    @property
+    def clock_hz(self) -> float: ...
+
+    @property
+    def sms(self) -> int: ...
 
     @property
     def steps(self) -> Mapping[str, float]: ...
@@ -130,8 +141,30 @@ def attention_s(card: Card, op: Op) -> float:
     """
     filled = attention_filled(op)
     share = card.steps["attention" if op.phase == "forward" else "attention_back"]
-    compute = op.dense_flops * filled / (card.peak(op.dtype) * share)
+    compute = op.dense_flops * filled / (attention_peak(card, op.dtype) * share)
     return max(compute, stream_s(card, op, op.bytes))
+
+
+def attention_peak(card: Card, dtype: str) -> float:
+    """FLOP/s that fused attention can reach: its kernels issue Ampere's instructions.
+
+    Later cards run these at Ampere's rate a clock and processor, whatever their own is.
+    Source: Shah et al. 2024 (FlashAttention-3), section 1: FlashAttention-2 reaches 35 % of an
+    H100; NVIDIA A100 whitepaper: 1,024 multiply-adds of 16 bit a clock and SM.
+    """
+    return card.sustained * min(card.peak(dtype), _AMPERE_FLOPS * card.sms * card.clock_hz)
+
+
+def in_step_s(card: Card, op: Op, alone_s: float, moved: float) -> float:
+    """A product among others: slower clocks, and the start and end of its tiles, which nothing
+    hides: operands are fetched and results written before and after the arithmetic.
+
+    `alone_s` is the library's by itself, `moved` the bytes of its operands and result.
+    """
+    alone_s /= card.sustained
+    if FAMILIES[op.dtype] == "single":
+        return alone_s * card.steps["product_single"]
+    return alone_s * card.steps["product"] + pass_s(card, moved, "product_ends")
 
 
 def bmm_s(card: Card, op: Op) -> float:

@@ -58,13 +58,31 @@ def _step(layers: int = 4, rows: int = 512, width: int = 256, mask: Mask | None 
 def test_ring_moves_what_the_formula_says() -> None:
     cluster = _machine()
     assert sent_bytes("all_reduce", 8e9, 8) == 14e9
-    assert seconds(cluster, "all_gather", 8e9, 8) == pytest.approx(7e9 / 8e10 + 3e-5)
+    assert seconds(cluster, "all_gather", 8e9, 8) == pytest.approx(7e9 / 8e10 + 7e-5)
     assert seconds(cluster, "all_reduce", 8e9, 1) == 0.0
 
 
 def test_a_ring_over_nodes_leaves_each_by_all_its_cards() -> None:
     cluster = _machine(nodes=4, slow=1e10)
-    assert seconds(cluster, "all_gather", 3.2e9, 32) == pytest.approx(3.1e9 / 7.2e10 + 1e-4)
+    assert seconds(cluster, "all_gather", 3.2e9, 32) == pytest.approx(
+        3.1e9 / 7.2e10 + 28 * 1e-5 + 3 * 2e-5
+    )
+
+
+def test_what_runs_beside_a_collective_pays_for_it() -> None:
+    def takes(slows: float) -> float:
+        link = Link(1e11, 1e-5, 0.8, slows)
+        cluster = Cluster("test", H100, 1, 8, 8e10, link, link)
+        return cluster_step(cluster, _step(), Plan("fsdp", 8)).seconds
+
+    assert takes(0.0) < takes(0.15) < takes(0.8)
+    alone = Cluster("test", H100, 1, 1, 8e10, Link(1e11, 1e-5, 0.8, 0.8), Link(1e11, 0.0, 0.8))
+    still = Cluster("test", H100, 1, 1, 8e10, Link(1e11, 1e-5, 0.8, 0.0), Link(1e11, 0.0, 0.8))
+    assert cluster_step(alone, _step(), Plan()).seconds == (
+        cluster_step(still, _step(), Plan()).seconds
+    )
+    with pytest.raises(InputError, match=r"slows: value is 1\.5; allowed is 0 to 1"):
+        Link(1e11, 1e-5, 0.8, 1.5)
 
 
 def test_one_forward_one_backward() -> None:

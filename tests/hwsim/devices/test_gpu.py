@@ -37,12 +37,14 @@ def kernel(device, op, name):
 # --- published figures, from the data sheet alone ---
 
 
-def test_a_13008_4096_1024_layer_gains_a_fifth_to_a_third_on_a_data_sheet_a100():
+def test_a_13008_4096_1024_layer_gains_what_it_was_measured_to_on_a_data_sheet_a100():
     a100 = load_device("a100", fit="none")
     products = [gemm(13008, 4096, 1024, None, p, "bfloat16") for p in PHASES]
     dense = Workload(tuple(products))
     sparse = dense.with_masks({"gemm": mask_of(BOTH_WAYS, 4096, 1024)})
-    assert 1.2 <= a100.estimate(dense).seconds / a100.estimate(sparse).seconds <= 1.3
+    # 1.661 ms dense, 1.342 ms 2:4: torchao's README on sparse training.
+    gain = a100.estimate(dense).seconds / a100.estimate(sparse).seconds
+    assert gain == pytest.approx(1.66 / 1.342, abs=0.07)
 
 
 @pytest.mark.parametrize("card", ["a100", "h100_sxm", "b200"])
@@ -159,6 +161,16 @@ def test_rows_are_padded_to_the_alignment_and_the_padding_is_charged():
     }
     assert at[4089] == at[4096]
     assert at[4097] > at[4096]
+
+
+def test_a_two_four_algorithm_that_nobody_searched_pays_for_whole_waves_of_large_tiles():
+    mask = mask_of(BOTH_WAYS, 768, 4096)
+    op = gemm(4096, 768, 4096, mask, "forward", "float16")
+    searched, default = (
+        load_device("rtx3090", packing="never", algorithm=a) for a in ("searched", "default")
+    )
+    assert kernel(default, op, "2:4").seconds > kernel(searched, op, "2:4").seconds
+    assert kernel(default, op, "dense").seconds == kernel(searched, op, "dense").seconds
 
 
 def test_a_mask_that_is_not_two_four_names_the_direction():

@@ -10,7 +10,7 @@ from hwsim.calibration.steps import NAMES, Timed, _Priced, fit_steps, held_out
 from hwsim.gpu.whole_steps import CONSTANTS, bmm_filled, implicit_product, stream_s
 from hwsim.workload import Op, Workload
 
-CARDS = ("rtx4090", "a100_sxm", "h200", "v100", "mi210")
+CARDS = ("rtx4090", "a100_sxm", "h200", "v100", "mi210", "t4")
 HALF = ("float16", "float32")
 
 
@@ -131,7 +131,26 @@ def test_h100_and_h200_are_one_die():
     h100, h200 = load_device("h100_sxm"), load_device("h200")
     assert h100.steps == h200.steps and h100.dense_fit == h200.dense_fit
     op = gemm(8192, 4096, 4096, dtype="bfloat16")
-    assert h100.estimate(op).seconds == pytest.approx(h200.estimate(op).seconds, rel=0.05)
+    # 1.10 to 1.13 was measured between training steps: arithmetic alike, memory 1.43 times as fast.
+    assert 1.0 <= h100.estimate(op).seconds / h200.estimate(op).seconds <= 1.13
+
+
+def test_a_card_of_little_power_computes_below_its_boost_clock_and_moves_bytes_as_fast():
+    product, norm = gemm(4096, 4096, 4096, dtype="float32"), stream("norm", 10**8)
+    for op, slower in ((product, 1.0 / 0.75), (norm, 1.0)):
+        bound = load_device("t4").estimate(op).seconds
+        free = load_device("t4", sustained=1.0).estimate(op).seconds
+        assert bound / free == pytest.approx(slower, rel=0.01)
+
+
+def test_products_in_a_step_also_fetch_and_write_their_operands():
+    bound = load_device("a100_sxm", step_fit={"product_ends": 1.0, "product": 1.0})
+    free = load_device("a100_sxm", step_fit={"product_ends": 1e3, "product": 1.0})
+    op = gemm(8192, 8192, 1024, dtype="bfloat16")
+    moved = op.activation_bytes + op.weight_bytes
+    assert bound.estimate(op).seconds - free.estimate(op).seconds == pytest.approx(
+        moved / 2.039e12, rel=0.01
+    )
 
 
 def test_few_constants_and_none_that_nobody_knows():

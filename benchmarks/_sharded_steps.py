@@ -1,0 +1,125 @@
+"""Public FSDP steps as one card's kernels and what runs beside them, for fits and for checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from analysis.steps.models import workload_of
+from analysis.steps.record import Step
+from hwsim import Workload
+from hwsim.calibration.steps import HeldOut, Timed, by_constants, fit_steps, parts_of_families
+from hwsim.cluster.machine import Cluster, load_cluster
+from hwsim.cluster.parts import Part, parts_of
+from hwsim.cluster.plan import Plan
+from hwsim.cluster.step import timed
+from hwsim.device import Device
+from hwsim.devices.gpu import Gpu
+
+MACHINES = {
+    "A100-SXM4-80GB": "dgx_a100", "A100-SXM4-40GB": "dgx_a100_40gb",
+    "H100-SXM5-80GB": "hgx_h100", "NVIDIA_A100-SXM4-40GB": "dgx_a100_40gb",
+    "NVIDIA_H100_80GB_HBM3": "hgx_h100", "NVIDIA_A100-SXM4-80GB": "dgx_a100",
+}  # fmt: skip
+# What a second of a collective may cost the arithmetic beside it, tried in turn.
+SLOWS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.8, 1.0)
+_machines: dict[str, Cluster] = {}
+_decoders: dict[tuple, tuple[Workload, list[Part]]] = {}
+
+
+def machine(name: str) -> Cluster:
+    if name not in _machines:
+        _machines[name] = load_cluster(name)
+    return _machines[name]
+
+
+def decoder(
+    hidden: int, layers: int, heads: int, vocab: int, batch: int, length: int,
+    attention: str = "fused",
+) -> tuple[Workload, list[Part]]:  # fmt: skip
+    key = (hidden, layers, heads, vocab, batch, length, attention)
+    if key not in _decoders:
+        sizes = {"hidden": hidden, "layers": layers, "heads": heads, "vocab": vocab}
+        step = workload_of(Step(
+            "decoder", "", "training", batch, 1.0, sizes, length, precision="bfloat16",
+            optimizer="adamw", attention=attention,
+        ))  # fmt: skip
+        _decoders[key] = step, parts_of(step)
+    return _decoders[key]
+
+
+@dataclass(frozen=True)
+class Sharded:
+    """One row of the set."""
+
+    row: dict[str, Any]
+
+    @property
+    def plan(self) -> Plan:
+        row = self.row
+        form = "fsdp" if row["sharding"] == "FULL_SHARD" else "grad_op"
+        return Plan(form, row["gpus"], micro_batches=row["grad_accum"],
+                    recompute="full" if row["activation_checkpointing"] else "none")  # fmt: skip
+
+    @property
+    def seconds(self) -> float:
+        """Measured, of one step."""
+        row = self.row
+        tokens = row["micro_batch"] * row["grad_accum"] * row["seq"]
+        return tokens / row["tokens_per_s_per_gpu"]
+
+    @property
+    def parts(self) -> list[Part]:
+        row = self.row
+        return decoder(row["d_model"], row["n_layers"], row["n_heads"], row["vocab"],
+                       row["micro_batch"], row["seq"])[1]  # fmt: skip
+
+    @property
+    def kernels(self) -> Workload:
+        """Of one micro-batch on one card, what is recomputed twice."""
+        ops = []
+        for part in self.parts:
+            again = self.plan.recompute == "full" and part.heads
+            ops += part.forward * (2 if again else 1) + part.backward
+        return Workload(tuple(ops))
+
+    def on(self, device: Device | None = None, slows: float | None = None) -> float:
+        """Estimated seconds of one step."""
+        cluster = machine(MACHINES[self.row["gpu"]]).of(self.row["gpus"])
+        if device is not None:
+            cluster = replace(cluster, device=device)
+        if slows is not None:
+            cluster = replace(cluster, inside=replace(cluster.inside, slows=slows),
+                              between=replace(cluster.between, slows=slows))  # fmt: skip
+        return timed(cluster, self.parts, self.plan).seconds
+
+    def timed(self, device: Device, slows: float | None = None) -> Timed:
+        """For a fit: a micro-batch, with what collectives and the update add to its kernels."""
+        many, kernels = self.row["grad_accum"], self.kernels
+        beside = self.on(device, slows) / many - device.estimate(kernels).seconds
+        return Timed(kernels, self.seconds / many, self.row["model"], beside)
+
+
+def fitted(device: Gpu, rows: list[Sharded]) -> tuple[dict[str, float], float]:
+    """Constants of the card, and what collectives cost, under which some rows are closest."""
+    found = []
+    for slows in SLOWS:
+        steps = [row.timed(device, slows) for row in rows]
+        own = fit_steps(device, steps)
+        missed = [abs(h.log_error) for h in by_constants(device, steps, own)]
+        found.append((sum(min(m, 0.15) for m in missed), slows, own))
+    _, slows, own = min(found, key=lambda f: f[0])
+    return own, slows
+
+
+def held_out_sharded(device: Gpu, rows: list[Sharded], folds: int = 5) -> list[HeldOut]:
+    """Each row, priced by a cluster of cards fitted to rows of other models."""
+    found: dict[int, HeldOut] = {}
+    for part in parts_of_families([r.row["model"] for r in rows], folds):
+        own, slows = fitted(device, [r for r in rows if r.row["model"] not in part])
+        card = replace(device, step_fit=own)
+        for i, row in enumerate(rows):
+            if row.row["model"] in part:
+                measured = Timed(row.kernels, row.seconds, row.row["model"])
+                found[i] = HeldOut(measured, row.on(card, slows))
+    return [found[i] for i in range(len(rows))]
