@@ -318,8 +318,8 @@ def statistical_masks(
         InputError: an unknown name, a pattern that does not fit a layer's shape, or one whose
             statistics are not known.
     """
+    from hwsim.masks.statistical import StatisticalMask
     from hwsim.patterns import PATTERNS
-    from hwsim.statistical_mask import StatisticalMask
     from sparse_train import distributions
     from sparse_train.naming import mask_shape
     from sparse_train.patterns import projection as projected
