@@ -14,7 +14,7 @@ from rl.algorithms import Agent, make_agent
 from rl.envs.interface import ScheduleEnv
 from rl.rollouts import Rollouts
 from rl.worlds import World
-from sparse_train import tensor_files
+from sparse_train.data import tensor_files
 
 FORMAT = 1
 

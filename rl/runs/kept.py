@@ -18,7 +18,7 @@ import sparse_train
 from hwsim import InputError
 from hwsim.files import replacing
 from rl.runs.problems import Problem
-from sparse_train import tensor_files
+from sparse_train.data import tensor_files
 from sparse_train.data.vocabulary import cache_folder
 
 MOST_BYTES = 2 << 30  # Of the folder; those used longest ago go first.

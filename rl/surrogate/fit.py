@@ -27,7 +27,7 @@ from hwsim.files import replacing
 from rl.envs.formula import Networks, WhiteBoxConfig
 from rl.envs.training import SparseTrainingEnv
 from rl.runs.prices import GRID, Prices
-from sparse_train.tensor_files import read_arrays, write_arrays
+from sparse_train.data.tensor_files import read_arrays, write_arrays
 
 _LEAST_EXPONENT = 1e-3
 PULLS = (1e-3, 1e-4, 1e-5)

@@ -17,8 +17,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from hwsim.errors import InputError
 from hwsim.files import replacing
+from sparse_train.data.tensor_files import read_arrays, write_arrays
 from sparse_train.data.text import SPLITS, Corpus
-from sparse_train.tensor_files import read_arrays, write_arrays
 
 SPECIAL_TOKENS = ("[PAD]", "[MASK]", "[UNK]", "[CLS]", "[SEP]")
 PAD, MASK, UNK, CLS, SEP = range(len(SPECIAL_TOKENS))

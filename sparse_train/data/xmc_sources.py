@@ -14,10 +14,10 @@ import numpy as np
 
 from hwsim.errors import InputError
 from hwsim.files import replacing
+from sparse_train.data.tensor_files import read_arrays, write_arrays
 from sparse_train.data.text import SPLITS, STDLIB, Corpus, load_corpus
 from sparse_train.data.vocabulary import cache_folder
 from sparse_train.data.xmc_format import Rows, XmcData
-from sparse_train.tensor_files import read_arrays, write_arrays
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _BRANCHES = 16

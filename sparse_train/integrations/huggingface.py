@@ -10,7 +10,7 @@ from transformers.trainer_callback import ExportableState
 
 from hwsim.errors import InputError
 from hwsim.files import replacing
-from sparse_train import tensor_files
+from sparse_train.data import tensor_files
 from sparse_train.integrations.follower import Follower
 
 FILE = "sparse_training.pt"

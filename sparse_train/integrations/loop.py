@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from hwsim.errors import InputError
 from hwsim.files import replacing
-from sparse_train import tensor_files
+from sparse_train.data import tensor_files
 from sparse_train.integrations.follower import Follower
 
 

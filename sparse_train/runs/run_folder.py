@@ -39,7 +39,7 @@ from hwsim.errors import InputError
 from hwsim.files import as_json, parse_json, remove_leftovers, watched
 from hwsim.mask import Mask
 from hwsim.workload import Op, Workload
-from sparse_train import tensor_files
+from sparse_train.data import tensor_files
 from sparse_train.runs import manifest
 
 FORMAT = 2

@@ -17,7 +17,8 @@ from safetensors.numpy import save_file
 from hwsim.errors import InputError
 from hwsim.files import watched
 
-_DIGEST = "sha256"  # in the metadata of a safetensors file: of all arrays and the other metadata
+# The one entry of a safetensors file's metadata, since the library writes several in any order.
+_ABOUT = "about"
 
 
 def write(content: Any, path: Path) -> None:
@@ -60,7 +61,8 @@ def write_arrays(
     """A safetensors file that `read_arrays` can tell from a damaged one."""
     kept = {name: np.require(array, requirements="C") for name, array in arrays.items()}
     about = dict(metadata or {})
-    save_file(kept, path, {**about, _DIGEST: _digest(kept, about)})
+    told = {"metadata": about, "sha256": _digest(kept, about)}
+    save_file(kept, path, {_ABOUT: json.dumps(told, sort_keys=True)})
 
 
 def read_arrays(path: Path, label: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -73,14 +75,17 @@ def read_arrays(path: Path, label: str) -> tuple[dict[str, np.ndarray], dict[str
         with safe_open(path, framework="numpy") as file:
             about = dict(file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if _ABOUT not in about:
+            return arrays, about
+        told = json.loads(about[_ABOUT])
+        whole = told["sha256"] == _digest(arrays, told["metadata"])
     except FileNotFoundError:
         raise InputError(f"{label}: there is no such file") from None
-    except (OSError, SafetensorError, ValueError, TypeError, MemoryError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError, MemoryError) as error:
         raise InputError(f"{label}: cannot be read ({error})") from None
-    told = about.pop(_DIGEST, None)
-    if told is not None and told != _digest(arrays, about):
+    if not whole:
         raise InputError(f"{label}: damaged: not the content that was written")
-    return arrays, about
+    return arrays, told["metadata"]
 
 
 def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
