@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,13 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from hwsim.errors import InputError
 from hwsim.files import watched
 
-# The one entry of a safetensors file's metadata, since the library writes several in any order.
-_ABOUT = "about"
+_DIGEST = "sha256"  # in the metadata of a safetensors file: of all arrays and the other metadata
 
 
 def write(content: Any, path: Path) -> None:
@@ -61,8 +61,16 @@ def write_arrays(
     """A safetensors file that `read_arrays` can tell from a damaged one."""
     kept = {name: np.require(array, requirements="C") for name, array in arrays.items()}
     about = dict(metadata or {})
-    told = {"metadata": about, "sha256": _digest(kept, about)}
-    save_file(kept, path, {_ABOUT: json.dumps(told, sort_keys=True)})
+    path.write_bytes(with_metadata(save(kept), {**about, _DIGEST: _digest(kept, about)}))
+
+
+def with_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file with metadata in a fixed order (the library's changes by the process)."""
+    (size,) = struct.unpack("<Q", content[:8])
+    header = {"__metadata__": dict(metadata), **json.loads(content[8 : 8 + size])}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + content[8 + size :]
 
 
 def read_arrays(path: Path, label: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -75,17 +83,14 @@ def read_arrays(path: Path, label: str) -> tuple[dict[str, np.ndarray], dict[str
         with safe_open(path, framework="numpy") as file:
             about = dict(file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if _ABOUT not in about:
-            return arrays, about
-        told = json.loads(about[_ABOUT])
-        whole = told["sha256"] == _digest(arrays, told["metadata"])
     except FileNotFoundError:
         raise InputError(f"{label}: there is no such file") from None
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError, MemoryError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, MemoryError) as error:
         raise InputError(f"{label}: cannot be read ({error})") from None
-    if not whole:
+    told = about.pop(_DIGEST, None)
+    if told is not None and told != _digest(arrays, about):
         raise InputError(f"{label}: damaged: not the content that was written")
-    return arrays, told["metadata"]
+    return arrays, about
 
 
 def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
