@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from hwsim.bounded import prices
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
 from hwsim.workload import Op, Workload
@@ -60,7 +61,7 @@ class Device:
     description: str = field(default="", kw_only=True)
     sources: Mapping[str, str] = field(default_factory=dict, kw_only=True, repr=False)
     _unmasked: dict[tuple, tuple[Estimate, ...]] = field(
-        default_factory=dict, init=False, repr=False
+        default_factory=prices, init=False, repr=False
     )
 
     model: ClassVar[str] = ""

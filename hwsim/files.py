@@ -8,9 +8,9 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from hwsim.errors import InputError
 
@@ -38,8 +38,10 @@ def replacing(path: Path) -> Iterator[Path]:
                 yield part
             except (OSError, InputError):
                 raise
-            except Exception:
+            except Exception as error:
                 _probe(part)
+                if type(error).__name__ == "SafetensorError":  # writing, it says so of the disk
+                    raise OSError(str(error)) from error
                 raise
             if stat.S_IMODE(part.stat().st_mode) != mode:
                 part.chmod(mode)
@@ -72,6 +74,44 @@ def _probe(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class _Watched:
+    """A file that remembers that writing to it failed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        return self._told(lambda: self._file.write(data))
+
+    def flush(self) -> None:
+        self._told(self._file.flush)
+
+    def _told(self, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+
+@contextlib.contextmanager
+def watched(path: Path) -> Iterator[Any]:
+    """A file to write to, for a library that raises what it likes when writing fails.
+
+    Raises:
+        OSError: a write failed, whatever the library made of it.
+    """
+    with path.open("wb") as file:
+        given = _Watched(file)
+        try:
+            yield given
+        except Exception:
+            if given.error is not None:
+                raise given.error from None
+            raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -147,10 +187,13 @@ def is_leftover(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(_SUFFIX)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Deletes what killed writers left. Only for a folder that no other process writes to."""
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Deletes what killed writers left, of all files or of one.
+
+    Only for a folder, or a file, that no other process writes to.
+    """
     for path in folder.iterdir():
-        if is_leftover(path):
+        if is_leftover(path) and path.name.startswith(f".{name}." if name else "."):
             path.unlink(missing_ok=True)
 
 

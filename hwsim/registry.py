@@ -7,16 +7,18 @@ members as entry points of the registry's group; `my_module:MyThing` names anyth
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hwsim.errors import InputError, unknown
 from hwsim.references import is_reference, load, origin
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,11 @@ class Names(ABC):
             return {"package": known, "entry_point": installed.value}
         return origin(name, f"{self.kind} {name!r}")
 
-    def _installed(self) -> dict[str, importlib.metadata.EntryPoint]:
+    def _installed(self) -> dict[str, EntryPoint]:
         if not self.group:
             return {}
+        import importlib.metadata  # takes longer than the rest of this module
+
         return {point.name: point for point in importlib.metadata.entry_points(group=self.group)}
 
     def _unknown(self, name: object, label: str) -> str:

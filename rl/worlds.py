@@ -35,8 +35,9 @@ class World:
         layers: fewest and most layers of a white-box network.
         reward: a name in `rl.rewards`.
         mode, factor, min_density, budget: see `rl.envs.interface` and the configurations.
-        points, max_density, capped_from, drop, grow, drop_fraction, stop_at_target: of real
-            training, see `rl.envs.training_config.TrainingConfig` and `rl.envs.slots.Topology`.
+        points, max_density, capped_from, drop, grow, drop_fraction, restore, stop_at_target,
+            hold, reference: of real training, see `rl.envs.training_config.TrainingConfig` and
+            `rl.envs.slots.Topology`.
         decisions: of a dense run, white box and surrogate.
     """
 
@@ -60,7 +61,10 @@ class World:
     drop: str = "magnitude"
     grow: str = "gradient"
     drop_fraction: float = 0.0
+    restore: bool = False
     stop_at_target: bool = True
+    hold: float = 0.0
+    reference: float = 0.0
     shards: int = 1
 
     def __post_init__(self) -> None:
@@ -92,8 +96,9 @@ class World:
             "points": self.points,
             "min_density": self.min_density, "max_density": self.max_density,
             "capped_from": self.capped_from,
-            "topology": Topology(self.drop, self.grow, self.drop_fraction),
-            "stop_at_target": self.stop_at_target,
+            "topology": Topology(self.drop, self.grow, self.drop_fraction, self.restore),
+            "stop_at_target": self.stop_at_target, "hold": self.hold,
+            "reference": self.reference,
         }  # fmt: skip
         return TrainingConfig(**{**given, **changes})
 

@@ -1,10 +1,26 @@
-"""sparse_train: dynamic sparse training of torch modules."""
+"""sparse_train: dynamic sparse training of torch modules.
 
-# Functions with the names of their modules: bound here, after the modules have been.
-from sparse_train.record import TrainingRecord
-from sparse_train.runs.config import TrainConfig
-from sparse_train.sparsify import Sparsifier, sparsify
-from sparse_train.trainer import train
-from sparse_train.workload import workload
+What knows no tensor (distributions, patterns, algorithms, budgets) is used without loading torch.
+"""
+
+from typing import TYPE_CHECKING
+
+from hwsim.lazy import lazy
+
+if TYPE_CHECKING:
+    from sparse_train.record import TrainingRecord
+    from sparse_train.runs.config import TrainConfig
+    from sparse_train.sparsify import Sparsifier, sparsify
+    from sparse_train.trainer import train
+    from sparse_train.workload import workload
 
 __all__ = ["Sparsifier", "TrainConfig", "TrainingRecord", "sparsify", "train", "workload"]
+
+lazy(__name__, {
+    "Sparsifier": "sparse_train.sparsify",
+    "TrainConfig": "sparse_train.runs.config",
+    "TrainingRecord": "sparse_train.record",
+    "sparsify": "sparse_train.sparsify",
+    "train": "sparse_train.trainer",
+    "workload": "sparse_train.workload",
+})  # fmt: skip

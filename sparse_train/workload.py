@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.nn.modules.module import (
     register_module_forward_hook,
@@ -34,6 +33,7 @@ from sparse_train.observing.refusals import observable
 from sparse_train.observing.repeats import NotRepeated, counted
 from sparse_train.observing.values import arguments, map_tensors, scalar_of
 from sparse_train.observing.weights import Weights
+from sparse_train.private_torch import FakeTensorMode, fused_libraries
 
 AMP = {"amp-bf16": torch.bfloat16, "amp-fp16": torch.float16}
 _KEPT_INTEGERS = 1 << 20  # integer buffers up to this size keep their values when observed
@@ -377,11 +377,7 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
     flags = [(m, m.training) for m in model.modules()]
     streams = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    switches = (
-        (torch._C._set_mkldnn_enabled, torch._C._get_mkldnn_enabled()),
-        (torch._C._set_cudnn_enabled, torch._C._get_cudnn_enabled()),
-        (torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled()),
-    )
+    switches = fused_libraries()
     try:
         for parameter in parameters:
             parameter.grad = None

@@ -1,6 +1,18 @@
 """What tests of several packages share."""
 
+import os
+import tempfile
+
 import pytest
+from hypothesis import settings
+
+# No test is about time: a machine that is busy must not fail one.
+settings.register_profile("nettime", deadline=None)
+settings.load_profile("nettime")
+
+# Steps of named models are kept by the tests' processes among themselves, not with the user's.
+_KEPT = tempfile.TemporaryDirectory(prefix="nettime-tests-")
+os.environ["NETTIME_CACHE"] = _KEPT.name
 
 
 @pytest.fixture

@@ -109,3 +109,26 @@ def test_no_folder_is_a_heap():
         if len(list(folder.glob("*.py"))) > MOST_FILES
     }
     assert crowded <= SCANNED, crowded - SCANNED
+
+
+def test_private_names_of_torch_are_used_in_one_module():
+    """What torch does not document may move in any version."""
+    home = "sparse_train.private_torch"
+    found = []
+    for module, file in MODULES.items():
+        if module == home:
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            names: list[str] = []
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
+                names = [*str(node.module).split(".")[1:], *(a.name for a in node.names)]
+            elif isinstance(node, ast.Attribute):
+                parts, inner = [node.attr], node.value
+                while isinstance(inner, ast.Attribute):
+                    parts, inner = [*parts, inner.attr], inner.value
+                if isinstance(inner, ast.Name) and inner.id == "torch":
+                    names = parts
+            private = [n for n in names if n.startswith("_") and not n.startswith("__")]
+            if private and private != ["_cslt_sparse_mm_search"]:  # of a kernel, which needs it
+                found.append(f"{module}: {private}")
+    assert found == []

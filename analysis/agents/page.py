@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.agents.judge import AGENT, HANDCRAFTED, Outcome, Row
+from analysis.agents.outcome import AGENT, Outcome, Row, said, speed_up, spread
 from analysis.agents.study import Study, payback
+from analysis.comparing.conclusion import CLAIM_SEEDS, LEAST_SEEDS, Verdict
+from analysis.comparing.out import pipes
 from hwsim import units
 
 if TYPE_CHECKING:
@@ -19,55 +21,65 @@ ACTS = {
     "density": "they name the density of each layer, as opponents do",
 }
 COLUMNS = (
-    "contender", "speed-up (IQM)", "95 %", "slowest", "reached", "mean density", "P(agent faster)",
-    "agent / this", "95 %", "episodes", "tuned to",
+    "", "rate", "reached", "over dense", "over the best narrower", "over the best handcrafted",
+    "agent / this", "verdict", "P(agent faster)", "density", "episodes", "tuned to",
 )  # fmt: skip
+_SHORT = 7  # columns that fit a terminal
 
 
 def cells(row: Row) -> list[str]:
-    own = row.name == AGENT
+    own = row.agent_over
     return [
-        row.name.replace("_", " "), f"{row.speed_up.point:.3f}",
-        f"{row.speed_up.low:.3f}–{row.speed_up.high:.3f}", f"{row.slowest:.2f}",
-        f"{100 * row.reached:.0f} %", f"{100 * row.density:.0f} %",
-        "–" if own else f"{row.against:.2f}",
-        "–" if own else f"{row.ratio.point:.3f}",
-        "–" if own else f"{row.ratio.low:.3f}–{row.ratio.high:.3f}",
-        str(row.learnt_from) if row.learnt_from else "–", row.note,
+        row.name.replace("_", " "), spread(row.rates), units.percent(row.reached),
+        said(row.over_dense), said(row.over_narrower), said(row.over_handcrafted), said(own),
+        "–" if own is None else f"agent {_shortly(own.verdict)}",
+        "–" if row.name == AGENT else f"{row.against:.2f}", units.percent(row.density),
+        str(row.learnt_from) if row.learnt_from else "–", _first(row.note),
     ]  # fmt: skip
 
 
-def verdict(rows: Sequence[Row]) -> str:
-    """Whether the goal is met: the lower bound against the best handcrafted schedule above 1."""
-    best = next((row for row in rows if row.name in HANDCRAFTED), None)
-    if best is None:
-        return "No handcrafted schedule took part: nothing is claimed."
-    name, r = best.name.replace("_", " "), best.ratio
-    said = f"against the best handcrafted schedule ({name}) {r.point:.3f}, {r.low:.3f}–{r.high:.3f}"
-    if r.low > 1:
-        return f"The agent is faster: {said}."
-    if r.high < 1:
-        return f"The agent is slower: {said}. The goal is missed."
-    return f"The agent is not shown to be faster: {said}. The goal is missed."
+def _shortly(verdict: Verdict) -> str:
+    return str(verdict).partition(",")[0].partition(":")[0]
+
+
+def _first(note: str) -> str:
+    """What the first replicate was tuned to, and how many others differ."""
+    parts = note.split("; ") if note else []
+    return "" if not parts else parts[0] + (f" (and {len(parts) - 1} more)" if parts[1:] else "")
+
+
+def sentences(outcome: Outcome) -> list[str]:
+    """What was found, one for each device: of the agent, never more than the findings allow."""
+    return [_sentence(outcome, one.device) for one in outcome.conclusions]
+
+
+def _sentence(outcome: Outcome, device: str) -> str:
+    found = next(c for c in outcome.conclusions if c.device == device)
+    beside = found.beside.get("cma_es")
+    text = found.sentence
+    if beside is not None and beside.speed_up is not None:
+        text += f" Against CMA-ES: {beside.text} ({beside.verdict})."
+    return text
 
 
 def dense_times(outcome: Outcome) -> list[str]:
     """What the dense runs to the target take, by network and device; nothing in the white box."""
-    run = outcome.agent.runs[0]
-    if not run.dense_s:
-        return []
     parts = []
-    for group in dict.fromkeys(run.groups):
-        own = [s for s, g in zip(run.dense_s, run.groups, strict=True) if g == group]
-        parts.append(f"{group} {units.seconds(min(own))} to {units.seconds(max(own))}")
-    return [f"Net time of the dense runs to the target, by seed: {'; '.join(parts)}."]
+    for device in outcome.contenders:
+        taken: dict[str, list[float]] = {}
+        for run in outcome.agent(device).runs:
+            for seconds, group in zip(run.dense_s, run.groups, strict=False):
+                taken.setdefault(group, []).append(seconds)
+        parts += [f"{group} {units.seconds(min(own))} to {units.seconds(max(own))}"
+                  for group, own in taken.items()]  # fmt: skip
+    return [f"Net time of the dense runs to the target, by seed: {'; '.join(parts)}."] * bool(parts)
 
 
 def costs(outcome: Outcome, learning: float, recorded: int = 0) -> str:
     """What the agent's own learning cost, and when it has paid."""
-    rows = {row.name: row for row in outcome.rows}
-    agent = rows[AGENT]
-    after = payback(learning, agent.speed_up.point)
+    device = next(iter(outcome.contenders))
+    agent, gained = outcome.agent(device), speed_up(outcome, device).point
+    after = payback(learning, gained)
     when = f"it pays after {math.ceil(after)} runs" if math.isfinite(after) else "it never pays"
     real = (
         f"{recorded} recorded runs, counted as dense ones" if recorded
@@ -76,56 +88,64 @@ def costs(outcome: Outcome, learning: float, recorded: int = 0) -> str:
     return (
         f"Learning took {agent.learnt_from} episodes and {agent.cost:.0f} s of one processor for "
         f"each agent. Of real training runs it took {learning:.0f} dense runs ({real}); at "
-        f"{agent.speed_up.point:.2f} times the dense speed {when} of networks of that size."
+        f"{gained:.2f} times the dense speed {when} of networks of that size."
     )
 
 
 def show(console: Console, outcome: Outcome, learning: float, recorded: int = 0) -> None:
-    """The table on a terminal."""
+    """The tables on a terminal."""
     from rich.table import Table
 
-    rows = outcome.rows
-    table = Table(box=None, pad_edge=False)
-    for i, name in enumerate(COLUMNS):
-        table.add_column(name, justify="left" if i in (0, len(COLUMNS) - 1) else "right")
-    for row in rows:
-        table.add_row(*cells(row))
-    console.print(table)
+    for device in outcome.contenders:
+        table = Table(box=None, pad_edge=False, title=device, title_justify="left")
+        for i, name in enumerate(COLUMNS[:_SHORT]):
+            table.add_column(name, justify="left" if i == 0 else "right")
+        for row in outcome.rows(device):
+            table.add_row(*cells(row)[:_SHORT])
+        console.print(table)
     for name, why in outcome.left_out.items():
         console.print(f"left out: {name}: {why}", soft_wrap=True)
-    console.print(verdict(rows), soft_wrap=True)
-    console.print(outcome.about_dense, soft_wrap=True)
-    console.print(costs(outcome, learning, recorded), soft_wrap=True)
+    for line in (*sentences(outcome), PROTOCOL, costs(outcome, learning, recorded)):
+        console.print(line, soft_wrap=True)
+
+
+PROTOCOL = (
+    "Speed-up: net time of the other over that of the contender, both to the loss above; geometric "
+    "means with 95 % bootstrap intervals over replicates, paired; verdicts after Holm's correction "
+    f"over all speed-ups here; below {LEAST_SEEDS} replicates nothing is said, below "
+    f"{CLAIM_SEEDS} nothing is claimed. Where the loss is not reached within the budget, what is "
+    "left is charged as dense time, and the share that reached it is shown."
+)
 
 
 def markdown(
     study: Study, outcome: Outcome, title: str, command: str, learning: float, recorded: int,
     figures: Sequence[Path], notes: Sequence[str] = (),
 ) -> str:  # fmt: skip
-    """The page: how it was made, the table, the verdict, figures."""
-    rows = outcome.rows
+    """The page: what was found, how it was made, the tables, figures."""
     learn, test = study.learn, study.test
+    first = test.world.seeds[0]
     parts = [
         f"# {title}",
-        f"Written by this command; agents that are there are read and not trained again:\n\n"
+        "\n".join(sentences(outcome)),
+        *(["Nothing was learnt: dense is not better than a predictor that trains nothing."]
+          if outcome.learnt is False else []),
+        f"Written by this command; what is there is read and not made again:\n\n"
         f"    {command}",
         f"Learnt in: {learn.kind}, {_problems(learn.problems)} on {', '.join(learn.devices)}, "
         f"seeds {learn.seeds[0]}–{learn.seeds[1] - 1}, reward {learn.reward}. Judged on: "
-        f"{_problems(test.world.problems)} on {', '.join(test.world.devices)}, seeds "
-        f"{test.world.seeds[0]}–{test.world.seeds[0] + test.episodes - 1}, "
-        f"{test.episodes} episodes on each, the loss of the dense run after "
-        f"{test.target:.0%} of its steps. "
-        f"{study.seeds} agents ({study.algorithm}; {ACTS[learn.mode]}); an opponent that is tuned "
-        "has as many episodes as one agent, in the same environment, on the device judged on.",
+        f"{_problems(test.world.problems)}, {study.seeds * test.episodes} seeds from {first}, "
+        f"{test.episodes} of them for each replicate; to reach: {outcome.target}. "
+        f"{study.seeds} replicates: an agent each ({study.algorithm}; {ACTS[learn.mode]}), and "
+        "every opponent tuned anew.",
+        *([_RATES] if study.real else []),
         *dense_times(outcome),
-        verdict(rows),
-        outcome.about_dense,
-        _pipes(COLUMNS, [cells(row) for row in rows]),
-        "Speed-up is the dense run's net time over the contender's, to the same validation loss; "
-        "interquartile means with 95 % bootstrap intervals, stratified by network and device. "
-        "*agent / this* is paired by episode: the same network, weights and data; agents and "
-        "episodes are resampled. *P(agent faster)* counts ties half. Where no target is reached "
-        "within the budget, what is left is charged as dense time.",
+    ]  # fmt: skip
+    for device in outcome.contenders:
+        parts += [f"## {device}", pipes(COLUMNS, [cells(row) for row in outcome.rows(device)])]
+    parts += [
+        PROTOCOL,
+        "*P(agent faster)* is over episodes that have nothing in common but the device, ties half.",
         costs(outcome, learning, recorded),
         *[f"- {note}" for note in notes],
         *[f"- Left out: {name}: {why}" for name, why in outcome.left_out.items()],
@@ -134,10 +154,14 @@ def markdown(
     return "\n\n".join(parts) + "\n"
 
 
+_RATES = (
+    "Base learning rates: dense by its loss, all others by their own speed, on one grid of factor "
+    "2 that is widened until the best lies inside, on tuning seeds of the replicate; *agent* runs "
+    "at dense's rate, *agent, own rate* at that which serves it best there. Opponents are tuned on "
+    "the judged networks and device, which agents have not seen. A layer of density d learns at "
+    "rate / d in all sparse contenders. Judged networks were fixed by size before anything was run."
+)
+
+
 def _problems(problems: Sequence[tuple[str, str]]) -> str:
     return ", ".join(f"{network} ({task})" for network, task in problems)
-
-
-def _pipes(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(line) + " |" for line in (columns, ["---"] * len(columns), *rows)]
-    return "\n".join(lines)

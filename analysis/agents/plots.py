@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.agents.judge import AGENT, Contender, Outcome, Played
+from analysis.agents.judge import Contender, Played
+from analysis.agents.outcome import AGENT, Outcome
 from analysis.reporting.plots import DASHES, DEVICE_COLOURS, light, save, styled
 
 if TYPE_CHECKING:
@@ -20,14 +21,17 @@ SHOWN = 6  # contenders in one picture
 def write_all(
     outcome: Outcome, curves: Sequence[Sequence[Mapping[str, float]]], folder: Path, stem: str
 ) -> list[Path]:
-    """The three figures as SVG; their paths."""
+    """Return, and for each device densities and progress, as SVG; their paths."""
     made = []
     with styled():
-        for name, figure in (
-            ("schedules", schedules(outcome.agent.runs[0], AGENT)),
-            ("return", returns(curves)),
-            ("progress", progress(outcome)),
-        ):
+        drawn = [("return", returns(curves))]
+        for number, device in enumerate(outcome.contenders):
+            after = f"_{device.replace(' ', '_')}" if number else ""
+            drawn += [
+                (f"schedules{after}", schedules(outcome.agent(device).runs[0], AGENT)),
+                (f"progress{after}", progress(outcome, device)),
+            ]
+        for name, figure in drawn:
             path = folder / f"{stem}_{name}.svg"
             save(figure, path)
             made.append(path)
@@ -75,14 +79,14 @@ def returns(curves: Sequence[Sequence[Mapping[str, float]]]) -> Figure:
     return figure
 
 
-def progress(outcome: Outcome) -> Figure:
+def progress(outcome: Outcome, device: str) -> Figure:
     """What is left of the dense run's way to the target, by net time: loss against time.
 
     Both axes are in units of the dense run, so that episodes of different targets can be joined.
     """
     figure, axes = _axes("net time / dense net time", "way to the target left", "Progress")
-    ranked = sorted(outcome.contenders, key=lambda c: -np.median(c.speed_ups))
-    chosen = [outcome.agent, *[c for c in ranked if c.name != AGENT][: SHOWN - 2]]
+    ranked = sorted(outcome.contenders[device], key=lambda c: -np.median(c.speed_ups))
+    chosen = [outcome.agent(device), *[c for c in ranked if c.name != AGENT][: SHOWN - 2]]
     chosen += [c for c in ranked if c.name == "dense" and c not in chosen]
     grid = np.linspace(0.0, 1.5, 151)
     for i, contender in enumerate(chosen):

@@ -44,7 +44,11 @@ def save(contender: Contender, path: Path) -> None:
     for i, run in enumerate(contender.runs):
         tensors |= {f"{i}.{f}": getattr(run.episodes, f).contiguous() for f in _FIELDS}
         about.append({"groups": run.groups, "cost": run.cost, "dense_s": run.dense_s})
-    rest = {name: getattr(contender, name) for name in ("name", "note", "cost", "learnt_from")}
+    rest = {
+        field.name: getattr(contender, field.name)
+        for field in dataclasses.fields(contender)
+        if field.name != "runs"
+    }
     with replacing(path) as part:
         save_file(tensors, part, {"contender": json.dumps({**rest, "runs": about})})
 
@@ -65,4 +69,5 @@ def load(path: Path) -> Contender:
             )  # fmt: skip
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); allowed is to remove it") from None
+    rest["rates"] = tuple(rest["rates"])
     return Contender(runs=runs, **rest)

@@ -1,36 +1,34 @@
-"""The whole comparison: agents of several seeds, opponents with the same budget, one table."""
+"""The whole comparison: agents, and opponents tuned anew for each of them, by one protocol.
+
+A replicate is an agent with a seed of its own, every opponent tuned on seeds of its own, and
+judged weights and data that no other replicate has: what is luck in tuning, learning and judging
+is in the intervals. All contenders choose their base learning rate on one grid (`rates`).
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.agents.dense_rate import tuned_dense
-from analysis.agents.judge import (
-    AGENT,
-    BLIND_AGENT,
-    BLINDED,
-    UNTUNED,
-    Contender,
-    Outcome,
-    Test,
-)
+from analysis.agents import rates
+from analysis.agents.candidates import Candidate, candidates
+from analysis.agents.judge import BLINDED, Contender, Place, Test, joined
+from analysis.agents.outcome import AGENT, BLIND_AGENT, OWN_RATE, Outcome
+from analysis.agents.settle import Settled, TuneIn, settled, tuning_seeds
 from analysis.agents.store import kept
-from hwsim import InputError
+from analysis.comparing.plan import Choice
+from hwsim import InputError, units
 from rl.agents.checkpoint import Saved
 from rl.agents.learn import train
 from rl.algorithms import Agent
-from rl.baselines import OPPONENTS, Budget, Opponent, Setup, make_opponent
-from rl.evaluate import play
+from rl.baselines import OPPONENTS
 from rl.worlds import World
 
 Tell = Callable[[str, int, int], None]
-TUNING_SEED = 1000  # of the environment that opponents are tuned in
 JUDGED = "judged"  # folder of what was judged already
 
 
@@ -39,13 +37,15 @@ class Study:
     """One comparison.
 
     Attributes:
-        learn: what agents learn in.
+        learn: what agents learn in; real training where `rated` gives it the rates.
         test: what all are judged on.
-        seeds: how many agents.
-        opponents: names in `rl.baselines`; all of them by default.
+        seeds: how many replicates: agents, and tunings of each opponent.
+        opponents: names in `rl.baselines`; all that the protocol asks for by default.
         blind: whether agents without hardware features take part.
-        density: of schedules without tuning, see `Setup`.
+        densities: of narrower models, and what fixed schedules choose from.
         settings: of the algorithm.
+        episodes: of a tuned opponent, each time; None for as many as an agent learnt from.
+        slots: side by side while opponents are tuned.
     """
 
     learn: World
@@ -55,24 +55,50 @@ class Study:
     seeds: int = 10
     opponents: tuple[str, ...] = ()
     blind: bool = True
-    density: float = 0.25
+    densities: tuple[float, ...] = (0.5, 0.25, 0.1)
+    episodes: int | None = None
+    slots: int = 16
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise InputError(f"seeds: value is {self.seeds}; allowed is at least 1")
         for name in self.opponents:
             OPPONENTS.get(name)
-        Setup(density=self.density)
+        for density in self.densities:
+            if not 0 < density <= 1:
+                raise InputError(f"density: value is {density}; allowed is above 0, at most 1")
         _check_unseen(self.learn, self.test.world)
 
     @property
-    def tune(self) -> World:
-        """What opponents are tuned in: as agents learn, but on the devices that are judged on.
+    def real(self) -> bool:
+        """Whether networks are trained where it is judged."""
+        return self.test.world.kind == "training"
 
-        An agent may learn on several devices and tell them apart; a schedule cannot.
-        """
-        devices = self.learn.devices if self.learn.kind == "whitebox" else self.test.world.devices
-        return dataclasses.replace(self.learn, mode="density", devices=devices)
+    def dense(self, replicate: int) -> Choice:
+        """Dense's rate on the judged networks, by the loss at the target's share of its run."""
+        seeds = tuning_seeds(replicate)
+        return rates.dense_rate(self.test.world.problems, seeds, self.test.target)
+
+
+def rated(learn: World, share: float) -> World:
+    """The world at several base rates, dense references at dense's best, on its own networks.
+
+    So an agent has seen the rate that it is judged at, and the half of it.
+    """
+    if learn.kind != "training" or learn.reference:
+        return learn
+    best = rates.dense_rate(learn.problems, tuning_seeds(0), share).rate
+    problems = tuple(
+        (rates.at_rate(network, best * share_of), task)
+        for share_of in (1.0, 0.5)
+        for network, task in learn.problems
+    )
+    if learn.slots < len(problems):
+        raise InputError(
+            f"slots: value is {learn.slots}; allowed is at least {len(problems)}, the networks "
+            "at each of two rates"
+        )
+    return dataclasses.replace(learn, problems=problems, reference=best)
 
 
 def _check_unseen(learn: World, test: World) -> None:
@@ -115,7 +141,7 @@ def payback(cost: float, speed_up: float) -> float:
 
 
 def agents(study: Study, out: Path, hide: tuple[str, ...], tell: Tell, what: str) -> list[Saved]:
-    """Agents of all seeds, trained in `out` or read from there."""
+    """Agents of all replicates, trained in `out` or read from there."""
     found = []
     hidden = (*study.settings.get("hide", ()), *study.learn.blind, *hide)
     for seed in range(study.seeds):
@@ -128,69 +154,147 @@ def agents(study: Study, out: Path, hide: tuple[str, ...], tell: Tell, what: str
 
 def run(study: Study, out: Path, tell: Tell = lambda *_: None) -> Outcome:
     """Trains, tunes and judges all contenders; goes on with what `out` holds."""
-    learnt = agents(study, out, (), tell, AGENT)
-    first = _judged(study, learnt, out, tell, AGENT)
-    switching = first.runs[0].episodes.switching
-    setup = Setup(density=study.density, switching=switching)
-    contenders, left_out = [first], {}
-    names = study.opponents or OPPONENTS.names()
-    for i, name in enumerate(names):
-        try:
-            contenders.append(_opponent(study, name, setup, episodes_of(learnt[0]), out))
-        except InputError as error:
-            left_out[name] = str(error)
-        tell("opponents", i + 1, len(names))
+    learnt = {AGENT: agents(study, out, (), tell, AGENT)}
     if study.blind:
-        blind = agents(study, out, BLINDED, tell, BLIND_AGENT)
-        contenders.append(_judged(study, blind, out, tell, BLIND_AGENT))
-    beside = tuned_dense(contenders[0], study.test)
-    tell("dense at its own rate", 1, 1)
-    return Outcome(tuple(contenders), left_out, UNTUNED if beside is None else beside.line)
+        learnt[BLIND_AGENT] = agents(study, out, BLINDED, tell, BLIND_AGENT)
+    opponents = candidates(study.opponents, study.densities, real=study.real)
+    left_out: dict[str, str] = {}
+    parts: dict[tuple[str, str], list[Contender]] = {}
+    devices = study.test.devices
+    done, total = 0, study.seeds * len(devices) * len(opponents)
+    for replicate in range(study.seeds):
+        choice = study.dense(replicate) if study.real else Choice(1.0, {1.0: None})
+        for device in devices:
+            bench = _Bench(study, out, device, replicate, choice)
+            for name, saved in learnt.items():
+                for one in bench.agents(name, saved[replicate]):
+                    parts.setdefault((device, one.name), []).append(one)
+            switching = parts[device, AGENT][-1].runs[0].episodes.switching
+            for candidate in opponents:
+                if candidate.opponent == "random_switching":
+                    candidate = dataclasses.replace(candidate, switching=switching)
+                try:
+                    one = bench.opponent(candidate, episodes_of(learnt[AGENT][replicate]))
+                    parts.setdefault((device, candidate.name), []).append(one)
+                except InputError as error:
+                    left_out[candidate.name] = str(error)
+                done += 1
+                tell("opponents", done, total)
+    found = {
+        device: tuple(joined(own) for (where, name), own in parts.items()
+                      if where == device and name not in left_out)
+        for device in devices
+    }  # fmt: skip
+    return Outcome(found, _target(study), left_out, *_floor(study))
 
 
-def _judged(study: Study, learnt: list[Saved], out: Path, tell: Tell, name: str) -> Contender:
-    """Frozen agents of all seeds on the test's episodes."""
-    played = []
-    for i, one in enumerate(learnt):
-        agent = one.restore()
+@dataclass(frozen=True)
+class _Bench:
+    """One replicate on one device: where its contenders are tuned and judged."""
 
-        def make(seed: int = i, agent: Agent[Any] = agent) -> Contender:
-            run = study.test.run(lambda _, seen: agent.act(seen), study.learn.mode)
-            return Contender(f"{name} {seed}", (run,))
+    study: Study
+    out: Path
+    device: str
+    replicate: int
+    choice: Choice  # of dense
 
-        key = {**_facts(study), "name": f"{name} {i}", "algorithm": one.algorithm,
-               "settings": one.settings}  # fmt: skip
-        played.append(kept(out / JUDGED, key, make).runs[0])
-        tell(f"judging: {name}", i + 1, len(learnt))
-    cost = sum(one.cost for one in learnt) / len(learnt)
-    return Contender(name, tuple(played), "", cost, episodes_of(learnt[0]))
+    def place(self, factor: float) -> Place:
+        return self.study.test.place(self.device, self.replicate, factor, self.choice.rate)
+
+    @property
+    def tuning(self) -> TuneIn:
+        """On the judged networks and device, on seeds that belong to this replicate."""
+        study = self.study
+        return TuneIn(study.test, self.device, self.replicate, self.choice.rate, study.slots,
+                      study.learn if not study.real else None)  # fmt: skip
+
+    def agents(self, name: str, saved: Saved) -> list[Contender]:
+        """The frozen agent at dense's rate; and, of the plain one, at a rate of its own."""
+        agent = saved.restore()
+        about = {"agent": name, "algorithm": saved.algorithm, "settings": saved.settings}
+        made = [self._agent(name, agent, saved, about, lambda: self.choice)]
+        if name == AGENT and self.study.real:
+            made.append(self._agent(OWN_RATE, agent, saved, about, lambda: self._own_rate(agent)))
+        return made
+
+    def _own_rate(self, agent: Agent[Any]) -> Choice:
+        mode = self.study.learn.mode
+        return rates.tune(
+            lambda factor: self.tuning.score(lambda _, seen: agent.act(seen), mode, factor)
+        )
+
+    def _agent(
+        self, name: str, agent: Agent[Any], saved: Saved, about: dict, choose: Callable[[], Choice]
+    ) -> Contender:
+        def make() -> Contender:
+            choice, mode = choose(), self.study.learn.mode
+            played = self.study.test.run(
+                lambda _, seen: agent.act(seen), mode, self.place(choice.rate)
+            )
+            known = (choice.rate,) if self.study.real else ()
+            end = name == OWN_RATE and choice.at_an_end
+            return Contender(name, (played,), "", saved.cost, episodes_of(saved), known, end)
+
+        return kept(self.out / JUDGED, {**self._key(name), **about}, make)
+
+    def opponent(self, candidate: Candidate, episodes: int) -> Contender:
+        """Tuned for this replicate, then judged."""
+        budget = self.study.episodes or episodes
+        heard: dict[str, Any] = {
+            "opponent": candidate.opponent, "densities": candidate.densities,
+            "slots": self.study.slots, "budget": budget if candidate.tuned else 0,
+        }  # fmt: skip
+        if candidate.opponent == "random_switching":
+            heard["switching"] = candidate.switching
+
+        def make() -> Contender:
+            found = self._settled(candidate, budget)
+            played = self.study.test.run(
+                found.opponent.choose, "density", self.place(found.choice.rate), found.opponent
+            )
+            known = (found.choice.rate,) if self.study.real else ()
+            return Contender(candidate.name, (played,), found.note, found.cost, found.episodes,
+                             known, found.choice.at_an_end)  # fmt: skip
+
+        return kept(self.out / JUDGED, {**self._key(candidate.name), **heard}, make)
+
+    def _settled(self, candidate: Candidate, budget: int) -> Settled:
+        if candidate.opponent == "dense":
+            return Settled(candidate.make(1.0), self.choice, "", 0, 0.0)
+        return settled(candidate, self.tuning, budget)
+
+    def _key(self, name: str) -> dict[str, Any]:
+        """What a judged contender depends on, as JSON takes it; not how many replicates."""
+        study = self.study
+        test = dataclasses.asdict(study.test.world)
+        return {
+            "name": f"{name} {self.device} {self.replicate}",
+            "learn": dataclasses.asdict(study.learn), "judged": {**test, "seeds": test["seeds"][0]},
+            "episodes": study.test.episodes, "target": study.test.target,
+            "dense": self.choice.rate,
+        }  # fmt: skip
 
 
-def _facts(study: Study) -> dict[str, Any]:
-    """What every judged contender depends on, as JSON takes it."""
-    test = dataclasses.asdict(study.test)
-    return {"learn": dataclasses.asdict(study.learn), "test": test}
+def _target(study: Study) -> str:
+    if not study.real:
+        return "the target of the white box"
+    return f"dense's loss at {units.percent(study.test.target)} of its run"
 
 
-def _opponent(study: Study, name: str, setup: Setup, episodes: int, out: Path) -> Contender:
-    opponent = make_opponent(name, setup)
-    # What an opponent makes nothing of must not make it another one.
-    heard: dict[str, Any] = {**dataclasses.asdict(setup), "episodes": episodes}
-    if name != "random_switching":
-        del heard["switching"]
-    if not opponent.tuned:
-        del heard["episodes"]
-    key = {**_facts(study), "name": name, **heard}
-    return kept(out / JUDGED, key, lambda: _tuned(study, name, opponent, episodes))
+def _floor(study: Study) -> tuple[bool | None, float]:
+    """Whether dense beats a predictor that trains nothing, and the task's own learning rate."""
+    from rl.runs.dense import dense_runs
+    from rl.runs.problems import Problem
 
-
-def _tuned(study: Study, name: str, opponent: Opponent, episodes: int) -> Contender:
-    began, spent = time.process_time(), 0
-    if opponent.tuned:
-        env = study.tune.make(TUNING_SEED)
-        budget = Budget(lambda choose: play(env, choose).speed_up.log(), study.tune.slots, episodes)
-        opponent.fit(budget)
-        spent = episodes - budget.left
-    cost = time.process_time() - began
-    played = study.test.run(opponent.choose, "density", opponent)
-    return Contender(name, (played,), opponent.description, cost, spent)
+    if not study.real:
+        return None, 0.0
+    network, task = study.test.world.problems[0]
+    problem = Problem(network, task)
+    floor = [found.get("accuracy") for found in problem.data.trivial().values()]
+    known = [value for value in floor if value is not None]
+    run = dense_runs(Problem(rates.at_rate(network, study.dense(0).rate), task)).get(
+        study.test.world.seeds[0]
+    )
+    best = float(run.accuracies[-1])
+    learnt = best > max(known) if known and math.isfinite(best) else None
+    return learnt, problem.setting.optimizer.lr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from pathlib import Path
@@ -38,47 +39,68 @@ def compare(
     algorithm: shared.Algorithm = "ppo",
     settings: shared.Set = None,
     action: shared.Action = "step",
+    hold: shared.Hold = 0.0,
+    densify: shared.Densify = "zero",
     reward: shared.Reward = "log_ratio",
     recorded: shared.Recorded = Path("runs/recorded"),
     runs: shared.Runs = 64,
-    seeds: Annotated[int, typer.Option(help="How many agents.")] = 10,
+    seeds: Annotated[int, typer.Option(help="How many agents, and tunings of each opponent.")] = 10,
     opponent: Annotated[
         list[str] | None, typer.Option(help="Repeatable; a wrong name lists all. Default: all.")
     ] = None,
     blind: Annotated[
         bool, typer.Option("--blind/--no-blind", help="Agents without hardware features too.")
     ] = True,
-    density: Annotated[float, typer.Option(help="Of schedules that are not tuned.")] = 0.25,
+    density: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Of narrower models, and what fixed schedules choose from; repeatable. Default "
+            "0.5, 0.25, 0.1."
+        ),
+    ] = None,
+    tune_episodes: Annotated[
+        int | None,
+        typer.Option(help="Of each tuning of an opponent; default as many as an agent has."),
+    ] = None,
     test_network: shared.TestNetwork = None,
     test_device: Annotated[
         list[str] | None,
         typer.Option(help="To tune opponents and judge on; repeatable. Default: --device."),
     ] = None,
-    episodes: shared.Episodes = 10,
+    episodes: Annotated[
+        int, typer.Option(help="To judge on, of each agent, network and device.")
+    ] = 4,
     test_seed: shared.TestSeed = 16,
     target: shared.Target = 0.9,
     write: Annotated[Path | None, typer.Option(help="A Markdown page, figures beside it.")] = None,
     title: Annotated[str, typer.Option(help="Of the page.")] = "Agent against opponents",
     as_json: options.Json = False,
 ) -> None:
-    """Trains agents, tunes opponents with as many episodes, judges all on the same unseen runs.
+    """Trains agents, tunes opponents anew for each, judges all on the same unseen runs.
 
-    Speed-ups to the dense run's validation loss: interquartile means, stratified bootstrap
-    intervals, the probability that the agent is faster, its cost and when it has paid.
+    The protocol of `nettime compare`: everybody's base learning rate on one grid, narrower dense
+    models, speed-ups with paired intervals and Holm's correction; the agent's cost and when it
+    has paid.
     """
     from contextlib import ExitStack
 
     from analysis.agents import page as pages
     from analysis.agents import study as studies
+    from analysis.agents.outcome import speed_up
     from analysis.display.console import print_json, progress_bar, resumable, stdout
     from rl.agents import checkpoint
 
-    made = shared.world(env, network, task, device, slots, reward, recorded, 1 / 32, action)
-    test = shared.test_of(env, made, test_network, test_device, episodes, test_seed, target)
-    study = studies.Study(
-        made, test, algorithm, shared.pairs(settings), seeds, tuple(opponent or ()), blind, density
+    made = shared.world(env, network, task, device, slots, reward, recorded, 1 / 32, action,
+                        hold, densify)  # fmt: skip
+    test = shared.test_of(
+        env, made, test_network, test_device, episodes, test_seed, target, max(seeds, 1)
     )
+    study = studies.Study(
+        made, test, algorithm, shared.pairs(settings), seeds, tuple(opponent or ()), blind,
+        tuple(density or (0.5, 0.25, 0.1)), tune_episodes,
+    )  # fmt: skip
     shared.prepare(made, runs, slots)
+    study = dataclasses.replace(study, learn=studies.rated(made, target))
     with resumable(f"the same command goes on, in {out}"), ExitStack() as stack:
         bars: dict = {}
 
@@ -91,13 +113,14 @@ def compare(
         outcome = studies.run(study, out, tell)
     first = checkpoint.load(out / "agent-0" / "agent.pt")
     real = runs * len(made.problems) if env == "surrogate" else 0
+    gained = speed_up(outcome, test.devices[0]).point
     cost = studies.learning_cost(first, real)
     written = _write(study, outcome, out, write, title, cost, real) if write else []
     if as_json:
         print_json(
             {
                 "command": "agent compare", **outcome.to_json(), "learning_dense_runs": cost,
-                "payback_runs": studies.payback(cost, _agent(outcome)), "written": written,
+                "payback_runs": studies.payback(cost, gained), "written": written,
             }
         )  # fmt: skip
         return
@@ -105,10 +128,6 @@ def compare(
     pages.show(console, outcome, cost, real)
     for path in written:
         console.print(f"written: {path}", soft_wrap=True)
-
-
-def _agent(outcome) -> float:
-    return next(row.speed_up.point for row in outcome.rows if row.name == outcome.agent.name)
 
 
 def _write(

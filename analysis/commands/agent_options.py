@@ -55,6 +55,13 @@ TestNetwork = Annotated[
 ]
 TestSeed = Annotated[int, typer.Option(help="First seed to judge on; none that was learnt from.")]
 Target = Annotated[float, typer.Option(help="Share of the dense run whose loss is to be reached.")]
+Hold = Annotated[
+    float,
+    typer.Option(help="With --action density: moves within this share of a density are not made."),
+]
+Densify = Annotated[
+    str, typer.Option(help="Weights that come back start at zero, or restore what they were.")
+]
 Density = Annotated[
     tuple[float, float], typer.Option("--density", help="Least and most density of a layer.")
 ]
@@ -62,7 +69,8 @@ Density = Annotated[
 
 def world(
     kind: str, network: list[str] | None, task: str, device: list[str] | None, slots: int,
-    reward: str, recorded: Path, min_density: float, action: str,
+    reward: str, recorded: Path, min_density: float, action: str, hold: float = 0.0,
+    densify: str = "zero",
 ) -> World:  # fmt: skip
     """What is learnt in, checked before anything runs."""
     from hwsim import load_device
@@ -71,12 +79,14 @@ def world(
     from rl.worlds import World
 
     options.at_least("--slots", slots)
+    options.chosen("--densify", densify, ("zero", "restore"))
     make_reward(reward)
     made = World(
         kind=kind, slots=slots, devices=tuple(device or ("wafer",)), reward=reward,
         problems=tuple((name, task) for name in network or setting(task).small),
         recording=str(recorded) if kind == "surrogate" else "", min_density=min_density,
-        mode=action, budget=3.0 if kind == "whitebox" else 2.5,
+        mode=action, hold=hold, restore=densify == "restore",
+        budget=3.0 if kind == "whitebox" else 2.5,
     )  # fmt: skip
     if kind != "whitebox":
         for name in made.devices:
@@ -89,9 +99,9 @@ def world(
 
 def test_of(
     kind: str, learn: World, network: list[str] | None, device: list[str] | None, episodes: int,
-    first: int, target: float,
+    first: int, target: float, replicates: int = 1,
 ) -> Test:  # fmt: skip
-    """What is judged on: an unseen larger network, unseen seeds."""
+    """What is judged on: an unseen larger network, unseen seeds, `episodes` for each replicate."""
     import dataclasses
 
     from analysis.agents.judge import Test
@@ -105,7 +115,8 @@ def test_of(
             Problem(*pair)
     judged = dataclasses.replace(
         learn, kind="whitebox" if kind == "whitebox" else "training", problems=problems,
-        devices=tuple(device or learn.devices), seeds=(first, first + episodes), recording="",
+        devices=tuple(device or learn.devices), recording="",
+        seeds=(first, first + episodes * replicates),
         layers=(10, 14) if kind == "whitebox" else learn.layers, slots=episodes,
     )  # fmt: skip
     return Test(judged, episodes, target)

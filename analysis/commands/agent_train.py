@@ -35,6 +35,8 @@ def train(
     algorithm: shared.Algorithm = "ppo",
     settings: shared.Set = None,
     action: shared.Action = "step",
+    hold: shared.Hold = 0.0,
+    densify: shared.Densify = "zero",
     reward: shared.Reward = "log_ratio",
     min_density: Annotated[float, typer.Option(help="Lower end of every layer's density.")] = 1
     / 32,
@@ -61,7 +63,8 @@ def train(
     from rl.agents import learn
     from rl.algorithms import make_agent
 
-    made = shared.world(env, network, task, device, slots, reward, recorded, min_density, action)
+    made = shared.world(env, network, task, device, slots, reward, recorded, min_density, action,
+                        hold, densify)  # fmt: skip
     if processes > shards:
         raise InputError(
             f"--processes: value is {processes}; allowed is at most the shards, {shards} (--shards)"
@@ -129,29 +132,39 @@ def evaluate(
     test = shared.test_of(kind, saved.world, test_network, device, episodes, test_seed, target)
     shared.prepare(test.world, 0, episodes)
     policy = saved.restore()
-    played = test.run(lambda _, seen: policy.act(seen), saved.world.mode)
-    contender = Contender("agent", (played,))
+    rate = saved.world.reference or 1.0
+    plays = [
+        test.run(
+            lambda _, seen: policy.act(seen), saved.world.mode, test.place(name, 0, rate, rate)
+        )
+        for name in test.devices
+    ]
+    contender = Contender("agent", tuple(plays))
     interval = stratified_bootstrap(
         [s.tolist() for s in contender.strata()], rng=np.random.default_rng(0)
     )
-    low, high = densities(played.episodes)
+    ends = [densities(played.episodes) for played in plays]
+    low = [min(own) for own in zip(*(one[0] for one in ends), strict=True)]
+    high = [max(own) for own in zip(*(one[1] for one in ends), strict=True)]
     if plot is not None:
         from analysis.agents.plots import schedules
         from analysis.reporting import plots
 
         with plots.styled():
-            plots.save(schedules(played, "agent"), plot)
+            plots.save(schedules(plays[0], "agent"), plot)
     if as_json:
         print_json(
             {
-                "command": "agent eval", "speed_up": vars(interval), "speed_ups": played.speed_ups,
-                "groups": played.groups, "least_density": low, "most_density": high,
-                "switching": played.episodes.switching,
+                "command": "agent eval", "speed_up": vars(interval),
+                "speed_ups": contender.speed_ups,
+                "groups": [group for one in plays for group in one.groups],
+                "least_density": low, "most_density": high,
+                "switching": plays[0].episodes.switching,
             }
         )  # fmt: skip
         return
     stdout().print(
-        f"{len(played.speed_ups)} episodes: speed-up (IQM) {interval.point:.3f}, 95 % "
+        f"{len(contender.speed_ups)} episodes: speed-up (IQM) {interval.point:.3f}, 95 % "
         f"{interval.low:.3f}–{interval.high:.3f}\ndensity of layers, least and most: "
         + ", ".join(f"{a:.3g}–{b:.3g}" for a, b in zip(low, high, strict=True)),
         soft_wrap=True,

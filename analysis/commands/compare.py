@@ -31,6 +31,7 @@ def register(app: typer.Typer) -> None:
             "nettime compare -a rigl --distribution uniform --distribution erk",
             "nettime compare -a srigl --ablation",
             "nettime compare -a set -a set,pattern=fan_in -a rigl,drop_fraction=0.5 --seeds 3",
+            "RAY_ADDRESS=auto nettime compare --on ray --processes 32 --out /shared/runs",
             "nettime compare --preset mini --steps 2000 --write results.md --plot results.svg",
         ),
     )(compare)
@@ -106,6 +107,10 @@ def compare(
         bool, typer.Option("--quick", help="Two seeds, 20 steps: numbers without meaning.")
     ] = False,
     processes: Annotated[int, typer.Option(help="Runs at once, of one thread each.")] = 2,
+    on: Annotated[
+        str,
+        typer.Option("--on", help="local, or ray: a cluster's machines, which share --out."),
+    ] = "local",
     device: options.Devices = None,
     measured: Annotated[
         bool,
@@ -134,6 +139,7 @@ def compare(
     options.at_least("--seeds", seeds)
     options.at_least("--processes", processes)
     options.at_least("--steps", steps)
+    options.chosen("--on", on, ("local", "ray"))
     content: dict[str, Any] = {
         "task": task, "model": model, "preset": preset, "steps": steps, "batch_size": batch_size,
         "task_options": pairs("--task-option", task_option or [], TASKS.get(task)),
@@ -154,14 +160,14 @@ def compare(
     )  # fmt: skip
     if quick:
         plan = replace(
-            plan, base=replace(plan.base, steps=20), seeds=(0, 1), tune_steps=5, evaluations=2,
-            most_rates=len(plan.rates),
+            plan, base=replace(plan.base, steps=20, warmup_steps=None), seeds=(0, 1),
+            tune_steps=5, evaluations=2, most_rates=len(plan.rates),
         )  # fmt: skip
     names = tuple(device or options.DEFAULT_DEVICES)
     with options.claimed(out, "folder"):
-        table = _run(plan, out / "quick" if quick else out, names, processes)
+        table = run(plan, out / "quick" if quick else out, names, processes, on)
     if measured:
-        table = _timed(table)
+        table = timed(table)
     written = _write(
         table,
         names,
@@ -224,7 +230,10 @@ def pairs(option: str, given: Sequence[str], kind: type) -> dict[str, Any]:
     return found
 
 
-def _run(plan: Plan, out: Path, devices: tuple[str, ...], processes: int) -> Table:
+def run(
+    plan: Plan, out: Path, devices: tuple[str, ...], processes: int, on: str = "local"
+) -> Table:
+    """Trains what is missing in `out`, with a progress bar; a second call goes on."""
     from contextlib import ExitStack
 
     from analysis.comparing.race import compare as go
@@ -239,10 +248,11 @@ def _run(plan: Plan, out: Path, devices: tuple[str, ...], processes: int) -> Tab
                 bars[what] = stack.enter_context(progress_bar(what, total))
             bars[what](done, note)
 
-        return go(plan, out, devices=devices, processes=processes, progress=progress)
+        return go(plan, out, devices=devices, processes=processes, progress=progress, on=on)
 
 
-def _timed(table: Table) -> Table:
+def timed(table: Table) -> Table:
+    """The table with seconds measured here beside the devices' prices."""
     from analysis.comparing.measured import ROUNDS, with_measured
     from analysis.display.console import progress_bar
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,11 +10,11 @@ import typer
 from analysis.commands import options
 
 if TYPE_CHECKING:
-    from analysis.demo import Entry, Job
-    from analysis.reporting.contenders import Contender
+    from analysis.comparing.table import Table
     from hwsim import Device
 
 DEFAULT_OUT = Path("runs/demo")
+_TITLE = "nettime demo: net training time on real text"
 
 
 def register(app: typer.Typer) -> None:
@@ -43,94 +41,43 @@ def demo(
 ) -> None:
     """Trains dense, narrower dense, static, SET and RigL models on real text and compares them.
 
-    Each contender's learning rate is tuned with the same budget. What counts is net training time
-    to the same validation loss, on each device. Interrupted, the same command goes on.
+    `nettime compare` with one seed: each contender's learning rate is tuned alike, and what counts
+    is net training time to the dense run's loss, on each device and measured here. Interrupted,
+    the same command goes on.
     """
     devices = options.load_devices(device)
-    from analysis import demo as plan
-    from analysis.display.console import print_json, resumable, stdout
-    from analysis.reporting import report, summary, timelines
+    from analysis import demo as content
+    from analysis.commands.compare import run, timed
+    from analysis.comparing import page as pages
+    from analysis.display.console import print_json, stdout
 
-    budget = plan.QUICK if quick else plan.Budget()
     # Runs of another budget must not be gone on with.
     folder = out / "quick" if quick else out
-    with resumable(f"nettime demo goes on where it stopped, in {out}"):
-        made = plan.entries(budget)
-        tuning = plan.tuning_jobs(budget, made, folder)
-        choices = plan.choose(tuning, _train("training at each rate", tuning))
-        final = plan.final_jobs(budget, made, choices, folder)
-        _train("narrower models, longer", final)
-        contenders = plan.keep_best(_price(final, devices), devices[0].name)
-        contenders = _in_order(contenders, made)
-        notes = plan.notes(budget, choices, quick=quick)
-        # One run's timelines are enough: the last that has masks.
-        shown = next(job for job in reversed(final) if job.entry.algorithm != "dense")
-        drawings = timelines.of_run(shown.entry.name, shown.folder, devices)
-        title = "nettime demo: net training time on real text"
-        page = report.report(contenders, title, [*notes, *plan.main_study()], drawings)
-        path = report.write(page, folder / "report.html")
+    names = tuple(device or options.DEFAULT_DEVICES)
+    with options.claimed(out, "folder"):
+        table = timed(run(content.plan(quick=quick), folder, names, content.PROCESSES))
+    said = ["Quick: too short for any number here to mean anything."] if quick else []
+    said += content.main_study()
+    path = _report(table, devices, folder / "report.html", said)
     if as_json:
         return print_json({
-            "command": "demo", "quick": quick, "seed": plan.SEED, "report": path,
-            **summary.as_json(contenders),
-            "learning_rates": {
-                name: {"chosen": choice.rate,
-                       "validation_loss": {f"{r:g}": loss for r, loss in choice.losses.items()}}
-                for name, choice in choices.items()
-            },
-            "verdicts": report.verdict_lines(contenders), "notes": notes,
-            "main_study": plan.main_study(),
+            "command": "demo", "quick": quick, "report": path, **table.to_json(),
+            "notes": pages.notes(table), "main_study": content.main_study(),
         })  # fmt: skip
     console = stdout()
-    summary.show(console, contenders)
-    for note in notes:
-        console.print(note)
-    for line in plan.main_study():
+    pages.show_short(console, table)
+    for line in said:
         console.print(line, style="bold")
     console.print(f"report: {path}", soft_wrap=True)
     return None
 
 
-def _train(what: str, jobs: Sequence[Job]) -> list[float]:
-    """Trains all jobs on the cores there are; the best validation loss of each."""
-    from analysis.comparing.workers import run_all
-    from analysis.demo import PROCESSES, work
-    from analysis.display.console import progress_bar
+def _report(table: Table, devices: list[Device], path: Path, said: list[str]) -> Path:
+    """The HTML page, with the timelines of the last run that has masks: one is enough."""
+    from analysis.comparing.out import write_report
+    from analysis.reporting import timelines
 
-    _prepare(jobs[0])
-    total = sum(job.steps for job in jobs)
-    with progress_bar(what, total) as update:
-        return run_all(
-            work, jobs, min(PROCESSES, os.cpu_count() or 1),
-            lambda done, note: update(sum(done.values()), note),
-        )  # fmt: skip
-
-
-def _prepare(job: Job) -> None:
-    """Makes the run's folder and the tokenized text once, before workers would each do so."""
-    from analysis.demo import TASK
-    from sparse_train.runs.run_folder import claimed
-    from sparse_train.tasks import make_task
-
-    with claimed(job.folder):
-        make_task("mlm", TASK).prepare()
-
-
-def _price(jobs: Sequence[Job], devices: Sequence[Device]) -> list[tuple[Entry, Contender]]:
-    from analysis.display.console import progress_bar
-    from analysis.reporting.runs import contender
-
-    priced = []
-    with progress_bar("pricing runs", len(jobs)) as update:
-        for done, job in enumerate(jobs, start=1):
-            entry = job.entry
-            priced.append(
-                (entry, contender(job.folder, devices, entry.name, entry.family, measured=True))
-            )
-            update(done, entry.name)
-    return priced
-
-
-def _in_order(contenders: Sequence[Contender], made: Sequence[Entry]) -> list[Contender]:
-    places = {entry.name: place for place, entry in enumerate(made)}
-    return sorted(contenders, key=lambda c: places[c.name])
+    shown = table.rows[-1]
+    folder = next(iter(shown.folders.values()))
+    drawings = timelines.of_run(shown.name, folder, devices)
+    return write_report(table, devices, path, title=_TITLE, said=said, drawings=drawings)

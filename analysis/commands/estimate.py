@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hwsim.answers.gpu_choice import LayerChoice
     from sparse_train.runs.config import TrainConfig
 
+OPTIMIZERS = ("sgd", "sgd_momentum", "adam", "adamw")
 GROUPINGS = ("phase", "kind", "layer")
 # Settings of a run that decide what its dense step is; the rest are options of this command.
 OF_A_STEP = ("layers", "model_options", "task_options")
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
             "nettime estimate bert-base --density 0.5 --pattern 2:4 --dtype bfloat16 -d h200",
             "nettime estimate bert-base --density 0.1 -d sigma-like --explain encoder.0.up",
             "nettime estimate bert-base --dtype amp-bf16 --gpus 8 --parallel fsdp",
+            "nettime estimate hf:gpt2 --batch-size 4 --sequence-length 1024 -d h200",
             "nettime estimate --task images --model resnet --preset 18 --density 0.1",
             "nettime estimate --model my_module:make_model --density 0.2 --json",
         ),
@@ -45,7 +47,10 @@ def register(app: typer.Typer) -> None:
 
 def estimate(
     name: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="A model by name, like bert-base.")
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="By name: bert-base, hf:gpt2, timm:resnet50, torchvision:vgg16."
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -86,6 +91,9 @@ def estimate(
             "or float16; default: the model's own."
         ),
     ] = None,
+    optimizer: Annotated[
+        str, typer.Option(help="Whose step is priced: sgd, sgd_momentum, adam or adamw.")
+    ] = "adamw",
     distribution: Annotated[
         str, typer.Option(help="How layers share the weights: uniform, er or erk.")
     ] = "uniform",
@@ -162,16 +170,18 @@ def estimate(
         raise InputError("--explain: needs one density; --sweep gives several")
     options.at_least("--batch-size", batch_size)
     options.at_least("--sequence-length", sequence_length)
+    options.chosen("--optimizer", optimizer, OPTIMIZERS)
     from analysis.estimating import subject
 
     if dtype is not None:
         dtype = subject.DTYPES[options.chosen("--dtype", dtype, tuple(subject.DTYPES))]
     if task is not None:
-        what = subject.of_task(_of_task(task, model, preset, batch_size, settings or []), dtype)
+        config = _of_task(task, model, preset, batch_size, settings or [])
+        what = subject.of_task(config, dtype, optimizer)
     elif model is not None:
-        what = subject.user_made(model, dtype)
+        what = subject.user_made(model, dtype, optimizer)
     else:
-        what = subject.named(str(name), batch_size, sequence_length, dtype)
+        what = subject.named(str(name), batch_size, sequence_length, dtype, optimizer)
     if gpus is not None:
         if sweep or explain:
             raise InputError("--gpus: cannot be combined with --sweep or --explain")
@@ -274,6 +284,7 @@ def _single(
             "model": what.name,
             "setting": setting.described(by),
             "density": covered.density,
+            "priced": what.priced,
             "coverage": {
                 "layers": covered.layers, "weights": covered.weights,
                 "maskable_weights": covered.maskable, "active_weights": covered.active,
@@ -331,11 +342,13 @@ def _print(
     from hwsim import units
 
     console = stdout()
+    of_step = f"{what.priced}; masks of seed {setting.seed}. " if what.priced else ""
     console.print(
         f"{what.name}: {units.quantity(covered.weights)} weights, "
         f"{units.percent(covered.share)} of them in {covered.layers} maskable layers, which hold "
-        f"{units.percent(covered.flops)} of the FLOPs. Density {units.percent(covered.density)} "
-        f"({setting.pattern}, {setting.distribution}), {_updates(setting)}."
+        f"{units.percent(covered.flops)} of the FLOPs. {of_step}"
+        f"Density {units.percent(covered.density)} ({setting.pattern}, {setting.distribution}), "
+        f"{_updates(setting)}."
     )
     for b in breakdowns:
         extra = [narrower[b.device]] if narrower else []

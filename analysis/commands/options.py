@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwsim.errors import InputError
+from hwsim.files import remove_leftovers
 
 if TYPE_CHECKING:
     from hwsim import Device
@@ -87,6 +88,7 @@ def claimed(path: Path, what: str) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
+        remove_leftovers(folder, "" if what == "folder" else path.name)
     except Timeout:
         raise InputError(f"{path}: another command is writing to this {what}") from None
     except OSError as error:

@@ -71,6 +71,29 @@ class Contender:
         """Seed → net seconds to the seed's target, infinite where it is not reached."""
         return {s: c.time_to(targets[s]) for s, c in self.courses.items() if s in targets}
 
+    def missed(self, times: Mapping[int, float]) -> set[int]:
+        """Seeds of `times` in which the target was not reached."""
+        return {seed for seed, seconds in times.items() if not math.isfinite(seconds)}
+
+
+@dataclass(frozen=True)
+class Clocked(Contender):
+    """One whose times were taken to one target, so that no course is needed.
+
+    Attributes:
+        seconds: seed → net seconds to its target; where that was not reached within the budget,
+            what was left is charged in some way, and the seed stands in `late`.
+    """
+
+    seconds: Mapping[int, float] = field(default_factory=dict)
+    late: frozenset[int] = frozenset()
+
+    def times(self, targets: Mapping[int, float]) -> dict[int, float]:
+        return {seed: t for seed, t in self.seconds.items() if seed in targets}
+
+    def missed(self, times: Mapping[int, float]) -> set[int]:
+        return set(times) & self.late
+
 
 class Verdict(StrEnum):
     """What may be said of a contender beside another."""
@@ -90,6 +113,7 @@ class Finding:
     """`one` against `other` on a device, in net time to the same loss.
 
     Attributes:
+        seeds: how many, or how many groups of them that depend on each other.
         reached: share of the seeds in which `one` reached the loss.
         speed_up: time of `other` over that of `one`; None unless `one` always reached it.
         at_least: whether `other` did not reach it in some seed: the time of its whole run stands
@@ -156,23 +180,42 @@ def times(interval: Interval) -> str:
     return f"{interval.point:.2f} ({interval.low:.2f}–{interval.high:.2f})"
 
 
-def against(one: Contender, other: Contender, device: str, targets: Mapping[int, float]) -> Finding:
-    """What the runs of both say; p is not corrected yet."""
+def against(
+    one: Contender, other: Contender, device: str, targets: Mapping[int, float],
+    groups: Mapping[int, int] | None = None,
+) -> Finding:  # fmt: skip
+    """What the runs of both say; p is not corrected yet.
+
+    Args:
+        groups: seed → its group. Seeds of a group share their tuning or their agent: each group
+            counts once, by its geometric mean.
+    """
     mine, theirs = one.times(targets), other.times(targets)
     common = sorted(set(mine) & set(theirs))
-    reached = [seed for seed in common if math.isfinite(mine[seed])]
-    share = len(reached) / len(common) if common else 0.0
+    missed = one.missed({seed: mine[seed] for seed in common})
+    share = 1 - len(missed) / len(common) if common else 0.0
     never = [seed for seed in common if not math.isfinite(theirs[seed])]
-    ratio = None
-    if common and len(reached) == len(common):
+    count, ratio = len({(groups or {}).get(seed, seed) for seed in common}), None
+    if common and all(math.isfinite(mine[seed]) for seed in common):
         full = {s: other.courses[s].end if s in never else theirs[s] for s in common}
         if all(value > 0 for value in (*full.values(), *mine.values())):
-            ratio = paired_ratio(full, {s: mine[s] for s in common})
+            ratio = paired_ratio(_by_group(full, groups),
+                                 _by_group({s: mine[s] for s in common}, groups))  # fmt: skip
     return Finding(
-        one.name, other.name, device, len(common), share, ratio, bool(never),
+        one.name, other.name, device, count, share, ratio, bool(never),
         1.0 if ratio is None else ratio.p,
         one.learnt is not False and other.learnt is not False, one.tuned and other.tuned,
     )  # fmt: skip
+
+
+def _by_group(times: Mapping[int, float], groups: Mapping[int, int] | None) -> dict[int, float]:
+    """Geometric mean of each group."""
+    if groups is None:
+        return dict(times)
+    found: dict[int, list[float]] = {}
+    for seed, seconds in times.items():
+        found.setdefault(groups[seed], []).append(math.log(seconds))
+    return {group: math.exp(sum(logs) / len(logs)) for group, logs in found.items()}
 
 
 @dataclass(frozen=True)
@@ -184,6 +227,8 @@ class Conclusion:
         findings: contender → against dense, and against the best narrower dense model.
         narrower: that model; "" if none reached the loss in every seed.
         over_known: further sparse contenders → against the best known one.
+        subject: whom the sentence is about; "" for the fastest sparse contender.
+        beside: all others → the subject against each.
         times_s: contender → mean net seconds of the seeds that reached it; NaN if none did.
     """
 
@@ -195,10 +240,12 @@ class Conclusion:
     times_s: Mapping[str, float]
     kinds: Mapping[str, str]
     over_known: Mapping[str, Finding] = field(default_factory=dict)
+    subject: str = ""
+    beside: Mapping[str, Finding] = field(default_factory=dict)
 
     @property
     def findings(self) -> list[Finding]:
-        parts = (self.over_dense, self.over_narrower, self.over_known)
+        parts = (self.over_dense, self.over_narrower, self.over_known, self.beside)
         return [finding for part in parts for finding in part.values()]
 
     @property
@@ -209,7 +256,12 @@ class Conclusion:
 
     @property
     def best_sparse(self) -> str:
-        """The fastest sparse contender that reached the loss in every seed; "" if none did."""
+        """The subject, or the fastest sparse contender that reached the loss in every seed.
+
+        "" if none did.
+        """
+        if self.subject:
+            return self.subject
         whole = {
             n: f.speed_up.interval.point for n, f in self.over_dense.items()
             if f.speed_up is not None and self.kinds[n] == SPARSE
@@ -245,7 +297,10 @@ class Conclusion:
     @property
     def _new(self) -> str:
         """The fastest of the others beside RigL."""
-        whole = {n: f for n, f in self.over_known.items() if f.speed_up is not None}
+        whole = {
+            n: f for n, f in self.over_known.items()
+            if f.speed_up is not None and self.subject in ("", n)
+        }  # fmt: skip
         if not whole:
             return ""
         first = max(whole, key=lambda n: whole[n].speed_up.interval.point)  # type: ignore
@@ -265,15 +320,17 @@ def _said(finding: Finding) -> str:
     if finding.speed_up is None:
         return f"not in every seed ({finding.other})"
     seeds = f"{finding.seeds} seed{'s' if finding.seeds > 1 else ''}"
-    text = f"{finding.text} times as fast as {finding.other} ({seeds}: {finding.verdict}"
+    late = f", reached in {units.percent(finding.reached)}" if finding.reached < 1 else ""
+    text = f"{finding.text} times as fast as {finding.other} ({seeds}{late}: {finding.verdict}"
     if finding.verdict == Verdict.ALIKE:
         text += f"; {finding.speed_up.detectable:.2f} would have shown"
     return text + ")"
 
 
 def conclude(
-    contenders: Sequence[Contender], device: str, targets: Mapping[int, float], target: str
-) -> Conclusion:
+    contenders: Sequence[Contender], device: str, targets: Mapping[int, float], target: str, *,
+    groups: Mapping[int, int] | None = None, subject: str = "",
+) -> Conclusion:  # fmt: skip
     """Every contender against dense and against the best narrower dense model on one device.
 
     The best narrower model is the fastest of those that reach the loss in every seed, chosen on
@@ -283,6 +340,8 @@ def conclude(
         contenders: a dense one among them.
         targets: seed → the loss to be reached.
         target: these in words.
+        groups: see `against`.
+        subject: a contender's name: the sentence is about it, and it is held against all others.
     """
     dense = next(c for c in contenders if c.kind == DENSE)
     seconds, whole = {}, {}
@@ -299,16 +358,23 @@ def conclude(
     )  # fmt: skip
     best = next((c for c in contenders if c.name == narrow), None)
     rest = [c for c in contenders if c is not dense]
+    about = next((c for c in contenders if c.name == subject), None)
     return Conclusion(
         device, target,
-        {c.name: against(c, dense, device, targets) for c in rest},
+        {c.name: against(c, dense, device, targets, groups) for c in rest},
         {} if best is None else {
-            c.name: against(c, best, device, targets) for c in rest if c.kind == SPARSE
+            c.name: against(c, best, device, targets, groups) for c in rest if c.kind == SPARSE
         },
         narrow, seconds, {c.name: c.kind for c in contenders},
         {} if known is None else {
-            c.name: against(c, known, device, targets)
+            c.name: against(c, known, device, targets, groups)
             for c in rest if c.kind == SPARSE and not c.known
+        },
+        subject,
+        {} if about is None else {
+            # What dense and the best narrower model are to it stands above.
+            c.name: against(about, c, device, targets, groups)
+            for c in rest if c is not about and c is not best and c is not known
         },
     )  # fmt: skip
 
@@ -330,6 +396,7 @@ def corrected(conclusions: Iterable[Conclusion]) -> list[Conclusion]:
             over_dense=put(c.over_dense),
             over_narrower=put(c.over_narrower),
             over_known=put(c.over_known),
+            beside=put(c.beside),
         )
         for c in every
     ]

@@ -31,6 +31,8 @@ from hwsim import Device, units
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from analysis.reporting.timelines import Drawing
+
 
 def markdown(table: Table, title: str, command: str, remarks: Sequence[str] = ()) -> str:
     """The page: how it was made, the tables, the papers' claims, what to know."""
@@ -45,6 +47,11 @@ def markdown(table: Table, title: str, command: str, remarks: Sequence[str] = ()
     parts = [
         f"# {title}",
         *(["\n".join(found_lines)] if (found_lines := in_short(table)) else []),
+        *(
+            ["What the papers say:\n\n" + "\n".join(f"- {one.line}" for one in found)]
+            if (found := claims(table))
+            else []
+        ),
         f"Written by this command; it goes on with, or reads, the runs that are there:\n\n"
         f"    {command}",
         "; ".join(f"{name} {value}" for name, value in settings.items()) + ".",
@@ -73,9 +80,6 @@ def markdown(table: Table, title: str, command: str, remarks: Sequence[str] = ()
                 difference_rows(table, plan.densities),
             ),
         ]
-    found = claims(table)
-    if found:
-        parts += ["## What the papers say", "\n".join(f"- {claim.line}" for claim in found)]
     parts += ["## Further figures", pipes(_MORE, [_more(table, row) for row in table.rows])]
     parts += ["## To know", "\n".join(f"- {note}" for note in notes(table))]
     return "\n\n".join(parts) + "\n"
@@ -196,9 +200,19 @@ def _mean(runs: Sequence[Contender]) -> Contender:
     )
 
 
-def write_report(table: Table, devices: Sequence[Device], path: Path) -> Path:
-    """The HTML page of `nettime report`, about the means over seeds; its absolute path."""
+def write_report(
+    table: Table, devices: Sequence[Device], path: Path, *,
+    title: str = "", said: Sequence[str] = (), drawings: Sequence[Drawing] = (),
+) -> Path:  # fmt: skip
+    """The HTML page of `nettime report`, about the means over seeds; its absolute path.
+
+    Args:
+        title: by default what was compared.
+        said: sentences before all others.
+        drawings: timelines for its end.
+    """
     page = report.report(
-        mean_contenders(table, devices), f"nettime compare: {headline(table)}", notes(table)
-    )
+        mean_contenders(table, devices), title or f"nettime compare: {headline(table)}",
+        [*said, *notes(table)], drawings, verdicts=in_short(table),
+    )  # fmt: skip
     return report.write(page, path)

@@ -180,8 +180,8 @@ def tuning(plan: Plan, metric: str, rows: Sequence[Row]) -> str:
     return line
 
 
-def notes(table: Table) -> list[str]:
-    """What a reader must know beside the numbers."""
+def rate_notes(table: Table) -> list[str]:
+    """How learning rates were chosen, and whose best may lie beyond those tried."""
     lines = [tuning(table.plan, table.metric, table.rows)]
     ends = [row.name for row in table.rows if row.choice.at_an_end]
     if ends:
@@ -189,6 +189,12 @@ def notes(table: Table) -> list[str]:
             "At the end of the rates tried, so that a better one may lie beyond: "
             f"{', '.join(ends)}."
         )
+    return lines
+
+
+def notes(table: Table) -> list[str]:
+    """What a reader must know beside the numbers."""
+    lines = rate_notes(table)
     if table.dense is not None:
         lines.append("FLOPs, bytes and net time are over the dense run's.")
     lines.append(
@@ -245,3 +251,41 @@ def show(console: Console, table: Table) -> None:
         console.print(claim.line, style="bold")
     for note in notes(table):
         console.print(note)
+
+
+def short_rows(table: Table) -> list[list[str]]:
+    """One line a contender: test metric, mask updates, speed-up over dense on each device."""
+    made = []
+    for row in table.rows:
+        found = [c.over_dense.get(row.name) for c in table.conclusions]
+        made.append([
+            row.name, units.digits(table.metrics[row.name].point, 4), f"{row.choice.rate:g}",
+            f"{row.mean(lambda run: run.updates).point:.0f}",
+            *(_short_speed_up(one, row.entry.family == "dense") for one in found),
+        ])  # fmt: skip
+    return made
+
+
+def _short_speed_up(finding: Finding | None, dense: bool) -> str:
+    if finding is None:
+        return "1.00" if dense else "–"
+    return "never" if finding.speed_up is None else f"{finding.speed_up.interval.point:.2f}"
+
+
+def show_short(console: Console, table: Table) -> None:
+    """One table and a sentence a device: what fits a screen. `show` has the rest."""
+    columns = ["", f"test {table.metric}", "rate", "updates"]
+    columns += [c.device + ("" if table.verified(c.device) else tables.UNVERIFIED)
+                for c in table.conclusions]  # fmt: skip
+    rows = short_rows(table)
+    rows += [line[:2] + ["–"] * (len(columns) - 2) for line in trivial_rows(table, len(columns))]
+    title = headline(table)
+    if table.conclusions:
+        title += f"; times as fast as dense to {table.conclusions[0].target}"
+    console.print(tables.table(title, columns, rows))
+    if not all(table.verified(d) for d in table.devices):
+        console.print(tables.UNVERIFIED_NOTE)
+    for line in (*unlearnt(table), *(c.line for c in table.conclusions)):
+        console.print(line)
+    for line in rate_notes(table):
+        console.print(line)

@@ -38,6 +38,7 @@ def compare(
     devices: Sequence[str] = ("ideal", "wafer"),
     processes: int | None = None,
     progress: Progress | None = None,
+    on: str = "local",
 ) -> Table:
     """Trains what is not trained yet, and measures all runs.
 
@@ -46,6 +47,7 @@ def compare(
         folder: of all runs; made, or gone on with.
         devices: names or .toml files, for net times.
         processes: of one thread each; by default two, or one on one core.
+        on: "local", processes of this machine; or "ray", of a cluster, see `on_ray`.
         progress: told ("choosing learning rates", with the number of the round where grids were
             widened, or "training"; steps done, of how many, a name).
 
@@ -59,7 +61,7 @@ def compare(
     task = make_task(plan.base.task, plan.base.task_options).prepare()
     rows = race(
         plan, entries(plan, task), Path(folder), digest=task.digest, devices=devices,
-        lower=task.lower_is_better, processes=processes, progress=progress,
+        lower=task.lower_is_better, processes=processes, progress=progress, on=on,
     )  # fmt: skip
     return Table(
         plan=plan, metric=task.metric, lower_is_better=task.lower_is_better,
@@ -84,6 +86,7 @@ def race(
     lower: bool,
     processes: int | None = None,
     progress: Progress | None = None,
+    on: str = "local",
     adapt: Callable[[Job], Job] = lambda job: job,
 ) -> list[Row]:
     """Chooses each contender's learning rate, then trains and measures it with all seeds.
@@ -92,16 +95,17 @@ def race(
         made: the contenders, one row each.
         adapt: what a run needs beyond its settings, see `Job.prepared`.
         digest, devices, lower: of the data; of `compare`; whether a lower metric is better.
+        on: see `compare`.
     """
     from analysis.comparing.runs import measure, tuned
     from analysis.comparing.table import Row
-    from analysis.comparing.workers import run_all
 
     for entry in made:
         run_config(
             plan, entry, plan.rates[0], 0, entry.length * plan.base.steps
         )  # Bad input first.
     workers = min(processes or 2, os.cpu_count() or 1)
+    run_all = _runner(on)
 
     def go(what: str, work: Any, jobs: Sequence[Job]) -> list[Any]:
         total = sum(job.config.steps for job in jobs)
@@ -130,6 +134,20 @@ def race(
         folders = {seed: job.folder for seed, job in zip(plan.seeds, final[own], strict=True)}
         rows.append(Row(entry, choices[entry.key], runs, folders))
     return rows
+
+
+def _runner(on: str) -> Callable[..., list[Any]]:
+    from hwsim.errors import InputError, unknown
+
+    if on == "ray":
+        from analysis.comparing.on_ray import run_all_on_ray
+
+        return run_all_on_ray
+    if on != "local":
+        raise InputError(unknown("place to run", on, ("local", "ray")))
+    from analysis.comparing.workers import run_all
+
+    return run_all
 
 
 def entries(plan: Plan, task: Any) -> list[Entry]:

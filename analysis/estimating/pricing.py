@@ -65,9 +65,9 @@ def price(
 
     how = (density, setting.pattern, setting.distribution, setting.seed)
     drawn = not by_statistics and not _known_by_statistics(what, devices)
-    masks = random_masks(what.shapes, *how) if what.shapes and drawn else {}
+    masks = random_masks(what.shapes, *how, what.step.layers) if what.shapes and drawn else {}
     if what.shapes and not drawn:
-        masks = statistical_masks(what.shapes, *how[:-1])
+        masks = statistical_masks(what.shapes, *how[:-1], what.step.layers)
     sparse = what.step.with_masks(masks)
     growth, grown = 0.0, None
     if setting.update_interval:

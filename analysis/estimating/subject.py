@@ -7,10 +7,13 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.estimating import public_models
+from analysis.estimating.kept import kept, made_anew
 from hwsim import InputError, Mask, Workload
 from hwsim.references import load
 
@@ -25,12 +28,13 @@ class Subject:
     Attributes:
         name: for titles.
         step: one dense training step.
-        shapes: layer → shape of its weight as torch has it, of every maskable layer.
+        shapes: layer → (out, in, kernel…) of its weight, of every maskable layer.
         weights: parameters of the whole model.
         note: what is to be known of its masks; "" for most.
         narrowed: FLOPs of a step → (label, step) of a narrower dense model that costs as much;
             None where there is no way to narrow it.
         no_width: why there is none.
+        priced: batch, optimizer and operand type, for people; "" where they are the caller's.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Subject:
     narrowed: Callable[[int], tuple[str, Workload]] | None = None
     note: str = ""
     no_width: str = "its masks save no time"
+    priced: str = ""
 
 
 # Weights from which masks of equal layers are drawn once: more would fit no laptop.
@@ -54,21 +59,84 @@ DTYPES = {
 }  # fmt: skip
 
 
-def named(name: str, batch_size: int, sequence_length: int, dtype: str | None = None) -> Subject:
-    """A model of sparse_train's by name, in an operand type of DTYPES' values."""
+def named(
+    name: str, batch_size: int, sequence_length: int, dtype: str | None = None,
+    optimizer: str = "adamw",
+) -> Subject:  # fmt: skip
+    """A model by name: one of sparse_train's, or `hf:…`, `timm:…`, `torchvision:…`.
+
+    Steps are kept on disk (`analysis.estimating.kept`) where they follow from installed code alone.
+
+    Args:
+        dtype: an operand type of DTYPES' values.
+        optimizer: a name of `sparse_train.workload.OPTIMIZERS`.
+    """
+    code = _code_of(name)
+    keep = made_anew if code is None else kept
+    asked = {
+        "model": name, "batch": batch_size, "length": sequence_length, "dtype": dtype,
+        "optimizer": optimizer, "code": code,
+    }  # fmt: skip
+    build = cache(lambda: _builder(name, batch_size, sequence_length))
+
+    def traced() -> dict[str, Any]:
+        make, widths = build()
+        made = of(name, *make(widths), dtype, optimizer=optimizer)
+        return {
+            "step": made.step, "shapes": list(made.shapes.items()), "weights": made.weights,
+            "note": made.note, "widths": widths,
+        }  # fmt: skip
+
+    found = keep(asked, traced)
+    step, widths = found["step"], found["widths"]
+    shapes = {layer: tuple(shape) for layer, shape in found["shapes"]}
+    images = any(op.kind == "conv" for op in step)
+    batch = f"{batch_size} samples" if images else f"{batch_size} × {sequence_length}"
+    priced = f"A step of {batch}, {optimizer}, {dtype or 'float32'}"
+    made = Subject(name, step, shapes, found["weights"], note=found["note"], priced=priced)
+    if not widths:
+        return replace(made, no_width="the package that defines it makes none narrower")
+
+    def narrow(flops: int) -> dict[str, Any]:
+        def at(width: int) -> Workload:
+            return _step(*build()[0](width), dtype, optimizer)
+
+        label, narrowed = _narrowing(at, widths, step)(flops)
+        return {"label": label, "step": narrowed}
+
+    def narrowed(flops: int) -> tuple[str, Workload]:
+        content = keep({**asked, "flops": flops}, lambda: narrow(flops))
+        return content["label"], content["step"]
+
+    return replace(made, narrowed=narrowed)
+
+
+def _builder(
+    name: str, batch_size: int, length: int
+) -> tuple[Callable[[int], tuple[Any, Any]], int]:
+    """A function width → (model, batch), and the model's own width."""
+    if public_models.is_public(name):
+        return public_models.public_model(name, batch_size, length)
     from sparse_train import models
 
-    model, batch = models.build(name, batch_size, sequence_length)
-    made = of(name, model, batch, dtype)
     widths = models.widths(name)
-
-    def step(width: int) -> Workload:
-        return _step(*models.build(name, batch_size, sequence_length, width / widths), dtype)
-
-    return replace(made, narrowed=_narrowing(step, widths, made.step))
+    return lambda width: models.build(name, batch_size, length, width / widths), widths
 
 
-def of(name: str, model: Any, batch: Any, dtype: str | None = None, layers: Any = None) -> Subject:
+def _code_of(name: str) -> str | None:
+    """The installed code that a model follows from, beside our own; None if from files too."""
+    if public_models.is_public(name):
+        return public_models.code_of(name)
+    from sparse_train.registries import FAMILIES
+
+    family = name.rpartition("-")[0].replace("-", "_")
+    return "" if family in FAMILIES.own() else None
+
+
+def of(
+    name: str, model: Any, batch: Any, dtype: str | None = None, layers: Any = None,
+    optimizer: str = "adamw",
+) -> Subject:  # fmt: skip
     """A torch module and what it is called with; `layers` as in `sparsify`.
 
     Tables that are named as layers but looked up are no part of `shapes`: no mask changes what
@@ -79,16 +147,16 @@ def of(name: str, model: Any, batch: Any, dtype: str | None = None, layers: Any 
     """
     from sparse_train.masking.layers import select_layers
 
-    step = _step(model, batch, dtype)
+    step = _step(model, batch, dtype, optimizer)
     chosen = select_layers(model, layers, None).layers
     # A layer that the batch never reaches costs nothing, with a mask or without.
-    shapes = {one.name: one.weight_shape for one in chosen if one.name in step.layers}
+    shapes = {part: one.part_dims for one in chosen for part in one.parts if part in step.layers}
     if not shapes and layers is None:
         raise InputError(
             f"{name}: masks act on none of its products, so that none makes its step faster; "
             "allowed is a model with linear or convolutional layers that its batch reaches"
         )
-    tables = [one.name for one in chosen if one.name not in step.layers]
+    tables = [one.name for one in chosen if not any(part in step.layers for part in one.parts)]
     note = "" if shapes else (
         f"Its masks lie on {' and '.join(tables)}, which are looked up, not multiplied: they save "
         "memory and no time."
@@ -116,14 +184,14 @@ def _narrowing(
     return narrowed
 
 
-def _step(model: Any, batch: Any, dtype: str | None) -> Workload:
+def _step(model: Any, batch: Any, dtype: str | None, optimizer: str = "adamw") -> Workload:
     """One dense training step; tfloat32 is float32 with products that round to tf32."""
     from sparse_train.workload import workload
 
-    return workload(model, batch, dtype=dtype)
+    return workload(model, batch, optimizer=optimizer, dtype=dtype)
 
 
-def of_task(config: TrainConfig, dtype: str | None = None) -> Subject:
+def of_task(config: TrainConfig, dtype: str | None = None, optimizer: str = "adamw") -> Subject:
     """The training step of a run's model on its task's own data, dense."""
     from sparse_train.runs.run import private_randomness
     from sparse_train.tasks import make_task
@@ -137,18 +205,19 @@ def of_task(config: TrainConfig, dtype: str | None = None) -> Subject:
     own = (config.model, config.preset, dict(config.model_options))
     batch = prepared.batch(1, config.batch_size, config.seed)
     name = f"task {config.task}, {config.model}-{config.preset}"
-    made = of(name, model_of(own[2]), batch, dtype, config.layers)
+    made = of(name, model_of(own[2]), batch, dtype, config.layers, optimizer)
     widths = prepared.widths(*own)
     if not made.shapes or not widths:
         return made
 
     def step(width: int) -> Workload:
-        return _step(model_of(prepared.narrowed(*own, width / widths)), batch, dtype)
+        narrowed = model_of(prepared.narrowed(*own, width / widths))
+        return _step(narrowed, batch, dtype, optimizer)
 
     return replace(made, narrowed=_narrowing(step, widths, made.step))
 
 
-def user_made(reference: str, dtype: str | None = None) -> Subject:
+def user_made(reference: str, dtype: str | None = None, optimizer: str = "adamw") -> Subject:
     """The model of `module:function` or `file.py:function`, imported from the working directory.
 
     The function takes nothing and returns (model, batch): a torch.nn.Module and what it is called
@@ -160,12 +229,12 @@ def user_made(reference: str, dtype: str | None = None) -> Subject:
     """
     function = _function(reference)
     model, batch = _made(function, reference)
-    made = of(reference, model, batch, dtype)
+    made = of(reference, model, batch, dtype, optimizer=optimizer)
     if "width" not in inspect.signature(function).parameters:
         return replace(made, no_width=f"{reference} takes no argument `width`, a share of its own")
 
     def step(width: int) -> Workload:
-        return _step(*_made(function, reference, width=width / USER_WIDTHS), dtype)
+        return _step(*_made(function, reference, width=width / USER_WIDTHS), dtype, optimizer)
 
     return replace(made, narrowed=_narrowing(step, USER_WIDTHS, made.step))
 
@@ -192,6 +261,7 @@ def random_masks(
     pattern: str,
     distribution: str,
     seed: int,
+    layers: Mapping[str, tuple[int, int]] | None = None,
 ) -> dict[str, Mask]:
     """A mask of `pattern` for every layer, chosen at random.
 
@@ -203,6 +273,8 @@ def random_masks(
         pattern: like "unstructured", "2:4", "transposable 2:4", "block:32,32".
         distribution: a name in sparse_train.
         seed: the same seed gives the same masks; each layer has a stream of its own.
+        layers: layer → (n_out, n_in) of its mask where the step has it otherwise than
+            `mask_shape` (transposed convolutions): `Workload.layers`.
 
     Raises:
         InputError: an unknown name, or a pattern that does not fit a layer's shape.
@@ -219,11 +291,12 @@ def random_masks(
     budgets = distributions.budgets(shapes, wanted)
     streams = np.random.SeedSequence(seed).spawn(len(shapes))
     for (name, shape), stream in zip(shapes.items(), streams, strict=True):
-        alike = (mask_shape(shape), budgets[name])
+        size = layers[name] if layers is not None else mask_shape(shape)
+        alike = (size, budgets[name])
         if sharing and alike in shared:
             masks[name] = shared[alike]
             continue
-        scores = np.random.default_rng(stream).random(mask_shape(shape), dtype=np.float32)
+        scores = np.random.default_rng(stream).random(size, dtype=np.float32)
         try:
             masks[name] = Mask(projection.project(scores, budgets[name]), copy=False)
             shared[alike] = masks[name]
@@ -233,7 +306,11 @@ def random_masks(
 
 
 def statistical_masks(
-    shapes: Mapping[str, tuple[int, ...]], density: float, pattern: str, distribution: str
+    shapes: Mapping[str, tuple[int, ...]],
+    density: float,
+    pattern: str,
+    distribution: str,
+    layers: Mapping[str, tuple[int, int]] | None = None,
 ) -> dict[str, Mask]:
     """Masks of `pattern` for every layer, known by their statistics; equal layers share one.
 
@@ -254,7 +331,7 @@ def statistical_masks(
     masks: dict[str, Mask] = {}
     shared: dict[tuple, Mask] = {}
     for name, budget in distributions.budgets(shapes, wanted).items():
-        shape = mask_shape(shapes[name])
+        shape = layers[name] if layers is not None else mask_shape(shapes[name])
         if (shape, budget) not in shared:
             try:
                 projection.capacity(shape, budget)

@@ -80,7 +80,7 @@ class StepCosts:
             step = self.size.subject.step
             if density < 1:
                 how = (density, self.pattern, self.distribution, 0)
-                step = step.with_masks(random_masks(self.size.subject.shapes, *how))
+                step = step.with_masks(random_masks(self.size.subject.shapes, *how, step.layers))
             found.append(self.device.estimate(step).seconds)
         return np.array(found)
 

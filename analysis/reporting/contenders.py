@@ -12,9 +12,6 @@ from hwsim import InputError
 # The part of a label that decides its colour, in the order in which contenders are listed.
 FAMILIES = ("dense", "narrower dense", "static", "set", "rigl", "other")
 
-# Stands among the devices for seconds that a run's steps really took, where it was trained.
-MEASURED = "measured"
-
 
 @dataclass(frozen=True)
 class Seconds:
@@ -34,7 +31,7 @@ class Contender:
         family: one of FAMILIES: its colour.
         density: active share of the weights under masks; 1 without masks.
         steps, losses: of each evaluation on the validation set, (evaluations,).
-        seconds: device → net seconds at each of these evaluations; MEASURED → those that passed.
+        seconds: device → net seconds at each of these evaluations.
         train_steps, train_losses: of the training batches.
         density_steps, densities: (changes,) and layer → (changes,); empty without masks.
         layers: device → layer → phase → seconds of the run's last training step.
@@ -166,12 +163,12 @@ def _verdict(contenders: Sequence[Contender], c: Comparison) -> str:
 
     families = {one.name: one.family for one in contenders}
     if not c.order:
-        return f"{_place(c.device)} no contender reaches loss {c.loss:.3f}."
+        return f"On {c.device} no contender reaches loss {c.loss:.3f}."
     first = c.order[0]
     fastest = c.times[first]
     if fastest is not None and fastest.seconds == 0:
-        return f"{_place(c.device)} loss {c.loss:.3f} is there before training: nothing was learnt."
-    text = f"{_place(c.device)} {_called(first, families)} reaches loss {c.loss:.3f} first"
+        return f"On {c.device} loss {c.loss:.3f} is there before training: nothing was learnt."
+    text = f"On {c.device} {_called(first, families)} reaches loss {c.loss:.3f} first"
     base = reference(contenders)
     if base is not None and first != base.name:
         share = c.relative(first, base.name)
@@ -192,10 +189,6 @@ def _verdict(contenders: Sequence[Contender], c: Comparison) -> str:
         text += "; no sparse contender reaches it"
     tail = "" if _sparse(families[first]) else " Sparse does not win here."
     return text + "." + tail
-
-
-def _place(device: str) -> str:
-    return "Measured here," if device == MEASURED else f"On {device}"
 
 
 def _sparse(family: str) -> bool:

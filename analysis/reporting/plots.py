@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.reporting.contenders import FAMILIES, MEASURED, Contender, devices_of
+from analysis.reporting.contenders import FAMILIES, Contender, devices_of
 from hwsim import InputError
 from hwsim.files import replacing
 from hwsim.units import unit_of
@@ -98,7 +98,7 @@ def loss_by_time(contenders: Sequence[Contender]) -> Figure:
         scale, unit = unit_of(longest)
         for c in contenders:
             _curve(axes, c, c.seconds[device].expected / scale, contenders)
-        title = "measured here" if device == MEASURED else f"on {device}"
+        title = f"on {device}"
         axes.set(title=title, xlabel=f"net training time ({unit})")
         _without_the_start(axes, contenders)
     for axes in panels[::columns]:

@@ -14,8 +14,8 @@ from analysis.reporting.contenders import (
     compare,
     devices_of,
     reference,
-    verdicts,
 )
+from analysis.reporting.contenders import verdicts as contenders_verdicts
 from analysis.reporting.summary import target_losses
 from analysis.reporting.timelines import Drawing
 from hwsim import InputError, units
@@ -55,6 +55,7 @@ def report(
     notes: Sequence[str] = (),
     drawings: Sequence[Drawing] = (),
     provenance: Sequence[tuple[str, str]] = (),
+    verdicts: Sequence[str] | None = None,
 ) -> str:
     """The page.
 
@@ -65,6 +66,7 @@ def report(
             rates were chosen.
         drawings: timelines to show at the end.
         provenance: (what, value): how the page came about, for its end.
+        verdicts: who wins; by default what `verdict_lines` says.
 
     Raises:
         InputError: no contender, two of one name, or no device that all have times on.
@@ -78,7 +80,8 @@ def report(
         raise InputError("report: no device has times of every run")
     with plots.styled():
         sections = [
-            *_sections(contenders, title, notes), *_timelines(drawings), *_provenance(provenance),
+            *_sections(contenders, title, notes, verdicts), *_timelines(drawings),
+            *_provenance(provenance),
         ]  # fmt: skip
     body = "\n".join(sections)
     return _page(title, body)
@@ -95,12 +98,16 @@ def write(page: str, path: Path) -> Path:
     return path
 
 
-def _sections(contenders: Sequence[Contender], title: str, notes: Sequence[str]) -> Iterable[str]:
+def _sections(
+    contenders: Sequence[Contender], title: str, notes: Sequence[str],
+    verdicts: Sequence[str] | None,
+) -> Iterable[str]:  # fmt: skip
     yield f"<h1>{escape(title)}</h1>"
     yield f'<p class="note">{escape(_what_is_compared(contenders))}</p>'
     if len(contenders) > 1:
         yield '<div class="verdict">'
-        yield from (f"<p>{escape(line)}</p>" for line in verdict_lines(contenders))
+        lines = verdict_lines(contenders) if verdicts is None else verdicts
+        yield from (f"<p>{escape(line)}</p>" for line in lines)
         yield "</div>"
     yield from (f"<p>{escape(note)}</p>" for note in notes)
     yield "<h2>Runs</h2>" + _runs_table(contenders)
@@ -139,8 +146,8 @@ def _timelines(drawings: Sequence[Drawing]) -> Iterable[str]:
 
 
 def verdict_lines(contenders: Sequence[Contender]) -> list[str]:
-    """Who is first, per device: at the loss all reach, and at the dense run's best."""
-    return [line for loss, _ in target_losses(contenders) for line in verdicts(contenders, loss)]
+    """Who is first, per device: at the dense run's best loss, or at the lowest that all reach."""
+    return contenders_verdicts(contenders, target_losses(contenders)[-1][0])
 
 
 def _costs(contenders: Sequence[Contender]) -> Iterable[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.reporting.contenders import FAMILIES, MEASURED, Contender, Seconds
+from analysis.reporting.contenders import FAMILIES, Contender, Seconds
 from hwsim import Device, InputError, Workload, units
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ def contender(
     family: str | None = None,
     *,
     widest: int = 0,
-    measured: bool = False,
 ) -> Contender:
     """Loads a run and prices it on each device, with the masks that it had.
 
@@ -36,7 +35,6 @@ def contender(
         folder: of a run that is complete or under way.
         name, family: its label and colour; by default what its settings say.
         widest: width of the widest model it is compared with.
-        measured: whether the seconds that its steps really took stand beside the devices.
 
     Raises:
         InputError: no run there, a broken file, no validation yet, or a device that cannot run it.
@@ -56,8 +54,7 @@ def contender(
         density=density,
         steps=evaluations["step"].to_numpy(),
         losses=evaluations["loss"].to_numpy(),
-        seconds={d.name: _seconds(record, d) for d in devices}
-        | ({MEASURED: _measured(record)} if measured else {}),
+        seconds={d.name: _seconds(record, d) for d in devices},
         train_steps=record.training["step"].to_numpy(),
         train_losses=record.training["loss"].to_numpy(),
         density_steps=steps,
@@ -142,11 +139,6 @@ def last_step(record: TrainingRecord) -> Workload:
 def _seconds(record: TrainingRecord, device: Device) -> Seconds:
     time = record.net_time(device)
     return Seconds(time.seconds, time.low_s, time.high_s)
-
-
-def _measured(record: TrainingRecord) -> Seconds:
-    seconds = record.wall_seconds
-    return Seconds(seconds, seconds, seconds)
 
 
 def _by_layer_and_phase(device: Device, step: Workload) -> dict[str, dict[str, float]]:

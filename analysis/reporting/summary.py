@@ -6,31 +6,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.reporting.contenders import (
-    MEASURED,
     Contender,
     Reached,
     common_loss,
     compare,
     devices_of,
     reference,
-    time_to,
 )
 from hwsim import units
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-
-def best_of(runs: Sequence[Contender], device: str, loss: float) -> Contender:
-    """Of several runs of one contender, the one that reaches `loss` first on `device`.
-
-    If none reaches it, the one with the lowest loss.
-    """
-    reached = [(t.seconds, run) for run in runs if (t := time_to(run, device, loss)) is not None]
-    if not reached:
-        return min(runs, key=lambda run: run.best_loss)
-    return min(reached, key=lambda pair: pair[0])[1]
 
 
 def target_losses(contenders: Sequence[Contender]) -> list[tuple[float, str]]:
@@ -56,14 +43,13 @@ def table(contenders: Sequence[Contender], loss: float, which: str) -> Table:
     for device in devices_of(contenders):
         unsure = any(not c.verified.get(device, True) for c in contenders)
         columns.append(device + (UNVERIFIED if unsure else ""))
-        if device != MEASURED:  # of which only the report has room for the interval
-            columns.append("interval")
+        columns.append("interval")
     rows = []
     for c in contenders:
         row = [c.name, f"{c.best_loss:.3f}", str(int(c.steps[-1]))]
         for device in devices_of(contenders):
             cells = _cells(contenders, c, base, device, loss)
-            row += cells[:1] if device == MEASURED else cells
+            row += cells
         rows.append(row)
     unit = "net time ÷ dense's" if base is not None else "net time"
     return plain(f"{unit} to validation loss {loss:.3f}, {which}", columns, rows)
@@ -148,6 +134,5 @@ def show(console: Console, contenders: Sequence[Contender]) -> None:
     if any(not all(c.verified.values()) for c in contenders):
         console.print(UNVERIFIED_NOTE)
     if len(contenders) > 1:
-        for loss, _ in targets:
-            for line in verdicts(contenders, loss):
-                console.print(line, style="bold")
+        for line in verdicts(contenders, targets[-1][0]):
+            console.print(line, style="bold")

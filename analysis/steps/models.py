@@ -75,7 +75,7 @@ def _plain_attention(
 
 
 def _timm(step: Step, name: str) -> tuple[nn.Module, Any, Callable | None]:
-    _torchvision_without_kernels()
+    torchvision_without_kernels()
     timm = importlib.import_module("timm")
     layers = importlib.import_module("timm.layers")
     fused = step.attention == "fused"
@@ -99,11 +99,11 @@ def _timm(step: Step, name: str) -> tuple[nn.Module, Any, Callable | None]:
 
 
 def _transformers() -> Any:
-    _torchvision_without_kernels()
+    torchvision_without_kernels()
     return importlib.import_module("transformers")
 
 
-def _torchvision_without_kernels() -> None:
+def torchvision_without_kernels() -> None:
     """torchvision's wheel may be of another torch than the one installed: no operator is run."""
     try:
         importlib.import_module("torchvision")

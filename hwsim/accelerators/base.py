@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwsim.accelerators import scaled
 from hwsim.accelerators.pipelined import Pipelined
+from hwsim.bounded import prices
 from hwsim.device import parameter
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
@@ -58,8 +59,8 @@ class Accelerator(Pipelined):
         "1", "1: the next op's first weights are loaded early", at_least=0, at_most=1,
         integer=True, default=1,
     )  # fmt: skip
-    _leads: dict[tuple, tuple[float, float]] = field(default_factory=dict, init=False, repr=False)
-    _known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+    _leads: dict[tuple, tuple[float, float]] = field(default_factory=prices, init=False, repr=False)
+    _known: dict[Any, Any] = field(default_factory=prices, init=False, repr=False)
 
     @property
     def macs_per_cycle(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from hwsim.accelerators import scaled
 from hwsim.accelerators.base import Accelerator
 from hwsim.accelerators.pipelined import PeLoad
+from hwsim.bounded import Bounded
 from hwsim.device import parameter
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
@@ -54,6 +55,7 @@ class SigmaLike(Accelerator):
         "1", "that work in step on successive waves", at_least=1, at_most=65536, integer=True,
         default=1,
     )  # fmt: skip
+    _rows: Bounded = field(default_factory=lambda: Bounded(64), init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("multipliers", "distribution_bw"):
@@ -106,7 +108,7 @@ class SigmaLike(Accelerator):
                 found.append((sparse, dense))
                 continue
             if self.prefetch:
-                known["lead", op.signature] = self._leads["lead", op.signature]
+                known["lead", op.signature] = self._leads.get(("lead", op.signature), (0.0, 0.0))
             sparse = dataclasses.replace(sparse, rejected=())
             dense = dataclasses.replace(dense, flops=flops, rejected=(sparse,))
             found.append((dense, sparse))
@@ -232,9 +234,9 @@ class SigmaLike(Accelerator):
 
     def _filled(self, count: int, value: int) -> np.ndarray:
         """`count` times `value`; kept, since every layer of a size asks again."""
-        known = self._known.get((count, value))
+        known = self._rows.get((count, value))
         if known is None:
-            known = self._known[count, value] = np.full(count, value, dtype=np.int64)
+            known = self._rows[count, value] = np.full(count, value, dtype=np.int64)
             known.flags.writeable = False
         return known
 

@@ -20,6 +20,7 @@ from hwsim.accelerators.waves import (
     wave_cycles,
     wave_table,
 )
+from hwsim.bounded import prices
 from hwsim.device import parameter
 from hwsim.estimate import Estimate
 from hwsim.mask import Mask
@@ -141,7 +142,7 @@ class Wafer(Pipelined):
         "1", "relative half-width of the interval", at_least=0.0, at_most=1.0
     )
     _shared: dict[tuple, tuple[_Rates, Estimate]] = field(
-        default_factory=dict, init=False, repr=False
+        default_factory=prices, init=False, repr=False
     )
 
     def peak_flops(self, itemsize: int) -> float:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from hwsim import InputError
 from hwsim.files import replacing
@@ -17,6 +14,7 @@ from rl.algorithms import Agent, make_agent
 from rl.envs.interface import ScheduleEnv
 from rl.rollouts import Rollouts
 from rl.worlds import World
+from sparse_train import tensor_files
 
 FORMAT = 1
 
@@ -77,7 +75,7 @@ def save(
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
-        torch.save(content, part)
+        tensor_files.write(content, part)
 
 
 def load(path: Path) -> Saved:
@@ -86,8 +84,8 @@ def load(path: Path) -> Saved:
     Raises:
         InputError: there is none, it is damaged, or of another format.
     """
+    content = tensor_files.read(path, f"checkpoint {path}")
     try:
-        content = torch.load(path, weights_only=True)
         if content["format"] != FORMAT:
             raise InputError(
                 f"checkpoint {path}: format is {content['format']}; allowed is {FORMAT}"
@@ -97,10 +95,9 @@ def load(path: Path) -> Saved:
             content["algorithm"], settings, World.from_json(json.loads(content["world"])),
             content["agent"], content["env"], content["curve"], content["cost"],
         )  # fmt: skip
-    except FileNotFoundError:
-        raise InputError(f"checkpoint {path}: there is no such file") from None
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, EOFError,
-            pickle.UnpicklingError) as error:  # fmt: skip
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"checkpoint {path}: cannot be read ({reason[:120]})") from None
 

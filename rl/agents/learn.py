@@ -55,6 +55,7 @@ def train(
         agent.load_state_dict(saved.agent)
         env.load_state_dict(saved.env)
         curve, spent = list(saved.curve), saved.cost
+        _write_curve(out / CURVE, curve)  # a kill may have come between the two files
     began = time.process_time() - spent
     writer = _writer(out, curve) if tensorboard else None
 

@@ -18,11 +18,16 @@ class Topology:
 
     Magnitude and gradient with a share of 0.1 to 0.3 is RigL, magnitude and random SET and MP-RR,
     random and random RP-RR; a share of 0 leaves a mask alone while its density stays.
+
+    Attributes:
+        restore: weights that come back have the value at which they were dropped, not 0; only
+            where networks are trained together.
     """
 
     drop: str = "magnitude"
     grow: str = "gradient"
     drop_fraction: float = 0.0
+    restore: bool = False
 
 
 class Slots:
@@ -92,6 +97,7 @@ class Slots:
                 networks.update(
                     trained[moved], nnz[rest][moved],
                     drop_fraction=t.drop_fraction, drop=t.drop, grow=t.grow,
+                    restore=t.restore,
                 )  # fmt: skip
             networks.train(trained, s.round_steps)
             found = networks.evaluate(trained)

@@ -22,7 +22,7 @@ from rl.moment import Moment
 from rl.rewards import make_reward
 from rl.runs.dense import dense_runs
 from rl.runs.prices import PricedSlots, prices
-from rl.runs.problems import Problem
+from rl.runs.problems import Problem, at_rate
 from sparse_train.networks import PROGRESS
 
 # Of each slot, float64 (batch,) unless said. Seconds are of the slot's device.
@@ -40,7 +40,8 @@ class SparseTrainingEnv(ScheduleEnv):
     data is never read. A run ends when its validation loss is at or below its target (between two
     evaluations it falls in a straight line), when the budget is used up, or when its loss is no
     longer finite: then it is charged the whole budget and a dense run on top, a finite number.
-    All of these are `terminated`: what is left is part of the reward.
+    All of these are `terminated`: what is left is part of the reward. Who has used up the budget
+    without reaching its target is charged a whole dense run on top: its own run led nowhere.
     """
 
     def __init__(
@@ -190,8 +191,10 @@ class SparseTrainingEnv(ScheduleEnv):
         target = (low + (high - low) * torch.rand(b, generator=self.rng)).tolist()
         seed = torch.randint(*c.seeds, (b,), generator=self.rng).tolist()
         pairs = [c.problems[i % len(c.problems)] for i in range(b)]
+        references = [at_rate(one, c.reference) if c.reference else "" for one, _ in pairs]
         return [
-            Context(*pairs[i], c.devices[device[i]], min(target[i], 1.0), seed[i]) for i in range(b)
+            Context(*pairs[i], c.devices[device[i]], min(target[i], 1.0), seed[i], references[i])
+            for i in range(b)
         ]
 
     def _begin(self, group: Slots, row: int, place: int, context: Context) -> None:
@@ -258,7 +261,10 @@ class SparseTrainingEnv(ScheduleEnv):
         """Weights of each layer after the action; KEEP leaves the number itself."""
         c = self.config
         if self.mode == "density":
-            counts = self._counts(action)
+            ratio = action.double() * self.sizes / self.nnz
+            near = (torch.maximum(ratio, 1 / ratio) < 1 + c.hold) & (action < 1)
+            kept = torch.minimum(self.nnz, self._most())
+            counts = torch.where(near, kept, self._counts(action))
         else:
             density = self.nnz / self.sizes
             moved = step_density(density, action, c.factor, c.min_density, points=c.points)
@@ -285,6 +291,13 @@ class SparseTrainingEnv(ScheduleEnv):
         s = self.state
         over = (s["failed"] > 0) | (s["rounds"] >= s["most_rounds"])
         return over | (s["reached"] > 0) if self.config.stop_at_target else over
+
+    @property
+    def _left(self) -> Tensor:
+        """(batch,) dense time to the target from the present loss, over that of the dense run."""
+        left = 1.0 - self.state["progress"]
+        missed = self.over & (self.state["reached"] == 0) & self.config.stop_at_target
+        return torch.where(missed, torch.ones_like(left), left)
 
     def _round(self, wanted: Tensor) -> None:
         over = self.over
@@ -327,14 +340,14 @@ class SparseTrainingEnv(ScheduleEnv):
         known = torch.isfinite(s["accuracy"])
         accuracy = torch.where(known, s["accuracy"], s["progress"])
         return Moment(
-            spent_s=s["spent_s"], remaining_s=(1.0 - s["progress"]) * s["dense_s"],
+            spent_s=s["spent_s"], remaining_s=self._left * s["dense_s"],
             dense_s=s["dense_s"], spent_flops=s["spent_flops"], dense_flops=s["dense_flops"],
             step_density=s["last_density"], accuracy=accuracy,
         )  # fmt: skip
 
     def _observation(self, over: Tensor) -> TensorDict:
         s = self.state
-        time = s["spent_s"] / s["dense_s"] + 1.0 - s["progress"]
+        time = s["spent_s"] / s["dense_s"] + self._left
         layers, whole = observe(self, time)
         return TensorDict(
             {

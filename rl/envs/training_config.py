@@ -32,6 +32,11 @@ class TrainingConfig:
             max_density.
         topology: how masks change.
         prefix: rounds that are dense before the first decision; they are branched from.
+        hold: mode "density": a layer keeps its weights where the density that is named lies within
+            this share of its own, since each move drops and regrows some; 1 (dense) is always
+            carried out.
+        reference: the dense runs that set target and time train at so many times the task's
+            learning rate; 0 for the rate of the network under way.
         stop_at_target: False trains on to `budget` times the whole dense run, as studies do that
             compare the accuracy after equally many steps.
     """
@@ -51,6 +56,8 @@ class TrainingConfig:
     topology: Topology = field(default_factory=Topology)
     prefix: int = 0
     stop_at_target: bool = True
+    hold: float = 0.0
+    reference: float = 0.0
 
     def __post_init__(self) -> None:
         low, high = self.targets
@@ -70,6 +77,8 @@ class TrainingConfig:
             "max_density": (self.max_density, self.max_density <= 1, "at most 1"),
             "capped_from": (self.capped_from, 0 <= self.capped_from < 1, "0 or more, below 1"),
             "prefix": (self.prefix, self.prefix >= 0, "at least 0"),
+            "hold": (self.hold, self.hold >= 0, "at least 0"),
+            "reference": (self.reference, self.reference >= 0, "at least 0"),
         }  # fmt: skip
         for name, (value, good, allowed) in checks.items():
             if not good:

@@ -18,15 +18,8 @@ class RayRollouts(Rollouts):
     """See `rl.rollouts._base`. A Ray that was running before is left running."""
 
     def _start(self, world: World, seed: int, dealt: Sequence[Sequence[int]]) -> None:
-        self._ray = _ray()
-        self._own = not self._ray.is_initialized()
-        if self._own:
-            # Without an address and without RAY_ADDRESS this starts Ray on this machine.
-            local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": len(dealt)}
-            self._ray.init(
-                include_dashboard=False, log_to_driver=False, logging_level="ERROR", **local
-            )
-        actor = self._ray.remote(num_cpus=1, runtime_env={"env_vars": _ONE_THREAD})(_Worker)
+        self._ray, self._own = connected(len(dealt))
+        actor = self._ray.remote(num_cpus=1, runtime_env={"env_vars": ONE_THREAD})(_Worker)
         self._workers = [actor.remote(world, seed, tuple(shards)) for shards in dealt]
         for error in self._ray.get([worker.error.remote() for worker in self._workers]):
             if error:
@@ -48,7 +41,8 @@ class RayRollouts(Rollouts):
             self._ray.shutdown()
 
 
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+# Of each worker, in its environment.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
 
 class _Worker:
@@ -68,14 +62,25 @@ class _Worker:
         return serve(self._crew, request)
 
 
-def _ray() -> Any:
+def connected(processes: int, what: str = "rollouts") -> tuple[Any, bool]:
+    """The module ray, connected, and whether it was connected here, so that it is to be ended.
+
+    Without RAY_ADDRESS, and where none is running, a Ray of `processes` processors is started.
+
+    Raises:
+        InputError: ray is not installed; `what` names the option.
+    """
     try:
         import ray
     except ImportError:
         raise InputError(
-            "rollouts: ray is not installed; allowed after pip install 'nettime[ray]'"
+            f"{what}: ray is not installed; allowed after pip install 'nettime[ray]'"
         ) from None
-    return ray
+    own = not ray.is_initialized()
+    if own:
+        local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": processes}
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", **local)
+    return ray, own
 
 
 ROLLOUTS = RayRollouts

@@ -18,6 +18,7 @@ import sparse_train
 from hwsim import InputError
 from hwsim.files import replacing
 from rl.runs.problems import Problem
+from sparse_train import tensor_files
 from sparse_train.data.vocabulary import cache_folder
 
 MOST_BYTES = 2 << 30  # Of the folder; those used longest ago go first.
@@ -52,9 +53,9 @@ def once(problem: Problem, first: int, train: Callable[[], dict[str, Any]]) -> d
 def _read(path: Path) -> dict[str, Any] | None:
     """What is kept there; None if nothing is, or no whole file."""
     try:
-        found = torch.load(path, weights_only=True)
+        found = tensor_files.read(path, str(path))
         path.touch()
-    except Exception:  # Torch raises of many kinds on a damaged file.
+    except (InputError, OSError):
         return None
     return found if {"losses", "accuracies", "taken"} <= found.keys() else None
 
@@ -62,7 +63,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _write(path: Path, content: dict[str, Any]) -> None:
     try:
         with replacing(path) as part:
-            torch.save(content, part)
+            tensor_files.write(content, part)
         files = sorted(path.parent.glob("*.pt"), key=lambda f: f.stat().st_mtime, reverse=True)
         total = 0
         for file in files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from hwsim.errors import unknown
 from sparse_train.classifier import ImageClassifier
 from sparse_train.masking.layers import select_layers
 from sparse_train.models.mlp import Mlp
+from sparse_train.models.simple_cnn import SimpleCnn
 from sparse_train.narrower import nearest_width, sparse_flops
 from sparse_train.networks import NETWORKS, Networks, Recipe
 from sparse_train.population.train import AdamW
@@ -90,7 +92,7 @@ SETTINGS = {
         batch_size=64,
         dense_steps=160,
         optimizer=AdamW(lr=2e-3, warmup=10, density_power=1.0),
-        families=("mlp",),
+        families=("mlp", "simple_cnn"),
         small=("mlp-1x16", "mlp-2x16"),
         unseen=("mlp-3x32",),
         width_scale=16,
@@ -155,7 +157,7 @@ SETTINGS = {
         trained="one_by_one",
     ),
 }  # fmt: skip
-_NAME = re.compile(r"([a-z][a-z0-9_]*)-(\d+)x(\d+)")
+_NAME = re.compile(r"([a-z][a-z0-9_]*)-(\d+)x(\d+)(?:@(\d+(?:\.\d+)?(?:e-?\d+)?))?")
 
 
 def setting(task: str) -> Setting:
@@ -175,9 +177,11 @@ class Problem:
 
     Args:
         network: "FAMILY-LAYERSxWIDTH", the family one that fits the task: bert (mlm), mlp
-            (images; its hidden layers), text_classifier, seq2seq (translation; layers of encoder
+            (images; its hidden layers), simple_cnn (images; four convolutions, the first of
+            WIDTH channels), text_classifier, seq2seq (translation; layers of encoder
             and decoder each), extreme (one layer), factorization (one layer), lightgcn (layers of
-            propagation), q_network and multi_head (hidden layers).
+            propagation), q_network and multi_head (hidden layers). "…@FACTOR" trains at so many
+            times the task's learning rate; see `at_rate`.
         task: one of SETTINGS.
     """
 
@@ -187,11 +191,12 @@ class Problem:
     def __post_init__(self) -> None:
         families = setting(self.task).families
         found = _NAME.fullmatch(str(self.network))
-        family, layers, width = found.groups() if found else ("", "0", "0")
+        family, layers, width, factor = found.groups() if found else ("", "0", "0", None)
         good = family in families and min(int(layers), int(width)) > 0
-        if good and (family not in _ONE_LAYER or layers == "1"):
+        good = good and (factor is None or float(factor) > 0)
+        if good and int(layers) == _LAYERS.get(family, int(layers)):
             return
-        shapes = [f"{one}-{1 if one in _ONE_LAYER else 'LAYERS'}xWIDTH" for one in families]
+        shapes = [f"{one}-{_LAYERS.get(one, 'LAYERS')}xWIDTH" for one in families]
         example = shapes[0].replace("LAYERS", "2").replace("WIDTH", "32")
         raise InputError(
             f"network: value is {self.network!r}; allowed for task {self.task} is "
@@ -200,7 +205,17 @@ class Problem:
 
     @property
     def setting(self) -> Setting:
-        return SETTINGS[self.task]
+        """The task's, at the network's own learning rate."""
+        own = SETTINGS[self.task]
+        if self.factor == 1:
+            return own
+        rate = own.optimizer.lr * self.factor
+        return dataclasses.replace(own, optimizer=dataclasses.replace(own.optimizer, lr=rate))
+
+    @property
+    def factor(self) -> float:
+        """Its learning rate over the task's."""
+        return float(_NAME.fullmatch(self.network)[4] or 1)  # type: ignore[index]
 
     @property
     def data(self) -> Prepared:
@@ -222,6 +237,8 @@ class Problem:
             torch.manual_seed(seed)
             if family == "mlp":
                 return _mlp(self.data, layers, width)
+            if family == "simple_cnn":
+                return _cnn(self.data, width)
             preset, options = _SIZES[family](layers, width)
             return self.data.build_model(family, preset, options)
 
@@ -246,7 +263,7 @@ class Problem:
     @property
     def parts(self) -> tuple[str, int, int]:
         """Family, layers, width."""
-        family, layers, width = _NAME.fullmatch(self.network).groups()  # type: ignore[union-attr]
+        family, layers, width, _ = _NAME.fullmatch(self.network).groups()  # type: ignore[union-attr]
         return family, int(layers), int(width)
 
 
@@ -287,13 +304,22 @@ def _mlp(data: Prepared, layers: int, width: int) -> nn.Module:
     return ImageClassifier(nn.Sequential(nn.Flatten(), network))
 
 
+def _cnn(data: Prepared, width: int) -> nn.Module:
+    """Channels as in the model's presets; GroupNorm, since a population keeps no statistics."""
+    assert isinstance(data, PreparedImages)
+    s = data.sizes
+    channels = (width, 2 * width, 4 * width, 4 * width)
+    return ImageClassifier(SimpleCnn(channels, s.classes, s.channels, "group"))
+
+
 # Family → (layers, width) → preset and options of the task's own model. The mlp of agents has
 # layers of any number and is built here.
 _SIZES: dict[str, Callable[[int, int], tuple[str, dict[str, Any]]]] = {
     "bert": _encoder, "text_classifier": _encoder, "seq2seq": _seq2seq, "extreme": _wide,
     "factorization": _wide, "lightgcn": _deep, "q_network": _deep, "multi_head": _deep,
 }  # fmt: skip
-_ONE_LAYER = ("extreme", "factorization")
+# Families with a fixed number of layers.
+_LAYERS = {"extreme": 1, "factorization": 1, "simple_cnn": 4}
 
 
 @functools.cache
@@ -305,6 +331,16 @@ def _data(task: str) -> Prepared:
 def _recipe(problem: Problem) -> Recipe:
     """One for all who train the problem's networks, so that they share the batches made."""
     return Recipe(problem.data, problem.config, problem.setting.optimizer, problem.build)
+
+
+def at_rate(network: str, factor: float) -> str:
+    """The network at `factor` times the task's learning rate, whatever its own was.
+
+    >>> at_rate("mlp-1x16", 4.0), at_rate("mlp-1x16@4", 1.0)
+    ('mlp-1x16@4', 'mlp-1x16')
+    """
+    bare = network.partition("@")[0]
+    return bare if factor == 1 else f"{bare}@{factor:g}"
 
 
 @functools.cache
@@ -323,7 +359,8 @@ def narrower(network: str, task: str, density: float) -> str:
         return _step(Problem(f"{family}-{layers}x{narrow}", task)).dense_flops
 
     target = sparse_flops(step, masked, density)
-    return f"{family}-{layers}x{nearest_width(flops, width, target, step.dense_flops)}"
+    found = f"{family}-{layers}x{nearest_width(flops, width, target, step.dense_flops)}"
+    return at_rate(found, problem.factor)
 
 
 def _step(problem: Problem) -> Workload:

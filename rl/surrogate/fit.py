@@ -19,8 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -29,6 +27,7 @@ from hwsim.files import replacing
 from rl.envs.formula import Networks, WhiteBoxConfig
 from rl.envs.training import SparseTrainingEnv
 from rl.runs.prices import GRID, Prices
+from sparse_train.tensor_files import read_arrays, write_arrays
 
 _LEAST_EXPONENT = 1e-3
 PULLS = (1e-3, 1e-4, 1e-5)
@@ -63,13 +62,13 @@ class Recording:
     def save(self, path: Path) -> None:
         """Writes a safetensors file, whole or not at all."""
         with replacing(path) as part:
-            save_file({name: np.ascontiguousarray(a) for name, a in vars(self).items()}, part)
+            write_arrays(vars(self), part)
 
     @classmethod
     def load(cls, path: Path) -> Recording:
         try:
-            return cls(**load_file(path))
-        except (OSError, SafetensorError, TypeError) as error:
+            return cls(**read_arrays(path, f"recording {path}")[0])
+        except TypeError as error:
             raise InputError(f"recording {path}: cannot be read ({error})") from None
 
 

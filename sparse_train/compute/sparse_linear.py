@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from hwsim.errors import InputError
 from hwsim.kernels.cpu.tiled import Packed, TiledMatrix
 from sparse_train.masking.layers import MaskedLayer
+from sparse_train.private_torch import current_dispatch_mode
 from sparse_train.sparsify import Sparsifier
 
 COMPUTE = ("dense", "sparse")
@@ -137,7 +137,7 @@ def _observed() -> bool:
 
     A workload is recorded that way; without this it would miss every layer that computes here.
     """
-    return _get_current_dispatch_mode() is not None
+    return current_dispatch_mode() is not None
 
 
 def _unfit(layer: MaskedLayer) -> str:

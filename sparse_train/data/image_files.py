@@ -47,7 +47,7 @@ class ImageSet:
         for array in (self.images, self.labels, self.test_images, self.test_labels):
             if array is not None:
                 hashed.update(repr((array.shape, array.dtype.str)).encode())
-                hashed.update(np.ascontiguousarray(array).tobytes())
+                hashed.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         return hashed.hexdigest()
 
 

@@ -122,9 +122,11 @@ def read_member(path: Path, member: str, *, limit_bytes: int = LARGEST_BYTES) ->
         try:
             with archive.open(info) as file:
                 return _bounded(file, where, limit_bytes)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            raise InputError(f"{where}: cannot be unpacked ({error})") from None
-        except RuntimeError as error:  # an encrypted member
+        except InputError:
+            raise
+        # RuntimeError: an encrypted member. OSError, ValueError: a place before the file's begin.
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError,
+                OSError, ValueError) as error:  # fmt: skip
             raise InputError(f"{where}: cannot be unpacked ({error})") from None
 
 
@@ -138,7 +140,7 @@ class _opened:
         try:
             self._file = opened_regular(self._path)
             self._archive = zipfile.ZipFile(self._file)
-        except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
             raise InputError(f"{self._path}: not a whole zip archive ({error})") from None
         except OSError as error:
             raise InputError(f"{self._path}: {error.strerror or error}") from None

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import tokenizers
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors import safe_open
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from hwsim.errors import InputError
 from hwsim.files import replacing
 from sparse_train.data.text import SPLITS, Corpus
+from sparse_train.tensor_files import read_arrays, write_arrays
 
 SPECIAL_TOKENS = ("[PAD]", "[MASK]", "[UNK]", "[CLS]", "[SEP]")
 PAD, MASK, UNK, CLS, SEP = range(len(SPECIAL_TOKENS))
@@ -99,7 +99,7 @@ def tokenize(corpus: Corpus, vocabulary_size: int, *, cache: Path | None = None)
     except OSError as error:
         raise InputError(f"cache folder {path.parent}: {error.strerror or error}") from None
     with replacing(path) as part:
-        save_file(streams, part, metadata={"vocabulary": vocabulary})
+        write_arrays(streams, part, {"vocabulary": vocabulary})
     return TokenizedCorpus(path, vocabulary)
 
 
@@ -111,12 +111,11 @@ def cache_folder() -> Path:
 
 def _read(path: Path) -> TokenizedCorpus | None:
     try:
-        with safe_open(path, framework="numpy") as file:
-            vocabulary = (file.metadata() or {})["vocabulary"]
-            whole = set(SPLITS) <= set(file.keys())
-    except (OSError, SafetensorError, KeyError):
+        streams, about = read_arrays(path, str(path))
+    except InputError:
         return None
-    return TokenizedCorpus(path, vocabulary) if whole else None
+    whole = set(SPLITS) <= set(streams) and "vocabulary" in about
+    return TokenizedCorpus(path, about["vocabulary"]) if whole else None
 
 
 def learn(texts: Iterable[str], size: int) -> Tokenizer:

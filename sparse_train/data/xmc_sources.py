@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from hwsim.errors import InputError
 from hwsim.files import replacing
 from sparse_train.data.text import SPLITS, STDLIB, Corpus, load_corpus
 from sparse_train.data.vocabulary import cache_folder
 from sparse_train.data.xmc_format import Rows, XmcData
+from sparse_train.tensor_files import read_arrays, write_arrays
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _BRANCHES = 16
@@ -166,17 +165,16 @@ def _counted(
 def _read(path: Path) -> XmcData | None:
     """The kept data; None if there is none, or it cannot be read."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            get = file.get_tensor
-            features, labels = (
-                Rows(*(get(f"{kind}.{part}") for part in ("starts", "places", "values")))
-                for kind in ("features", "labels")
-            )
-            n_features, n_outputs = (int(size) for size in get("sizes"))
-            splits = {name: get(name) for name in SPLITS}
-            return XmcData(STDLIB, n_features, n_outputs, features, labels, splits)
-    except (OSError, SafetensorError, TypeError):
+        found, _ = read_arrays(path, str(path))
+        features, labels = (
+            Rows(*(found[f"{kind}.{part}"] for part in ("starts", "places", "values")))
+            for kind in ("features", "labels")
+        )
+        n_features, n_outputs = (int(size) for size in found["sizes"])
+        splits = {name: found[name] for name in SPLITS}
+    except (InputError, KeyError, ValueError):
         return None
+    return XmcData(STDLIB, n_features, n_outputs, features, labels, splits)
 
 
 def _write(path: Path, data: XmcData) -> None:
@@ -190,7 +188,7 @@ def _write(path: Path, data: XmcData) -> None:
     except OSError as error:
         raise InputError(f"cache folder {path.parent}: {error.strerror or error}") from None
     with replacing(path) as part:
-        save_file(arrays, part)
+        write_arrays(arrays, part)
 
 
 def _functions(corpus: Corpus) -> Iterator[Function]:

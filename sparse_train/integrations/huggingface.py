@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from hwsim.errors import InputError
+from hwsim.files import replacing
+from sparse_train import tensor_files
 from sparse_train.integrations.follower import Follower
 
 FILE = "sparse_training.pt"
@@ -57,7 +58,8 @@ class SparseCallback(TrainerCallback, ExportableState):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero and folder.is_dir():
-            torch.save(self.follower.state_dict(), folder / FILE)
+            with replacing(folder / FILE) as part:
+                tensor_files.write(self.follower.state_dict(), part)
 
     def state(self) -> dict[str, Any]:
         """What the Trainer writes into its own state: where to look for ours."""
@@ -74,7 +76,7 @@ class SparseCallback(TrainerCallback, ExportableState):
         folders += [Path(before) / name, Path(args.output_dir) / name]
         for folder in folders:
             if (folder / FILE).is_file():
-                return torch.load(folder / FILE, weights_only=True)
+                return tensor_files.read(folder / FILE, str(folder / FILE))
         raise InputError(
             f"resume_from: the Trainer goes on from step {state.global_step}, but there is no "
             f"{FILE} in {', '.join(str(f) for f in folders)}; give the checkpoint's folder"

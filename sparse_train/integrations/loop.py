@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hwsim.errors import InputError
+from hwsim.files import replacing
+from sparse_train import tensor_files
 from sparse_train.integrations.follower import Follower
 
 
@@ -32,7 +33,7 @@ class Loop:
         self._path, self._every, self._log = checkpoint, every, log
         saved = None
         if checkpoint is not None and checkpoint.is_file():
-            saved = torch.load(checkpoint, weights_only=True)
+            saved = tensor_files.read(checkpoint, f"checkpoint {checkpoint}")
             weights = {k: v for k, v in saved["model"].items() if k not in saved["masks"]}
             model.load_state_dict(weights)
             for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
@@ -74,12 +75,8 @@ class Loop:
             "sparse": self._follower.state_dict(),
             "random": torch.get_rng_state(),
         }
-        part = self._path.with_name(self._path.name + ".part")
-        with part.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self._path)
+        with replacing(self._path) as part:
+            tensor_files.write(state, part)
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrize import ParametrizationList
+
+from sparse_train.private_torch import AnyConv, AnyTransposedConv
 
 _WEIGHT = ("weight", "weight_orig", "weight_v")  # by torch's prune, spectral norm, weight norm
 _ORIGINAL = ("original", "original1")  # of a parametrized weight; original0 is a norm's gain
@@ -112,9 +113,9 @@ def layout_of(module: nn.Module, attribute: str, parameter: Tensor) -> Layout | 
         return _of_experts(module, attribute, parameter) if experts == len(parameter) else None
     if attribute not in _WEIGHT:
         return None
-    if isinstance(module, _ConvTransposeNd):
+    if isinstance(module, AnyTransposedConv):
         return Layout(transposed=True)
-    if isinstance(module, (_ConvNd, nn.Linear)):
+    if isinstance(module, (AnyConv, nn.Linear)):
         return Layout()
     return _by_sizes(module, parameter)
 

@@ -84,8 +84,9 @@ class Networks(ABC):
 
     @abstractmethod
     def update(
-        self, rows: Tensor, nnz: Tensor, *, drop_fraction: float, drop: str, grow: str
-    ) -> None:
+        self, rows: Tensor, nnz: Tensor, *, drop_fraction: float, drop: str, grow: str,
+        restore: bool = False,
+    ) -> None:  # fmt: skip
         """New masks with exactly `nnz` (n, layers) weights, as `Population.update` has it."""
 
     @abstractmethod

@@ -70,8 +70,14 @@ class OneByOne(Networks):
         }
 
     def update(
-        self, rows: Tensor, nnz: Tensor, *, drop_fraction: float, drop: str, grow: str
-    ) -> None:
+        self, rows: Tensor, nnz: Tensor, *, drop_fraction: float, drop: str, grow: str,
+        restore: bool = False,
+    ) -> None:  # fmt: skip
+        if restore:
+            raise InputError(
+                "restore: networks that are trained one by one forget what is dropped; allowed is "
+                "False"
+            )
         if drop not in DROPS:
             raise InputError(unknown("drop criterion", drop, DROPS))
         if grow not in GROWTHS:

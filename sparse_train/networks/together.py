@@ -54,10 +54,13 @@ class Together(Networks):
         return {**found, PROGRESS: found["loss"]}
 
     def update(
-        self, rows: Tensor, nnz: Tensor, *, drop_fraction: float, drop: str, grow: str
-    ) -> None:
+        self, rows: Tensor, nnz: Tensor, *, drop_fraction: float, drop: str, grow: str,
+        restore: bool = False,
+    ) -> None:  # fmt: skip
         seeds = [self.seeds[row] for row in rows.tolist()]
-        self.population.update(rows, nnz, seeds, drop_fraction=drop_fraction, drop=drop, grow=grow)
+        self.population.update(
+            rows, nnz, seeds, drop_fraction=drop_fraction, drop=drop, grow=grow, restore=restore
+        )
 
     def gradient_norms(self, rows: Tensor) -> Tensor:
         return self.population.gradient_norms(rows)

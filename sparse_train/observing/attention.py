@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import _disable_current_modes
 
 from hwsim.workload import Op
 from sparse_train.observing.operators import dtype_name, stored_bytes
+from sparse_train.private_torch import plain_attention, unseen
 
 # Source: torch 2.13, sdp_utils: fused kernels want (batch, heads, length, size), size at most this.
 _WIDEST = 256
@@ -28,7 +28,7 @@ def attention_in_one(observer: Any) -> Iterator[None]:
     causality leaves out is not computed: flash kernels skip whole tiles.
     """
     plain = F.scaled_dot_product_attention
-    if plain is not torch._C._nn.scaled_dot_product_attention:
+    if plain is not plain_attention:
         yield  # somebody's own: it is what would run
         return
 
@@ -95,7 +95,7 @@ class _Attention(torch.autograd.Function):
         assert query is not None and key is not None and value is not None
         ctx.save_for_backward(*given)
         ctx.known = observer, plain, options, observer.here
-        with _disable_current_modes(), torch._C.DisableTorchFunction():
+        with unseen():
             if observer.fake is None:
                 out = plain(query, key, value, bias, **options)
             else:
@@ -113,7 +113,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyrefly: ignore
         given = ctx.saved_tensors
         observer, plain, options, here = ctx.known
-        with _disable_current_modes(), torch._C.DisableTorchFunction():
+        with unseen():
             if observer.fake is None:
                 with torch.enable_grad():
                     again = [t.detach().requires_grad_(t.is_floating_point())

@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from hwsim.workload import PRODUCTS, Op
 from sparse_train.observing.fusion import Passed
@@ -39,6 +37,14 @@ from sparse_train.observing.operators import (
     understood,
 )
 from sparse_train.observing.weights import Weights, WeightUse
+from sparse_train.private_torch import (
+    FakeTensor,
+    FakeTensorMode,
+    TorchDispatchMode,
+    current_autograd_node,
+    last_node_number,
+    number_of,
+)
 
 _LAST: Mapping[int, torch.memory_format] = {
     4: torch.channels_last, 5: torch.channels_last_3d,
@@ -105,7 +111,7 @@ class Observer(TorchDispatchMode):
         out = self._run(func, args, kwargs)
         name = operator_name(func)
         read, written = tensors_in((args, kwargs)), tensors_in(out)
-        node = torch._C._current_autograd_node()
+        node = current_autograd_node()
         # A checkpoint computes the forward pass again inside a node, with gradients enabled.
         backward = node is not None and not torch.is_grad_enabled()
         number = None if backward or func.namespace == "prim" else self._number_of(read)
@@ -119,7 +125,7 @@ class Observer(TorchDispatchMode):
         if not backward and kind_of(name) in ("elementwise", "norm") and name not in _PRODUCTS:
             self._weights.add_images(read, written)
         if backward:
-            self._backward(name, args, read, written, node._sequence_nr())
+            self._backward(name, args, read, written, number_of(node))
         else:
             self._forward(name, args, read, written, number)
         self._pass_on(before, read, written, understood(func, name, kind_of(name)), args, kwargs)
@@ -194,7 +200,7 @@ class Observer(TorchDispatchMode):
         """The autograd node of the forward operator being dispatched, if it has one."""
         if not torch.is_grad_enabled() or not any(t.requires_grad for t in read):
             return None
-        number = torch.autograd._get_sequence_nr() - 1
+        number = last_node_number()
         self._names[number] = self._here()
         return number
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from sparse_train.private_torch import CPU_AUTOCAST, forget, has_cpu_autocast, without_autocast
+
 # Operators that CUDA's autocast runs in float32 and the CPU's leaves as they come.
 # Source: torch's page "Automatic Mixed Precision package", CUDA ops that autocast to float32.
 _IN_FLOAT32 = (
@@ -19,7 +21,6 @@ _IN_FLOAT32 = (
     "binary_cross_entropy_with_logits", "cumsum", "cumprod", "dist", "renorm", "logsumexp",
     "cross_entropy_loss", "softmax.int", "log_softmax.int", "sum", "sum.dim_IntList", "prod",
 )  # fmt: skip
-_KEY = torch._C.DispatchKey.AutocastCPU
 
 
 @contextlib.contextmanager
@@ -34,8 +35,8 @@ def autocast_as_on_cuda(dtype: torch.dtype | None = None) -> Iterator[None]:
     """
     library = torch.library.Library("aten", "IMPL")
     for name in _IN_FLOAT32:
-        if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "AutocastCPU"):
-            library.impl(name, _in_float32(name), "AutocastCPU")
+        if not has_cpu_autocast(name):
+            library.impl(name, _in_float32(name), CPU_AUTOCAST)
     plain = torch.amp.autocast_mode.autocast.__init__
     asked = torch.is_autocast_enabled
 
@@ -57,7 +58,7 @@ def autocast_as_on_cuda(dtype: torch.dtype | None = None) -> Iterator[None]:
     finally:
         torch.is_autocast_enabled = asked
         torch.amp.autocast_mode.autocast.__init__ = plain
-        library._destroy()
+        forget(library)
 
 
 def _in_float32(name: str) -> Callable[..., Any]:
@@ -72,7 +73,7 @@ def _in_float32(name: str) -> Callable[..., Any]:
         return value
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(_KEY)):
+        with without_autocast():
             return operator(*cast(args), **{k: cast(v) for k, v in kwargs.items()})
 
     return run

@@ -9,12 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import _disable_current_modes
 
 from hwsim.workload import Op
 from sparse_train.observing.operators import storage_of
+from sparse_train.private_torch import (
+    FakeTensor,
+    current_autograd_node,
+    pytree,
+    saves_by_hooks,
+    unseen,
+)
 
 _FEWEST = 3  # equal blocks from which counting pays
 _GRAPHS = 2  # blocks that are observed: backward passes can differ in as many ways
@@ -109,8 +113,8 @@ class _Counted:
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         training = torch.is_grad_enabled()
         plainly = (
-            torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
-            or torch._C._current_autograd_node() is not None
+            saves_by_hooks()
+            or current_autograd_node() is not None
             or any(t.layout is not torch.strided for t in tensors)
             or training != any(t.requires_grad for t in tensors)
         )
@@ -236,7 +240,7 @@ def _again(observer: Any, done: _Pass, old: str, new: str) -> list[Tensor | None
     living = observer.living
     living.peak_bytes = max(living.peak_bytes, living.now_bytes + done.peak_bytes)
     living.now_bytes += done.kept_bytes
-    with _disable_current_modes(), torch._C.DisableTorchFunction(), observer.fake:
+    with unseen(), observer.fake:
         made = [None if shape is None else shape.empty() for shape in done.made]
     living.add([t for t in made if t is not None])
     return made

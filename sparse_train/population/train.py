@@ -120,6 +120,8 @@ class Population:
         self.steps = torch.zeros(size, dtype=torch.long)
         self.gradients = torch.zeros(size, end)
         self.activations = torch.zeros(size, len(chosen), 2)
+        # (size, parameters): values at which weights were dropped, once they are to be restored.
+        self.retained: Tensor | None = None
         self._written_out = written_out(model, task)
         self._watch = Watch(chosen)
         self._step = vmap(grad_and_value(self._loss, has_aux=True))
@@ -139,16 +141,25 @@ class Population:
             state[which] = 0
         self.mask[which] = 1
         self.nnz[which] = self.sizes
+        if self.retained is not None:
+            self.retained[which] = 0
         self._set_rates(which)
 
     def take(self, which: Tensor) -> dict[str, Tensor]:
         """A copy of everything that networks `which` are."""
-        return {name: getattr(self, name)[which].clone() for name in _STATE}
+        found = {name: getattr(self, name)[which].clone() for name in _STATE}
+        if self.retained is not None:
+            found["retained"] = self.retained[which].clone()
+        return found
 
     def put(self, which: Tensor, networks: dict[str, Tensor]) -> None:
         """Networks from `take` into the places `which`."""
         for name in _STATE:
             getattr(self, name)[which] = networks[name]
+        if "retained" in networks and self.retained is None:
+            self.retained = torch.zeros_like(self.weights)
+        if self.retained is not None:
+            self.retained[which] = networks.get("retained", torch.zeros(1))
         self._set_rates(which)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -279,13 +290,15 @@ class Population:
         drop_fraction: float = 0.0,
         drop: str = "magnitude",
         grow: str = "gradient",
+        restore: bool = False,
     ) -> None:
         """New masks with exactly `nnz` (n, layers) active weights in networks `which` (n,).
 
         Of the weights that can stay, min(old, new number), a share `drop_fraction` is dropped
         (rounded down), those of smallest magnitude or at random. What is then missing is grown,
         where the last watched gradient is largest or at random, among all weights not kept: one
-        just dropped may come back, and then keeps value and moments. Grown weights start at 0.
+        just dropped may come back, and then keeps value and moments. Grown weights start at 0, or
+        with `restore` at the value at which they were last dropped (0 if they never were active).
 
         Args:
             seeds: of each network's random choices, which depend on it and its step alone.
@@ -310,6 +323,7 @@ class Population:
             "gradient": lambda _: torch.nan_to_num(self.gradients[which].abs()).numpy(),
             "random": lambda purpose: self._random(which, seeds, purpose),
         }
+        before = self._remembered(which) if restore else None
         _passes().redraw(
             which.numpy(), scores[drop](_DROP), scores[grow](_GROW), self.mask.numpy(),
             self.starts, self.ends, kept.numpy(), (nnz - kept).numpy(),
@@ -318,6 +332,18 @@ class Population:
         self._set_rates(which)
         for values in (self.weights, self.first, self.second):
             _passes().zero_inactive(which.numpy(), values.numpy(), self.mask.numpy())
+        if before is not None:
+            assert self.retained is not None
+            grown = (self.mask[which] == 1) & (before == 0)
+            self.weights[which] = torch.where(grown, self.retained[which], self.weights[which])
+
+    def _remembered(self, which: Tensor) -> Tensor:
+        """The masks as they are; what is active is remembered with its value."""
+        if self.retained is None:
+            self.retained = torch.zeros_like(self.weights)
+        before = self.mask[which].clone()
+        self.retained[which] = torch.where(before == 1, self.weights[which], self.retained[which])
+        return before
 
     def gradient_norms(self, which: Tensor) -> Tensor:
         """2-norm of the last watched gradient over each layer's active weights, (n, layers)."""

@@ -36,9 +36,10 @@ from safetensors.numpy import load, save
 from safetensors.torch import save_file as save_tensors
 
 from hwsim.errors import InputError
-from hwsim.files import as_json, parse_json, remove_leftovers
+from hwsim.files import as_json, parse_json, remove_leftovers, watched
 from hwsim.mask import Mask
 from hwsim.workload import Op, Workload
+from sparse_train import tensor_files
 from sparse_train.runs import manifest
 
 FORMAT = 2
@@ -195,8 +196,8 @@ def read_workload(folder: Path) -> Workload:
 
 
 def write_table(path: Path, rows: list[dict[str, Any]], schema: Mapping[str, Any]) -> None:
-    with _manifest(path.parent).replacing(path) as part:
-        pl.DataFrame(rows, schema=dict(schema)).write_parquet(part)
+    with _manifest(path.parent).replacing(path) as part, watched(part) as file:
+        pl.DataFrame(rows, schema=dict(schema)).write_parquet(file)
 
 
 def read_table(path: Path, schema: Mapping[str, Any]) -> pl.DataFrame:
@@ -318,7 +319,7 @@ def drop_masks_after(folder: Path, version: int) -> None:
 
 def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     with _manifest(folder).replacing(folder / CHECKPOINT) as part:
-        torch.save(dict(state), part)
+        tensor_files.write(dict(state), part)
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -327,11 +328,9 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     if not path.is_file() or not manifest.check_file(path, folder):
         return None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken file can fail in many ways inside torch
-        raise InputError(
-            f"{path}: not readable ({_first_line(error)}); delete it to train again from the start"
-        ) from None
+        return tensor_files.read(path, str(path))
+    except InputError as error:
+        raise InputError(f"{error}; delete it to train again from the start") from None
 
 
 def write_weights(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -74,7 +74,7 @@ class PreparedImages(Classified):
         usual = _USUAL.get(settings.data, "none")
         self.augmentation = usual if settings.augmentation == "usual" else settings.augmentation
         self._parts = _split(data)
-        mean, std = _mean_and_std(self._parts["train"][0])
+        mean, std = _mean_and_std(data.images, self._parts["train"])
         self._mean, self._std = mean, np.maximum(std, 1e-3)
 
     @property
@@ -93,7 +93,7 @@ class PreparedImages(Classified):
         return {
             "digest": self.digest, "data": self.data.name, "data_digest": self.data.digest,
             "augmentation": self.augmentation, "sizes": asdict(self.sizes),
-            "images": {name: len(part[1]) for name, part in self._parts.items()},
+            "images": {name: len(rows) for name, rows in self._parts.items()},
         }  # fmt: skip
 
     def build_model(self, model: str, preset: str, options: Mapping[str, Any]) -> nn.Module:
@@ -109,20 +109,23 @@ class PreparedImages(Classified):
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """images (batch, channels, height, width) float32, labels (batch,) int64; see `chosen`."""
-        images, labels = self._parts["train"]
+        rows = self._parts["train"]
         of = "the number of training images"
-        chosen = self.chosen(step, batch_size, seed, len(labels), of)
-        pixels = images[chosen]
+        chosen = rows[self.chosen(step, batch_size, seed, len(rows), of)]
+        pixels = self.data.images[chosen]
         if self.augmentation != "none":
             rng = stream(_AUGMENTATION, seed, step)
             pixels = _shifted(pixels, rng)
             if self.augmentation == "crop_flip":
                 mirrored = rng.random(len(pixels)) < 0.5
                 pixels[mirrored] = pixels[mirrored, :, :, ::-1]
-        return self._tensors(pixels, labels[chosen])
+        return self._tensors(pixels, self.data.labels[chosen])
 
     def examples(self, split: str) -> Batch:
-        return self._tensors(*self._parts[split])
+        rows, data = self._parts[split], self.data
+        if split == "test" and data.test_images is not None and data.test_labels is not None:
+            return self._tensors(data.test_images[rows], data.test_labels[rows])
+        return self._tensors(data.images[rows], data.labels[rows])
 
     def _tensors(self, pixels: np.ndarray, labels: np.ndarray) -> Batch:
         scaled = (pixels / 255 - self._mean) / self._std
@@ -132,36 +135,38 @@ class PreparedImages(Classified):
         }
 
 
-def _split(data: ImageSet) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Training, validation and test images with their labels: the same for every seed."""
+def _split(data: ImageSet) -> dict[str, np.ndarray]:
+    """Training, validation and test images, by their place: the same for every seed.
+
+    Test images lie apart where the data has some.
+    """
     n = len(data.labels)
     order = stream(_SPLIT, n).permutation(n)
-    parts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    parts: dict[str, np.ndarray] = {}
     if data.test_images is None or data.test_labels is None:
         n_test = round(_TEST_SHARE * n)
-        test, order = order[:n_test], order[n_test:]
-        parts["test"] = (data.images[test], data.labels[test])
+        parts["test"], order = order[:n_test], order[n_test:]
         n_validation = round(_SMALL_VALIDATION_SHARE * n)
     else:
-        parts["test"] = (data.test_images, data.test_labels)
+        parts["test"] = np.arange(len(data.test_labels))
         n_validation = round(_VALIDATION_SHARE * n)
     if not 0 < n_validation < len(order):
         raise InputError(f"data {data.name!r}: {n} training images; allowed are at least 10")
-    for name, chosen in (("validation", order[:n_validation]), ("train", order[n_validation:])):
-        parts[name] = (data.images[chosen], data.labels[chosen])
-    return parts
+    return {**parts, "validation": order[:n_validation], "train": order[n_validation:]}
 
 
-def _mean_and_std(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _mean_and_std(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of each channel, values from 0 to 1, both (1, channels, 1, 1).
 
-    From how often each byte occurs, so that no copy of all images as numbers is made.
+    Of the images `rows`. From how often each byte occurs, so that no copy of all images as numbers
+    is made.
     """
     channels = images.shape[1]
     counts = np.zeros((channels, 256), np.int64)
-    for start in range(0, len(images), 4096):
+    for start in range(0, len(rows), 512):
+        some = images[rows[start : start + 512]]
         for c in range(channels):
-            counts[c] += np.bincount(images[start : start + 4096, c].ravel(), minlength=256)
+            counts[c] += np.bincount(some[:, c].ravel(), minlength=256)
     values = np.arange(256) / 255
     mean = counts @ values / counts.sum(axis=1)
     variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / counts.sum(axis=1)

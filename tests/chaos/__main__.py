@@ -1,21 +1,20 @@
-"""`make chaos`: kills, damage and hostile inputs by the thousand, counted by kind.
+"""`make chaos`: kills, failing disks, damage and hostile inputs by the thousand, counted by kind.
 
-Seeded and bounded. Only child processes of its own are killed. An invariant decides, not an
-example: a command ends with 0, or with 2 and one line; what goes on after a kill ends like a run
-that was never killed; what is damaged is refused or makes no difference.
+    python -m tests.chaos [--scale 0.1] [--only kills] [--command train] [--seed 1]
+
+Seeded and bounded: about an hour at full scale on two idle cores. Only child processes of its own
+are killed. An invariant decides, not an example: a command ends with 0, or with 2 and one line;
+what goes on after a kill or a fault ends, to the bit, like a run that nothing disturbed; what a
+reader would see is whole; what is damaged is refused by name or makes no difference.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import io
-import json
+import importlib
 import os
 import random
-import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,231 +22,126 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-HANG_S = 20.0
-WORDS = ["mask", "weight", "grow", "drop", "layer", "dense", "sparse", "step", "net", "time"]
-TRAIN = """
-import json, sys
-from hwsim import InputError
-from sparse_train.runs.config import TrainConfig
-from sparse_train.trainer import train
-try:
-    train(TrainConfig.from_json(json.loads(sys.argv[1])), sys.argv[2])
-except InputError as error:
-    sys.exit(str(error))
-"""
+from tests.chaos import children, faults
+from tests.chaos.commands import Command, commands
+from tests.chaos.damage import damage, resumed
+from tests.chaos.inputs import inputs
+from tests.chaos.kills import Whole, kills, together, undisturbed
 
-
-class Broken(Exception):
-    """An invariant that did not hold."""
-
-
-def training(config: dict, run: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", TRAIN, json.dumps(config), str(run)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
-
-
-def ended(process: subprocess.Popen, limit_s: float = 240.0) -> tuple[int, str]:
-    try:
-        _, err = process.communicate(timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        raise Broken(f"hang of {limit_s:g} s") from None
-    text = err.decode("utf-8", "replace")
-    if "Traceback" in text or process.returncode:
-        raise Broken(f"exit code {process.returncode}: {text[-300:]}")
-    return process.returncode, text
-
-
-def kills(rng: random.Random, folder: Path, count: int, counts: Counter) -> None:
-    """`train` killed at random moments, gone on with, compared with a run that was not killed."""
-    text = folder / "text"
-    text.mkdir()
-    for i in range(60):
-        (text / f"{i}.txt").write_text(" ".join(rng.choices(WORDS, k=60)))
-    config = {
-        "task_options": {
-            "text": str(text), "vocabulary_size": 280, "tokens": 16, "evaluation_windows": 8,
-        },
-        "model_options": {"layers": 1, "width": 16, "heads": 2, "ffn": 32},
-        "algorithm": "rigl", "density": 0.3, "update_interval": 3, "steps": 16, "batch_size": 4,
-        "warmup_steps": 2, "eval_interval": 5, "checkpoint_interval": 2, "threads": 1,
-    }  # fmt: skip
-    began = time.monotonic()
-    ended(training(config, folder / "whole"))
-    whole_s = time.monotonic() - began
-    expected = (folder / "whole" / "weights.safetensors").read_bytes()
-    done = 0
-    while done < count:
-        run = folder / f"run{done}"
-        for _ in range(4):
-            child = training(config, run)
-            time.sleep(rng.uniform(0.5, 1.0) * whole_s)
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
-                counts["train: killed"] += 1
-                done += 1
-            child.communicate()
-        ended(training(config, run))
-        if (run / "weights.safetensors").read_bytes() != expected:
-            raise Broken(f"{run}: other weights after kills")
-        counts["train: went on to the same bits"] += 1
-        shutil.rmtree(run)
-
-
-def damage(rng: random.Random, folder: Path, count: int, counts: Counter) -> None:
-    """Flips, truncations and deletions in every file of a run folder."""
-    from hwsim import InputError
-    from sparse_train.record import TrainingRecord
-
-    whole = folder / "whole"
-
-    def content(run: Path) -> tuple:
-        record = TrainingRecord.load(run)
-        masks = [record.masks(v) for v in range(len(record.mask_versions))]
-        return (
-            record.config, record.training.rows(), record.measured.rows(), record.figures,
-            record.densities.rows(), record.base_workload.digest, record.complete,
-            [{name: m.digest for name, m in version.items()} for version in masks],
-        )  # fmt: skip
-
-    expected = content(whole)
-    names = [p.relative_to(whole) for p in sorted(whole.rglob("*")) if p.is_file()]
-    for _ in range(count):
-        run, name = folder / "damaged", rng.choice(names)
-        shutil.rmtree(run, ignore_errors=True)
-        shutil.copytree(whole, run)
-        kind = rng.choice(("flip", "cut", "delete"))
-        data = bytearray((run / name).read_bytes())
-        if kind == "delete" or not data:
-            (run / name).unlink()
-        else:
-            at = rng.randrange(len(data))
-            if kind == "cut":
-                del data[at:]
-            else:
-                data[at] ^= 1 << rng.randrange(8)
-            (run / name).write_bytes(data)
-        try:
-            found = content(run)
-        except InputError as error:
-            if "\n" in str(error) or name.name not in str(error):
-                raise Broken(f"{kind} of {name}: {error}") from None
-            counts[f"{kind}: named"] += 1
-        else:
-            if found != expected:
-                raise Broken(f"{kind} of {name}: used in silence")
-            counts[f"{kind}: of no consequence"] += 1
-
-
-def mutated(rng: random.Random, text: bytes) -> bytes:
-    data = bytearray(text)
-    hostile = (b"9" * 5000, b"[" * 3000, b"1e-320", b"inf", b"nan", b"\x1b[2J", b"\xff", b"\0",
-               b"-1", b"true", b'""', b"{}", b"9" * 400)  # fmt: skip
-    for _ in range(rng.randint(1, 4)):
-        at = rng.randrange(len(data) + 1)
-        match rng.randrange(4):
-            case 0:
-                data[at:at] = rng.choice(hostile)
-            case 1:
-                del data[at : at + rng.randint(1, 40)]
-            case 2 if data:
-                data[at % len(data)] = rng.randrange(256)
-            case _:
-                numbers = [i for i, c in enumerate(data) if 48 <= c <= 57]
-                if numbers:
-                    i = rng.choice(numbers)
-                    data[i : i + 1] = rng.choice(hostile)
-    return bytes(data)
-
-
-def inputs(rng: random.Random, folder: Path, count: int, counts: Counter) -> None:
-    """Mutated device files, records, configurations and command lines, in this process."""
-    from dataclasses import asdict
-    from importlib import resources
-
-    from analysis.cli import run
-    from hwsim import InputError, gemm, load_device
-    from hwsim.measured.record import Measurement, read_measurements
-    from sparse_train.runs.config import TrainConfig
-
-    specs = [
-        f.read_bytes() for f in (resources.files("hwsim") / "devices" / "specs").iterdir()
-        if f.name.endswith(".toml")
-    ]  # fmt: skip
-    record = Measurement.of_median(
-        1e-3, machine="m", toolchain="t", kernel="dense", phase="forward", m=8, n=8, k=8,
-        dtype="float32", rounds=3,
-    )  # fmt: skip
-    line = json.dumps(asdict(record)).encode()
-    config = json.dumps(TrainConfig().to_json()).encode()
-    lines = (["estimate", "bert-tiny", "--density", "0.1"], ["devices"], ["tasks"],
-             ["estimate", "vit-tiny", "--sparsity", "0.9", "--device", "ideal"])  # fmt: skip
-    path = folder / "input"
-
-    def device() -> None:
-        (path.with_suffix(".toml")).write_bytes(mutated(rng, rng.choice(specs)))
-        load_device(path.with_suffix(".toml")).estimate(gemm(64, 64, 64))
-
-    def records() -> None:
-        (path.with_suffix(".jsonl")).write_bytes(mutated(rng, line))
-        read_measurements(path.with_suffix(".jsonl"))
-
-    def configuration() -> None:
-        from hwsim.files import parse_json
-
-        TrainConfig.from_json(parse_json(mutated(rng, config), "configuration"))
-
-    def line_of_a_command() -> None:
-        words = list(rng.choice(lines))
-        at = rng.randrange(1, len(words) + 1)
-        words[at : at + rng.randint(0, 1)] = [
-            mutated(rng, rng.choice(words).encode()).decode("utf-8", "replace").replace("\0", "")
-        ]
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            if run(words) == 2:
-                raise InputError("refused")
-
-    kinds: list[tuple[Callable[[], None], int]] = [
-        (device, 10), (records, 10), (configuration, 8), (line_of_a_command, 1),
-    ]  # fmt: skip
-    for _ in range(count):
-        (kind,) = rng.choices([k for k, _ in kinds], [w for _, w in kinds])
-        began = time.monotonic()
-        try:
-            kind()
-            outcome = "read"
-        except InputError as error:
-            if "\n" in str(error):
-                raise Broken(f"{kind.__name__}: {error}") from None
-            outcome = "refused"
-        except Exception as error:
-            counts[f"{kind.__name__}: BROKEN {type(error).__name__}: {str(error)[:120]}"] += 1
-            continue
-        if time.monotonic() - began > HANG_S:
-            raise Broken(f"{kind.__name__}: took {time.monotonic() - began:.0f} s")
-        counts[f"{kind.__name__}: {outcome}"] += 1
+PARTS = ("kills", "together", "failing", "full", "damage", "inputs")
+# At full scale, of each command; kills are the commands' own.
+FAILING, FULL, TOGETHER = 40, 12, 4
+DAMAGES, RESUMED, INPUTS = 2000, 60, 20_000
+LIMIT_S = 1800.0  # of all damages
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--damages", type=int, default=1000)
-    parser.add_argument("--inputs", type=int, default=20_000)
+    parser.add_argument("--scale", type=float, default=1.0, help="of all counts")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--command", nargs="+", metavar="NAME", help="default: all six")
     given = parser.parse_args()
-    rng, counts = random.Random(given.seed), Counter()
-    broken = 0
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(prefix="chaos-") as name:
         folder = Path(name)
-        for part, count in ((kills, given.kills), (damage, given.damages), (inputs, given.inputs)):
-            try:
-                part(rng, folder, count, counts)
-            except Broken as error:
-                print(f"BROKEN {part.__name__}: {error}", file=sys.stderr)
-                broken += 1
+        _begin_anew(folder)
+        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+        children.adopt()
+        _imports()
+        return _all(folder, given)
+
+
+def _begin_anew(folder: Path) -> None:
+    """Starts this process again under the library that fails calls, with one thread."""
+    if "CHAOS_FOLDER" in os.environ:
+        return
+    library = faults.shim(folder)
+    if library is None:
+        print("no C compiler: calls that fail are left out", file=sys.stderr)
+        return
+    environment = {
+        **os.environ, "LD_PRELOAD": str(library), "CHAOS_FOLDER": str(folder),
+        "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1",
+    }  # fmt: skip
+    child = os.posix_spawn(
+        sys.executable, [sys.executable, "-m", "tests.chaos", *sys.argv[1:]], environment
+    )
+    try:
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    except KeyboardInterrupt:
+        code = 130
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(child, 0)
+    sys.exit(code)
+
+
+def _imports() -> None:
+    """What commands import, once: children are forked with it. One thread, so that they can be."""
+    import torch
+
+    for name in (
+        "analysis.cli", "analysis.comparing.race", "analysis.demo", "analysis.reporting.report",
+        "rl.agents.learn", "sparse_train.trainer",
+    ):  # fmt: skip
+        importlib.import_module(name)
+    torch.set_num_threads(1)
+
+
+def _all(folder: Path, given: argparse.Namespace) -> int:
+    rng, counts, broken = random.Random(given.seed), Counter(), []
+
+    def attempt(what: str, part: Callable[[], None]) -> None:
+        began = time.monotonic()
+        try:
+            part()
+        except children.Broken as error:
+            broken.append(f"{what}: {error}")
+            print(f"BROKEN {what}: {error}", file=sys.stderr, flush=True)
+        print(f"{time.monotonic() - began:7.0f} s  {what}", flush=True)
+
+    def often(count: int) -> int:
+        return max(1, round(count * given.scale))
+
+    def attack(command: Command, place: Path) -> None:
+        whole = undisturbed(command, place)
+        print(f"{whole.took_s:7.1f} s  {command.name}, undisturbed", flush=True)
+        wholes[command.name] = whole
+        plan = {
+            "kills": (kills, command.kills), "together": (together, TOGETHER),
+            "failing": (faults.failing, FAILING), "full": (faults.full, FULL),
+        }  # fmt: skip
+        for part, (run, count) in plan.items():
+            if part in given.only and (part != "failing" or "LD_PRELOAD" in os.environ):
+                attempt(
+                    f"{part} of {command.name}",
+                    lambda run=run, n=count: run(command, whole, place, rng, often(n), counts),
+                )
+
+    wholes: dict[str, Whole] = {}
+    for number, command in enumerate(commands(folder)):
+        needed = command.name in ("train", "agent train") and "damage" in given.only
+        asked = given.command is None or command.name in given.command
+        if (asked and set(given.only) - {"damage", "inputs"}) or needed:
+            place = folder / f"command{number}"
+            attempt(command.name, lambda c=command, p=place: attack(c, p))
+    if "damage" in given.only:
+        for question, name, where, count in (
+            (damage, "train", "run", DAMAGES // 2),
+            (damage, "agent train", "agent", DAMAGES // 2), (resumed, "train", "run", RESUMED),
+        ):  # fmt: skip
+            if name in wholes:
+                attempt(
+                    f"{question.__name__}: {name}",
+                    lambda q=question, w=wholes[name].folder / where, n=count: counts.update(
+                        children.asked(
+                            q, rng.randrange(2**32), w, folder, often(n), limit_s=LIMIT_S
+                        )
+                    ),
+                )
+    if "inputs" in given.only:
+        attempt("inputs", lambda: inputs(rng, folder, often(INPUTS), counts))
     for what, count in sorted(counts.items()):
         print(f"{count:7d}  {what}")
     return 1 if broken or any("BROKEN" in what for what in counts) else 0

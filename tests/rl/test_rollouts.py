@@ -60,7 +60,6 @@ def test_two_processes_explore_densities_as_one_does(tmp_path):
 
 
 @needs_ray
-@pytest.mark.slow
 def test_ray_learns_what_one_process_does(one, tmp_path):
     assert equal(one, trained(tmp_path, rollouts="ray", processes=2))
 

@@ -133,7 +133,7 @@ def test_bad_input_is_named(tiny, tmp_path):
         fit(runs, held_out=0.0)
     with pytest.raises(InputError, match="recording: shapes"):
         Recording(runs.density, runs.progress[:2], runs.dense_rounds)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="there is no such file"):
         Recording.load(tmp_path / "none")
     with pytest.raises(InputError, match="pairs: none"):
         surrogate([])

@@ -1,18 +1,12 @@
 """`nettime agent`: trains, judges, compares; bad input is one line and exit code 2."""
 
-import dataclasses
 import json
 import math
 
-import numpy as np
 import pytest
-import torch
 
-from analysis.agents.judge import AGENT, Contender, Outcome, Played, paired_ratio
-from analysis.agents.page import dense_times, verdict
 from analysis.agents.study import payback
 from analysis.cli import run
-from rl.evaluate import Episodes
 
 SMALL = [
     "--env", "whitebox", "--slots", "8", "--set", "iterations=2", "--set", "steps=6",
@@ -44,11 +38,33 @@ def test_compare_writes_a_page_with_figures_and_leaves_out_what_cannot_run(tmp_p
          "--out", str(tmp_path / "runs"), "--write", str(page), "--json"]
     ) == 0  # fmt: skip
     found = json.loads(capsys.readouterr().out)
-    assert {row["name"] for row in found["rows"]} == {"agent", "dense", "best_constant"}
+    rows = found["rows"]["white box"]
+    assert {row["name"] for row in rows} == {"agent", "dense", "best_constant"}
+    assert [one["device"] for one in found["conclusions"]] == ["white box"]
     assert list(found["left_out"]) == ["rigl"]
     text = page.read_text(encoding="utf-8")
     assert "best constant" in text and "page_schedules.svg" in text
     assert len(list(tmp_path.glob("page_*.svg"))) == 3
+
+
+def test_on_real_networks_everybody_has_a_rate_of_its_own(tmp_path, capsys):
+    command = [
+        "agent", "compare", "--env", "training", "--task", "images", "--network", "mlp-1x8", "-d",
+        "wafer", "--action", "density", "--slots", "6", "--set", "iterations=1", "--set",
+        "steps=6", "--set", "epochs=1", "--seeds", "1", "--no-blind", "--opponent",
+        "best_constant", "--test-network", "mlp-1x16", "--episodes", "1", "--test-seed", "64",
+        "--tune-episodes", "48", "--density", "0.25", "--out", str(tmp_path),
+    ]  # fmt: skip
+    assert run([*command, "--write", str(tmp_path / "page.md"), "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["rows"]["wafer"]}
+    assert set(rows) == {
+        "agent", "agent, own rate", "dense", "narrower 25 %", "best_constant",
+    }  # fmt: skip
+    assert all(len(row["rates"]) == 1 and row["rates"][0] > 0 for row in rows.values())
+    assert rows["agent"]["rates"] == rows["dense"]["rates"]
+    assert rows["best_constant"]["episodes"] >= 48
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert page.splitlines()[2].startswith("On wafer agent reaches dense's loss")
 
 
 def test_compare_takes_agents_that_name_densities_and_says_so(tmp_path, capsys):
@@ -100,45 +116,6 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, cap
     errors = capsys.readouterr().err
     assert message in errors and len(errors.splitlines()) == 1
     assert not (tmp_path / "x").exists()
-
-
-def contender(name, *speeds):
-    runs = []
-    for own in speeds:
-        time = 1 / torch.tensor(own, dtype=torch.float32)
-        n = len(own)
-        paths = torch.stack([torch.zeros(n), torch.ones(n)])
-        live = torch.ones(n, 1, dtype=torch.bool)
-        found = Episodes(
-            time, -time.log(), torch.ones(n).long(), torch.ones(1, n, 1), paths * time, paths, live
-        )
-        runs.append(Played(found, ("",) * n, 0.0))
-    return Contender(name, tuple(runs))
-
-
-def test_a_contender_twice_as_fast_in_every_episode_has_a_ratio_of_two():
-    slow = [1.0, 1.5, 0.8, 1.2]
-    a = contender(AGENT, [2 * s for s in slow], [2 * s for s in slow])
-    found = paired_ratio(a, contender("linear", slow))
-    assert (found.point, found.low, found.high) == pytest.approx((2.0, 2.0, 2.0))
-
-
-def test_the_goal_is_met_only_with_the_lower_bound_above_one():
-    rng = np.random.default_rng(0)
-    noise = rng.normal(1.0, 0.2, 8).tolist()
-    won = Outcome((contender(AGENT, [2.0] * 8), contender("linear", [1.0] * 8)))
-    open_ = Outcome((contender(AGENT, noise), contender("linear", noise[::-1])))
-    assert verdict(won.rows).startswith("The agent is faster")
-    assert "not shown" in verdict(open_.rows)
-
-
-def test_the_page_says_what_dense_runs_take_by_network_and_device():
-    run = contender(AGENT, [1.0, 2.0]).runs[0]
-    timed = dataclasses.replace(run, groups=("a on wafer",) * 2, dense_s=(2e-3, 3e-3))
-    assert dense_times(Outcome((Contender(AGENT, (timed,)),))) == [
-        "Net time of the dense runs to the target, by seed: a on wafer 2.00 ms to 3.00 ms."
-    ]
-    assert dense_times(Outcome((Contender(AGENT, (run,)),))) == []
 
 
 def test_learning_that_makes_nothing_faster_never_pays():

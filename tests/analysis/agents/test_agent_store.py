@@ -25,12 +25,13 @@ def played(times, cost=1.5):
 
 
 def test_a_contender_is_read_back_as_it_was(tmp_path):
-    first = Contender("best_constant", (played([0.5, 0.8]), played([0.7])), "density 0.2", 3.0, 64)
+    first = Contender(
+        "best_constant", (played([0.5, 0.8]), played([0.7])), "density 0.2", 3.0, 64, (4.0,), True
+    )
     store.save(first, tmp_path / "one.safetensors")
     again = store.load(tmp_path / "one.safetensors")
-    assert (again.name, again.note, again.cost, again.learnt_from) == (
-        first.name, first.note, first.cost, first.learnt_from,
-    )  # fmt: skip
+    for name in ("name", "note", "cost", "learnt_from", "rates", "at_an_end"):
+        assert getattr(again, name) == getattr(first, name)
     for a, b in zip(first.runs, again.runs, strict=True):
         assert (a.groups, a.cost, a.dense_s) == (b.groups, b.cost, b.dense_s)
         for name, value in vars(a.episodes).items():
@@ -76,6 +77,6 @@ def test_a_comparison_that_is_run_again_judges_nobody_again(tmp_path, capsys, mo
     assert run(command) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["rows"] == first["rows"]
-    assert {row["name"] for row in again["rows"]} == {
+    assert {row["name"] for row in again["rows"]["white box"]} == {
         "agent", "agent without hardware", "dense", "best_constant",
     }  # fmt: skip

@@ -9,15 +9,19 @@ def test_the_quick_demo_compares_all_contenders_and_goes_on_where_it_was(nettime
     found = first.json
     families = {c["family"] for c in found["contenders"]}
     assert families == {"dense", "narrower dense", "static", "rigl"}
-    assert any("One seed" in note for note in found["notes"])
-    for name, rates in found["learning_rates"].items():
-        tried = rates["validation_loss"]
-        assert len(tried) == 2, name
-        assert tried[f"{rates['chosen']:g}"] == min(tried.values())
+    assert any("one seed" in line for line in found["main_study"])
+    assert {c["device"] for c in found["conclusions"]} == {"ideal", "measured"}
+    for contender in found["contenders"]:
+        tried = contender["tried"]
+        assert len(tried) == 2
+        assert tried[f"{contender['learning_rate']:g}"] == min(tried.values())
     report = tmp_path / "demo" / "quick" / "report.html"
     assert "http" not in report.read_text()
     # All runs are complete: the second time they are only read, and say the same.
-    assert nettime(*command).out == first.out
+    again = nettime(*command).json
+    assert [c["test_by_seed"] for c in again["contenders"]] == [
+        c["test_by_seed"] for c in found["contenders"]
+    ]
 
 
 def test_a_folder_of_something_else_is_one_line(nettime, tmp_path):

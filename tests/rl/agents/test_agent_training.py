@@ -163,6 +163,33 @@ def test_damaged_checkpoints_are_one_line(content, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_a_curve_that_was_not_written_any_more_is_written_on_going_on(tmp_path):
+    train(tmp_path, WORLD, "ppo", SMALL["ppo"])
+    whole = (tmp_path / CURVE).read_bytes()
+    (tmp_path / CURVE).write_bytes(whole[: whole.rindex(b"\n", 0, -1) + 1])
+    train(tmp_path, WORLD, "ppo", SMALL["ppo"])
+    assert (tmp_path / CURVE).read_bytes() == whole
+
+
+def test_numbers_that_were_never_written_are_not_taken_for_weights(tmp_path):
+    train(tmp_path, WORLD, "ppo", {**SMALL["ppo"], "iterations": 1})
+    path = tmp_path / CHECKPOINT
+    whole = path.read_bytes()
+    for start in range(0, len(whole), len(whole) // 23):
+        data = bytearray(whole)
+        data[start : start + 512] = bytes(len(data[start : start + 512]))
+        path.write_bytes(data)
+        try:
+            found = checkpoint.load(path)
+        except InputError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+        else:  # what is between the tensors says nothing
+            path.write_bytes(whole)
+            expected = checkpoint.load(path)
+            assert repr(found.agent) == repr(expected.agent)
+            assert repr(found.env) == repr(expected.env)
+
+
 @pytest.mark.parametrize("spoil", [lambda s: s["loss"].clear(), lambda s: s.pop("optimizer")])
 def test_weights_of_another_version_are_one_line(spoil, tmp_path):
     saved = train(tmp_path, WORLD, "ppo", {**SMALL["ppo"], "iterations": 1})

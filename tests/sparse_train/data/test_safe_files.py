@@ -95,3 +95,22 @@ def test_a_truncated_archive_is_refused(tmp_path, kept):
 def test_a_member_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match="has no 'b'"):
         safe_files.read_member(_archive(tmp_path / "a.zip", {"a": b""}), "b")
+
+
+def test_a_member_that_lies_before_the_file_is_one_line(tmp_path):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", b"words " * 50)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x01\x02")
+    for place in range(at, at + 46):  # every byte of the directory's entry
+        changed = bytearray(data)
+        changed[place] = 0xFF
+        path.write_bytes(changed)
+        try:
+            assert safe_files.read_member(path, "a.txt") == b"words " * 50
+        except InputError as error:
+            assert "\n" not in str(error)
+    path.write_bytes(data[40:])
+    with pytest.raises(InputError):
+        safe_files.read_member(path, "a.txt")

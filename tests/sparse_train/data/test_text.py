@@ -153,3 +153,17 @@ def test_cache_is_used_once_written_and_made_anew_when_broken(text_folder, tmp_p
 def test_too_small_a_vocabulary_says_what_is_allowed(text_folder, tmp_path):
     with pytest.raises(InputError, match="261; allowed is at least 262"):
         tokenize(load_corpus(str(text_folder)), 261, cache=tmp_path)
+
+
+def test_a_flipped_bit_in_the_cache_is_not_trained_on(text_folder, tmp_path):
+    corpus = load_corpus(str(text_folder))
+    first = tokenize(corpus, 300, cache=tmp_path)
+    expected = {split: first.stream(split).tolist() for split in ("train", "validation", "test")}
+    whole = first.path.read_bytes()
+    for place in (len(whole) // 2, len(whole) - 5, len(whole) - len(whole) // 5):
+        data = bytearray(whole)
+        data[place] ^= 1
+        first.path.write_bytes(data)
+        again = tokenize(corpus, 300, cache=tmp_path)
+        assert {split: again.stream(split).tolist() for split in expected} == expected
+        assert again.vocabulary_json == first.vocabulary_json

@@ -38,9 +38,11 @@ def write_cifar10(folder, per_batch=20):
 
 
 def test_training_validation_and_test_images_are_three_sets(digits):
-    parts = digits._parts
-    rows = {name: {image.tobytes() for image in part[0]} for name, part in parts.items()}
-    assert sum(len(part[1]) for part in parts.values()) == 1797
+    parts = {name: digits.examples(name) for name in ("train", "validation", "test")}
+    rows = {
+        name: {image.numpy().tobytes() for image in part["images"]} for name, part in parts.items()
+    }
+    assert sum(len(part["labels"]) for part in parts.values()) == 1797
     repeated = 1797 - sum(len(r) for r in rows.values())
     assert repeated < 5  # a few digits are there twice
     assert not rows["train"] & rows["test"]
@@ -56,7 +58,7 @@ def test_a_batch_depends_on_step_and_seed_alone(step, seed):
 
 
 def test_an_epoch_shows_every_image_once(digits):
-    n = len(digits._parts["train"][1])
+    n = digits.describe()["images"]["train"]
     size = 7
     seen = [digits.batch(step, size, 0)["images"] for step in range(1, n // size + 1)]
     rows = {image.numpy().tobytes() for batch in seen for image in batch}
