@@ -16,7 +16,7 @@ import itertools
 import numpy as np
 
 from hwsim import InputError, Mask, gemm, load_device
-from hwsim.statistical_mask import StatisticalMask, spread
+from hwsim.masks.statistical import StatisticalMask, spread
 from sparse_train.patterns import projection
 
 DEVICES = ("a100", "h200", "zen3", "ideal", "systolic", "sigma-like", "tpu-like", "wafer")

@@ -15,7 +15,7 @@ from hwsim.errors import InputError
 @functools.cache
 def _block_counts() -> Any:
     """`block_counts`; Numba is imported when the first mask is counted."""
-    from hwsim.counts import block_counts
+    from hwsim.masks.counts import block_counts
 
     return block_counts
 

@@ -53,7 +53,7 @@ def net_time(device: Device, pairs: Iterable[tuple[Workload, int]]) -> Estimate:
 def cumulative(
     device: Device,
     pairs: Iterable[tuple[Workload, int]],
-    at_steps: Sequence[int] | np.ndarray | np.ndarray,
+    at_steps: Sequence[int] | np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Net seconds spent when each of `at_steps` steps is done, with the interval's ends.
 
@@ -64,25 +64,32 @@ def cumulative(
     Returns:
         seconds, low_s, high_s, each (len(at_steps),).
     """
-    ends, totals = [0], [(0.0, 0.0, 0.0)]
+    return cumulative_on([device], pairs, at_steps)[0]
+
+
+def cumulative_on(
+    devices: Sequence[Device],
+    pairs: Iterable[tuple[Workload, int]],
+    at_steps: Sequence[int] | np.ndarray,
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """`cumulative` on each device; the pairs are gone through once."""
+    ends = [0]
+    totals: list[list[np.ndarray]] = [[np.zeros(3)] for _ in devices]
     for workload, steps in pairs:
-        step = step_estimate(device, workload)
         ends.append(ends[-1] + steps)
-        before = totals[-1]
-        totals.append(
-            (
-                before[0] + steps * step.seconds,
-                before[1] + steps * step.low_s,
-                before[2] + steps * step.high_s,
-            )
-        )
+        for device, total in zip(devices, totals, strict=True):
+            step = step_estimate(device, workload)
+            total.append(total[-1] + steps * np.array([step.seconds, step.low_s, step.high_s]))
     wanted = np.asarray(at_steps, dtype=np.float64)
     if len(wanted) and not 0 <= wanted.min() <= wanted.max() <= ends[-1]:
         raise InputError(f"at_steps: {wanted.min():g} to {wanted.max():g}; allowed 0 to {ends[-1]}")
     # Within a pair every step costs the same, so the straight line between its ends is exact.
-    columns = np.array(totals)
-    low, middle, high = (np.interp(wanted, ends, columns[:, i]) for i in (1, 0, 2))
-    return middle, low, high
+    found = []
+    for total in totals:
+        columns = np.array(total)
+        middle, low, high = (np.interp(wanted, ends, columns[:, i]) for i in range(3))
+        found.append((middle, low, high))
+    return found
 
 
 def time_to_target(

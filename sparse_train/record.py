@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ import polars as pl
 from hwsim.device import Device
 from hwsim.errors import InputError
 from hwsim.mask import Mask
-from hwsim.net_time import cumulative
+from hwsim.net_time import cumulative_on
 from hwsim.workload import PRODUCTS, Workload
 from sparse_train.runs import run_folder
 from sparse_train.runs.config import TrainConfig
@@ -193,8 +193,17 @@ class TrainingRecord:
         updates = int(self.training["mask_update"].sum())
         kind = "never" if self.gradient == "update" and updates == 0 else self.gradient
         interval = max(1, round(self.steps / max(updates, 1)))
-        sparse = [(step.phase("forward").flops, count) for step, count in self.pairs()]
-        return sum(training_flops(kind, f, dense, interval) * count for f, count in sparse)
+        return sum(
+            training_flops(kind, forward, dense, interval) * count
+            for _, forward, count in self.flops
+        )
+
+    @cached_property
+    def flops(self) -> tuple[tuple[int, int, int], ...]:
+        """(FLOPs of a step, of its forward pass, how many such steps) of each of `pairs`."""
+        for _ in self.pairs():  # which leaves them here when it is through
+            pass
+        return self.__dict__["flops"]
 
     @cached_property
     def mask_versions(self) -> tuple[tuple[int, Path], ...]:
@@ -255,6 +264,16 @@ class TrainingRecord:
                 at = update + 1
             if at <= last:
                 yield Segment(at, last - at + 1, ordinary)
+        self.__dict__["last_step"] = base.with_masks(masks)
+
+    @cached_property
+    def last_step(self) -> Workload:
+        """An ordinary training step under the last masks."""
+        if not self.mask_versions:
+            return self.base_workload
+        priced = self.base_workload.layers
+        masks = {n: m for n, m in self.masks(-1).items() if n in priced}
+        return self.base_workload.with_masks(masks)
 
     def segments(self) -> list[Segment]:
         """`iter_segments` as a list: all mask versions in memory."""
@@ -262,14 +281,21 @@ class TrainingRecord:
 
     def pairs(self) -> Iterator[tuple[Workload, int]]:
         """(workload, steps) of the whole run in order: what net time is summed from."""
+        flops = []
         for segment in self.iter_segments():
-            yield segment.workload, segment.steps
+            step = segment.workload
+            flops.append((step.flops, step.phase("forward").flops, segment.steps))
+            yield step, segment.steps
+        self.__dict__["flops"] = tuple(flops)
 
     def net_time(self, device: Device) -> NetTime:
         """Net training time up to each validation. The validations themselves cost nothing."""
+        return self.net_times([device])[0]
+
+    def net_times(self, devices: Sequence[Device]) -> list[NetTime]:
+        """`net_time` on each device; every mask version is read once for all of them."""
         steps = self.evaluations["step"].to_numpy()
-        expected, low, high = cumulative(device, self.pairs(), steps)
-        return NetTime(steps, expected, low, high)
+        return [NetTime(steps, *found) for found in cumulative_on(devices, self.pairs(), steps)]
 
     def seconds_at(self, device: Device) -> tuple[np.ndarray, np.ndarray]:
         """(steps, seconds), both (evaluations,): expected net time up to each validation."""

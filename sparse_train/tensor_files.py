@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from hwsim.errors import InputError
 from hwsim.files import watched
@@ -60,7 +61,16 @@ def write_arrays(
     """A safetensors file that `read_arrays` can tell from a damaged one."""
     kept = {name: np.require(array, requirements="C") for name, array in arrays.items()}
     about = dict(metadata or {})
-    save_file(kept, path, {**about, _DIGEST: _digest(kept, about)})
+    path.write_bytes(with_metadata(save(kept), {**about, _DIGEST: _digest(kept, about)}))
+
+
+def with_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file with metadata in a fixed order (the library's changes by the process)."""
+    (size,) = struct.unpack("<Q", content[:8])
+    header = {"__metadata__": dict(metadata), **json.loads(content[8 : 8 + size])}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + content[8 + size :]
 
 
 def read_arrays(path: Path, label: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:

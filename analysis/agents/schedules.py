@@ -69,12 +69,12 @@ def learn_agent(job: AgentJob, tell: Callable[[int, str], None]) -> tuple[float,
 
 def agent_jobs(study: Study, folder: Path) -> dict[tuple[str, float], AgentJob]:
     """(algorithm, density) → the agent of those cells."""
-    from rl.runs.problems import SETTINGS
+    from rl.runs.problems import setting
 
     learning = study.learning
     settings = {
         "iterations": math.ceil(learning.episodes / learning.slots), "seed": learning.seed,
-        "steps": SETTINGS["images"].dense_rounds,
+        "steps": setting(study.base.task).dense_rounds,
     }  # fmt: skip
     return {
         (algorithm, density): AgentJob(
@@ -144,7 +144,10 @@ def run(
         return _guided(job, dense, folder, made.paths, study.devices[0])
 
     rows += race(plan, learned, folder, adapt=guided, **options)
-    return ScheduleTable(study, task.metric, names, tuple(rows), made, task.describe())
+    return ScheduleTable(
+        study, task.metric, names, tuple(rows), made, task.describe(), task.trivial("test"),
+        task.lower_is_better,
+    )  # fmt: skip
 
 
 def _guided(

@@ -11,7 +11,8 @@ import numpy as np
 from analysis.agents.schedules_study import LEARNED, METHODS, SCHEDULES
 from analysis.agents.schedules_table import ScheduleTable, Spread
 from analysis.comparing.out import pipes
-from analysis.comparing.page import tuning
+from analysis.comparing.page import plus_minus as interval_text
+from analysis.comparing.page import time_columns, time_rows, tuning
 from analysis.comparing.table import Row
 from analysis.display import tables
 from analysis.reporting import plots
@@ -54,11 +55,22 @@ def accuracy_cells(
         line = [schedule]
         for method, density in columns:
             found = table.accuracy(table.row(method, schedule, density))
-            text = plus_minus(Spread(100 * found.mean, 100 * found.deviation, found.n), 1)
+            scale, decimals = (100, 1) if _in_percent(table) else (1, 3)
+            text = plus_minus(
+                Spread(scale * found.mean, scale * found.deviation, found.n), decimals
+            )
             best = schedule == table.best(method, density)
             line.append(bold(text) if best else text)
         lines.append(line)
     return lines
+
+
+def _in_percent(table: ScheduleTable) -> bool:
+    return "accuracy" in table.metric
+
+
+def _metric(table: ScheduleTable) -> str:
+    return f"{table.metric}, %" if _in_percent(table) else table.metric
 
 
 def time_cells(
@@ -92,7 +104,7 @@ def show(console: Console, table: ScheduleTable) -> None:
     from rich.text import Text
 
     console.print(headline(table), style="bold")
-    title = f"test {table.metric}, %"
+    title = f"test {_metric(table)}"
     for columns in _chunks(table):
         cells = accuracy_cells(table, columns, lambda text: Text(text, style="bold"))
         console.print(tables.table(title, _names(columns), cells))
@@ -102,7 +114,8 @@ def show(console: Console, table: ScheduleTable) -> None:
             console.print(tables.table(_time_title(table, device), _names(columns), cells))
     if not all(map(table.verified, table.devices)):
         console.print(tables.UNVERIFIED_NOTE)
-    console.print(verdict(table), style="bold")
+    for line in (*verdict(table), *(c.sentence for c in table.compared.conclusions)):
+        console.print(line, style="bold")
     for note in notes(table):
         console.print(note)
 
@@ -112,14 +125,19 @@ def _time_title(table: ScheduleTable, device: str) -> str:
     return f"net training time on {device}{mark}, over the dense run's"
 
 
-def verdict(table: ScheduleTable) -> str:
-    """What the table says of learnt schedules."""
-    above, clearly = table.wins
-    cells = len(table.columns)
-    return (
-        f"Learned has the highest mean {table.metric} in {above} of {cells} cells; in {clearly} "
-        "it leads by more than its own and the runner-up's deviation together."
-    )
+def verdict(table: ScheduleTable) -> list[str]:
+    """What the table says of learnt schedules: of each cell, against its best curve."""
+    return [
+        f"{duel.method} {units.percent(duel.density)}: learned against {duel.curve}, test "
+        f"{table.metric} {interval_text(duel.interval, sign=True)}: {duel.verdict}."
+        for duel in table.duels
+    ]
+
+
+def _short(table: ScheduleTable) -> str:
+    words = [duel.verdict.partition(" (")[0] for duel in table.duels]
+    counted = ", ".join(f"{word} in {words.count(word)}" for word in dict.fromkeys(words))
+    return f"Learned schedules against the best curve of each of {len(words)} cells: {counted}."
 
 
 def notes(table: ScheduleTable) -> list[str]:
@@ -130,11 +148,16 @@ def notes(table: ScheduleTable) -> list[str]:
         "Curves come down from dense to the target at the last mask update, after 75 % of the "
         "steps; constant is there from the start. Learned starts dense too and is free until the "
         "last update, which cuts it to the target. At 100 % all curves are the dense run.",
+        "Piecewise: lines from dense to the root of the target after a quarter of the updates, to "
+        "the target after half of them.",
+        "Learned against the best curve of its cell, by seed: mean difference with its 95 % "
+        "interval, + where learned is better; verdicts after Holm's correction over the cells. "
+        "The curve is chosen on the same seeds, which favours it.",
     ]
     if learning.agent is not None:
         lines.append("Learned: the agent that was given, frozen; it was not trained for this.")
     else:
-        names = ", ".join(learning.networks)
+        names = ", ".join(study.networks)
         lines.append(
             f"Learned: an agent for each cell, trained on {made.episodes} episodes of {names} "
             f"(reward {learning.reward}, no density below {learning.min_density:g}), "
@@ -161,14 +184,15 @@ def markdown(table: ScheduleTable, title: str, command: str, figures: Sequence[s
     }  # fmt: skip
     parts = [
         f"# {title}",
+        "\n".join([_short(table), *(c.sentence for c in table.compared.conclusions)]),
         f"Written by this command; it goes on with, or reads, the runs that are there:\n\n"
         f"    {command}",
         "RP-RR: random pruning, random regrowth. MP-RR: magnitude pruning, random regrowth. "
         "Rows and columns are those of Tessera et al. (2022).",
         "; ".join(f"{name} {value}" for name, value in settings.items()) + ".",
-        f"## Test {table.metric}, %: {headline(table)}",
+        f"## Test {_metric(table)}: {headline(table)}",
         pipes(_names(table.columns), accuracy_cells(table, table.columns, "**{}**".format)),
-        verdict(table),
+        "\n".join(f"- {line}" for line in verdict(table)),
     ]
     for device in table.devices:
         parts += [
@@ -177,6 +201,11 @@ def markdown(table: ScheduleTable, title: str, command: str, figures: Sequence[s
         ]
     if not all(map(table.verified, table.devices)):
         parts.append(tables.UNVERIFIED_NOTE.replace("*", "\\*", 1))
+    for conclusion in table.compared.conclusions:
+        parts += [
+            f"## {conclusion.device}: net time to {conclusion.target}",
+            pipes(time_columns(), time_rows(table.compared, conclusion)),
+        ]
     parts += [
         f"## Density of the masked weights at the end, % (schedule: {LEARNED})",
         pipes(_names(table.columns), [_final(table)]),

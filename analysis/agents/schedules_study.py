@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 METHODS = {"RP-RR": "random_random", "MP-RR": "magnitude_random"}
 
 
-CURVES = ("linear", "quadratic", "cubic", "cosine", "constant")
+PIECEWISE = "piecewise"
+CURVES = ("linear", "quadratic", "cubic", "cosine", "constant", PIECEWISE)
 
 
 LEARNED = "learned"
@@ -34,6 +35,7 @@ AGENT_SEEDS = (1000, 1016)
 
 
 NETWORKS = ("mlp-1x16", "mlp-2x16")
+CNNS = ("simple_cnn-4x3", "simple_cnn-4x4")
 
 
 # Share of a run after which masks stay, as `sparsify` has it; curves have reached the target then.
@@ -48,7 +50,7 @@ class Learning:
         agent: a checkpoint that decides in all cells; None trains an agent for each cell.
         episodes: of each agent; a batch of `slots` is the least.
         networks: that they learn on, as `rl.runs.problems` names them; the table's network is
-            another.
+            another. () for those of the task, small ones of the table's kind where there are any.
         reward: a name in `rl.rewards`; the paper's is the accuracy.
         min_density: no layer is ever sparser.
         slots: episodes side by side.
@@ -57,7 +59,7 @@ class Learning:
 
     agent: Path | None = None
     episodes: int = 640
-    networks: tuple[str, ...] = NETWORKS
+    networks: tuple[str, ...] = ()
     reward: str = "accuracy"
     min_density: float = 1 / 32
     slots: int = 32
@@ -77,6 +79,7 @@ class Study:
         base: a dense run's settings.
         densities: targets; at 1 every curve is the dense run, and only the agent has a choice.
         seeds, rates, tune_steps, update_interval, evaluations: see `analysis.compare.Plan`.
+        narrower: whether narrower dense models take part, as in `nettime compare`.
         devices: for net times; the agent is told the first.
     """
 
@@ -87,6 +90,7 @@ class Study:
     tune_steps: int | None = None
     update_interval: int = 20
     evaluations: int = 20
+    narrower: bool = True
     devices: tuple[str, ...] = ("wafer",)
     learning: Learning = Learning()
 
@@ -109,15 +113,28 @@ class Study:
         """The dense run and all handcrafted contenders."""
         moving = tuple(density for density in self.densities if density < 1)
         variants = tuple(
-            Variant(algorithm, {"schedule": curve}, label=f"{method} {curve}")
+            variant
             for method, algorithm in METHODS.items()
             for curve in CURVES
+            for variant in _variants(method, algorithm, curve, moving)
         )
         return Plan(
             self.base, variants=variants if moving else (), densities=moving or (0.5,),
             seeds=self.seeds, rates=self.rates, tune_steps=self.tune_steps, dense=True,
-            narrower=False, update_interval=self.update_interval, evaluations=self.evaluations,
+            narrower=self.narrower, update_interval=self.update_interval,
+            evaluations=self.evaluations,
         )  # fmt: skip
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """That agents learn on."""
+        from rl.runs.problems import setting
+
+        if self.learning.networks:
+            return self.learning.networks
+        if self.base.task != "images":
+            return setting(self.base.task).small
+        return CNNS if self.base.model not in ("", "mlp") else NETWORKS
 
     def learned_entries(self) -> list[Entry]:
         return [
@@ -140,13 +157,35 @@ class Study:
         learning = self.learning
         return World(
             kind="training", slots=learning.slots, devices=self.devices[:1],
-            problems=tuple((network, "images") for network in learning.networks),
+            problems=tuple((network, self.base.task) for network in self.networks),
             targets=(1.0, 1.0), seeds=AGENT_SEEDS, reward=learning.reward,
             min_density=learning.min_density, max_density=density, capped_from=_LAST_UPDATE,
             budget=1.0,
             drop="random" if algorithm == "random_random" else "magnitude", grow="random",
             drop_fraction=self.base.drop_fraction, stop_at_target=False,
         )  # fmt: skip
+
+
+def _variants(
+    method: str, algorithm: str, curve: str, densities: tuple[float, ...]
+) -> list[Variant]:
+    """One for all densities, or one for each where the curve depends on it."""
+    name = f"{method} {curve}"
+    if curve != PIECEWISE:
+        return [Variant(algorithm, {"schedule": curve}, label=name)]
+    return [
+        Variant(algorithm, {"schedule": through(density), "density": density}, label=name)
+        for density in densities
+    ]
+
+
+def through(density: float) -> str:
+    """Lines from dense to √density after a quarter of the updates, to density after the half.
+
+    >>> through(0.25)
+    '0:1,0.25:0.5,0.5:0.25,1:0.25'
+    """
+    return f"0:1,0.25:{density**0.5:.4g},0.5:{density:g},1:{density:g}"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.agents.schedules_study import CURVES, LEARNED, METHODS, SCHEDULES, Agents, Study
-from analysis.comparing.table import Row
+from analysis.comparing.conclusion import CLAIM_SEEDS, LEAST_SEEDS, LEVEL
+from analysis.comparing.table import Row, Table
+from analysis.stats import Interval, holm, paired_difference, power
+from hwsim import units
 
 if TYPE_CHECKING:
     from analysis.comparing.runs import Figures
@@ -39,15 +42,42 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Duel:
+    """Learned against the best curve of a cell, by seed; `interval` is above 0 where it is better.
+
+    The best curve is chosen on the same seeds, which favours it.
+    """
+
+    method: str
+    density: float
+    curve: str
+    interval: Interval
+    p: float
+    detectable: float
+
+    @property
+    def verdict(self) -> str:
+        """Better or worse only by the 5 % level after Holm's correction, and seeds enough."""
+        n = self.interval.n
+        if n < LEAST_SEEDS:
+            return "too few seeds to say anything"
+        if self.p >= LEVEL:
+            return f"not told apart ({units.digits(self.detectable, 2)} would have shown)"
+        word = "better" if self.interval.point > 0 else "worse"
+        return word if n >= CLAIM_SEEDS else f"{word} in all that was seen, too few for a claim"
+
+
+@dataclass(frozen=True)
 class ScheduleTable:
     """All cells, measured.
 
     Attributes:
-        metric: of the task, on test data after the last step; higher is better.
+        metric: of the task, on test data after the last step.
         devices: names of those with net times.
         rows: of the dense run and of all contenders.
         agents: what learning took.
         task: what the task says of its data.
+        trivial, lower_is_better: see `analysis.comparing.table.Table`.
     """
 
     study: Study
@@ -56,6 +86,16 @@ class ScheduleTable:
     rows: tuple[Row, ...]
     agents: Agents
     task: Mapping[str, Any]
+    trivial: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    lower_is_better: bool = False
+
+    @cached_property
+    def compared(self) -> Table:
+        """The same runs as a comparison: conclusions on net time are made there."""
+        return Table(
+            self.study.plan, self.metric, self.lower_is_better, self.devices, self.rows, self.task,
+            self.trivial,
+        )  # fmt: skip
 
     @cached_property
     def _rows(self) -> dict[tuple[str, float], Row]:
@@ -94,23 +134,33 @@ class ScheduleTable:
         return all(r.verified.get(device, True) for row in self.rows for r in row.runs.values())
 
     def best(self, method: str, density: float) -> str:
-        """The schedule of the highest mean accuracy; the first of equals."""
+        """The schedule of the best mean metric; the first of equals."""
         means = {s: self.accuracy(self.row(method, s, density)).mean for s in SCHEDULES}
         known = {s: mean for s, mean in means.items() if not math.isnan(mean)}
-        return max(known, key=lambda s: known[s]) if known else ""
+        sign = -1 if self.lower_is_better else 1
+        return max(known, key=lambda s: sign * known[s]) if known else ""
 
     @cached_property
-    def wins(self) -> tuple[int, int]:
-        """In how many cells "learned" is above all curves, and by more than both deviations."""
-        above = clearly = 0
+    def duels(self) -> tuple[Duel, ...]:
+        """Learned against the best curve of each cell, Holm's correction over cells."""
+        made = []
         for method, density in self.columns:
-            own = self.accuracy(self.row(method, LEARNED, density))
-            others = [self.accuracy(self.row(method, c, density)) for c in CURVES]
-            best = max(others, key=lambda s: -math.inf if math.isnan(s.mean) else s.mean)
-            gap = own.mean - best.mean
-            above += gap > 0
-            clearly += gap > own.deviation + best.deviation
-        return above, clearly
+            means = {c: self.accuracy(self.row(method, c, density)).mean for c in CURVES}
+            known = {c: m for c, m in means.items() if not math.isnan(m)}
+            if not known:
+                continue
+            best = (min if self.lower_is_better else max)(known, key=known.__getitem__)
+            ours, theirs = (
+                self.row(method, s, density).values(lambda run: run.test[self.metric])
+                for s in (LEARNED, best)
+            )
+            if self.lower_is_better:
+                ours, theirs = theirs, ours
+            if set(ours) & set(theirs):
+                found = paired_difference(ours, theirs)
+                made.append(Duel(method, density, best, found, *power(found)))
+        p_values = holm([one.p for one in made]) if made else []
+        return tuple(dataclasses.replace(one, p=p) for one, p in zip(made, p_values, strict=True))
 
     def to_json(self) -> dict[str, Any]:
         """Everything, numbers unrounded."""
@@ -134,11 +184,16 @@ class ScheduleTable:
                         "folders": {s: str(folder) for s, folder in row.folders.items()},
                     }
                 )  # fmt: skip
-        above, clearly = self.wins
         return {
             "task": base.task, "data": dict(self.task), "model": base.model,
             "preset": base.preset, "steps": base.steps, "metric": self.metric,
             "seeds": list(self.study.seeds), "cells": cells,
-            "learned_above_all_curves": above, "learned_above_by_both_deviations": clearly,
+            "learned_against_best_curve": [
+                {"method": d.method, "target_density": d.density, "curve": d.curve,
+                 "better_by": dataclasses.asdict(d.interval), "p_holm": d.p,
+                 "verdict": d.verdict}
+                for d in self.duels
+            ],
+            "conclusions": [one.to_json() for one in self.compared.conclusions],
             "agent_episodes": self.agents.episodes, "agent_processor_s": self.agents.cost_s,
         }  # fmt: skip

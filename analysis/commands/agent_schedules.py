@@ -26,6 +26,8 @@ DEFAULT_OUT = Path("runs/schedules")
         "nettime agent schedules --seeds 2 --steps 200 --agent-episodes 64",
         "nettime agent schedules --agent runs/wafer/agent.pt -d wafer -d zen4",
         "nettime agent schedules --density 0.05 --density 0.2 --write table.md --plot table.svg",
+        "nettime agent schedules --paper --out runs/jit --write jit.md",
+        "nettime agent schedules --task text_classification --seeds 5",
         "nettime agent schedules --task-option data=cifar10 --model simple_cnn --preset small",
     ),
 )
@@ -47,14 +49,28 @@ def schedules(
     ] = "accuracy",
     network: Annotated[
         list[str] | None,
-        typer.Option("--network", help="That they learn on, mlp-LAYERSxWIDTH; repeatable."),
+        typer.Option("--network", help="That they learn on, small ones by default; repeatable."),
     ] = None,
     min_density: Annotated[float, typer.Option(help="Lower end of what they choose.")] = 1 / 32,
+    paper: Annotated[
+        bool,
+        typer.Option(
+            "--paper",
+            help="Tessera et al.: the five-layer CNN, 2,000 steps, on Fashion-MNIST where its "
+            "files are, else on the digits.",
+        ),
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="All parts in a minute: numbers without meaning.")
+    ] = False,
+    task: Annotated[
+        str, typer.Option(help="One with small networks for agents; a wrong name lists all.")
+    ] = "images",
     model: Annotated[str, typer.Option(help="Kind of network; default: the task's own.")] = "",
     preset: Annotated[str, typer.Option(help="Size of the model; default: the task's own.")] = "",
     task_option: Annotated[
         list[str] | None,
-        typer.Option(help="Of the image task, as data=mnist; repeatable. Default: digits."),
+        typer.Option(help="Of the task, as data=mnist; repeatable."),
     ] = None,
     steps: Annotated[int, typer.Option(help="Of each final run.")] = 400,
     batch_size: Annotated[int, typer.Option(help="Images of a step.")] = 64,
@@ -75,13 +91,16 @@ def schedules(
     distribution: Annotated[str, typer.Option(help="Of the density: uniform, er, erk.")] = (
         "uniform"
     ),
+    narrower: Annotated[
+        bool, typer.Option("--narrower/--no-narrower", help="Narrower dense models too.")
+    ] = True,
     processes: Annotated[int, typer.Option(help="Runs at once, of one thread each.")] = 2,
     device: shared.Device = None,
     write: Annotated[Path | None, typer.Option(help="A Markdown page, a figure beside it.")] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Densities over training: .svg, .png, .pdf.")
     ] = None,
-    title: Annotated[str, typer.Option(help="Of the page.")] = "Schedules on images",
+    title: Annotated[str, typer.Option(help="Of the page.")] = "Schedules, handcrafted and learnt",
     as_json: options.Json = False,
 ) -> None:
     """Test accuracy and net time of handcrafted and learnt schedules, mean ± deviation over seeds.
@@ -89,30 +108,51 @@ def schedules(
     RP-RR and MP-RR (random or magnitude pruning, random regrowth), as Tessera et al. (2022) have
     it. Interrupted, the same command goes on; so does one with more seeds or densities.
     """
-    from analysis.agents.schedules_study import NETWORKS, Learning, Study
+    from analysis.agents.schedules_study import Learning, Study
     from analysis.commands.compare import pairs as options_of
+    from rl.runs.problems import setting
     from sparse_train.registries import TASKS
     from sparse_train.runs.config import TrainConfig
 
-    images = TASKS.get("images")
+    setting(task)  # An unknown one, or one without networks for agents.
+    given = options_of("--task-option", task_option or [], TASKS.get(task))
+    evaluations = 20
+    if paper:
+        model, preset, steps = "simple_cnn", "small", 2000
+        given = {**({} if quick else _fashion()), **given}
+    if quick:
+        steps, seeds, agent_episodes, slots = 20, 2, 4, 4
+        density, rate = density or [0.5], rate or [4e-3]
+        narrower, evaluations = False, 2
     for name, value in (("--seeds", seeds), ("--processes", processes), ("--steps", steps)):
         options.at_least(name, value)
     base = TrainConfig(
-        task="images", task_options=options_of("--task-option", task_option or [], images),
-        model=model, preset=preset, steps=steps, batch_size=batch_size,
-        drop_fraction=drop_fraction, distribution=distribution,
+        task=task, task_options=given, model=model, preset=preset, steps=steps,
+        batch_size=batch_size, drop_fraction=drop_fraction, distribution=distribution,
     )  # fmt: skip
     study = Study(
         base, densities=tuple(density or (0.1, 0.5, 1.0)), seeds=tuple(range(seeds)),
         rates=tuple(rate or (1e-3, 2e-3, 4e-3, 8e-3)), tune_steps=tune_steps,
         update_interval=update_interval or max(1, steps // 20),
-        devices=tuple(device or ("wafer",)),
+        devices=tuple(device or ("wafer",)), narrower=narrower, evaluations=evaluations,
         learning=Learning(
-            agent, agent_episodes, tuple(network or NETWORKS), reward, min_density, slots
+            agent, agent_episodes, tuple(network or ()), reward, min_density, slots
         ),
     )  # fmt: skip
     table = _run(study, out, processes)
     _tell(table, _write(table, write, plot, title), as_json)
+
+
+def _fashion() -> dict[str, Any]:
+    """Fashion-MNIST, if its files are where they usually are."""
+    from hwsim.errors import InputError
+    from sparse_train.data.image_files import load_images
+
+    try:
+        load_images("fashion_mnist", None)
+    except InputError:
+        return {}
+    return {"data": "fashion_mnist"}
 
 
 def _run(study: Study, out: Path, processes: int) -> ScheduleTable:

@@ -75,22 +75,20 @@ def measure(job: Job, tell: Tell) -> Figures:
         partial = TrainingRecord.load(job.folder)
         gone = float("nan")
         return Figures({}, {}, gone, _bytes(partial), gone, wall_s=partial.wall_s)
-    pairs = list(record.pairs())
     figures = record.figures
     seconds, verified, times = {}, {}, {}
-    for name in job.devices:
-        device = load_device(name)
-        time = record.net_time(device)
+    devices = [load_device(name) for name in job.devices]
+    for device, time in zip(devices, record.net_times(devices), strict=True):
         seconds[device.name] = (
             float(time.seconds[-1]), float(time.low_s[-1]), float(time.high_s[-1]),
         )  # fmt: skip
         times[device.name] = tuple(map(float, time.seconds))
-        verified[device.name] = device.estimate(pairs[-1][0]).verified
+        verified[device.name] = device.estimate(record.last_step).verified
     rows = record.evaluations.rows(named=True)
     return Figures(
         test=dict(record.test),
         validation=_last(record),
-        flops=float(sum(step.flops * count for step, count in pairs)),
+        flops=float(sum(flops * count for flops, _, count in record.flops)),
         bytes=_bytes(record),
         published_flops=record.published_flops,
         density=float(figures.get("density", 1.0)),

@@ -306,20 +306,20 @@ def random_masks(
 
 
 def statistical_masks(
-    shapes: Mapping[str, tuple[int, ...]],
-    density: float,
-    pattern: str,
-    distribution: str,
+    shapes: Mapping[str, tuple[int, ...]], density: float, pattern: str, distribution: str,
     layers: Mapping[str, tuple[int, int]] | None = None,
-) -> dict[str, Mask]:
+) -> dict[str, Mask]:  # fmt: skip
     """Masks of `pattern` for every layer, known by their statistics; equal layers share one.
+
+    Args:
+        shapes, density, pattern, distribution, layers: as for `random_masks`.
 
     Raises:
         InputError: an unknown name, a pattern that does not fit a layer's shape, or one whose
             statistics are not known.
     """
+    from hwsim.masks.statistical import StatisticalMask
     from hwsim.patterns import PATTERNS
-    from hwsim.statistical_mask import StatisticalMask
     from sparse_train import distributions
     from sparse_train.naming import mask_shape
     from sparse_train.patterns import projection as projected

@@ -47,14 +47,19 @@ def contender(
         raise InputError(f"run folder {folder}: no step and validation in it yet; train it first")
     density = _density(record)
     steps, densities = _densities(record)
-    last = last_step(record)
+    # One pass over the masks serves all devices; the last of them stay.
+    times = record.net_times(devices)
+    last = record.last_step
     return Contender(
         name=name or label(record.config, density, widest),
         family=family or _family(record.config, widest),
         density=density,
         steps=evaluations["step"].to_numpy(),
         losses=evaluations["loss"].to_numpy(),
-        seconds={d.name: _seconds(record, d) for d in devices},
+        seconds={
+            d.name: Seconds(time.seconds, time.low_s, time.high_s)
+            for d, time in zip(devices, times, strict=True)
+        },
         train_steps=record.training["step"].to_numpy(),
         train_losses=record.training["loss"].to_numpy(),
         density_steps=steps,
@@ -125,20 +130,6 @@ def _densities(record: TrainingRecord) -> tuple[np.ndarray, dict[str, np.ndarray
         for key, rows in record.densities.group_by("layer", maintain_order=True)
     }
     return steps, layers
-
-
-def last_step(record: TrainingRecord) -> Workload:
-    """An ordinary training step under the last masks."""
-    base = record.base_workload
-    if not record.mask_versions:
-        return base
-    masks = {n: m for n, m in record.masks(-1).items() if n in base.layers}
-    return base.with_masks(masks)
-
-
-def _seconds(record: TrainingRecord, device: Device) -> Seconds:
-    time = record.net_time(device)
-    return Seconds(time.seconds, time.low_s, time.high_s)
 
 
 def _by_layer_and_phase(device: Device, step: Workload) -> dict[str, dict[str, float]]:

@@ -38,10 +38,9 @@ def of_run(run: str, folder: Path, devices: Sequence[Device]) -> list[Drawing]:
     Raises:
         InputError: no run there, or a broken file.
     """
-    from analysis.reporting.runs import last_step
     from sparse_train.record import TrainingRecord
 
-    return drawings(run, last_step(TrainingRecord.load(folder)), devices)
+    return drawings(run, TrainingRecord.load(folder).last_step, devices)
 
 
 def drawings(run: str, step: Workload, devices: Sequence[Device]) -> list[Drawing]:

@@ -12,7 +12,7 @@ import math
 from hwsim.errors import InputError, unknown
 from hwsim.kernels.cpu.layout import TILE, lanes_for
 from hwsim.mask import Mask
-from hwsim.statistical_mask import StatisticalMask
+from hwsim.masks.statistical import StatisticalMask
 
 # Term → the bound that it stands for.
 TERMS = {

@@ -35,6 +35,7 @@ _SPARSE = {
 }
 _TWO_FOUR, _TWO_FOUR_BLOCK = NM(2, 4), 32
 _UPKEEP_BYTES = 18
+_CONVERTED = ("bfloat16", "float16")
 _ANY_DTYPE = ("elementwise", "embedding")  # they move bytes; torch has them in every type
 
 
@@ -50,8 +51,9 @@ class Cpu(Device):
     CSR, in-register look-up, the sampled gradient, and a narrower dense product
     where whole neurons are gone. Values are packed once a step by the workload's `pack` op;
     activations are packed and unpacked within the tiled kernels' times. Convolutions have dense
-    kernels only. Optimizer steps are dense, because the kernels keep dense parameters. All
-    constants hold for `threads` threads.
+    kernels only. Optimizer steps are dense, because the kernels keep dense parameters. Products of
+    16-bit numbers are priced as float32 ones with their conversions, and unverified. All constants
+    hold for `threads` threads.
     """
 
     model = "cpu"
@@ -93,6 +95,8 @@ class Cpu(Device):
 
     def price(self, op: Op) -> tuple[Estimate, ...]:
         if op.dtype != "float32" and op.kind not in _ANY_DTYPE:
+            if op.dtype in _CONVERTED:
+                return self._price_converted(op)
             reason = f"dtype is {op.dtype}; the kernels are float32"
             return (Estimate.illegal("dense", reason),)
         if op.kind in ("gemm", "conv", "attention"):
@@ -108,6 +112,21 @@ class Cpu(Device):
         # Of booleans and small integers, which are masks and classes, only the bytes count.
         element_s = 0.0 if op.dtype == "int8" else self.element_s * op.itemsize / 4
         return (self._longer(moved, op.flops * element_s),)
+
+    def _price_converted(self, op: Op) -> tuple[Estimate, ...]:
+        """16-bit operands as float32, by the float32 kernels: what a core without such units does.
+
+        Each of the op's bytes is read, and twice as many are written (and the other way round for
+        results). Assumed, not measured: no price of it is held against a record, and a core that
+        multiplies bfloat16 (AVX512-BF16, AMX) is faster.
+        """
+        wide = replace(op, dtype="float32")
+        moved = stream_terms(3 * (op.activation_bytes + op.weight_bytes))
+        convert_s = self._cost("stream", moved)[0]
+        return tuple(
+            replace(self._longer(e, convert_s), verified=False, bytes=op.bytes) if e.legal else e
+            for e in self.price(wide)
+        )
 
     def roofline(self, op: Op) -> float:
         """Active arithmetic at the vector units' peak, bytes at the nearest cache's speed.

@@ -24,7 +24,7 @@ from hwsim.bounded import prices
 from hwsim.device import parameter
 from hwsim.estimate import Estimate
 from hwsim.mask import Mask
-from hwsim.statistical_mask import StatisticalMask
+from hwsim.masks.statistical import StatisticalMask
 from hwsim.workload import PRODUCTS, Op
 
 if TYPE_CHECKING:

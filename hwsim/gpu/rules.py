@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hwsim.mask import Mask
+from hwsim.masks.statistical import StatisticalMask
 from hwsim.patterns.block import Block
 from hwsim.patterns.n_m import NM
 from hwsim.patterns.passes.v_n_m_sizes import ROWS, WIDTHS
 from hwsim.patterns.v_n_m import VNM
-from hwsim.statistical_mask import StatisticalMask
 from hwsim.workload import Op
 
 BLOCKS = tuple(Block(size, size) for size in (128, 64, 32, 16))

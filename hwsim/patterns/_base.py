@@ -10,7 +10,7 @@ import numpy as np
 
 from hwsim.errors import InputError
 from hwsim.mask import Mask
-from hwsim.mask_statistics import Cells
+from hwsim.masks.statistics import Cells
 
 
 @dataclass(frozen=True, eq=False)

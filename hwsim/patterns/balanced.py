@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from hwsim.mask import Mask
-from hwsim.mask_statistics import Cells, always, of_each
+from hwsim.masks.statistics import Cells, always, of_each
 from hwsim.pattern_names import at_least
 from hwsim.patterns._base import Packed, Pattern
 from hwsim.patterns.fan_in import FanIn

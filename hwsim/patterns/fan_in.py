@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from hwsim.mask import Mask
-from hwsim.mask_statistics import Cells, of_each
+from hwsim.masks.statistics import Cells, of_each
 from hwsim.patterns._base import Packed, Pattern, index_dtype
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from hwsim.errors import InputError
 from hwsim.mask import Mask
-from hwsim.mask_statistics import Cells, of_each
+from hwsim.masks.statistics import Cells, of_each
 from hwsim.patterns._base import Packed, Pattern, index_dtype
 
 

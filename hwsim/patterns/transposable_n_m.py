@@ -9,7 +9,7 @@ import numpy as np
 
 from hwsim.errors import InputError
 from hwsim.mask import Mask
-from hwsim.mask_statistics import Cells, always
+from hwsim.masks.statistics import Cells, always
 from hwsim.pattern_names import at_least
 from hwsim.patterns._base import Packed, Pattern
 from hwsim.patterns.n_m import NM, at_most

@@ -253,16 +253,7 @@ def write_masks(
     shapes = {name: mask.shape for name, mask in masks.items()}
     metadata = {"first_step": str(first_step), "shapes": json.dumps(shapes)}
     with _manifest(folder).replacing(path) as part:
-        part.write_bytes(_with_metadata(save(bits), metadata))
-
-
-def _with_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file with metadata in a fixed order (the library's changes by the process)."""
-    (size,) = struct.unpack("<Q", content[:8])
-    header = {"__metadata__": dict(metadata), **json.loads(content[8 : 8 + size])}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + content[8 + size :]
+        part.write_bytes(tensor_files.with_metadata(save(bits), metadata))
 
 
 def read_masks(path: Path) -> tuple[int, dict[str, Mask]]:

@@ -204,3 +204,35 @@ def test_flops_of_a_dense_run_are_three_forward_passes_a_step(text_folder, tmp_p
     config = tiny(text_folder, algorithm="dense", density=1.0, update_interval=None, steps=3)
     run = train(config, tmp_path / "dense")
     assert run.published_flops == 9 * run.base_workload.phase("forward").flops
+
+
+def _opened(record, monkeypatch):
+    """Mask files that are read from now on, in order."""
+    opened = []
+    plain = run_folder.read_version
+    monkeypatch.setattr(
+        run_folder, "read_version", lambda path: opened.append(path.name) or plain(path)
+    )
+    return TrainingRecord.load(record.folder), opened
+
+
+def test_each_mask_file_is_read_once_for_all_that_is_priced(record, monkeypatch):
+    fresh, opened = _opened(record, monkeypatch)
+    devices = [hwsim.load_device(name) for name in ("ideal", "wafer", "zen3")]
+    together = fresh.net_times(devices)
+    alone = [record.net_time(device) for device in devices]
+    assert fresh.published_flops == record.published_flops
+    assert fresh.last_step == record.last_step
+    assert sorted(opened[: len(fresh.mask_versions)]) == sorted(set(opened))
+    assert len(opened) == (1 + len(devices)) * len(fresh.mask_versions)  # those of `alone` too
+    for one, other in zip(together, alone, strict=True):
+        assert np.array_equal(one.seconds, other.seconds)
+        assert np.array_equal(one.high_s, other.high_s)
+
+
+def test_the_last_step_and_flops_need_no_device(record, monkeypatch):
+    last = record.masks(-1)
+    fresh, opened = _opened(record, monkeypatch)
+    assert fresh.last_step.masks == last
+    assert len(opened) == 1
+    assert sum(count for _, _, count in fresh.flops) == record.config.steps

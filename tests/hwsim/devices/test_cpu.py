@@ -116,10 +116,27 @@ def test_a_narrower_layer_is_priced_as_one():
     assert 2 < dense.seconds / best.seconds < 5
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["zen3", "zen4"])
+def test_16_bit_products_are_float32_ones_and_their_conversion(name, dtype):
+    device = load_device(name)
+    for phase in ("forward", "grad_input", "grad_weight"):
+        for mask in (None, mask_of(0.1, (512, 256))):
+            half, single = (device.kernels(gemm(128, 512, 256, mask, phase, d))
+                            for d in (dtype, "float32"))  # fmt: skip
+            assert {e.kernel for e in half} == {e.kernel for e in single}
+            by_name = {e.kernel: e for e in single if e.legal}
+            added = {round(e.seconds - by_name[e.kernel].seconds, 12) for e in half if e.legal}
+            assert len(added) == 1 and added.pop() > 0
+            assert not any(e.verified for e in half if e.legal)
+    product = gemm(128, 512, 256, dtype=dtype)
+    assert device.estimate(product).bytes == product.bytes
+
+
 def test_other_dtypes_and_kinds_say_why():
     device = load_device("zen3")
-    with pytest.raises(InputError, match="dtype is bfloat16"):
-        device.estimate(gemm(8, 8, 8, dtype="bfloat16"))
+    with pytest.raises(InputError, match="dtype is float8"):
+        device.estimate(gemm(8, 8, 8, dtype="float8"))
     conv = Op("conv", "forward", "c", 8, 64, 96, 1, "float32", 8 * 64 * 96 * 2, 1000, 64 * 96 * 4,
               (64, 96), mask_of(0.1))  # fmt: skip
     best = device.estimate(conv)

@@ -10,7 +10,7 @@ import numpy as np
 
 from hwsim.errors import InputError
 from hwsim.mask import Mask
-from hwsim.mask_statistics import Cells, largest, line_counts, quantiles, sum_of
+from hwsim.masks.statistics import Cells, largest, line_counts, quantiles, sum_of
 from hwsim.patterns import Pattern, pattern
 from hwsim.patterns.n_m import NM
 

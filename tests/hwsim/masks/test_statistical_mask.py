@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from hwsim import InputError, Mask, gemm, load_device
 from hwsim.gpu.rules import Facts
-from hwsim.mask_statistics import always, largest, line_counts, of_each, sum_of
+from hwsim.masks.statistical import StatisticalMask, spread
+from hwsim.masks.statistics import always, largest, line_counts, of_each, sum_of
 from hwsim.patterns import pattern
-from hwsim.statistical_mask import StatisticalMask, spread
 from sparse_train.patterns import projection
 
 SHAPE = (256, 512)
