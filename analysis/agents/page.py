@@ -113,8 +113,8 @@ PROTOCOL = (
     "Speed-up: net time of the other over that of the contender, both to the loss above; geometric "
     "means with 95 % bootstrap intervals over replicates, paired; verdicts after Holm's correction "
     f"over all speed-ups here; below {LEAST_SEEDS} replicates nothing is said, below "
-    f"{CLAIM_SEEDS} nothing is claimed. Where the loss is not reached within the budget, a whole dense "
-    "run is charged on top, and the share that reached it is shown."
+    f"{CLAIM_SEEDS} nothing is claimed. Where the loss is not reached within the budget, a whole "
+    "dense run is charged on top, and the share that reached it is shown."
 )
 
 
