@@ -119,8 +119,22 @@ class Device:
         if new:
             fresh = self._rank_all([op for _, op, _ in new])
             for (i, op, known), ranked in zip(new, fresh, strict=True):
-                found[i] = known[op.signature] = ranked
+                found[i] = known[op.signature] = self._expected(op, ranked)
         return found
+
+    def _expected(self, op: Op, ranked: tuple[Estimate, ...]) -> tuple[Estimate, ...]:
+        """Over the ways in which the statistics of a mask may fall, if no more is known of it."""
+        variants = () if op.mask is None else op.mask.variants
+        if not variants:
+            return ranked
+        each = [found[0] for found in self._all_kernels([op.with_mask(v) for v in variants])]
+        best, many = ranked[0], len(each)
+        expected = dataclasses.replace(
+            best, seconds=sum(e.seconds for e in each) / many,
+            low_s=sum(e.low_s for e in each) / many, high_s=sum(e.high_s for e in each) / many,
+            cycles=sum(e.cycles for e in each) / many,
+        )  # fmt: skip
+        return (expected, *ranked[1:])
 
     def _rank_all(self, ops: Sequence[Op]) -> list[tuple[Estimate, ...]]:
         """`_ranked` of each op; a model that is faster at many at once overrides it."""

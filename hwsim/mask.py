@@ -15,7 +15,7 @@ from hwsim.errors import InputError
 @functools.cache
 def _block_counts() -> Any:
     """`block_counts`; Numba is imported when the first mask is counted."""
-    from hwsim.counts import block_counts
+    from hwsim.masks.counts import block_counts
 
     return block_counts
 
@@ -128,6 +128,21 @@ class Mask:
             hashed.update(f"{self.shape[0]}x{self.shape[1]}".encode())
             self._digest = hashed.hexdigest()
         return self._digest
+
+    @property
+    def variants(self) -> tuple[Mask, ...]:
+        """Masks over which prices are averaged instead: none, since this one is known."""
+        return ()
+
+    def slowest(self, axis: int, group: int) -> tuple[float, float]:
+        """Of rows (axis 0) or columns (1): the fullest of each `group` neighbours, added up; and
+        the fullest of all."""
+        counts = (self.row_nnz, self.col_nnz)[axis]
+        whole = len(counts) // group * group
+        total = int(counts[:whole].reshape(-1, group).max(axis=1).sum()) if whole else 0
+        if whole < len(counts):
+            total += int(counts[whole:].max())
+        return total, int(counts.max())
 
     def satisfies(self, pattern: Any) -> bool:
         """Whether the mask is of `pattern` (a member of `hwsim.patterns`); asked once, kept."""

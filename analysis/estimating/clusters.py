@@ -30,12 +30,13 @@ def show(
     Raises:
         InputError: a plan that does not divide the cards or the model, or that does not fit.
     """
-    from analysis.estimating.pricing import price
+    from analysis.display.console import stdout
+    from analysis.estimating.pricing import is_giant, price
 
     cluster = load_cluster(name).of(gpus)
     chosen = AUTO if fit or parallel == AUTO else parallel
     plan = None if chosen == AUTO else parse_plan(chosen, gpus)
-    _, sparse = price(what, [], density, setting)
+    _, sparse = price(what, [], density, setting, by_statistics=is_giant(what))
     found: dict[str, list[ClusterStep]] = {}
     for label, step in (("dense", what.step), ("sparse", sparse)):
         if plan is None:
@@ -59,6 +60,11 @@ def show(
             "equal_time_gpus": fewer,
         })  # fmt: skip
     _print(what, cluster, found, fewer, density)
+    if is_giant(what):
+        stdout().print(
+            "Masks are known by their statistics: prices are expectations over random masks of "
+            "this pattern and density."
+        )
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,20 @@ class Setting:
         return {**dataclasses.asdict(self), "by": by}
 
 
+def is_giant(what: Subject) -> bool:
+    """Whether masks of all layers would fit no laptop."""
+    from analysis.estimating.subject import SHARED_FROM
+
+    return sum(math.prod(shape) for shape in what.shapes.values()) > SHARED_FROM
+
+
+def _known_by_statistics(what: Subject, devices: Sequence[Device]) -> bool:
+    """Of giants, where no device asks for positions."""
+    from hwsim.devices.gpu import Gpu
+
+    return bool(devices) and is_giant(what) and all(isinstance(d, Gpu) for d in devices)
+
+
 def price(
     what: Subject,
     devices: Sequence[Device],
@@ -35,18 +50,24 @@ def price(
     setting: Setting,
     by: str = "phase",
     done: Callable[[int, str], None] = lambda number, name: None,
+    *,
+    by_statistics: bool = False,
 ) -> tuple[list[Breakdown], Workload]:
     """The step under random masks of one density on each device, and that step.
 
     Args:
+        by_statistics: masks are not drawn but known by what random ones have in common.
         done: told how many devices are priced, and the last one's name.
     """
     from analysis.estimating.breakdown import breakdown
-    from analysis.estimating.subject import random_masks
+    from analysis.estimating.subject import random_masks, statistical_masks
     from sparse_train.algorithms import ALGORITHMS
 
     how = (density, setting.pattern, setting.distribution, setting.seed)
-    masks = random_masks(what.shapes, *how, what.step.layers) if what.shapes else {}
+    drawn = not by_statistics and not _known_by_statistics(what, devices)
+    masks = random_masks(what.shapes, *how, what.step.layers) if what.shapes and drawn else {}
+    if what.shapes and not drawn:
+        masks = statistical_masks(what.shapes, *how[:-1], what.step.layers)
     sparse = what.step.with_masks(masks)
     growth, grown = 0.0, None
     if setting.update_interval:

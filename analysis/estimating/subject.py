@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -301,6 +302,44 @@ def random_masks(
             shared[alike] = masks[name]
         except InputError as error:
             raise InputError(f"layer {name!r}: {error}") from None
+    return masks
+
+
+def statistical_masks(
+    shapes: Mapping[str, tuple[int, ...]], density: float, pattern: str, distribution: str,
+    layers: Mapping[str, tuple[int, int]] | None = None,
+) -> dict[str, Mask]:  # fmt: skip
+    """Masks of `pattern` for every layer, known by their statistics; equal layers share one.
+
+    Args:
+        shapes, density, pattern, distribution, layers: as for `random_masks`.
+
+    Raises:
+        InputError: an unknown name, a pattern that does not fit a layer's shape, or one whose
+            statistics are not known.
+    """
+    from hwsim.masks.statistical import StatisticalMask
+    from hwsim.patterns import PATTERNS
+    from sparse_train import distributions
+    from sparse_train.naming import mask_shape
+    from sparse_train.patterns import projection as projected
+
+    projection = projected(pattern)
+    kind = PATTERNS.get(projection.name)
+    kind = kind(**{f.name: getattr(projection, f.name) for f in dataclasses.fields(kind)})
+    wanted = distributions.distribution(distribution)(shapes, density)
+    masks: dict[str, Mask] = {}
+    shared: dict[tuple, Mask] = {}
+    for name, budget in distributions.budgets(shapes, wanted).items():
+        shape = layers[name] if layers is not None else mask_shape(shapes[name])
+        if (shape, budget) not in shared:
+            try:
+                projection.capacity(shape, budget)
+            except InputError as error:
+                raise InputError(f"layer {name!r}: {error}") from None
+            share = budget / math.prod(shape)
+            shared[shape, budget] = StatisticalMask(shape, share, kind)
+        masks[name] = shared[shape, budget]
     return masks
 
 

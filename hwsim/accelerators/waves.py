@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from hwsim.accelerators.placement import placed
-from hwsim.counts import BLOCK
+from hwsim.masks.counts import BLOCK
 
 SLOWEST, NONZEROS, ACTIVE = range(3)
 

@@ -12,6 +12,7 @@ import math
 from hwsim.errors import InputError, unknown
 from hwsim.kernels.cpu.layout import TILE, lanes_for
 from hwsim.mask import Mask
+from hwsim.masks.statistical import StatisticalMask
 
 # Term → the bound that it stands for.
 TERMS = {
@@ -145,6 +146,8 @@ def weight_lines(mask: Mask) -> int:
     Values are gathered from that weight. A line comes whole, so where a mask has its weights, side
     by side or far apart, decides how much memory that reads.
     """
+    if isinstance(mask, StatisticalMask):
+        return mask.lines_used(_LINE)
     from hwsim.cpu.weight_lines import weight_lines as counted
 
     return counted(mask.array)

@@ -23,6 +23,8 @@ from hwsim.accelerators.waves import (
 from hwsim.bounded import prices
 from hwsim.device import parameter
 from hwsim.estimate import Estimate
+from hwsim.mask import Mask
+from hwsim.masks.statistical import StatisticalMask
 from hwsim.workload import PRODUCTS, Op
 
 if TYPE_CHECKING:
@@ -353,8 +355,15 @@ class Wafer(Pipelined):
         key = ("waves", transposed, op.count)
         table = known.get(key)
         if table is None:
-            table = known[key] = wave_table(*_counts(op), self.pe_columns, self.placement)
+            table = known[key] = self._counted_waves(op, op.mask)
         return table
+
+    def _counted_waves(self, op: Op, mask: Mask) -> np.ndarray:
+        if isinstance(mask, StatisticalMask) and op.count == 1:
+            axis = 1 if op.phase == "grad_input" else 0
+            columns = min(self.pe_columns, mask.shape[1 - axis])
+            return mask.waves(axis, columns, self.placement)
+        return wave_table(*_counts(op), self.pe_columns, self.placement)
 
     def _live(self, op: Op) -> float:
         """Share of the multiply-adds whose activation is not zero."""

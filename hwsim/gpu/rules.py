@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hwsim.mask import Mask
+from hwsim.masks.statistical import StatisticalMask
 from hwsim.patterns.block import Block
+from hwsim.patterns.n_m import NM
 from hwsim.patterns.passes.v_n_m_sizes import ROWS, WIDTHS
+from hwsim.patterns.v_n_m import VNM
 from hwsim.workload import Op
 
 BLOCKS = tuple(Block(size, size) for size in (128, 64, 32, 16))
@@ -92,19 +95,23 @@ class Facts:
     def counts(self, phase: str) -> Counts:
         """Of the rows that a kernel of this phase goes over: the columns in grad_input."""
         if phase == "grad_input":
-            return self._known("columns", lambda: counts_of(self.mask.col_nnz))
-        return self._known("rows", lambda: counts_of(self.mask.row_nnz))
+            return self._known("columns", lambda: counts_of(self.mask, 1))
+        return self._known("rows", lambda: counts_of(self.mask, 0))
 
     def key(self, phase: str, dtype: str) -> tuple:
         """All of the above: masks of equal keys and sizes have equal prices in this phase."""
         return self.mask.nnz, self.along(dtype), self.block_side, self.v_n_m, self.counts(phase)
 
     def _two_four(self) -> tuple[bool, bool]:
+        if isinstance(self.mask, StatisticalMask):
+            return self.mask.satisfies(NM(2, 4, 1)), self.mask.satisfies(NM(2, 4, 0))
         from hwsim.patterns.passes import two_four
 
         return two_four.directions(self.mask.array.view(np.uint8))
 
     def _one_two(self) -> tuple[bool, bool]:
+        if isinstance(self.mask, StatisticalMask):
+            return self.mask.satisfies(NM(1, 2, 1)), self.mask.satisfies(NM(1, 2, 0))
         array = self.mask.array
         rows, columns = (size // 2 * 2 for size in array.shape)
         wide = (array[:, 0:columns:2] & array[:, 1:columns:2]).any()
@@ -112,11 +119,21 @@ class Facts:
         return not wide, not high
 
     def _v_n_m(self) -> tuple[int, int]:
+        if isinstance(self.mask, StatisticalMask):
+            sizes = ((v, m) for m in WIDTHS for v in ROWS)
+            longest, inputs = self.counts("forward").longest, self.mask.shape[1]
+            return next(
+                (s for s in sizes if longest > -(-inputs // s[1])
+                 and self.mask.satisfies(VNM(s[0], 2, s[1]))), (0, 0),
+            )  # fmt: skip
         from hwsim.patterns.passes import v_n_m
 
         return v_n_m.largest(self.mask.array.view(np.uint8), self.counts("forward").longest)
 
     def _block_side(self) -> int:
+        if isinstance(self.mask, StatisticalMask):
+            divides = (b for b in BLOCKS if not any(n % b.rows for n in self.mask.shape))
+            return next((b.rows for b in divides if self.mask.satisfies(b)), 0)
         array = self.mask.array
         for block in BLOCKS:
             side = block.rows
@@ -131,18 +148,15 @@ class Facts:
         return 0
 
 
-def counts_of(counts: np.ndarray) -> Counts:
-    """Of the active weights per row, (rows,)."""
-    longest = int(counts.max())
-    if not longest:
+def counts_of(mask: Mask, axis: int) -> Counts:
+    """Of the active weights of a mask's rows (axis 0) or columns (1)."""
+    if not mask.nnz:
         return Counts(0, 1.0, False)
-    whole = len(counts) // _NEIGHBOURS * _NEIGHBOURS
-    slowest = int(counts[:whole].reshape(-1, _NEIGHBOURS).max(axis=1).sum()) if whole else 0
-    if whole < len(counts):
-        slowest += int(counts[whole:].max())
-    least = int(counts.min())
+    slowest, fullest = mask.slowest(axis, _NEIGHBOURS)
+    counts = (mask.row_nnz, mask.col_nnz)[axis]
+    longest, least = int(counts.max()), int(counts.min())
     equal = least == longest or (least == 0 and bool(((counts == 0) | (counts == longest)).all()))
-    return Counts(longest, slowest * _NEIGHBOURS / int(counts.sum()), equal)
+    return Counts(round(fullest), slowest * _NEIGHBOURS / mask.nnz, equal)
 
 
 class Product(NamedTuple):

@@ -10,6 +10,7 @@ import numpy as np
 
 from hwsim.errors import InputError
 from hwsim.mask import Mask
+from hwsim.masks.statistics import Cells
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,15 @@ class Pattern:
     def unpack(self, packed: Packed) -> np.ndarray:
         """The dense (n_out, n_in) values again, zero where inactive."""
         raise TypeError(f"{type(self).__name__} must define unpack(packed)")
+
+    def cells(self, shape: tuple[int, int], density: float) -> tuple[Cells, Cells] | None:
+        """What rows and what columns of random masks of this pattern are made of; None where
+        that is not known."""
+        return None
+
+    def implies(self, other: Pattern) -> bool:
+        """Whether every random mask of this pattern is also of another one."""
+        return other.name == "unstructured"
 
     def _pack(self, mask: Mask, values: np.ndarray) -> Packed:
         raise TypeError(f"{type(self).__name__} must define _pack(mask, values)")

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from hwsim.mask import Mask
+from hwsim.masks.statistics import Cells, always, of_each
 from hwsim.pattern_names import at_least
 from hwsim.patterns._base import Packed, Pattern
 from hwsim.patterns.fan_in import FanIn
@@ -53,6 +54,15 @@ class Balanced(Pattern):
             return bool(equal[active].all()) and FanIn().holds(mask)
         sizes = np.diff(np.append(starts, mask.shape[1]))
         return bool((counts[active] == np.minimum(counts.max(), sizes)).all())
+
+    def cells(self, shape: tuple[int, int], density: float) -> tuple[Cells, Cells] | None:
+        if self.rows:
+            return None
+        each = round(density * self.block)
+        return always(self.block, 1, each), of_each(1, 1, 1, each / self.block)
+
+    def implies(self, other: Pattern) -> bool:
+        return other.name in ("unstructured", "fan_in")
 
     def unpack(self, packed: Packed) -> np.ndarray:
         return FanIn().unpack(packed)

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from hwsim.mask import Mask
+from hwsim.masks.statistics import Cells, of_each
 from hwsim.pattern_names import at_least
 from hwsim.patterns._base import Packed, Pattern, index_dtype
 
@@ -36,6 +37,19 @@ class Block(Pattern):
         """(tile rows, tile columns) → (n_out, n_in)."""
         wide = np.repeat(np.repeat(tiles, self.rows, axis=0), self.columns, axis=1)
         return wide[: shape[0], : shape[1]]
+
+    def cells(self, shape: tuple[int, int], density: float) -> tuple[Cells, Cells]:
+        tiles = -(-shape[0] // self.rows) * -(-shape[1] // self.columns)
+        share = round(density * tiles) / tiles
+        return (
+            of_each(self.columns, self.rows, self.columns, share),
+            of_each(self.rows, self.columns, self.rows, share),
+        )
+
+    def implies(self, other: Pattern) -> bool:
+        if isinstance(other, Block):
+            return not (self.rows % other.rows or self.columns % other.columns)
+        return super().implies(other)
 
     def unpack(self, packed: Packed) -> np.ndarray:
         starts, columns = packed.indices["starts"], packed.indices["columns"]

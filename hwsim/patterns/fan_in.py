@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
 from hwsim.mask import Mask
+from hwsim.masks.statistics import Cells, of_each
 from hwsim.patterns._base import Packed, Pattern, index_dtype
 
 
@@ -25,6 +26,10 @@ class FanIn(Pattern):
     def holds(self, mask: Mask) -> bool:
         counts = mask.row_nnz[mask.row_nnz > 0]
         return counts.size == 0 or bool((counts == counts[0]).all())
+
+    def cells(self, shape: tuple[int, int], density: float) -> tuple[Cells, Cells]:
+        share = round(density * shape[1]) / shape[1]
+        return replace(of_each(1, 1, 1, share), fixed=True), of_each(1, 1, 1, share)
 
     def unpack(self, packed: Packed) -> np.ndarray:
         dense = np.zeros(packed.shape, dtype=packed.values.dtype)

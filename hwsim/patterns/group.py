@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
 from hwsim.mask import Mask
+from hwsim.masks.statistics import Cells, of_each
 from hwsim.pattern_names import at_least
 from hwsim.patterns._base import Packed, Pattern, index_dtype
 
@@ -50,6 +51,14 @@ class Group(Pattern):
         padded = np.full(-(-n_out // self.size) * self.size, n_out, dtype=np.int64)
         padded[:n_out] = order
         return padded.reshape(-1, self.size)
+
+    def cells(self, shape: tuple[int, int], density: float) -> tuple[Cells, Cells]:
+        share = round(density * shape[1]) / shape[1]
+        rows = replace(of_each(1, self.size, 1, share), fixed=True)
+        return rows, of_each(self.size, 1, self.size, share)
+
+    def implies(self, other: Pattern) -> bool:
+        return other.name in ("unstructured", "fan_in")
 
     def unpack(self, packed: Packed) -> np.ndarray:
         n_out, n_in = packed.shape

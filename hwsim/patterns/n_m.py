@@ -9,8 +9,20 @@ import numpy as np
 
 from hwsim.errors import InputError
 from hwsim.mask import Mask
+from hwsim.masks.statistics import Cells, always, of_each
 from hwsim.pattern_names import at_least
 from hwsim.patterns._base import Packed, Pattern, index_dtype
+
+
+def at_most(n: int, m: int, of_n: int, of_m: int) -> bool:
+    """Whether n in every m is never more than `of_n` in every `of_m`, wherever both are aligned.
+
+    >>> at_most(2, 4, 4, 8), at_most(2, 8, 2, 4), at_most(2, 4, 1, 2)
+    (True, True, False)
+    """
+    if of_m % m == 0:
+        return n * (of_m // m) <= of_n
+    return m % of_m == 0 and min(n, of_m) <= of_n
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,15 @@ class NM(Pattern):
 
         check = n_m.along_rows if self.axis == 1 else n_m.along_columns
         return check(mask.array.view(np.uint8), self.n, self.m)
+
+    def cells(self, shape: tuple[int, int], density: float) -> tuple[Cells, Cells]:
+        along, across = always(self.m, 1, self.n), of_each(1, 1, 1, self.n / self.m)
+        return (along, across) if self.axis else (across, along)
+
+    def implies(self, other: Pattern) -> bool:
+        if isinstance(other, NM):
+            return other.axis == self.axis and at_most(self.n, self.m, other.n, other.m)
+        return other.name == "unstructured" or (self.axis == 1 and other.name == "fan_in")
 
     def unpack(self, packed: Packed) -> np.ndarray:
         lines, groups, _ = packed.values.shape

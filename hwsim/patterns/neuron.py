@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
 from hwsim.errors import InputError
 from hwsim.mask import Mask
+from hwsim.masks.statistics import Cells, of_each
 from hwsim.patterns._base import Packed, Pattern, index_dtype
 
 
@@ -29,6 +30,16 @@ class Neuron(Pattern):
     def holds(self, mask: Mask) -> bool:
         counts = (mask.row_nnz, mask.col_nnz)[self.axis]
         return bool(((counts == 0) | (counts == mask.shape[1 - self.axis])).all())
+
+    def cells(self, shape: tuple[int, int], density: float) -> tuple[Cells, Cells]:
+        lines = shape[self.axis]
+        share = round(density * lines) / lines
+        whole = of_each(0, 1, 1, share)
+        crossing = replace(of_each(1, shape[1 - self.axis], 1, share), fixed=True)
+        return (crossing, whole) if self.axis else (whole, crossing)
+
+    def implies(self, other: Pattern) -> bool:
+        return other.name in ("unstructured", "fan_in")
 
     def unpack(self, packed: Packed) -> np.ndarray:
         dense = np.zeros(packed.shape, dtype=packed.values.dtype)

@@ -9,9 +9,10 @@ import numpy as np
 
 from hwsim.errors import InputError
 from hwsim.mask import Mask
+from hwsim.masks.statistics import Cells, always
 from hwsim.pattern_names import at_least
 from hwsim.patterns._base import Packed, Pattern
-from hwsim.patterns.n_m import NM
+from hwsim.patterns.n_m import NM, at_most
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,14 @@ class TransposableNM(Pattern):
 
     def holds(self, mask: Mask) -> bool:
         return NM(self.n, self.m, 1).holds(mask) and NM(self.n, self.m, 0).holds(mask)
+
+    def cells(self, shape: tuple[int, int], density: float) -> tuple[Cells, Cells]:
+        return always(self.m, 1, self.n), always(self.m, 1, self.n)
+
+    def implies(self, other: Pattern) -> bool:
+        if isinstance(other, (NM, TransposableNM)):
+            return at_most(self.n, self.m, other.n, other.m)
+        return other.name in ("unstructured", "fan_in")
 
     def unpack(self, packed: Packed) -> np.ndarray:
         return NM(self.n, self.m).unpack(packed)

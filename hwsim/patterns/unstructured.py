@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from hwsim.mask import Mask
+from hwsim.masks.statistics import Cells, of_each
 from hwsim.patterns._base import Packed, Pattern, index_dtype
 
 
@@ -19,6 +20,9 @@ class Unstructured(Pattern):
 
     def holds(self, mask: Mask) -> bool:
         return True
+
+    def cells(self, shape: tuple[int, int], density: float) -> tuple[Cells, Cells]:
+        return of_each(1, 1, 1, density), of_each(1, 1, 1, density)
 
     def unpack(self, packed: Packed) -> np.ndarray:
         dense = np.zeros(packed.shape, dtype=packed.values.dtype)

@@ -9,8 +9,10 @@ import numpy as np
 
 from hwsim.errors import InputError
 from hwsim.mask import Mask
+from hwsim.masks.statistics import Cells, always, line_counts, of_each
 from hwsim.pattern_names import at_least
 from hwsim.patterns._base import Packed, Pattern, index_dtype
+from hwsim.patterns.n_m import NM, at_most
 from hwsim.patterns.passes.v_n_m_sizes import COLUMNS, N
 
 
@@ -58,6 +60,20 @@ class VNM(Pattern):
         padded = np.pad(used, ((0, 0), (0, -used.shape[1] % self.m)))
         grouped = padded.reshape(len(used), -1, self.m)
         return np.argsort(~grouped, axis=2, kind="stable")[:, :, :COLUMNS]
+
+    def cells(self, shape: tuple[int, int], density: float) -> tuple[Cells, Cells]:
+        # A block's columns: four of m are used, and each row uses two of these at random.
+        used = COLUMNS / self.m
+        counts = used * line_counts(of_each(1, 1, 1, self.n / COLUMNS), self.v, self.v)
+        counts[0] += 1.0 - used
+        return always(self.m, 1, self.n), Cells(self.v, 1, tuple(counts.tolist()))
+
+    def implies(self, other: Pattern) -> bool:
+        if isinstance(other, VNM):
+            return other.m == self.m and self.v % other.v == 0
+        if isinstance(other, NM):
+            return other.axis == 1 and at_most(self.n, self.m, other.n, other.m)
+        return other.name in ("unstructured", "fan_in")
 
     def unpack(self, packed: Packed) -> np.ndarray:
         n_out, n_in = packed.shape

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hwsim.condensed_mask import CondensedMask
 from hwsim.errors import InputError
+from hwsim.masks.condensed import CondensedMask
 from sparse_train.compute import _condensed_kernels as kernels
 
 _NONE = np.empty((0, 0), np.float32)

@@ -263,10 +263,14 @@ def test_a_price_does_not_depend_on_the_masks_asked_about_before(phase, kind, se
 
 
 def test_counts_of_rows_know_the_fullest_the_groups_and_whether_they_are_equal():
-    assert counts_of(np.array([0, 3, 3])) == (3, 16.0, True)
-    assert counts_of(np.array([2] * 64)) == (2, 1.0, True)
-    assert counts_of(np.array([1, 2])) == (2, pytest.approx(64 / 3), False)
-    assert counts_of(np.array([0, 0])) == (0, 1.0, False)
+    def rows(*counts):
+        return Mask(np.arange(3) < np.array(counts)[:, None])
+
+    assert counts_of(rows(0, 3, 3), 0) == (3, 16.0, True)
+    assert counts_of(rows(*[2] * 64), 0) == (2, 1.0, True)
+    assert counts_of(rows(1, 2), 0) == (2, pytest.approx(64 / 3), False)
+    assert counts_of(rows(1, 2), 1) == (2, pytest.approx(64 / 3), False)
+    assert counts_of(rows(0, 0), 0) == (0, 1.0, False)
 
 
 @settings(deadline=None, max_examples=60)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hwsim import InputError, load_device
-from hwsim.condensed_mask import CondensedMask
+from hwsim.masks.condensed import CondensedMask
 from sparse_train.compute.condensed import CondensedLinear
 from sparse_train.runs.config import TrainConfig
 from sparse_train.runs.peak_memory import measure

@@ -94,7 +94,7 @@ class CondensedMask(Mask):
         return matrix
 
     def _count(self) -> None:
-        from hwsim.counts import condensed_counts
+        from hwsim.masks.counts import condensed_counts
 
         *counts, self._nnz = condensed_counts(self._inputs, self._n_in)
         for array in counts:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim import InputError, Mask, gemm, load_device
-from hwsim.condensed_mask import CondensedMask
+from hwsim.masks.condensed import CondensedMask
 
 
 @st.composite

@@ -1,0 +1,1 @@
+"""What is known of masks beside their bits: counts, condensed forms, statistics."""

@@ -1,0 +1,285 @@
+"""A mask that is known by its statistics alone: how random masks of its pattern and density are."""
+
+from __future__ import annotations
+
+import hashlib
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from hwsim.errors import InputError
+from hwsim.mask import Mask
+from hwsim.masks.statistics import Cells, largest, line_counts, quantiles, sum_of
+from hwsim.patterns import Pattern, pattern
+from hwsim.patterns.n_m import NM
+
+_BLOCK, _PASSES = 128, 20
+VARIANTS, _STRIDE = 12, 5
+
+
+class StatisticalMask(Mask):
+    """What devices ask of a mask, in expectation over random masks of a pattern and a density.
+
+    No mask is drawn. Counts of rows and columns are as they are distributed among such masks;
+    where a device asks for the fullest of some lines, it is told the mean of that. Where one asks
+    for positions, and no expectation is known, an error says so.
+
+    What no expectation of the mask gives (a price is no linear function of its counts) is taken
+    over `variants`: ways in which the statistics may fall, of equal weight.
+
+    Args:
+        shape: (n_out, n_in).
+        density: share of active weights; rounded to what the pattern can have.
+        kind: a pattern of `hwsim.patterns`, or its name.
+        variant: which of the ways this one is; None for all of them.
+
+    Raises:
+        InputError: a shape or density that no mask has, a pattern whose statistics are not known.
+
+    >>> mask = StatisticalMask((256, 1024), 0.1)
+    >>> mask.nnz, round(mask.slowest(0, 32)[0] / 8, 1)
+    (26214, 122.7)
+    """
+
+    __slots__ = (
+        "_cells", "_chance", "_distributions", "_given", "_kind", "_shape", "_sigmas", "_variant",
+        "_variants",
+    )  # fmt: skip
+
+    def __init__(
+        self, shape: tuple[int, int], density: float, kind: str | Pattern = "unstructured",
+        *, variant: int | None = None,
+    ) -> None:  # fmt: skip
+        if len(shape) != 2 or min(shape) < 1:
+            raise InputError(f"shape: value is {shape}; allowed is (n_out, n_in), both at least 1")
+        if not 0.0 <= density <= 1.0:
+            raise InputError(f"density: value is {density!r}; allowed is 0 to 1")
+        self._kind = pattern(kind)
+        cells = self._kind.cells((int(shape[0]), int(shape[1])), density)
+        if cells is None:
+            raise InputError(
+                f"pattern: {self._kind} is not known by its statistics; allowed is a mask itself"
+            )
+        self._shape = int(shape[0]), int(shape[1])
+        self._given, self._variant = density, variant
+        place = (0 if variant is None else variant) * _STRIDE % VARIANTS
+        self._chance = 0.5 if variant is None else (variant + 0.5) / VARIANTS
+        self._sigmas = 0.0 if variant is None else NormalDist().inv_cdf((place + 0.5) / VARIANTS)
+        self._cells: tuple[Cells, Cells] = cells
+        self._start()
+        self._variants: tuple[StatisticalMask, ...] | None = None
+        self._distributions: dict[int, np.ndarray] = {}
+        along = cells[0]
+        share = along.mean / along.size if along.size else along.counts[-1]
+        self._nnz = round(share * self._shape[0] * self._shape[1])
+
+    @property
+    def kind(self) -> Pattern:
+        return self._kind
+
+    @property
+    def array(self) -> np.ndarray:
+        raise InputError(
+            f"mask: {self._shape[0]}×{self._shape[1]} of density {self.density:.3g} is known by "
+            "its statistics; what asks for its positions needs the mask itself"
+        )
+
+    @property
+    def bits(self) -> np.ndarray:
+        return self.array
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._shape
+
+    @property
+    def size(self) -> int:
+        return self._shape[0] * self._shape[1]
+
+    @property
+    def nnz(self) -> int:
+        return self._nnz  # type: ignore[return-value]
+
+    @property
+    def row_nnz(self) -> np.ndarray:
+        """Counts spread as those of random masks are, in one order of many."""
+        if self._row_nnz is None:
+            self._row_nnz = self._typical(0)
+        return self._row_nnz
+
+    @property
+    def col_nnz(self) -> np.ndarray:
+        if self._col_nnz is None:
+            self._col_nnz = self._typical(1)
+        return self._col_nnz
+
+    @property
+    def digest(self) -> str:
+        what = f"{self._kind}|{self._shape}|{self._nnz}|{self._variant}"
+        return hashlib.blake2b(what.encode(), digest_size=16).hexdigest()
+
+    @property
+    def variants(self) -> tuple[StatisticalMask, ...]:
+        """Ways in which its statistics may fall, of equal weight; none of a way itself."""
+        if self._variants is None:
+            ways = range(VARIANTS) if self._variant is None else ()
+            self._variants = tuple(
+                StatisticalMask(self._shape, self._given, self._kind, variant=i) for i in ways
+            )
+            for way in self._variants:
+                way._distributions = self._distributions
+        return self._variants
+
+    def satisfies(self, pattern: Any) -> bool:
+        """Whether masks of its kind are of `pattern`: all of them, or by chance most of them."""
+        if pattern not in self._patterns:
+            held = pattern == self._kind or self._kind.implies(pattern)
+            if not held and isinstance(pattern, NM):
+                held = self._chance_of(pattern) > self._chance
+            self._patterns[pattern] = bool(held)
+        return self._patterns[pattern]
+
+    def _chance_of(self, asked: NM) -> float:
+        """That no group of a mask has more active weights than an N:M pattern allows."""
+        axis = 1 - asked.axis
+        lines, length = self._shape[axis], self._shape[1 - axis]
+        cells = self._cells[axis]
+        counts = line_counts(cells, min(asked.m, length), length)
+        groups = max(lines / cells.share, 1.0) * length / asked.m
+        if cells.size == 0:
+            groups = lines
+        return float(counts[: asked.n + 1].sum() ** groups)
+
+    def slowest(self, axis: int, group: int) -> tuple[float, float]:
+        counts, share = self._lines(axis), self._cells[axis].share
+        lines = self._shape[axis]
+        each = max(group / share, 1.0)
+        groups, left = divmod(lines, group)
+        mean, deviation = largest(counts, each)
+        total = groups * mean
+        if left:
+            total += largest(counts, max(left / share, 1.0))[0]
+        clumps = max(share / group, 1.0)
+        total += self._sigmas * deviation * (max(groups, 1) * clumps) ** 0.5
+        most, spread = largest(counts, max(lines / share, 1.0))
+        return total, most + self._sigmas * spread
+
+    def lines_used(self, width: int) -> int:
+        """Aligned runs of `width` inputs of a row that hold an active weight."""
+        rows, columns = self._shape
+        runs = -(-rows * columns // width)
+        empty = line_counts(self._cells[0], min(width, columns), columns)[0]
+        spread = (runs * empty * (1.0 - empty)) ** 0.5
+        return round(runs * (1.0 - empty) + self._sigmas * spread)
+
+    def waves(self, axis: int, columns: int, placement: str) -> np.ndarray:
+        """What a weight-streaming grid does in each wave: see `hwsim/accelerators/waves.py`.
+
+        Args:
+            axis: of the lines that waves are made of: 0 for outputs.
+            columns: PE columns that the crossing lines are spread over.
+            placement: which crossing lines share one.
+        """
+        if placement == "balanced":
+            raise InputError(
+                "placement: 'balanced' deals features by their positions, and the mask is known by "
+                "its statistics; allowed is the mask itself, 'interleaved' or 'contiguous'"
+            )
+        lines, features = self._shape[axis], self._shape[1 - axis]
+        table = np.zeros((-(-lines // _BLOCK), 3))
+        sizes = np.minimum(_BLOCK, lines - np.arange(len(table)) * _BLOCK)
+        for rows in set(sizes.tolist()):
+            row = self._wave(axis, rows, features, columns, placement, len(table))
+            table[sizes == rows] = row
+        return table
+
+    def _wave(
+        self, axis: int, rows: int, features: int, columns: int, placement: str, waves: int
+    ) -> tuple[float, float, float]:  # fmt: skip
+        crossing = self._cells[1 - axis]
+        held = -(-features // columns)
+        one = line_counts(crossing, rows, self._shape[axis])
+        share = min(crossing.share, features)
+        # Neighbours that are alike lie in columns side by side, or in the same one.
+        alike = share if placement == "interleaved" else 1
+        same = 1 if placement == "interleaved" and share < columns else min(share, held)
+        if share >= features:
+            alike, same = columns, held
+        load = sum_of(one, max(held // same, 1))
+        mean, deviation = largest(load, max(columns / alike, 1.0))
+        if crossing.fixed and share >= features:  # what one wave has more, others have less
+            deviation = 0.0
+        slowest = same * (mean + self._sigmas * deviation / waves**0.5)
+        total = features * float(np.arange(len(one)) @ one)
+        used = 1.0 - self._lines(axis)[0]
+        return max(slowest, total / columns), total, rows * used
+
+    def _lines(self, axis: int) -> np.ndarray:
+        """Distribution of the counts of rows (axis 0) or columns (1)."""
+        if axis not in self._distributions:
+            cells, length = self._cells[axis], self._shape[1 - axis]
+            self._distributions[axis] = line_counts(cells, length, length)
+        return self._distributions[axis]
+
+    def _typical(self, axis: int) -> np.ndarray:
+        cells, lines = self._cells[axis], self._shape[axis]
+        share = min(cells.share, lines)
+        rng = np.random.default_rng((self._variant or 0, axis))
+        counts, many = self._lines(axis), -(-lines // share)
+        if self._variant is None:
+            found = rng.permutation(quantiles(counts, many))
+        else:
+            below = np.minimum(np.cumsum(counts), 1.0)
+            found = np.searchsorted(below, rng.random(many)).astype(np.int64)
+        if np.count_nonzero(counts) > 1:
+            _make_sum(found, self.nnz // share, counts, rng)
+        found = np.repeat(found, share)[:lines]
+        found.setflags(write=False)
+        return found
+
+    def _count(self) -> None:
+        raise InputError(
+            "mask: known by its statistics; what asks for counts by blocks needs the mask itself"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StatisticalMask) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self._shape, self._given, self._kind, self._variant)
+
+    def __repr__(self) -> str:
+        return (
+            f"StatisticalMask({self._shape[0]}×{self._shape[1]}, {self._kind}, "
+            f"density={self.density:.4f})"
+        )
+
+
+def _again(shape: tuple[int, int], density: float, kind: Pattern, variant: int | None) -> Any:
+    return StatisticalMask(shape, density, kind, variant=variant)
+
+
+def _make_sum(found: np.ndarray, total: int, counts: np.ndarray, rng: np.random.Generator) -> None:
+    """Moves some counts by a step up or down, so that they add up as nearly as steps allow."""
+    possible = np.flatnonzero(counts > 0)
+    step = int(possible[1] - possible[0])
+    for _ in range(_PASSES):
+        short = round((total - int(found.sum())) / step)
+        if not short:
+            return
+        moved = found + step * int(np.sign(short))
+        free = np.flatnonzero((moved >= possible[0]) & (moved <= possible[-1]))
+        some = rng.permutation(free)[: abs(short)]
+        found[some] = moved[some]
+
+
+def spread(device: Any, op: Any) -> float:
+    """Standard deviation of an op's seconds over the random masks that its mask stands for."""
+    if not isinstance(op.mask, StatisticalMask):
+        return 0.0
+    seconds = [device.estimate(op.with_mask(v)).seconds for v in op.mask.variants]
+    return float(np.std(seconds))

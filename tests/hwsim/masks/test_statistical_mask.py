@@ -1,0 +1,119 @@
+"""A mask known by its statistics: what devices are told equals the mean over random masks."""
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwsim import InputError, Mask, gemm, load_device
+from hwsim.gpu.rules import Facts
+from hwsim.masks.statistical import StatisticalMask, spread
+from hwsim.masks.statistics import always, largest, line_counts, of_each, sum_of
+from hwsim.patterns import pattern
+from sparse_train.patterns import projection
+
+SHAPE = (256, 512)
+KINDS = (("unstructured", 0.1), ("fan_in", 0.1), ("2:4", 0.5), ("transposable 2:4", 0.5),
+         ("block:32,32", 0.25), ("group:32", 0.1), ("neuron", 0.5), ("neuron:1", 0.5),
+         ("balanced:64", 0.125), ("v_n_m:64,2,8", 0.25))  # fmt: skip
+
+
+def drawn(kind, nnz, many=12, shape=SHAPE):
+    for seed in range(many):
+        scores = np.random.default_rng(seed).random(shape, dtype=np.float32)
+        yield Mask(projection(kind).project(scores, nnz), copy=False)
+
+
+def test_two_coins_show_a_head_three_times_in_four():
+    coin = np.array([0.5, 0.5])
+    assert largest(coin, 2) == (pytest.approx(0.75), pytest.approx(np.sqrt(3) / 4))
+    assert sum_of(coin, 2) == pytest.approx([0.25, 0.5, 0.25])
+
+
+@given(st.integers(1, 8), st.integers(1, 64), st.floats(0.0, 1.0))
+@settings(max_examples=50)
+def test_distributions_add_up_to_one_and_have_the_mean_that_they_should(size, many, share):
+    cells = of_each(size, 1, size, share)
+    counts = line_counts(cells, size * many, size * many)
+    assert counts.sum() == pytest.approx(1.0)
+    assert np.arange(len(counts)) @ counts == pytest.approx(share * size * many, abs=1e-6)
+    assert line_counts(always(size, 1, 1), size * many, size * many)[many] == 1.0
+
+
+@pytest.mark.parametrize(("kind", "density"), KINDS)
+def test_gpus_are_told_what_random_masks_have_in_common(kind, density):
+    known = StatisticalMask(SHAPE, density, kind)
+    facts = Facts(known, {})
+    masks = [Facts(m, {}) for m in drawn(kind, known.nnz)]
+    for phase in ("forward", "grad_input"):
+        counts = [m.counts(phase) for m in masks]
+        assert facts.counts(phase).uneven == pytest.approx(
+            np.mean([c.uneven for c in counts]), rel=0.03
+        )
+        assert facts.counts(phase).longest == pytest.approx(
+            np.mean([c.longest for c in counts]), rel=0.05
+        )
+    for one in masks:
+        assert one.mask.nnz == known.nnz
+        assert facts.along("bfloat16") == one.along("bfloat16")
+        assert facts.along("tfloat32") == one.along("tfloat32")
+        assert facts.block_side == one.block_side and facts.v_n_m == one.v_n_m
+        assert facts.counts("forward").equal == one.counts("forward").equal
+
+
+@pytest.mark.parametrize(("kind", "density"), [k for k in KINDS if k[0][:5] not in ("group",)])
+@pytest.mark.parametrize("device", ["a100", "wafer", "zen3", "sigma-like", "ideal"])
+def test_prices_are_those_of_random_masks_on_average(device, kind, density):
+    device = load_device(device)
+    known = StatisticalMask(SHAPE, density, kind)
+    dtype = "float32" if device.name == "zen3" else "bfloat16"
+    for phase in ("forward", "grad_input"):
+        op = gemm(256, *SHAPE, None, phase, dtype)
+        seconds = [device.estimate(op.with_mask(m)).seconds for m in drawn(kind, known.nnz)]
+        ours, said = (
+            device.estimate(op.with_mask(known)).seconds,
+            spread(device, op.with_mask(known)),
+        )
+        noise = 3.0 * max(np.std(seconds), said) / len(seconds) ** 0.5
+        assert abs(ours - np.mean(seconds)) <= 0.01 * np.mean(seconds) + noise
+
+
+def test_a_csr_product_waits_for_the_fullest_of_32_rows_of_random_masks():
+    a100, shape = load_device("a100"), (1024, 4096)
+
+    def seconds(mask):
+        op = gemm(4096, *shape, mask, "forward", "float16")
+        return next(e.seconds for e in a100.kernels(op) if e.kernel == "csr")
+
+    known = StatisticalMask(shape, 0.02)
+    found = [seconds(m) for m in drawn("unstructured", known.nnz, 8, shape)]
+    assert seconds(known) == pytest.approx(np.mean(found), rel=0.01)
+    ways = [seconds(way) for way in known.variants]
+    assert np.std(ways) == pytest.approx(np.std(found), rel=0.8)
+
+
+def test_a_mask_without_positions_says_so_and_one_that_is_known_has_no_spread():
+    known = StatisticalMask((64, 64), 0.5)
+    for ask in (lambda: known.array, lambda: known.blocks, lambda: known.bits):
+        with pytest.raises(InputError, match="known by its statistics"):
+            ask()
+    with pytest.raises(InputError, match="'balanced' deals features by their positions"):
+        wafer = load_device("wafer", placement="balanced")
+        wafer.estimate(gemm(64, 64, 64, known, "forward", "bfloat16"))
+    with pytest.raises(InputError, match=r"density: value is 1\.5; allowed is 0 to 1"):
+        StatisticalMask((64, 64), 1.5)
+    with pytest.raises(InputError, match="not known by its statistics"):
+        StatisticalMask((64, 64), 0.5, "balanced:8,8")
+    op = gemm(64, 64, 64, Mask(np.eye(64, dtype=bool)), "forward", "bfloat16")
+    assert spread(load_device("a100"), op) == 0.0
+
+
+def test_equal_statistics_are_equal_masks():
+    one, other = StatisticalMask((64, 64), 0.5, "2:4"), StatisticalMask((64, 64), 0.5, "2:4")
+    assert one == other and hash(one) == hash(other) and one.digest == other.digest
+    assert one != StatisticalMask((64, 64), 0.5) and one != Mask(np.eye(64, dtype=bool))
+    assert pickle.loads(pickle.dumps(one)) == one
+    assert one.satisfies(pattern("n_m:2,4")) and not one.satisfies(pattern("n_m:1,4"))
+    assert one.satisfies(pattern("n_m:4,8")) and one.satisfies(pattern("fan_in"))
