@@ -158,8 +158,9 @@ _RATES = (
     "Base learning rates: dense by its loss, all others by their own speed, on one grid of factor "
     "2 that is widened until the best lies inside, on tuning seeds of the replicate; *agent* runs "
     "at dense's rate, *agent, own rate* at that which serves it best there. Opponents are tuned on "
-    "the judged networks and device, which agents have not seen. A layer of density d learns at "
-    "rate / d in all sparse contenders. Judged networks were fixed by size before anything was run."
+    "the judged networks and device, on which agents did not learn. A layer of density d learns at "
+    "rate / d in all sparse contenders. That judged networks are named in the command does not say "
+    "what its settings were chosen by."
 )
 
 
