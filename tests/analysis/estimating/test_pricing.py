@@ -1,0 +1,63 @@
+"""A step priced under masks of a density: what is drawn, what an update adds, who is told."""
+
+import numpy as np
+import pytest
+from hand_made import workload
+
+from analysis.estimating.pricing import Setting, price
+from analysis.estimating.subject import Subject
+from hwsim import load_device
+
+STEP = workload()
+SUBJECT = Subject("hand-made", STEP, dict(STEP.layers), sum(n * k for n, k in STEP.layers.values()))
+DEVICES = [load_device("ideal"), load_device("wafer")]
+
+
+def _setting(algorithm="static", interval=0, pattern="unstructured"):
+    return Setting(pattern, "uniform", 3, algorithm, interval)
+
+
+def test_every_layer_has_a_mask_of_the_density_and_devices_come_in_order():
+    told = []
+    found, sparse = price(SUBJECT, DEVICES, 0.25, _setting(), done=lambda *news: told.append(news))
+    assert told == [(1, "ideal"), (2, "wafer")]
+    assert [b.device for b in found] == ["ideal", "wafer"]
+    assert sparse.masks.keys() == STEP.layers.keys()
+    for name, mask in sparse.masks.items():
+        assert mask.shape == STEP.layers[name]
+        assert mask.density == pytest.approx(0.25, abs=1 / np.prod(mask.shape))
+    assert [row.label for row in found[0].rows] == [
+        "forward",
+        "grad_input",
+        "grad_weight",
+        "update",
+    ]
+
+
+def test_nothing_to_mask_is_the_dense_step():
+    found, sparse = price(Subject("bare", STEP, {}, 0), DEVICES[:1], 0.25, _setting())
+    assert sparse == STEP
+    assert found[0].total.speed_up == 1.0
+
+
+@pytest.mark.parametrize(("algorithm", "dense_gradient"), [("rigl", True), ("set", False)])
+def test_an_update_every_few_steps_has_its_share(algorithm, dense_gradient):
+    (found,), sparse = price(SUBJECT, DEVICES[:1], 0.25, _setting(algorithm, 4))
+    ordinary = DEVICES[0].estimate(sparse).seconds
+    grown = DEVICES[0].estimate(sparse.growth_step(dense_gradient=dense_gradient)).seconds
+    assert grown > ordinary
+    assert found.total.sparse.seconds == pytest.approx(0.75 * ordinary + 0.25 * grown)
+
+
+def test_masks_have_the_shape_that_the_step_has_not_the_tensor():
+    shapes = {name: (k, n) for name, (n, k) in STEP.layers.items()}
+    turned = Subject("turned", STEP, shapes, 0)
+    _, sparse = price(turned, [], 0.25, _setting())
+    assert {name: mask.shape for name, mask in sparse.masks.items()} == STEP.layers
+
+
+def test_a_setting_says_all_that_it_is():
+    assert _setting("rigl", 4).described("kind") == {
+        "pattern": "unstructured", "distribution": "uniform", "seed": 3, "algorithm": "rigl",
+        "update_interval": 4, "by": "kind",
+    }  # fmt: skip
