@@ -108,22 +108,22 @@ def _print(
     what: Subject, cluster: Cluster, found: Mapping[str, Sequence[ClusterStep]],
     fewer: int | None, density: float,
 ) -> None:  # fmt: skip
-    from rich.table import Table
-
+    from analysis.display import tables
     from analysis.display.console import stdout
 
     console = stdout()
-    table = Table(title=f"{what.name} on {cluster.cards} cards of {cluster.name}")
-    for heading in ("", "plan", "a step", "per batch of a card", "waiting", "sent", "memory"):
-        table.add_column(heading, justify="left" if heading in ("", "plan") else "right")
-    for label, steps in found.items():
-        for step in steps[:6]:
-            table.add_row(
-                label, str(step.plan), units.seconds(step.seconds),
-                units.seconds(per_sample(step)), units.percent(step.exposed_s / step.seconds),
-                units.quantity(step.sent_bytes, "B"), units.quantity(step.need.total, "B"),
-            )  # fmt: skip
-    console.print(table)
+    columns = ("", "plan", "a step", "batch of a card", "waiting", "sent", "memory")
+    rows = [
+        (
+            label, str(step.plan), units.seconds(step.seconds),
+            units.seconds(per_sample(step)), units.percent(step.exposed_s / step.seconds),
+            units.quantity(step.sent_bytes, "B"), units.quantity(step.need.total, "B"),
+        )
+        for label, steps in found.items()
+        for step in steps[:6]
+    ]  # fmt: skip
+    title = f"{what.name} on {cluster.cards} cards of {cluster.name}"
+    console.print(tables.table(title, columns, rows, text=("plan",)))
     share = per_sample(found["sparse"][0]) / per_sample(found["dense"][0])
     console.print(
         f"At density {units.percent(density)} a sample takes {units.percent(share)} of the dense "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from hwsim.device import Device
 from hwsim.workload import DTYPE_BYTES, PRODUCTS, Op, Workload
@@ -49,6 +50,16 @@ class Part:
     def boundary_bytes(self) -> float:
         """Of the activations that it hands on."""
         return float(self.rows * self.width * self.itemsize)
+
+    @cached_property
+    def content(self) -> tuple:
+        """All but names: parts of equal content have equal prices. Masks are told by identity."""
+        ops = (self.forward, self.backward, self.update)
+        return (
+            *(tuple((*op.signature[:2], *op.signature[3:], id(op.mask)) for op in some)
+              for some in ops),
+            self.rows, self.width, self.heads, self.length, self.weights, self.nnz, self.itemsize,
+        )  # fmt: skip
 
 
 def block_of(name: str) -> str:

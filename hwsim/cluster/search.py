@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from hwsim.cluster.machine import Cluster
 from hwsim.cluster.memory import need
@@ -43,6 +44,7 @@ def search(cluster: Cluster, step: Workload, micro_batches: int = 1) -> list[Clu
     parts = parts_of(step)
     layers = sum(bool(part.heads) for part in parts)
     tried: list[ClusterStep] = []
+    known: dict[tuple, Any] = {}
     least: tuple[float, Plan] | None = None
     for plan in plans(cluster, layers, micro_batches):
         held = need(parts, plan).total
@@ -51,7 +53,7 @@ def search(cluster: Cluster, step: Workload, micro_batches: int = 1) -> list[Clu
         if held > cluster.memory_bytes:
             continue
         try:
-            tried.append(timed(cluster, parts, plan))
+            tried.append(timed(cluster, parts, plan, known))
         except InputError:  # a plan that does not divide the model
             continue
     if not tried:

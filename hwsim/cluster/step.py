@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -74,14 +75,21 @@ def cluster_step(cluster: Cluster, step: Workload, plan: Plan) -> ClusterStep:
     return timed(cluster, parts_of(step), plan)
 
 
-def timed(cluster: Cluster, parts: Sequence[Part], plan: Plan) -> ClusterStep:
-    """`cluster_step` of parts that were told apart before."""
+def timed(
+    cluster: Cluster, parts: Sequence[Part], plan: Plan, known: dict[tuple, Any] | None = None
+) -> ClusterStep:
+    """`cluster_step` of parts that were told apart before.
+
+    Args:
+        known: shared between calls with the same cluster and parts: what parts' shares cost.
+    """
     if plan.cards != cluster.cards:
         raise InputError(
             f"parallel: {plan} has {plan.cards} cards; allowed is {cluster.cards}, those of "
             f"{cluster.name}"
         )
-    costs = [_costs(cluster, part, plan) for part in parts]
+    known = {} if known is None else known
+    costs = [_costs(cluster, part, plan, known) for part in parts]
     tasks = Tasks()
     sent = [0.0]
     if plan.pp == 1:
@@ -99,9 +107,12 @@ def timed(cluster: Cluster, parts: Sequence[Part], plan: Plan) -> ClusterStep:
     )  # fmt: skip
 
 
-def _costs(cluster: Cluster, part: Part, plan: Plan) -> _Costs:
-    own = tensor.cut(part, plan.tp, sequence=plan.sequence)
-    forward, backward, update = own.seconds(cluster.device)
+def _costs(cluster: Cluster, part: Part, plan: Plan, known: dict[tuple, Any]) -> _Costs:
+    asked = (part.content, plan.tp, plan.sequence)
+    if asked not in known:
+        own = tensor.cut(part, plan.tp, sequence=plan.sequence)
+        known[asked] = own, own.seconds(cluster.device)
+    own, (forward, backward, update) = known[asked]
     if plan.recompute == "full" and part.heads:
         backward += forward
     if plan.recompute == "selective" and part.scores:
@@ -163,9 +174,12 @@ class _Stage:
 
     def exchange(self, name: str, cost: _Costs, number: int) -> None:
         """The tensor-parallel sums of a part: the next product waits for them."""
+        if not number:
+            return
+        stream = f"{self.name} {TENSOR}"
         for _ in range(number):
-            self.last = self.tasks.add(f"{self.name} {TENSOR}", name, cost.exchange_s, (self.last,))
-            self.sent[0] += sent_bytes("all_reduce", cost.part.boundary_bytes, self.plan.tp)
+            self.last = self.tasks.add(stream, name, cost.exchange_s, (self.last,))
+        self.sent[0] += number * sent_bytes("all_reduce", cost.part.boundary_bytes, self.plan.tp)
 
     def collective(self, kind: str, name: str, size: float, waits: Sequence[int]) -> int:
         plan = self.plan
@@ -178,15 +192,17 @@ class _Stage:
 
     def forward(self, cost: _Costs, waits: Sequence[int] = ()) -> int:
         takes = cost.forward_s + cost.unpack_s + cost.slowed_s[0]
-        self.compute(f"forward {cost.part.name}", takes, waits)
-        self.exchange(f"forward {cost.part.name}", cost, cost.exchanges)
+        name = f"forward {cost.part.name}"
+        self.compute(name, takes, waits)
+        self.exchange(name, cost, cost.exchanges)
         return self.last
 
     def backward(self, cost: _Costs, waits: Sequence[int] = ()) -> int:
         takes = cost.backward_s + cost.unpack_s + cost.slowed_s[1]
-        self.compute(f"backward {cost.part.name}", takes, waits)
+        name = f"backward {cost.part.name}"
+        self.compute(name, takes, waits)
         again = self.plan.recompute == "full" and cost.part.heads
-        self.exchange(f"backward {cost.part.name}", cost, cost.exchanges * (2 if again else 1))
+        self.exchange(name, cost, cost.exchanges * (2 if again else 1))
         return self.last
 
 

@@ -25,17 +25,20 @@ class Tasks:
     ticks: list[int] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     waits: list[tuple[int, ...]] = field(default_factory=list)
+    _numbers: dict[str, int] = field(default_factory=dict, repr=False)
 
     def add(self, stream: str, name: str, seconds: float, waits: Sequence[int] = ()) -> int:
         """Appends a task; its number."""
-        if stream not in self.streams:
+        number = self._numbers.get(stream)
+        if number is None:
+            number = self._numbers[stream] = len(self.streams)
             self.streams.append(stream)
         if not seconds >= 0.0:
             raise InputError(f"task {name!r}: seconds is {seconds!r}; allowed is at least 0")
-        self.stream.append(self.streams.index(stream))
+        self.stream.append(number)
         self.ticks.append(round(seconds * TICKS_PER_S))
         self.names.append(name)
-        self.waits.append(tuple(w for w in waits if w >= 0))
+        self.waits.append(tuple([w for w in waits if w >= 0]))
         return len(self.names) - 1
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
