@@ -50,7 +50,8 @@ def test_a_comparison_is_printed_written_and_gone_on_with(nettime, tmp_path):
     again = nettime(*command, "-a", "static", "--json")
     assert again.code == 0, again.err
     found = {c["name"]: c for c in again.json["contenders"]}
-    assert set(found) == {*names, "static 20 %"}
+    narrower = {f"narrower {width} %{length}" for width in (10, 20, 50) for length in ("", " ×2")}
+    assert set(found) == {*names, *narrower, "static 20 %"}
     assert found["narrower 20 %"]["flops"] < 0.5 * found["dense"]["flops"]
     assert found["SET 20 %"]["bytes"] < found["dense"]["bytes"]
     assert len(found["SET 20 %"]["test_by_seed"]) == 2
