@@ -140,4 +140,12 @@ def test_a_step_is_a_table_of_its_operations():
         ("forward gemm", "1", "2.00 kFLOP"), ("forward norm", "1", "0 FLOP"),
         ("whole step", "2", "2.00 kFLOP"),
     ]  # fmt: skip
+    assert [row[3:] for row in table.rows] == [
+        ("2.00 kFLOP", "1.20 kB"), ("0 FLOP", "8 B"), ("2.00 kFLOP", "1.21 kB"),
+    ]  # fmt: skip
     assert repr(step) == "Workload('mine', 2 ops, 2.00 kFLOP, 0 masks)"
+
+
+def test_a_gemm_is_one_product_of_that_name():
+    op = gemm(2, 3, 4)
+    assert (op.name, op.count, op.weight_shape) == ("gemm", 1, (3, 4))

@@ -61,3 +61,41 @@ def test_a_setting_says_all_that_it_is():
         "pattern": "unstructured", "distribution": "uniform", "seed": 3, "algorithm": "rigl",
         "update_interval": 4, "by": "kind",
     }  # fmt: skip
+
+
+def _by_statistics(devices, **more):
+    from hwsim.masks.statistical import StatisticalMask
+
+    _, sparse = price(SUBJECT, devices, 0.25, _setting(pattern="2:8"), **more)
+    kinds = {isinstance(mask, StatisticalMask) for mask in sparse.masks.values()}
+    assert len(kinds) == 1
+    assert {name: mask.shape for name, mask in sparse.masks.items()} == STEP.layers
+    for mask in sparse.masks.values():
+        assert mask.density == pytest.approx(0.25, rel=0.01)
+    return kinds.pop()
+
+
+def test_masks_are_drawn_unless_their_statistics_are_asked_for():
+    assert not _by_statistics(DEVICES)
+    assert not _by_statistics([])
+    assert _by_statistics([], by_statistics=True)
+    assert _by_statistics(DEVICES[:1], by_statistics=True)
+
+
+def test_giants_are_known_by_statistics_where_no_device_asks_for_positions(monkeypatch):
+    gpu = load_device("h200")
+    assert not _by_statistics([gpu])
+    weights = sum(n * k for n, k in STEP.layers.values())
+    monkeypatch.setattr("analysis.estimating.subject.SHARED_FROM", weights)
+    assert not _by_statistics([gpu])
+    monkeypatch.setattr("analysis.estimating.subject.SHARED_FROM", weights - 1)
+    assert _by_statistics([gpu])
+    assert not _by_statistics([gpu, DEVICES[0]])
+    assert not _by_statistics([])
+
+
+def test_rows_are_grouped_as_asked():
+    (found,), _ = price(SUBJECT, DEVICES[:1], 0.25, _setting(), "layer")
+    assert {row.label for row in found.rows} >= set(STEP.layers)
+    dense = price(Subject("bare", STEP, {}, 0), DEVICES[:1], 0.25, _setting())[0][0]
+    assert dense.total.sparse.seconds == pytest.approx(DEVICES[0].estimate(STEP).seconds)
