@@ -80,7 +80,9 @@ class TwoFour(GpuKernel):
             if self.backend == "cutlass"
             else SparseSemiStructuredTensorCUSPARSELT
         )
-        return chosen.from_dense(weight, alg_id=algorithm)
+        packed = chosen.from_dense(weight)
+        packed.alg_id_cusparselt = algorithm  # an argument in some versions of torch only
+        return packed
 
 
 def fused(weight: torch.Tensor) -> Any:
