@@ -251,8 +251,7 @@ class Conclusion:
     @property
     def winner(self) -> str:
         """The fastest contender that reached the loss in every seed; "" if none did."""
-        whole = {n: f for n, f in self.over_dense.items() if f.speed_up is not None}
-        return max(whole, key=lambda n: whole[n].speed_up.interval.point, default="")  # type: ignore
+        return self._fastest(tuple(self.over_dense))
 
     @property
     def best_sparse(self) -> str:
@@ -260,13 +259,16 @@ class Conclusion:
 
         "" if none did.
         """
-        if self.subject:
-            return self.subject
-        whole = {
-            n: f.speed_up.interval.point for n, f in self.over_dense.items()
-            if f.speed_up is not None and self.kinds[n] == SPARSE
+        sparse = tuple(n for n in self.over_dense if self.kinds[n] == SPARSE)
+        return self.subject or self._fastest(sparse)
+
+    def _fastest(self, names: Sequence[str]) -> str:
+        """Of those with a speed-up over dense; "" if none has one."""
+        points = {
+            name: speed_up.interval.point for name in names
+            if (speed_up := self.over_dense[name].speed_up) is not None
         }  # fmt: skip
-        return max(whole, key=lambda n: whole[n], default="")
+        return max(points, key=lambda name: points[name], default="")
 
     @property
     def sentence(self) -> str:

@@ -49,7 +49,7 @@ def show(
         from hwsim.cluster.trace import write_trace
 
         write_trace(trace, found["sparse"][0].tasks, found["sparse"][0].ends)
-    fewer = _fewer(load_cluster(name), gpus, sparse, found["dense"][0], plan)
+    fewer = _fewer(load_cluster(name), sparse, found, plan)
     if as_json:
         from analysis.display.console import print_json
 
@@ -69,25 +69,26 @@ def show(
 
 
 def _fewer(
-    whole: Cluster, gpus: int, sparse: Workload, dense: ClusterStep, plan: Plan | None
+    whole: Cluster, sparse: Workload, found: Mapping[str, Sequence[ClusterStep]], plan: Plan | None
 ) -> int | None:
     """The fewest cards (halved again and again) on which sparse samples take dense's time."""
-    fewest, cards = None, gpus
-    while cards >= 1:
-        try:
-            cluster = whole.of(cards)
-            if plan is None:
-                one = min(search(cluster, sparse), key=per_sample)
-            else:
-                one = cluster_step(cluster, sparse, parse_plan(_without_dp(plan), cards))
-        except InputError:
-            break
+    dense, one = found["dense"][0], found["sparse"][0]
+    fewest, cards = None, one.plan.cards
+    while True:
         if not one.fits or per_sample(one) > per_sample(dense) * (1 + 1e-9):
             break
         fewest = cards
         if cards % 2:
             break
         cards //= 2
+        try:
+            cluster = whole.of(cards)
+            if plan is None:
+                one = search(cluster, sparse)[0]
+            else:
+                one = cluster_step(cluster, sparse, parse_plan(_without_dp(plan), cards))
+        except InputError:
+            break
     return fewest
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,9 +30,9 @@ class Setting:
 
 def is_giant(what: Subject) -> bool:
     """Whether masks of all layers would fit no laptop."""
-    from analysis.estimating.subject import SHARED_FROM
+    from analysis.estimating.subject import too_many
 
-    return sum(math.prod(shape) for shape in what.shapes.values()) > SHARED_FROM
+    return too_many(what.shapes)
 
 
 def _known_by_statistics(what: Subject, devices: Sequence[Device]) -> bool:

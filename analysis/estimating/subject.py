@@ -255,6 +255,11 @@ def _made(function: Any, reference: str, **width: float) -> tuple[Any, Any]:
     return model, batch
 
 
+def too_many(shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether masks of all these weights would fit no laptop."""
+    return sum(math.prod(shape) for shape in shapes.values()) > SHARED_FROM
+
+
 def random_masks(
     shapes: Mapping[str, tuple[int, ...]],
     density: float,
@@ -286,7 +291,7 @@ def random_masks(
     projection = projected(pattern)
     wanted = distributions.distribution(distribution)(shapes, density)
     masks: dict[str, Mask] = {}
-    sharing = sum(math.prod(shape) for shape in shapes.values()) > SHARED_FROM
+    sharing = too_many(shapes)
     shared: dict[tuple, Mask] = {}
     budgets = distributions.budgets(shapes, wanted)
     streams = np.random.SeedSequence(seed).spawn(len(shapes))
