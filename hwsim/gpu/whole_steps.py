@@ -26,7 +26,7 @@ class Constant(NamedTuple):
 CONSTANTS: dict[str, Constant] = {
     "product": Constant("seconds of a product in a step over the library's own by itself", 1.0),
     "product_ends": Constant("of the bandwidth, operands and results of its start and end", 1.2),
-    "product_single": Constant("the same in float32 on CUDA cores", 1.0),
+    "product_single": Constant("the same in float32 on CUDA cores", 1.06),
     "bmm": Constant("of the peak, products of attention by themselves", 0.33),
     "pointwise": Constant("seconds of a convolution of window 1 over its implicit product's", 1.0),
     "conv": Constant("the same of larger windows", 1.0),
