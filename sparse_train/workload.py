@@ -24,6 +24,7 @@ from hwsim.workload import Op, Workload
 from sparse_train.masking.kinds import Layout, weights_of
 from sparse_train.naming import layer_name, mask_shape
 from sparse_train.observing.attention import attention_in_one
+from sparse_train.observing.attention_found import attention_found
 from sparse_train.observing.dispatch import Observer
 from sparse_train.observing.dropout import DropoutInOne
 from sparse_train.observing.fusion import fused, laid_out
@@ -148,7 +149,7 @@ def workload(
                 "allowed is a model with values"
             ) from error
         seen = _observe(model, batch, loss, kind, amp, train, fake=False)
-    ops = laid_out(fused(seen.ops, seen.passed)) if compiled else seen.ops
+    ops = laid_out(fused(*attention_found(seen.ops, seen.passed))) if compiled else seen.ops
     if as_tf32:
         ops = [_in_tf32(op) for op in ops]
     if train and optimizer is not None:

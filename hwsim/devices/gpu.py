@@ -245,6 +245,9 @@ class Gpu(Device):
 
     def _rate(self, op: Op) -> float:
         """FLOP/s that no kernel of this kind of op can beat."""
+        if op.kind == "attention" and op.fused:
+            tensor = whole_steps.attention_peak(self, op.dtype)
+            return max(self.peak(op.dtype), tensor) * self.boost
         if op.kind in ("gemm", "conv", "attention"):
             return self.peak(op.dtype) * self.boost
         return self.vector_flops * self.boost
