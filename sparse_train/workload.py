@@ -30,6 +30,7 @@ from sparse_train.observing.dropout import DropoutInOne
 from sparse_train.observing.fusion import fused, laid_out
 from sparse_train.observing.masks import by_layer, rows_of
 from sparse_train.observing.operators import dtype_name, tensors_in
+from sparse_train.observing.optimizers import OPTIMIZERS, Optimizer
 from sparse_train.observing.precision import autocast_as_on_cuda
 from sparse_train.observing.refusals import observable
 from sparse_train.observing.repeats import NotRepeated, counted
@@ -39,33 +40,6 @@ from sparse_train.private_torch import FakeTensorMode, fused_libraries
 
 AMP = {"amp-bf16": torch.bfloat16, "amp-fp16": torch.float16}
 _KEPT_INTEGERS = 1 << 20  # integer buffers up to this size keep their values when observed
-
-
-@dataclass(frozen=True)
-class _Optimizer:
-    """Per weight: state tensors that are read and written, and arithmetic operations.
-
-    Operations are counted off the update's formula in torch's documentation, one for each sign.
-
-    With s states a step moves 3 + 2s times the weight: weight, gradient and states in, weight and
-    states out.
-    """
-
-    states: int
-    flops: int
-    scalar_bytes: int = 0  # the step counter that torch keeps with each parameter
-
-    @property
-    def streams(self) -> int:
-        return 3 + 2 * self.states
-
-
-OPTIMIZERS: Mapping[str, _Optimizer] = {
-    "sgd": _Optimizer(0, 2),
-    "sgd_momentum": _Optimizer(1, 4),
-    "adam": _Optimizer(2, 12, scalar_bytes=4),
-    "adamw": _Optimizer(2, 13, scalar_bytes=4),
-}
 
 
 @dataclass(frozen=True)
@@ -109,7 +83,9 @@ def workload(
         masks: layer → Mask; layers that are not named are dense. A mask of a whole parameter is
             cut up where the model uses blocks of its rows. Layers that the step does not reach
             cost nothing, and are listed as `unmasked`.
-        optimizer: "sgd", "sgd_momentum", "adam", "adamw", or None for no update.
+        optimizer: "sgd", "sgd_momentum", "adam", "adamw", in one fused kernel; "adamw-foreach" and
+            its like are torch's default on CUDA, "adamw-unfused" a kernel for each operation and
+            parameter; None for no update.
         loss: from the model's output to a scalar. Without it: `output.loss`, `output["loss"]`, a
             scalar output, else the sum of all outputs.
         dtype: observe the model and its floating inputs in this type (torch.dtype or its name).
@@ -176,7 +152,7 @@ def training_memory(model: nn.Module, optimizer: str | None = "adamw") -> Memory
     _check(model, optimizer)
     trained = [p for p in model.parameters() if p.requires_grad]
     gradients = sum(p.numel() * p.element_size() for p in trained)
-    rule = OPTIMIZERS[optimizer] if optimizer is not None else _Optimizer(0, 0)
+    rule = OPTIMIZERS[optimizer] if optimizer is not None else Optimizer(0, 0, ())
     return Memory(
         sum(p.numel() * p.element_size() for p in model.parameters()),
         gradients,
@@ -242,9 +218,12 @@ def _stand_in(
 
 
 def _updates(
-    model: nn.Module, rule: _Optimizer, dtype: torch.dtype | None, ops: list[Op]
+    model: nn.Module, rule: Optimizer, dtype: torch.dtype | None, ops: list[Op]
 ) -> list[Op]:
-    """One op per trained parameter, or per block of its rows where the model uses blocks."""
+    """One op per trained parameter, or per block of its rows where the model uses blocks.
+
+    Where a kernel takes parameters one by one, an op for each kernel.
+    """
     shapes = {op.name: op.weight_shape for op in ops if op.weight_shape is not None}
     found: list[Op] = []
     layouts = {weight.name: weight.layout for weight in weights_of(model)}
@@ -257,16 +236,20 @@ def _updates(
         blocks = next((b for m in matrices if (b := _blocks(layer, m, shapes))), [])
         for label, shape in blocks or ((layer, None),):
             numel = shape[0] * shape[1] if shape else parameter.numel()
-            moved = rule.streams * numel * kind.itemsize
-            found.append(
-                Op(
-                    "optimizer", "update", label, dtype=dtype_name(kind),
-                    dense_flops=rule.flops * numel,
-                    activation_bytes=0 if shape else moved,
-                    weight_bytes=moved if shape else 0,
-                    weight_shape=shape,
-                )
-            )  # fmt: skip
+            parts = [rule.streams] if rule.together else rule.kernels
+            for i, streams in enumerate(parts):
+                moved = streams * numel * kind.itemsize
+                flops = rule.flops * (i + 1) // len(parts) - rule.flops * i // len(parts)
+                found.append(
+                    Op(
+                        "optimizer", "update", label, dtype=dtype_name(kind),
+                        dense_flops=flops * numel,
+                        activation_bytes=0 if shape else moved,
+                        weight_bytes=moved if shape else 0,
+                        weight_shape=shape,
+                        fused=rule.together,
+                    )
+                )  # fmt: skip
     return found
 
 

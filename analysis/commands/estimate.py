@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from hwsim.answers.gpu_choice import LayerChoice
     from sparse_train.runs.config import TrainConfig
 
-OPTIMIZERS = ("sgd", "sgd_momentum", "adam", "adamw")
+_RULES = ("sgd", "sgd_momentum", "adam", "adamw")
+OPTIMIZERS = (*_RULES, *(f"{r}-{how}" for how in ("foreach", "unfused") for r in _RULES))
 GROUPINGS = ("phase", "kind", "layer")
 # Settings of a run that decide what its dense step is; the rest are options of this command.
 OF_A_STEP = ("layers", "model_options", "task_options")
@@ -93,7 +94,11 @@ def estimate(
         ),
     ] = None,
     optimizer: Annotated[
-        str, typer.Option(help="Whose step is priced: sgd, sgd_momentum, adam or adamw.")
+        str,
+        typer.Option(
+            help="Whose step is priced: sgd, sgd_momentum, adam or adamw, in one fused kernel; "
+            "adamw-foreach as torch does by default, adamw-unfused parameter by parameter."
+        ),
     ] = "adamw",
     distribution: Annotated[
         str, typer.Option(help="How layers share the weights: uniform, er or erk.")
@@ -284,7 +289,11 @@ def _single(
     narrower = _narrower(what, devices, sparse)
     sentence = verdict(breakdowns, covered.density)
     notes = {d.name: line for d in devices if (line := whose_price(d))}
-    drawn = intensity.plot(what.name, devices, sparse, plot) if plot is not None else None
+    drawn = None
+    if plot is not None:
+        from analysis.reporting import roofline_plot
+
+        drawn = roofline_plot.draw(what.name, devices, sparse, plot)
     roofs = {d.name: intensity.roof_of(d, what.step) for d in devices} if by == "layer" else {}
     if as_json:
         return print_json({

@@ -208,3 +208,19 @@ def test_peak_memory_holds_what_is_alive_at_once():
     assert weights + 3 * batch <= forward <= weights + 4 * batch
     step = workload(model, x, optimizer="adam").peak_bytes
     assert step >= 4 * weights + 4 * batch  # weights, gradients, two moments; what backward needs
+
+
+def test_an_update_is_one_kernel_or_many_together_or_one_by_one():
+    def updates(optimizer):
+        step = workload(nn.Linear(64, 64), torch.randn(8, 64), optimizer=optimizer)
+        return [op for op in step if op.kind == "optimizer"]
+
+    weights = 64 * 64 + 64
+    fused, foreach, unfused = (updates(f"adamw{how}") for how in ("", "-foreach", "-unfused"))
+    assert (len(fused), len(foreach), len(unfused)) == (2, 2, 2 * 8)
+    assert sum(op.bytes for op in fused) == 7 * 4 * weights
+    assert sum(op.bytes for op in foreach) == sum(op.bytes for op in unfused) == 20 * 4 * weights
+    assert len({sum(op.dense_flops for op in u) for u in (fused, foreach, unfused)}) == 1
+    assert [sum(op.bytes for op in updates(f"sgd{how}")) for how in ("", "-foreach")] == [
+        3 * 4 * weights, 3 * 4 * weights,
+    ]  # fmt: skip
