@@ -7,6 +7,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from sparse_train.observing.values import arguments, map_tensors, scalar_of
 from sparse_train.observing.weights import Weights
 from sparse_train.private_torch import FakeTensorMode, fused_libraries
 
+MACHINES = ("gpu", "cpu")
 AMP = {"amp-bf16": torch.bfloat16, "amp-fp16": torch.float16}
 _KEPT_INTEGERS = 1 << 20  # integer buffers up to this size keep their values when observed
 
@@ -62,6 +64,7 @@ def workload(
     *,
     real: bool = False,
     compiled: bool = False,
+    machine: str = "gpu",
 ) -> Workload:
     """One training step of `model` on `batch`: forward, backward and the optimizer's update.
 
@@ -96,23 +99,28 @@ def workload(
         real: True runs on real tensors at once.
         compiled: fuse elementwise operators, norms and softmaxes with their neighbours in the
             graph, as a compiler does; else every operator is a kernel of its own.
+        machine: "gpu" has attention and dropout in one kernel each, whatever runs this; "cpu" has
+            them as torch's CPU build runs them.
 
     Raises:
         InputError: a model, batch, mask, optimizer, dtype or loss that cannot be used.
     """
     _check(model, optimizer)
+    if machine not in MACHINES:
+        raise InputError(unknown("machine", machine, MACHINES))
     model = observable(model)
     as_tf32 = dtype == "tfloat32"
     kind, amp = (None, AMP[dtype]) if dtype in AMP else (_torch_dtype(dtype), None)
     on_meta = any(t.is_meta for t in (*model.parameters(), *model.buffers()))
     if real and on_meta:
         raise InputError("real: value is True, model is on 'meta'; allowed is a model with values")
+    see = partial(_observe, model, batch, loss, kind, amp, train, machine)
     try:
         try:
             counting = not real and not compiled
-            seen = _observe(model, batch, loss, kind, amp, train, fake=not real, count=counting)
+            seen = see(fake=not real, count=counting)
         except NotRepeated:
-            seen = _observe(model, batch, loss, kind, amp, train, fake=True)
+            seen = see(fake=True)
     except InputError:
         raise
     except Exception as error:
@@ -124,7 +132,7 @@ def workload(
                 f"model: {type(model).__name__} on 'meta' cannot be observed ({line[0]}); "
                 "allowed is a model with values"
             ) from error
-        seen = _observe(model, batch, loss, kind, amp, train, fake=False)
+        seen = see(fake=False)
     ops = laid_out(fused(*attention_found(seen.ops, seen.passed))) if compiled else seen.ops
     if as_tf32:
         ops = [_in_tf32(op) for op in ops]
@@ -162,7 +170,7 @@ def training_memory(model: nn.Module, optimizer: str | None = "adamw") -> Memory
 
 def _observe(
     model: nn.Module, batch: Any, loss: Any, dtype: torch.dtype | None,
-    amp: torch.dtype | None, train: bool, *, fake: bool, count: bool = False,
+    amp: torch.dtype | None, train: bool, machine: str, *, fake: bool, count: bool = False,
 ) -> Observer:  # fmt: skip
     mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
     weights = Weights()
@@ -187,8 +195,13 @@ def _observe(
         repeats = (
             counted(model, observer) if mode is not None and count else contextlib.nullcontext()
         )
-        with torch.set_grad_enabled(train), observer, attention_in_one(observer), repeats:
-            with autocast_as_on_cuda(amp), DropoutInOne():
+        attention, dropout = (
+            (attention_in_one(observer), DropoutInOne())
+            if machine == "gpu"
+            else (contextlib.nullcontext(), contextlib.nullcontext())
+        )
+        with torch.set_grad_enabled(train), observer, attention, repeats:
+            with autocast_as_on_cuda(amp), dropout:
                 output = functional_call(model, state, args, kwargs)
                 scalar = scalar_of(output, loss) if train else None
             if scalar is not None:
