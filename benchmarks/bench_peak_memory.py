@@ -2,9 +2,9 @@
 
     python -m benchmarks.bench_peak_memory
 
-Five models with AdamW, the second step of a real run: the most bytes that the profiler's allocations
-hold at once, with weights, moments and batch, against `workload(…, machine="cpu").peak_bytes`. The
-last column is a GPU's peak, which has attention and dropout in one kernel each.
+Five models with AdamW, the second step of a real run: the most bytes that the profiler has seen
+allocated at once, with weights, moments and batch, against `peak_bytes` of a step observed with
+`machine="cpu"`. The last column is a GPU's peak, with attention and dropout in one kernel each.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from sparse_train.observing.attention import attention_in_one
 from sparse_train.observing.attention_found import attention_found
 from sparse_train.observing.dispatch import Observer
 from sparse_train.observing.dropout import DropoutInOne
+from sparse_train.observing.flex import flex_in_one
 from sparse_train.observing.fusion import fused, laid_out
 from sparse_train.observing.masks import by_layer, rows_of
 from sparse_train.observing.operators import dtype_name, tensors_in
@@ -196,7 +197,7 @@ def _observe(
             counted(model, observer) if mode is not None and count else contextlib.nullcontext()
         )
         attention, dropout = (
-            (attention_in_one(observer), DropoutInOne())
+            (_attention(observer), DropoutInOne())
             if machine == "gpu"
             else (contextlib.nullcontext(), contextlib.nullcontext())
         )
@@ -307,6 +308,12 @@ def _torch_dtype(given: torch.dtype | str | None) -> torch.dtype | None:
     if name not in names:
         raise InputError(unknown("dtype", name, (*names, "tfloat32", *AMP)))
     return getattr(torch, name)
+
+
+@contextlib.contextmanager
+def _attention(observer: Observer) -> Iterator[None]:
+    with attention_in_one(observer), flex_in_one(observer):
+        yield
 
 
 def _not_on_meta() -> contextlib.AbstractContextManager:

@@ -224,3 +224,32 @@ def test_an_update_is_one_kernel_or_many_together_or_one_by_one():
     assert [sum(op.bytes for op in updates(f"sgd{how}")) for how in ("", "-foreach")] == [
         3 * 4 * weights, 3 * 4 * weights,
     ]  # fmt: skip
+
+
+def within(b, h, q, k):
+    return (q >= k) & (q - k < 128)
+
+
+class Flex(nn.Module):
+    def __init__(self, call, mask):
+        super().__init__()
+        self.scale, self.call, self.mask = nn.Parameter(torch.ones(())), call, mask
+
+    def forward(self, x):
+        q = x * self.scale
+        return self.call(q, q, q, block_mask=self.mask)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_flex_attention_computes_the_blocks_of_its_window(compiled):
+    flex = pytest.importorskip("torch.nn.attention.flex_attention")
+    mask = flex.create_block_mask(within, None, None, 1024, 1024, device="cpu")
+    call = torch.compile(flex.flex_attention) if compiled else flex.flex_attention
+    forward, backward = attention_ops(Flex(call, mask), shape=(2, 4, 1024, 64))
+    assert forward.fused and (forward.m, forward.n, forward.count) == (1024, 1024, 8)
+    blocks = 8 + 7  # on the diagonal and left of it, of 64
+    assert forward.dense_flops == 4 * 8 * blocks * 128 * 128 * 64
+    assert backward.dense_flops == 2.5 * forward.dense_flops
+    (whole, _) = attention_ops(Flex(call, None), shape=(2, 4, 1024, 64))
+    assert whole.dense_flops == 4 * 8 * 1024 * 1024 * 64
