@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from analysis.comparing.plan import Entry, Plan
 from analysis.comparing.variants import Variant
 from hwsim import InputError
+from hwsim.checks import check_number
 
 if TYPE_CHECKING:
     from rl.worlds import World
@@ -67,8 +68,7 @@ class Learning:
 
     def __post_init__(self) -> None:
         for name in ("episodes", "slots"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: value is {getattr(self, name)}; allowed is at least 1")
+            check_number(name, getattr(self, name), least=1)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
             "nettime estimate bert-base --density 0.1 --device ideal --device wafer",
             "nettime estimate bert-base --sparsity 0.9 --algorithm rigl --by layer",
             "nettime estimate bert-base --sweep 0.05:0.9 --plot speed_up.svg",
+            "nettime estimate bert-base -d h200 -d wafer --what-if bert.html",
             "nettime estimate bert-base --density 0.5 --pattern 2:4 --dtype bfloat16 -d h200",
             "nettime estimate bert-base --density 0.1 -d sigma-like --explain encoder.0.up",
             "nettime estimate bert-base --dtype amp-bf16 --gpus 8 --parallel fsdp",
@@ -142,6 +143,14 @@ def estimate(
     trace: Annotated[
         Path | None, typer.Option(help="With --gpus: the timeline, for ui.perfetto.dev.")
     ] = None,
+    what_if: Annotated[
+        Path | None,
+        typer.Option(
+            "--what-if",
+            metavar="FILE",
+            help="An HTML page with sliders for density, pattern and batch on all devices.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the random masks.")] = 0,
     as_json: options.Json = False,
 ) -> None:
@@ -173,15 +182,25 @@ def estimate(
     options.chosen("--optimizer", optimizer, OPTIMIZERS)
     from analysis.estimating import subject
 
+    if what_if is not None and (sweep or explain or gpus or plot):
+        raise InputError("--what-if: cannot be combined with --sweep, --plot, --explain or --gpus")
     if dtype is not None:
         dtype = subject.DTYPES[options.chosen("--dtype", dtype, tuple(subject.DTYPES))]
-    if task is not None:
-        config = _of_task(task, model, preset, batch_size, settings or [])
-        what = subject.of_task(config, dtype, optimizer)
-    elif model is not None:
-        what = subject.user_made(model, dtype, optimizer)
-    else:
-        what = subject.named(str(name), batch_size, sequence_length, dtype, optimizer)
+
+    def made(batch: int) -> Subject:
+        if task is not None:
+            config = _of_task(task, model, preset, batch, settings or [])
+            return subject.of_task(config, dtype, optimizer)
+        return subject.named(str(name), batch, sequence_length, dtype, optimizer)
+
+    if what_if is not None:
+        own = subject.user_made(model, dtype, optimizer) if model and not task else None
+        return _what_if(own, made, batch_size, devices, setting, what_if, as_json)
+    what = (
+        subject.user_made(model, dtype, optimizer)
+        if model is not None and task is None
+        else made(batch_size)
+    )
     if gpus is not None:
         if sweep or explain:
             raise InputError("--gpus: cannot be combined with --sweep or --explain")
@@ -201,6 +220,36 @@ def estimate(
             what.name, devices, sparse, explain, setting.described("phase"), as_json
         )
     return _single(what, devices, densities[0], setting, by, as_json, 0 if every else TOP_LAYERS)
+
+
+def _what_if(
+    own: Subject | None, made: Callable[[int], Subject], batch_size: int,
+    devices: Sequence[Device], setting: Setting, path: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Writes the page; of a model of the user's, whose batch is its own, with that alone."""
+    import sys
+
+    from analysis.display.console import print_json, progress_bar, stdout
+    from analysis.estimating import what_if
+    from analysis.reporting import provenance
+    from analysis.reporting import report as pages
+
+    batches = what_if.batches(batch_size) if own is None else (1,)
+    subjects = {b: own or made(b) for b in batches}
+    patterns = tuple(dict.fromkeys((setting.pattern, *what_if.PATTERNS)))
+    first = subjects.get(batch_size) or own or next(iter(subjects.values()))
+    unit = "batch of its own" if own else "samples"
+    with progress_bar(f"pricing {first.name}", len(patterns) * len(what_if.DENSITIES)) as update:
+        grid = what_if.grid(subjects, devices, setting, patterns=patterns, unit=unit, done=update)
+    notes = [
+        n for n in (first.priced and f"{first.priced}, and of other batches.", first.note) if n
+    ]
+    origin = provenance.of_command(["nettime", *sys.argv[1:]])
+    written = pages.write(pages.what_if(grid, notes, origin), path)
+    if as_json:
+        return print_json({"command": "estimate", "model": first.name, "what_if": written})
+    stdout().print(f"what if: {written}", soft_wrap=True)
+    return None
 
 
 def _exclusive(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from analysis.commands import options
+from hwsim.checks import check_number
 from hwsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ def measure(
         raise InputError(f"--out: value is {str(out)!r}; allowed is a name that ends in .jsonl")
     if not out.absolute().parent.is_dir():
         raise InputError(f"--out: folder {out.absolute().parent} does not exist")
-    if not minutes > 0:
-        raise InputError(f"--minutes: value is {minutes:g}; allowed is a number above 0")
+    check_number("--minutes", minutes, above=0)
     from analysis.display.console import print_json, progress_bar, resumable
     from hwsim import load_device
     from hwsim.measured.gpu_suite import plan, run_suite

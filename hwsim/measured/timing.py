@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from hwsim.checks import check_integer
 from hwsim.errors import InputError, unknown
 
 SAMPLE_S = 1.5e-3
@@ -118,8 +119,7 @@ def compare(
     if not variants:
         raise InputError("variants: none given; allowed is at least one")
     for name, value in (("rounds", rounds), ("attempts", attempts)):
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{name}: value is {value!r}; allowed is an integer of at least 1")
+        check_integer(name, value, 1)
     rng = np.random.default_rng(seed)
     names = list(variants)
     calls = {name: _calls(variants[name], sample_s, clock, before) for name in names}

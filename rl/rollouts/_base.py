@@ -22,6 +22,7 @@ from tensordict.nn import TensorDictModule
 from torchrl.collectors import Collector
 
 from hwsim import InputError
+from hwsim.checks import check_number
 from rl.envs.interface import ScheduleEnv
 from rl.worlds import World
 
@@ -107,8 +108,7 @@ class Rollouts(ABC):
     elsewhere_s: float = 0.0
 
     def __init__(self, world: World, seed: int, processes: int) -> None:
-        if processes < 1:
-            raise InputError(f"processes: value is {processes}; allowed is at least 1")
+        check_number("processes", processes, least=1)
         least = len(world.problems) if world.kind == "training" else 1
         if world.slots // world.shards < least:
             raise InputError(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from hwsim.checks import check_number
 from hwsim.errors import InputError, unknown
 from hwsim.mask import Mask
 from sparse_train.masking.layers import Selector, select_layers
@@ -54,14 +55,11 @@ class AdamW:
     density_power: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.density_power <= 1:
-            raise InputError(f"density_power: value is {self.density_power}; allowed is 0 to 1")
-        if not self.lr > 0:
-            raise InputError(f"lr: value is {self.lr}; allowed is above 0")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise InputError(f"betas: value is {self.betas}; allowed is at least 0, below 1")
-        if self.warmup < 0:
-            raise InputError(f"warmup: value is {self.warmup}; allowed is at least 0")
+        check_number("density_power", self.density_power, least=0, most=1)
+        check_number("lr", self.lr, above=0)
+        for beta in self.betas:
+            check_number("betas", beta, least=0, below=1)
+        check_number("warmup", self.warmup, least=0)
 
 
 class Population:
@@ -95,8 +93,7 @@ class Population:
         optimizer: AdamW | None = None,
         layers: Selector | Sequence[Selector] | None = None,
     ) -> None:
-        if size < 1:
-            raise InputError(f"size: value is {size}; allowed is at least 1")
+        check_number("size", size, least=1)
         check_stateless(model)
         self.task, self.optimizer, self.size = task, optimizer or AdamW(), size
         self._module = Measured(model, task)
@@ -309,8 +306,7 @@ class Population:
             raise InputError(unknown("drop criterion", drop, DROPS))
         if grow not in GROWTHS:
             raise InputError(unknown("growth criterion", grow, GROWTHS))
-        if not 0 <= drop_fraction <= 1:
-            raise InputError(f"drop_fraction: value is {drop_fraction}; allowed is 0 to 1")
+        check_number("drop_fraction", drop_fraction, least=0, most=1)
         if bool((nnz < 0).any()) or bool((nnz > self.sizes).any()):
             raise InputError(
                 f"nnz: values are {int(nnz.min())} to {int(nnz.max())}; allowed is 0 to the "
