@@ -70,7 +70,7 @@ class Outcome:
         made = []
         for device, contenders in self.contenders.items():
             taking = [self._clocked(c) for c in contenders]
-            first = self.agent(device).runs
+            first = self.agent(device).figures
             ids = [(i, j) for i, run in enumerate(first) for j in range(len(run.groups))]
             groups = {number: i for number, (i, _) in enumerate(ids)}
             made.append(protocol.conclude(
@@ -82,8 +82,8 @@ class Outcome:
     def _clocked(self, one: Contender) -> Clocked:
         seconds: dict[int, float] = {}
         late = set()
-        for run in one.runs:
-            for took, reached in zip(run.seconds, run.episodes.reached.tolist(), strict=True):
+        for run in one.figures:
+            for took, reached in zip(run.seconds, run.reached.tolist(), strict=True):
                 if not reached:
                     late.add(len(seconds))
                 seconds[len(seconds)] = float(took)
@@ -133,7 +133,7 @@ class Outcome:
                 for device in self.contenders
             },
             "speed_ups": {
-                device: {c.name: [run.speed_ups for run in c.runs] for c in contenders}
+                device: {c.name: [run.speed_ups for run in c.figures] for c in contenders}
                 for device, contenders in self.contenders.items()
             },
         }  # fmt: skip

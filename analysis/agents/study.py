@@ -168,7 +168,7 @@ def run(study: Study, out: Path, tell: Tell = lambda *_: None) -> Outcome:
             for name, saved in learnt.items():
                 for one in bench.agents(name, saved[replicate]):
                     parts.setdefault((device, one.name), []).append(one)
-            switching = parts[device, AGENT][-1].runs[0].episodes.switching
+            switching = parts[device, AGENT][-1].played[0].episodes.switching
             for candidate in opponents:
                 if candidate.opponent == "random_switching":
                     candidate = dataclasses.replace(candidate, switching=switching)

@@ -34,7 +34,7 @@ def results(
 
     `nettime compare --write x.md` writes both. Ends with code 2 if any page is not.
     """
-    from analysis.comparing import stored
+    from analysis import results as stored
     from analysis.display.console import print_json, stdout
     from analysis.reporting import report
 
