@@ -16,9 +16,12 @@ def check_integer(name: str, value: object, least: int) -> None:
 
 def check_number(
     name: str, value: object, *, above: float | None = None, least: float | None = None,
-    below: float | None = None, most: float | None = None,
+    below: float | None = None, most: float | None = None, finite: bool = True,
 ) -> None:  # fmt: skip
-    """An InputError unless `value` is a finite number within the given bounds.
+    """An InputError unless `value` is a number within the given bounds.
+
+    Args:
+        finite: whether infinity is refused too.
 
     >>> check_number("density", 1.5, above=0, most=1)
     Traceback (most recent call last):
@@ -27,7 +30,8 @@ def check_number(
     known = isinstance(value, Real) and not isinstance(value, bool)
     number = float(value) if known else math.nan
     if (
-        math.isfinite(number)
+        not math.isnan(number)
+        and not (finite and math.isinf(number))
         and (above is None or number > above)
         and (least is None or number >= least)
         and (below is None or number < below)

@@ -48,12 +48,12 @@ class Machine:
         for name in ("channels", "interleave_bytes", "arrays"):
             value = getattr(self, name)
             check_integer(name, value, 1)
-        check_number("channel_bytes_per_cycle", self.channel_bytes_per_cycle, above=0)
+        check_number("channel_bytes_per_cycle", self.channel_bytes_per_cycle, above=0, finite=False)
         for name in ("latency_cycles", "lookahead"):
             value = getattr(self, name)
             check_integer(name, value, 0)
         for name in ("weight_buffer_bytes", "input_buffer_bytes", "output_buffer_bytes"):
-            check_number(name, getattr(self, name), least=0)
+            check_number(name, getattr(self, name), least=0, finite=False)
 
     def service_cycles(self, n_bytes: int) -> int:
         """Cycles for which one channel is busy with `n_bytes`."""
