@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from analysis.agents import stored as agents
 from analysis.comparing import stored as comparisons
+from analysis.measuring import page as measured
 from hwsim import InputError
 
-Stored = comparisons.Stored | agents.Stored
+Stored = comparisons.Stored | agents.Stored | measured.Stored
+_READERS: dict[Any, Callable[[Any], Stored]] = {
+    None: comparisons.loaded, agents.KIND: agents.loaded, measured.KIND: measured.loaded,
+}  # fmt: skip
 _VERSION = 1
 
 
@@ -22,10 +26,10 @@ def beside(page: Path) -> Path:
 
 def dumps(stored: Stored) -> str:
     """As text; equal tables give equal texts."""
-    if isinstance(stored, agents.Stored):
-        content = stored.content()
-    else:
+    if isinstance(stored, comparisons.Stored):
         content = comparisons.content(stored)
+    else:
+        content = stored.content()
     plain = _plain({"version": _VERSION, **content})
     return json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
 
@@ -66,7 +70,7 @@ def load(path: Path) -> Stored:
     if not isinstance(content, dict) or content.get("version") != _VERSION:
         raise InputError(f"table {path}: not a table of nettime")
     try:
-        return agents.loaded(content) if "kind" in content else comparisons.loaded(content)
+        return _READERS[content.get("kind")](content)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"table {path}: {type(error).__name__} at {error}") from None
 

@@ -336,6 +336,21 @@ def write_weights(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         save_tensors(kept, part)
 
 
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The trained tensors of a complete run.
+
+    Raises:
+        InputError: the run is not complete, or the file is damaged.
+    """
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS
+    if not is_complete(folder):
+        raise InputError(f"run folder {folder}: its training is not at its end; train it first")
+    manifest.check_file(path, folder)
+    return load_file(path)
+
+
 def is_complete(folder: Path) -> bool:
     """Whether the trained weights are there.
 
