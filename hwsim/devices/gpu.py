@@ -104,6 +104,10 @@ class Gpu(Device):
         "1", "of 2:4 products: searched among the library's once per shape, or its default",
         choices=("searched", "default"), default="searched",
     )  # fmt: skip
+    batched: str = parameter(
+        "1", "tiles of batches of products on CUDA cores: cuBLAS takes 128 × 128 on Ampere, searches "
+        "on Volta", choices=("square", "searched"), default="square",
+    )  # fmt: skip
     descriptors: str = parameter(
         "1", "plan of a 2:4 product: kept per shape, or made in every call",
         choices=("cached", "per_call"), default="cached",
@@ -213,10 +217,15 @@ class Gpu(Device):
 
     def products_s(self, kind: str, dtype: str, shapes: np.ndarray) -> np.ndarray:
         """Seconds of products by a library's kernel, shapes as in hwsim/gpu/time.py."""
-        found = self._fit_of(kind, dtype)
-        searched = kind == DENSE or self.algorithm == "searched"
-        peak = self.peak(dtype)
-        return np.exp(found.log_seconds(kind, shapes, self.card, peak, dtype, searched=searched))
+        found, peak = self._fit_of(kind, dtype), self.peak(dtype)
+        tiles = "largest" if kind == SPARSE and self.algorithm == "default" else "searched"
+        logs = found.log_seconds(kind, shapes, self.card, peak, dtype, tiles=tiles)
+        if self.batched == "square" and FAMILIES[dtype] == "single" and shapes.shape[1] > 3:
+            many = shapes[:, 3] > 1
+            logs[many] = found.log_seconds(
+                kind, shapes[many], self.card, peak, dtype, tiles="square"
+            )
+        return np.exp(logs)
 
     def _product_scale(self, dtype: str) -> float:
         name = "product_single" if FAMILIES[dtype] == "single" else "product"
@@ -236,6 +245,9 @@ class Gpu(Device):
 
     def _rate(self, op: Op) -> float:
         """FLOP/s that no kernel of this kind of op can beat."""
+        if op.kind == "attention" and op.fused:
+            tensor = whole_steps.attention_peak(self, op.dtype)
+            return max(self.peak(op.dtype), tensor) * self.boost
         if op.kind in ("gemm", "conv", "attention"):
             return self.peak(op.dtype) * self.boost
         return self.vector_flops * self.boost

@@ -26,7 +26,7 @@ class Constant(NamedTuple):
 CONSTANTS: dict[str, Constant] = {
     "product": Constant("seconds of a product in a step over the library's own by itself", 1.0),
     "product_ends": Constant("of the bandwidth, operands and results of its start and end", 1.2),
-    "product_single": Constant("the same in float32 on CUDA cores", 1.0),
+    "product_single": Constant("the same in float32 on CUDA cores", 1.06),
     "bmm": Constant("of the peak, products of attention by themselves", 0.33),
     "pointwise": Constant("seconds of a convolution of window 1 over its implicit product's", 1.0),
     "conv": Constant("the same of larger windows", 1.0),
@@ -77,6 +77,9 @@ class Card(Protocol):
 
     @property
     def sms(self) -> int: ...
+
+    @property
+    def peak_flops(self) -> Mapping[str, float]: ...
 
     @property
     def steps(self) -> Mapping[str, float]: ...
@@ -150,9 +153,13 @@ def attention_peak(card: Card, dtype: str) -> float:
 
     Later cards run these at Ampere's rate a clock and processor, whatever their own is.
     Source: Shah et al. 2024 (FlashAttention-3), section 1: FlashAttention-2 reaches 35 % of an
-    H100; NVIDIA A100 whitepaper: 1,024 multiply-adds of 16 bit a clock and SM.
+    H100; NVIDIA A100 whitepaper: 1,024 multiply-adds of 16 bit a clock and SM. Float32 is three
+    products in tf32, at half that rate each, in the memory-efficient kernels (CUTLASS's FastF32).
     """
-    return card.sustained * min(card.peak(dtype), _AMPERE_FLOPS * card.sms * card.clock_hz)
+    ampere = _AMPERE_FLOPS * card.sms * card.clock_hz
+    if dtype == "float32" and "tfloat32" in card.peak_flops:
+        return card.sustained * min(card.peak("tfloat32"), ampere / 2.0) / 3.0
+    return card.sustained * min(card.peak(dtype), ampere)
 
 
 def in_step_s(card: Card, op: Op, alone_s: float, moved: float) -> float:
