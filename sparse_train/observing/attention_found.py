@@ -16,9 +16,7 @@ _BEFORE = ("mul", "div", "add", "_to_copy")
 _AFTER = ("_to_copy", "clone")
 
 
-def attention_found(
-    ops: Sequence[Op], passed: Sequence[Passed]
-) -> tuple[list[Op], list[Passed]]:
+def attention_found(ops: Sequence[Op], passed: Sequence[Passed]) -> tuple[list[Op], list[Passed]]:
     """The ops with each plain attention as one; graphs with a backward pass as they are."""
     if any(op.phase != "forward" for op in ops):
         return list(ops), list(passed)

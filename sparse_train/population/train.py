@@ -291,11 +291,11 @@ class Population:
     ) -> None:
         """New masks with exactly `nnz` (n, layers) active weights in networks `which` (n,).
 
-        Of the weights that can stay, min(old, new number), a share `drop_fraction` is dropped
-        (rounded down), those of smallest magnitude or at random. What is then missing is grown,
-        where the last watched gradient is largest or at random, among all weights not kept: one
-        just dropped may come back, and then keeps value and moments. Grown weights start at 0, or
-        with `restore` at the value at which they were last dropped (0 if they never were active).
+        Of the active weights a share `drop_fraction` is dropped (rounded down), those of smallest
+        magnitude or at random; more, if more are left than there are to be. What is missing is
+        grown, where the last watched gradient is largest or at random, among all weights not
+        kept: one just dropped may come back, and then keeps value and moments. Grown weights start
+        at 0, or with `restore` at the value at which they were last dropped (0 if they never were active).
 
         Args:
             seeds: of each network's random choices, which depend on it and its step alone.
@@ -312,8 +312,7 @@ class Population:
                 f"nnz: values are {int(nnz.min())} to {int(nnz.max())}; allowed is 0 to the "
                 f"layer's size, {self.sizes.tolist()}"
             )
-        stay = torch.minimum(self.nnz[which], nnz)
-        kept = stay - (stay * drop_fraction).long()
+        kept = left_of(self.nnz[which], nnz, drop_fraction)
         scores = {
             "magnitude": lambda _: torch.nan_to_num(self.weights[which].abs()).numpy(),
             "gradient": lambda _: torch.nan_to_num(self.gradients[which].abs()).numpy(),
@@ -387,6 +386,17 @@ class Population:
 
     def _measure(self, weights: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         return functional_call(self._module, weights, (batch, True))
+
+
+def left_of(active: Tensor, wanted: Tensor, share: float) -> Tensor:
+    """How many of `active` weights stay when a share is dropped and `wanted` are to be active.
+
+    >>> left_of(torch.tensor([130, 130]), torch.tensor([130, 50]), 0.3).tolist()
+    [91, 50]
+    """
+    # Rounded off as `algorithms._base.rounded` does: 0.3 · 130 is 39.
+    dropped = (active.double() * share).round(decimals=9).floor().long()
+    return torch.minimum(active - dropped, wanted)
 
 
 @functools.cache
