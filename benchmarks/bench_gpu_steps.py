@@ -5,7 +5,8 @@
 FOLDER holds the public sets of measured steps (`docs/gpu.md` names them); they are read in place.
 Each step's model is built without weights and observed, which takes half a second each; what was
 observed is kept (in $NETTIME_CACHE or the user's cache folder) under a digest of the observer's
-sources, so that a change of them observes anew, as --anew does. For each card, from the steps measured on it:
+sources, so that a change of them observes anew, as --anew does. For each card, from the steps
+measured on it:
 
 - fold: each family of models is priced by a fit to the others. Error is the mean of
   |estimated/measured − 1|, bias the mean log ratio, τ Kendall's; inside and half-width are of the

@@ -244,8 +244,9 @@ BUILDERS: dict[str, Callable[[Step, str], tuple[nn.Module, Any, Callable | None]
     "bert_encoder": _hugging_face("BertConfig", "BertModel", _BERT),
     "bert_squad": _hugging_face("BertConfig", "BertForQuestionAnswering", _BERT),
     "gpt2": _hugging_face("GPT2Config", "GPT2LMHeadModel", _GPT2, causal=True, n_positions=4096),
-    "opt": _hugging_face("OPTConfig", "OPTForCausalLM", _OPT, causal=True,
-                         max_position_embeddings=4096),
+    "opt": _hugging_face(
+        "OPTConfig", "OPTForCausalLM", _OPT, causal=True, max_position_embeddings=4096
+    ),
     "decoder": _decoder,
     "layer": _transformer_layer,
 }

@@ -61,8 +61,10 @@ TILES = np.array(
     [(256, 128), (128, 256), (128, 128), (64, 128), (128, 64), (64, 64), (64, 256), (256, 64),
      (32, 128), (64, 32), (256, 256)], float,
 )  # fmt: skip
-_LARGEST = slice(0, 2)  # of TILES, in either direction
-_SQUARE = slice(2, 3)
+# What a library takes that was not asked to search: which of TILES, without split-K, and whether
+# a partial wave is paid in full. Each that is named here is one of its kernels.
+_CHOSEN = {"largest": (slice(0, 2), True), "square": (slice(2, 3), False),
+           "whole": (slice(2, 3), True)}  # fmt: skip
 _QUANTISED = [p.name for p in PARAMETERS].index("quantised")
 SPLITS = np.array([1, 2, 3, 4, 6, 8, 12, 16], float)
 MEMBER = len(PARAMETERS) + len(TILES)
@@ -136,8 +138,8 @@ def log_seconds(
 ) -> np.ndarray:  # fmt: skip
     """ln seconds by one member's parameters; `peak` is the data sheet's dense FLOP/s.
 
-    A library that was not asked to search takes its largest tiles whole, without split-K
-    (`tiles="largest"`); for batches on CUDA cores it takes tiles of 128 × 128 (`"square"`).
+    `tiles` is "searched", or what a library takes that was not asked to search: "largest" for 2:4
+    products, "whole" for dense ones (128 × 128 in whole waves), "square" for batches on CUDA cores.
     """
     from hwsim.gpu.time import log_seconds as kernel
 
@@ -150,13 +152,12 @@ def log_seconds(
     ])  # fmt: skip
     out = np.empty(len(shapes))
     count = len(PARAMETERS)
-    chosen, splits, own = slice(None), SPLITS, member[:count]
+    own, liked, chosen, splits = member[:count].copy(), member[count:], slice(None), SPLITS
     if tiles != "searched":
-        chosen, splits = _LARGEST if tiles == "largest" else _SQUARE, SPLITS[:1]
-    if tiles == "largest":
-        own = own.copy()
-        own[_QUANTISED] = 1.0
-    kernel(own, member[count:][chosen], shapes, TILES[chosen], splits, machine, out)
+        (chosen, whole), splits = _CHOSEN[tiles], SPLITS[:1]
+        if whole:  # What a search likes says nothing of what is taken without one.
+            own[_QUANTISED], liked = 1.0, np.zeros(len(TILES))
+    kernel(own, liked[chosen], shapes, TILES[chosen], splits, machine, out)
     return out
 
 

@@ -7,11 +7,11 @@ model; a card that was measured has its own, others take the typical ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from hwsim.errors import InputError, unknown
-from hwsim.gpu.matmul import ELEMENT_BYTES, FAMILIES
+from hwsim.gpu.matmul import DENSE, ELEMENT_BYTES, FAMILIES
 from hwsim.workload import Op
 
 
@@ -135,6 +135,33 @@ def pass_s(card: Card, moved: float, share: str = "elementwise") -> float:
     held = 1.0 / (1.0 + (moved / (card.l2_bytes * own["l2_share"])) ** 4)
     rate = card.dram_bytes_per_s * own[share] * (1.0 + (own["l2_rate"] - 1.0) * held)
     return moved / rate
+
+
+# (kind, dtype, shape) → seconds of a product by itself.
+Alone = Callable[[str, str, tuple[float, ...]], float]
+
+
+def any_attention_s(card: Card, op: Op, alone: Alone) -> float:
+    """Fused attention, or one of the products that plain attention is made of."""
+    if op.fused:
+        return attention_s(card, op)
+    if ELEMENT_BYTES[op.dtype] == 2.0:
+        return bmm_s(card, op)
+    return alone(DENSE, op.dtype, product_of(op)) * product_scale(card, op.dtype)
+
+
+def any_convolution_s(card: Card, op: Op, alone: Alone) -> float:
+    """One phase of a convolution: its implicit product, unless it is grouped."""
+    product_s = 0.0
+    if op.count == 1:
+        product_s = alone(DENSE, op.dtype, implicit_product(op)) * product_scale(card, op.dtype)
+    return convolution_s(card, op, product_s)
+
+
+def product_scale(card: Card, dtype: str) -> float:
+    """Seconds of a product in a step over those by itself."""
+    name = "product_single" if FAMILIES[dtype] == "single" else "product"
+    return card.steps[name] / card.sustained
 
 
 def attention_s(card: Card, op: Op) -> float:
