@@ -9,6 +9,7 @@ from typing import ClassVar
 from hwsim.checks import check_number
 from sparse_train.algorithms._base import View, rounded
 from sparse_train.algorithms.gmp import GMP
+from sparse_train.selection.arrays import count
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Iterative(GMP):
     Source: Han et al. 2015, section 3; Frankle & Carbin 2019, section 1 (share 0.2).
     """
 
+    on_device: ClassVar[bool] = True
     schedule: ClassVar[str] = "constant"
     budget: ClassVar[str] = "own"
     share: float = 0.2
@@ -38,7 +40,7 @@ class Iterative(GMP):
     def targets(self, view: View) -> dict[str, int]:
         left = {}
         for name, budget in view.budgets.items():
-            active = int(view.masks[name].sum())
+            active = count(view.masks[name])
             left[name] = min(active, max(budget, active - rounded(active * self.share, "ceil")))
         return left
 

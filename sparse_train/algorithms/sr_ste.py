@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from hwsim.checks import check_number
 from sparse_train.algorithms._base import Algorithm, Outcome, State, View
+from sparse_train.selection.arrays import filled
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,7 @@ class SRSTE(Algorithm):
     Source: Zhou et al. 2021, section 4 (decay 2e-4).
     """
 
+    on_device: ClassVar[bool] = True
     gradient: ClassVar[str] = "always"
     pattern: ClassVar[str] = "2:4"
     first_mask: ClassVar[str] = "magnitude"
@@ -37,10 +37,10 @@ class SRSTE(Algorithm):
 
     def update(self, view: View, state: State) -> Outcome:
         masks = {
-            name: view.pattern.project(np.abs(weight), view.budgets[name])
+            name: view.pattern.project(abs(weight), view.budgets[name])
             for name, weight in view.weights.items()
         }
-        everything = {name: np.ones_like(mask) for name, mask in masks.items()}
+        everything = {name: filled(mask.shape, True, mask) for name, mask in masks.items()}
         return Outcome(masks, state, trained=everything)
 
 

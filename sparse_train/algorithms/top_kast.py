@@ -11,6 +11,7 @@ import numpy as np
 from hwsim.checks import check_number
 from sparse_train.algorithms._base import Algorithm, Outcome, State, View
 from sparse_train.selection import top_k
+from sparse_train.selection.arrays import count, size
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class TopKast(Algorithm):
     Source: Jayakumar et al. 2020, sections 2.1 and 2.3.
     """
 
+    on_device: ClassVar[bool] = True
     gradient: ClassVar[str] = "always"
     first_mask: ClassVar[str] = "magnitude"
     dense_weights: ClassVar[bool] = True
@@ -43,14 +45,14 @@ class TopKast(Algorithm):
     def update(self, view: View, state: State) -> Outcome:
         masks, trained = {}, {}
         for name, weight in view.weights.items():
-            scores, budget = np.abs(weight), view.budgets[name]
+            scores, budget = abs(weight), view.budgets[name]
             masks[name] = view.pattern.project(scores, budget)
             trained[name] = self._backward(scores, masks[name], budget)
         return Outcome(masks, state, trained=trained)
 
     def _backward(self, scores: np.ndarray, mask: np.ndarray, budget: int) -> np.ndarray:
-        more = min(budget + math.floor(self.exploration * scores.size), scores.size)
-        return mask | top_k(scores, max(0, more - int(mask.sum())), ~mask)
+        more = min(budget + math.floor(self.exploration * size(scores)), size(scores))
+        return mask | top_k(scores, max(0, more - count(mask)), ~mask)
 
 
 ALGORITHM = TopKast

@@ -92,13 +92,13 @@ class MaskedLayer:
     def remove_mask(self) -> None:
         delattr(self.module, self.buffer)
 
-    def set_mask(self, array: np.ndarray) -> None:
+    def set_mask(self, array: np.ndarray | Tensor) -> None:
         """Take over a mask of shape (n_out, n_in)."""
         self.mask.copy_(self.tensor(array))
 
-    def tensor(self, array: np.ndarray) -> Tensor:
+    def tensor(self, array: np.ndarray | Tensor) -> Tensor:
         """A copy of an array (n_out, n_in), in the weight's shape and on its device."""
-        matrix = torch.from_numpy(array.copy())
+        matrix = array.clone() if isinstance(array, Tensor) else torch.from_numpy(array.copy())
         return placed_as(self.layout.unstacked(matrix, self.weight_shape), self.parameter)
 
     def mask_array(self) -> np.ndarray:
@@ -113,6 +113,14 @@ class MaskedLayer:
     def array(self, values: Tensor) -> np.ndarray:
         """A tensor of the weight's shape as float32 (n_out, n_in); a view where it can be one."""
         return self.layout.stacked(whole(values.detach()).to("cpu", torch.float32)).numpy()
+
+    def matrix(self, values: Tensor) -> Tensor:
+        """A tensor of the weight's shape as float32 (n_out, n_in), on its own device."""
+        return self.layout.stacked(whole(values.detach()).to(torch.float32))
+
+    def mask_matrix(self) -> Tensor:
+        """A copy of the mask, (n_out, n_in), on its own device."""
+        return self.layout.stacked(whole(self.mask.detach())).clone()
 
     def zero_inactive(self) -> None:
         zero_where_not_(self.parameter.data, self.mask)
