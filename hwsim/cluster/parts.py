@@ -51,6 +51,25 @@ class Part:
         """Of the activations that it hands on."""
         return float(self.rows * self.width * self.itemsize)
 
+    def masked(self) -> list[Op]:
+        """Of each layer under a mask, an op that holds it."""
+        found: dict[str, Op] = {}
+        for op in self.update or self.forward:
+            if op.mask is not None and (op.kind == "optimizer" or not self.update):
+                found.setdefault(op.name, op)
+        return list(found.values())
+
+    def dense_gradients(self) -> set[str]:
+        """Masked layers whose gradients are made for inactive weights too: of a growth step."""
+        masked = {op.name for op in self.masked()}
+        return {op.name for op in self.backward
+                if op.phase == "grad_weight" and op.mask is None and op.name in masked}  # fmt: skip
+
+    @property
+    def updated_masks(self) -> int:
+        """Masks that this step changes."""
+        return sum(op.kind == "mask_update" for op in self.update)
+
     @cached_property
     def content(self) -> tuple:
         """All but names: parts of equal content have equal prices. Masks are told by identity."""
