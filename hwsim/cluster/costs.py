@@ -89,9 +89,12 @@ def _share(
     moved, reduced = carried_bytes(part, own, plan)
     unpack = 0.0
     whole = part.weights * part.itemsize / plan.tp
-    if moved < whole and plan.dp > 1:
+    packed = moved if moved < whole and plan.dp > 1 else whole
+    if plan.compact:
+        packed = min(packed, whole - sum(_inactive_bytes(op, part.itemsize) for op in own.masked()))
+    if packed < whole:
         rate = getattr(cluster.device, "dram_bytes_per_s", float("inf"))
-        unpack = (moved + whole) / rate
+        unpack = (packed + whole) / rate
     changed = {op.name for op in own.update if op.kind == "mask_update"}
     bits = sum(op.weights for op in own.masked() if op.name in changed) if changed else 0
     shared = plan.shard_ranks if plan.sharded >= 1 else 1
@@ -121,10 +124,14 @@ def carried_bytes(part: Part, own: Part, plan: Plan) -> tuple[float, float]:
 
 
 def _saved(op: Any, itemsize: int, plan: Plan) -> float:
-    left = float((op.weights - op.nnz) * itemsize)
+    left = _inactive_bytes(op, itemsize)
     if plan.values:
         return left
     return left - op.nnz * _PLACE_BYTES if op.mask.satisfies(pattern("2:4")) else 0.0
+
+
+def _inactive_bytes(op: Any, itemsize: int) -> float:
+    return float((op.weights - op.nnz) * itemsize)
 
 
 def across_bytes(size: float, plan: Plan) -> float:

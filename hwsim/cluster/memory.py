@@ -19,16 +19,22 @@ MASTER_BYTES = 4.0
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes of the fullest card."""
+    """Bytes of the fullest card.
+
+    Attributes:
+        moments: of the optimizer, with the weights that it keeps in float32 beside 16-bit ones.
+        masks: a bit a weight of a masked layer.
+    """
 
     weights: float
     gradients: float
     moments: float
     activations: float
+    masks: float = 0.0
 
     @property
     def states(self) -> float:
-        return self.weights + self.gradients + self.moments
+        return self.weights + self.gradients + self.moments + self.masks
 
     @property
     def total(self) -> float:
@@ -41,16 +47,22 @@ def need(parts: Sequence[Part], plan: Plan) -> Need:
     Args:
         parts: of one micro-batch's step on one card, unshared.
     """
-    weights = sum(part.weights for part in parts) / (plan.tp * plan.pp)
+    number = sum(part.nnz if plan.compact else part.weights for part in parts)
+    weights = number / (plan.tp * plan.pp)
     itemsize = min((part.itemsize for part in parts if part.forward), default=4)
     master = MASTER_BYTES if itemsize < 4 else 0.0
     shared = [plan.shard_ranks if plan.sharded >= level else 1 for level in (3, 2, 1)]
-    gathered = max((part.weights for part in parts), default=0) * itemsize / plan.tp
-    held = weights * itemsize / shared[0] + (gathered if shared[0] > 1 else 0.0)
+    largest = max((part.weights for part in parts), default=0) / plan.tp
     gradient = max(plan.gradient_bytes, float(itemsize))
+    held, gradients = weights * itemsize / shared[0], weights * gradient / shared[1]
+    if shared[0] > 1 or plan.compact:  # gathered, or unpacked
+        held += largest * itemsize
+    if plan.compact:  # as the backward pass makes it, of one part at a time
+        gradients += largest * gradient
+    masked = sum(op.weights for part in parts for op in part.masked()) / (plan.tp * plan.pp)
     return Need(
-        held, weights * gradient / shared[1], weights * (master + plan.moment_bytes) / shared[2],
-        _activations(parts, plan),
+        held, gradients, weights * (master + plan.moment_bytes) / shared[2],
+        _activations(parts, plan), masked / 8.0 / shared[0],
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from hwsim.cluster.data_parallel import FORMS, Form, form, form_names
 from hwsim.errors import InputError, unknown
@@ -26,6 +27,8 @@ class Plan:
         values: whether collectives carry active values alone: masks are the same on all ranks.
         packed: whether collectives carry 2:4 layers as values and their places (2 bits each), as
             they must where ranks do not know the mask beforehand.
+        compact: whether gradients and states are held for active weights alone; weights are
+            unpacked a part at a time.
         gradient_bytes: a weight; 4 where gradients are summed up in float32.
         moment_bytes: of the optimizer's state a weight; Adam's 8 in float32, about 2 in 8 bit.
     """
@@ -41,6 +44,7 @@ class Plan:
     gradient_bytes: float = 2.0
     values: bool = False
     packed: bool = False
+    compact: bool = False
     shards: int = 0
     moment_bytes: float = 8.0
 
@@ -113,12 +117,13 @@ class Plan:
         words += [f"m={self.micro_batches}"] if self.micro_batches > 1 else []
         words += ["values=1"] if self.values else []
         words += ["packed=1"] if self.packed else []
+        words += ["compact=1"] if self.compact else []
         words += [f"shards={self.shards}"] if self.shards else []
         words += [f"recompute={self.recompute}"] if self.recompute != "none" else []
         return ",".join(words)
 
 
-_SWITCHES = ("sequence", "values", "packed")
+_SWITCHES = ("sequence", "values", "packed", "compact")
 _SHORT = {"v": "interleave", "m": "micro_batches", "sp": "sequence"}
 
 
@@ -133,7 +138,26 @@ def parse_plan(text: str, cards: int) -> Plan:
     >>> parse_plan("tp=8,pp=2", 64).dp
     4
     """
-    given: dict[str, object] = {}
+    given = plan_words(text)
+    others = Plan(**{n: given[n] for n in ("tp", "pp") if n in given})
+    if cards % others.cards == 0:
+        given.setdefault("dp", cards // others.cards)
+    plan = Plan(**given)
+    if plan.cards != cards:
+        raise InputError(
+            f"parallel: dp × tp × pp is {plan.dp} × {plan.tp} × {plan.pp} = {plan.cards}; allowed "
+            f"is the number of cards, {cards}"
+        )
+    return plan
+
+
+def plan_words(text: str) -> dict[str, Any]:
+    """The fields of a Plan that are written out.
+
+    Raises:
+        InputError: an unknown word, or a value that is no number.
+    """
+    given: dict[str, Any] = {}
     known = tuple(f.name for f in fields(Plan))
     for word in text.split(","):
         name, equals, value = word.strip().partition("=")
@@ -151,16 +175,7 @@ def parse_plan(text: str, cards: int) -> Plan:
         else:
             whole = _whole(name, value)
             given[name] = bool(whole) if name in _SWITCHES else whole
-    others = Plan(**{n: given[n] for n in ("tp", "pp") if n in given})  # type: ignore[arg-type]
-    if cards % others.cards == 0:
-        given.setdefault("dp", cards // others.cards)
-    plan = Plan(**given)  # type: ignore[arg-type]
-    if plan.cards != cards:
-        raise InputError(
-            f"parallel: dp × tp × pp is {plan.dp} × {plan.tp} × {plan.pp} = {plan.cards}; allowed "
-            f"is the number of cards, {cards}"
-        )
-    return plan
+    return given
 
 
 def _whole(name: str, text: str) -> int:

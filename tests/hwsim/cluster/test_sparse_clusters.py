@@ -14,8 +14,10 @@ from hwsim.cluster.costs import carried_bytes
 from hwsim.cluster.data_parallel import form_names
 from hwsim.cluster.forms import tensor
 from hwsim.cluster.forms.masks import selections, told
+from hwsim.cluster.memory import need
 from hwsim.cluster.parts import parts_of
 from hwsim.cluster.plan import Plan, parse_plan
+from hwsim.cluster.run import run_time
 from hwsim.cluster.step import cluster_step
 from hwsim.masks.statistical import StatisticalMask
 
@@ -222,3 +224,47 @@ def test_bad_plans_are_refused(text: str, said: str) -> None:
 def test_nodes_that_no_whole_shares_fill_are_refused() -> None:
     with pytest.raises(InputError, match="hsdp,dp=6 shares within nodes of 4"):
         Plan("hsdp", 6).on(4)
+
+
+@given(st.lists(st.tuples(st.floats(0.02, 0.9), st.integers(0, 50)), min_size=1, max_size=4))
+@settings(max_examples=15)
+def test_a_run_costs_the_sum_of_its_steps(spans: list[tuple[float, int]]) -> None:
+    step, plan, cluster = step_of(1), Plan("fsdp", 8, values=True), machine_of()
+    pairs = [(step.with_masks(masks_of(step, _random(d))), n) for d, n in spans]
+    pairs.append((step, 1))
+    run = run_time(cluster, pairs, plan)
+    singles = [cluster_step(cluster, workload, plan) for workload, _ in pairs]
+    assert run.seconds == pytest.approx(
+        sum(n * s.seconds for (_, n), s in zip(pairs, singles, strict=True))
+    )
+    assert run.steps == sum(n for _, n in pairs) and run.fits
+    assert run.fullest.need.total <= max(s.need.total for s in singles)
+
+
+def test_a_run_of_no_or_broken_steps_is_refused() -> None:
+    for pairs, said in (([(step_of(1), 0)], "no steps"), ([(step_of(1), 1.5)], "value is 1.5")):
+        with pytest.raises(InputError, match=said):
+            run_time(machine_of(), pairs, Plan("ddp", 8))
+
+
+@given(FORMS, st.floats(0.02, 0.45), st.floats(0.5, 0.9))
+@settings(max_examples=15)
+def test_compact_states_fall_with_density(form: str, low: float, high: float) -> None:
+    step = step_of(8, width=512)
+    held = [
+        need(parts_of(step.with_masks(masks_of(step, _random(d)))), plan)
+        for d in (low, high)
+        for plan in (Plan(form, 8, compact=True), Plan(form, 8))
+    ]
+    assert held[0].total < held[2].total
+    assert held[1].total == held[3].total  # stored whole, whatever the density
+    assert held[0].moments < held[1].moments
+    # A bit a weight, where the weights lie.
+    shared = 8 if Plan(form, 8).sharded == 3 else 1
+    assert held[1].masks * 8 * shared == sum(part.weights for part in parts_of(step))
+
+
+def test_states_of_a_byte_take_a_quarter() -> None:
+    parts = parts_of(step_of(2))
+    whole, small = (need(parts, Plan(moment_bytes=m)).moments for m in (8.0, 2.0))
+    assert small / whole == (4 + 2) / (4 + 8)
