@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hwsim.answers.gpu_choice import LayerChoice
     from sparse_train.runs.config import TrainConfig
 
-OPTIMIZERS = ("sgd", "sgd_momentum", "adam", "adamw")
+OPTIMIZERS = ("sgd", "sgd_momentum", "adam", "adamw", "adamw8bit")
 GROUPINGS = ("phase", "kind", "layer")
 # Settings of a run that decide what its dense step is; the rest are options of this command.
 OF_A_STEP = ("layers", "model_options", "task_options")
@@ -93,7 +93,7 @@ def estimate(
         ),
     ] = None,
     optimizer: Annotated[
-        str, typer.Option(help="Whose step is priced: sgd, sgd_momentum, adam or adamw.")
+        str, typer.Option(help="Whose step is priced: sgd, sgd_momentum, adam, adamw, adamw8bit.")
     ] = "adamw",
     distribution: Annotated[
         str, typer.Option(help="How layers share the weights: uniform, er or erk.")
@@ -133,13 +133,19 @@ def estimate(
     parallel: Annotated[
         str,
         typer.Option(
-            help="With --gpus: ddp, zero1, zero2, fsdp, tp=8,pp=2, recompute=full, m=8 (micro-"
-            "batches); or auto, which searches."
+            help="With --gpus: ddp, zero1, zero2, fsdp, hsdp, tp=8,pp=2, recompute=full, m=8 "
+            "(micro-batches), values=1; or auto, which searches."
         ),
     ] = "fsdp",
     fit: Annotated[
         bool, typer.Option("--fit", help="With --gpus: find what fits and is fastest.")
     ] = False,
+    steps: Annotated[
+        int | None, typer.Option(help="With --gpus: a whole training of so many steps too.")
+    ] = None,
+    schedule: Annotated[
+        str, typer.Option(help="With --steps: constant, or gradual: pruned from dense.")
+    ] = "constant",
     trace: Annotated[
         Path | None, typer.Option(help="With --gpus: the timeline, for ui.perfetto.dev.")
     ] = None,
@@ -180,6 +186,9 @@ def estimate(
     options.at_least("--batch-size", batch_size)
     options.at_least("--sequence-length", sequence_length)
     options.chosen("--optimizer", optimizer, OPTIMIZERS)
+    if steps is not None:
+        options.at_least("--steps", steps)
+    options.chosen("--schedule", schedule, ("constant", "gradual"))
     from analysis.estimating import subject
 
     if what_if is not None and (sweep or explain or gpus or plot):
@@ -202,14 +211,16 @@ def estimate(
         else made(batch_size)
     )
     if gpus is not None:
-        if sweep or explain:
-            raise InputError("--gpus: cannot be combined with --sweep or --explain")
+        if explain or plot:
+            raise InputError("--gpus: cannot be combined with --plot or --explain")
         from analysis.estimating import clusters
 
-        return clusters.show(what, cluster, gpus, parallel, densities[0], setting,
-                             fit=fit, trace=trace, as_json=as_json)  # fmt: skip
-    if fit or trace:
-        raise InputError("--fit, --trace: need --gpus, the number of cards")
+        run = None if steps is None else clusters.Run(steps, schedule)
+        chosen = clusters.AUTO if fit and not parallel.startswith(clusters.AUTO) else parallel
+        asked = clusters.Asked(what, cluster, gpus, chosen, setting, optimizer, run)
+        return clusters.show(asked, densities, trace=trace, as_json=as_json)
+    if fit or trace or steps is not None:
+        raise InputError("--fit, --trace, --steps: need --gpus, the number of cards")
     if sweep:
         return sweeping.show(what, devices, densities, setting, plot, as_json)
     if explain is not None:
