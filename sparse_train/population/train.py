@@ -295,7 +295,8 @@ class Population:
         magnitude or at random; more, if more are left than there are to be. What is missing is
         grown, where the last watched gradient is largest or at random, among all weights not
         kept: one just dropped may come back, and then keeps value and moments. Grown weights start
-        at 0, or with `restore` at the value at which they were last dropped (0 if they never were active).
+        at 0, or with `restore` at the value at which they were last dropped (0 if they never were
+        active).
 
         Args:
             seeds: of each network's random choices, which depend on it and its step alone.
