@@ -35,6 +35,7 @@ class Regulariser:
             _check(self.strength)
 
     def strength_at(self, progress: float) -> float:
+        """Its strength at a share of the run."""
         return _check(self.strength(progress) if callable(self.strength) else self.strength)
 
     def penalty(self, weight: Tensor) -> Tensor:

@@ -59,6 +59,7 @@ class Test:
 
     @property
     def devices(self) -> tuple[str, ...]:
+        """That it is judged on; the white box prices nothing and stands for one."""
         return self.world.devices if self.world.kind == "training" else (WHITE_BOX,)
 
     def place(self, device: str, replicate: int, factor: float, dense: float) -> Place:
@@ -147,6 +148,7 @@ class Played:
 
     @cached_property
     def figures(self) -> Figures:
+        """What tables say of it."""
         return Figures(
             self.episodes.speed_up.double().numpy(), self.episodes.reached.numpy(),
             self.episodes.mean_density, self.groups, self.cost, self.dense_s,
@@ -194,6 +196,7 @@ class Contender:
 
     @property
     def speed_ups(self) -> np.ndarray:
+        """(episodes,) over dense, of all replicates in order."""
         return np.concatenate([run.speed_ups for run in self.figures])
 
     def strata(self) -> list[np.ndarray]:

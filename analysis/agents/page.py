@@ -27,6 +27,7 @@ _SHORT = 7  # columns that fit a terminal
 
 
 def cells(row: Row) -> list[str]:
+    """A line of the page, in the order of COLUMNS."""
     own = row.agent_over
     return [
         row.name.replace("_", " "), spread(row.rates), units.percent(row.reached),

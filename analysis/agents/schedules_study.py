@@ -137,6 +137,7 @@ class Study:
         return CNNS if self.base.model not in ("", "mlp") else NETWORKS
 
     def learned_entries(self) -> list[Entry]:
+        """A run whose densities an agent chooses, for each method and target."""
         return [
             Entry(
                 f"{method} {LEARNED} {density:.0%}", "other", f"{method} {LEARNED}", density,

@@ -32,6 +32,7 @@ class Stored:
 
     @property
     def page(self) -> str:
+        """The page as Markdown."""
         said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return pages.markdown(**said)
 

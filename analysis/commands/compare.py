@@ -22,6 +22,7 @@ DEFAULT_OUT = Path("runs/compare")
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `nettime compare`."""
     app.command(
         "compare",
         short_help="Algorithms × densities × seeds on a task: means with intervals.",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `nettime crosscheck`."""
     app.command(
         "crosscheck",
         short_help="Hold a device's estimates against measurements: time, speed-up, rank.",

@@ -28,6 +28,7 @@ TOP_LAYERS = 24
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `nettime estimate`."""
     app.command(
         "estimate",
         short_help="What a training step costs at a density, and what limits it.",

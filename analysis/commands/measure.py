@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `nettime measure`."""
     app.command(
         "measure",
         short_help="Time real kernels: on this machine's GPU, or on masks that runs learnt.",

@@ -18,6 +18,7 @@ DEFAULT_OUT = Path("report.html")
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `nettime report`."""
     app.command(
         "report",
         short_help="Compare runs in one self-contained HTML file.",

@@ -14,6 +14,7 @@ DEFAULT_FOLDER = Path("docs/results")
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `nettime results`."""
     app.command(
         "results",
         short_help="Check result pages against their stored tables, or write them anew.",

@@ -30,6 +30,8 @@ class Stored:
 
     @property
     def page(self) -> str:
+        """The page as Markdown."""
+
         from analysis.comparing.out import markdown
 
         return markdown(self.table, self.title, self.command, self.remarks)

@@ -29,6 +29,7 @@ class Cell:
 
     @classmethod
     def of(cls, found: Estimate) -> Cell:
+        """What a page needs of an estimate."""
         return cls(found.seconds, found.low_s, found.high_s, found.bound, found.verified)
 
 
@@ -54,10 +55,12 @@ class Grid:
 
     @property
     def batches(self) -> tuple[int, ...]:
+        """In the order in which they were given."""
         return tuple(self.dense)
 
     @property
     def patterns(self) -> tuple[str, ...]:
+        """In the order in which they were given."""
         return tuple(dict.fromkeys(pattern for pattern, _ in self.densities))
 
     def of_pattern(self, pattern: str) -> tuple[float, ...]:

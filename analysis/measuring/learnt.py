@@ -57,6 +57,7 @@ class Timed:
 
     @property
     def density(self) -> float:
+        """Active share of the weights."""
         return self.nnz / (self.shape[0] * self.shape[1])
 
     @property

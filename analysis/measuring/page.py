@@ -104,6 +104,7 @@ class Stored:
 
     @property
     def page(self) -> str:
+        """The page as Markdown."""
         unsteady = sum(not row.steady for row in self.rows)
         parts = [
             f"# {self.title}",

@@ -77,6 +77,7 @@ class Step:
 
 
 def step_of(path: Path, number: int, row: Any) -> Step:
+    """A row of a file as a Step; an InputError names file, row and key."""
     if not isinstance(row, dict):
         raise InputError(f"steps {path}: row {number} is no table")
     allowed = tuple(f.name for f in fields(Step))

@@ -58,6 +58,7 @@ class KernelTrace:
 
     @property
     def rows(self) -> int:
+        """Outputs of the mask."""
         return self.mask.shape[0]
 
     def __iter__(self) -> Iterator[Piece]:

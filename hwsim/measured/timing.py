@@ -41,19 +41,23 @@ class Timing:
 
     @property
     def median_s(self) -> float:
+        """Seconds of a call, the median over rounds."""
         return float(np.median(self.samples))
 
     @property
     def min_s(self) -> float:
+        """Seconds of a call in the fastest round."""
         return min(self.samples)
 
     @property
     def quartiles_s(self) -> tuple[float, float]:
+        """Lower and upper quartile over rounds, in seconds."""
         low, high = np.percentile(self.samples, [25, 75])
         return float(low), float(high)
 
     @property
     def rounds(self) -> int:
+        """How many there were."""
         return len(self.samples)
 
     @property
@@ -76,6 +80,7 @@ class Comparison:
 
     @property
     def steady(self) -> bool:
+        """Whether no variant was disturbed."""
         return all(timing.steady for timing in self.timings)
 
     @property

@@ -58,6 +58,7 @@ class WhiteBoxConfig:
 
     @property
     def max_decisions(self) -> int:
+        """Of an episode, its budget included."""
         return round(self.budget * self.decisions)
 
 

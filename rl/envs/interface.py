@@ -152,10 +152,12 @@ class ScheduleEnv(EnvBase):
 
     @property
     def shapes(self) -> Sequence[tuple[tuple[int, int], ...]] | None:
+        """(n_out, n_in) of each layer, by slot; None where there are none."""
         return None
 
     @property
     def contexts(self) -> Sequence[Context] | None:
+        """What is trained in each slot; None where nothing is."""
         return None
 
     def action_for(self, wanted: Tensor) -> Tensor:

@@ -84,6 +84,7 @@ class Crew:
         return {shard: env.state_dict() for shard, env in self._envs.items()}
 
     def load(self, states: Mapping[int, Mapping[str, Any]]) -> None:
+        """Gives each environment its state."""
         for shard, env in self._envs.items():
             env.load_state_dict(dict(states[shard]))
 
@@ -157,6 +158,7 @@ class Rollouts(ABC):
         return {"shards": [states[shard] for shard in range(self.shards)]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` gave; an InputError at another number of shards."""
         there = state.get("shards", [state])
         if len(there) != self.shards:
             raise InputError(

@@ -58,6 +58,7 @@ class Recording:
             )
 
     def pick(self, runs: np.ndarray) -> Recording:
+        """Some of the runs."""
         return Recording(self.density[runs], self.progress[runs], self.dense_rounds[runs])
 
     def save(self, path: Path) -> None:
@@ -67,6 +68,7 @@ class Recording:
 
     @classmethod
     def load(cls, path: Path) -> Recording:
+        """Reads a file; an InputError if it is damaged."""
         try:
             return cls(**read_arrays(path, f"recording {path}")[0])
         except TypeError as error:

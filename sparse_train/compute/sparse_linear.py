@@ -77,6 +77,7 @@ class SparseCompute:
 
     @property
     def layers(self) -> tuple[str, ...]:
+        """Those that sparse kernels compute."""
         return tuple(self._engines)
 
     def dense_layers(self) -> dict[str, str]:

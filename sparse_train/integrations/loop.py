@@ -46,6 +46,7 @@ class Loop:
 
     @property
     def steps(self) -> int:
+        """Optimizer steps that were counted."""
         return self.sparsifier.steps
 
     def step(self) -> bool:

@@ -49,6 +49,7 @@ class OneByOne(Networks):
 
     @property
     def activations(self) -> Tensor:  # type: ignore[override]
+        """(size, layers, 2) mean and variance of what layers gave."""
         return torch.stack([network.seen for network in self._networks])
 
     def begin(self, rows: Tensor, seeds: Sequence[int]) -> None:

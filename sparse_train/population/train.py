@@ -160,6 +160,7 @@ class Population:
         self._set_rates(which)
 
     def state_dict(self) -> dict[str, Tensor]:
+        """All networks: what `take` gives of each."""
         return self.take(torch.arange(self.size))
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
