@@ -38,6 +38,7 @@ def register(app: typer.Typer) -> None:
             "nettime estimate bert-base --sweep 0.05:0.9 --plot speed_up.svg",
             "nettime estimate bert-base -d h200 -d wafer --what-if bert.html",
             "nettime estimate bert-base --density 0.5 --pattern 2:4 --dtype bfloat16 -d h200",
+            "nettime estimate bert-base --density 0.1 -d a100 --by layer --plot roofline.svg",
             "nettime estimate bert-base --density 0.1 -d sigma-like --explain encoder.0.up",
             "nettime estimate bert-base --dtype amp-bf16 --gpus 8 --parallel fsdp",
             "nettime estimate hf:gpt2 --batch-size 4 --sequence-length 1024 -d h200",
@@ -117,7 +118,11 @@ def estimate(
         str | None, typer.Option(help="Densities: low:high, low:high:count, or a,b,c.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Where the sweep's figure goes: .svg, .png or .pdf.")
+        Path | None,
+        typer.Option(
+            help="Where a figure goes, .svg, .png or .pdf: of a sweep its curves, else the step "
+            "under each device's roofline."
+        ),
     ] = None,
     explain: Annotated[
         str | None,
@@ -180,8 +185,8 @@ def estimate(
     from analysis.estimating import sweep as sweeping
 
     densities = sweeping.densities(sweep) if sweep else [_density(density, sparsity)]
-    if plot is not None and sweep is None:
-        raise InputError("--plot: needs --sweep; a single density has no curve")
+    if plot is not None and (explain is not None or gpus is not None):
+        raise InputError("--plot: cannot be combined with --explain or --gpus")
     if explain is not None and sweep is not None:
         raise InputError("--explain: needs one density; --sweep gives several")
     options.at_least("--batch-size", batch_size)
@@ -231,7 +236,8 @@ def estimate(
         return explaining.show(
             what.name, devices, sparse, explain, setting.described("phase"), as_json
         )
-    return _single(what, devices, densities[0], setting, by, as_json, 0 if every else TOP_LAYERS)
+    top = 0 if every else TOP_LAYERS
+    return _single(what, devices, densities[0], setting, by, as_json, top, plot)
 
 
 def _what_if(
@@ -324,10 +330,10 @@ def _setting(
 
 def _single(
     what: Subject, devices: Sequence[Device], density: float, setting: Setting, by: str,
-    as_json: bool, top: int,
+    as_json: bool, top: int, plot: Path | None,
 ) -> None:  # fmt: skip
-    from analysis.display.console import print_json, progress_bar
-    from analysis.estimating import layer_answers
+    from analysis.display.console import print_json, progress_bar, stdout
+    from analysis.estimating import intensity, layer_answers
     from analysis.estimating.breakdown import as_json as breakdown_json
     from analysis.estimating.breakdown import coverage, estimate_json, verdict
     from hwsim.cpu.machine import whose_price
@@ -339,6 +345,8 @@ def _single(
     narrower = _narrower(what, devices, sparse)
     sentence = verdict(breakdowns, covered.density)
     notes = {d.name: line for d in devices if (line := whose_price(d))}
+    drawn = intensity.plot(what.name, devices, sparse, plot) if plot is not None else None
+    roofs = {d.name: intensity.roof_of(d, what.step) for d in devices} if by == "layer" else {}
     if as_json:
         return print_json({
             "command": "estimate",
@@ -354,17 +362,23 @@ def _single(
             "devices": [
                 {**breakdown_json(b),
                  "narrower_dense": estimate_json(narrower[b.device].sparse) if narrower else None,
-                 "layers": layer_answers.as_json(chosen.get(b.device, ()))}
+                 "layers": layer_answers.as_json(chosen.get(b.device, ())),
+                 "roofline": intensity.as_json(b, roofs[b.device]) if roofs else None}
                 for b in breakdowns
             ],
             "narrower_dense": next(iter(narrower.values())).label if narrower else None,
             "verdict": sentence,
             "note": what.note,
             "measured_on": notes,
+            "plot": drawn,
         })  # fmt: skip
     texts = [*notes.values()]
     _print(what, breakdowns, covered, narrower, sentence, setting, by != "layer", top, texts)
+    for b in breakdowns if roofs else ():
+        stdout().print(intensity.table_of(b, roofs[b.device], top))
     _print_answers(chosen)
+    if drawn is not None:
+        stdout().print(f"figure: {drawn}", soft_wrap=True)
     return None
 
 
