@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from hwsim.answers.gpu_choice import LayerChoice
     from sparse_train.runs.config import TrainConfig
 
-OPTIMIZERS = ("sgd", "sgd_momentum", "adam", "adamw", "adamw8bit")
+# Bytes of the optimizer's state a weight, beside 16-bit or 32-bit weights.
+MOMENTS = {"sgd": 0.0, "sgd_momentum": 4.0, "adam": 8.0, "adamw": 8.0, "adamw8bit": 2.0}
+OPTIMIZERS = tuple(MOMENTS)
 GROUPINGS = ("phase", "kind", "layer")
 # Settings of a run that decide what its dense step is; the rest are options of this command.
 OF_A_STEP = ("layers", "model_options", "task_options")
@@ -198,7 +200,7 @@ def estimate(
 
         run = None if steps is None else clusters.Run(steps, schedule)
         chosen = clusters.AUTO if fit and not parallel.startswith(clusters.AUTO) else parallel
-        asked = clusters.Asked(what, cluster, gpus, chosen, setting, optimizer, run)
+        asked = clusters.Asked(what, cluster, gpus, chosen, setting, MOMENTS[optimizer], run)
         return clusters.show(asked, densities, trace=trace, as_json=as_json)
     if fit or trace or steps is not None:
         raise InputError("--fit, --trace, --steps: need --gpus, the number of cards")
@@ -211,7 +213,8 @@ def estimate(
         return explaining.show(
             what.name, devices, sparse, explain, setting.described("phase"), as_json
         )
-    return _single(what, devices, densities[0], setting, by, as_json, 0 if every else TOP_LAYERS)
+    top = 0 if every else TOP_LAYERS
+    return _single(what, devices, densities[0], setting, by, as_json, top, optimizer)
 
 
 def _exclusive(
@@ -274,10 +277,10 @@ def _setting(
 
 def _single(
     what: Subject, devices: Sequence[Device], density: float, setting: Setting, by: str,
-    as_json: bool, top: int,
+    as_json: bool, top: int, optimizer: str,
 ) -> None:  # fmt: skip
     from analysis.display.console import print_json, progress_bar
-    from analysis.estimating import layer_answers
+    from analysis.estimating import capacity, layer_answers
     from analysis.estimating.breakdown import as_json as breakdown_json
     from analysis.estimating.breakdown import coverage, estimate_json, verdict
     from hwsim.cpu.machine import whose_price
@@ -289,6 +292,7 @@ def _single(
     narrower = _narrower(what, devices, sparse)
     sentence = verdict(breakdowns, covered.density)
     notes = {d.name: line for d in devices if (line := whose_price(d))}
+    too_much = capacity.lines(what.step, devices, MOMENTS[optimizer])
     if as_json:
         return print_json({
             "command": "estimate",
@@ -311,8 +315,9 @@ def _single(
             "verdict": sentence,
             "note": what.note,
             "measured_on": notes,
+            "memory": {**capacity.as_json(what.step, devices), "lines": list(too_much.values())},
         })  # fmt: skip
-    texts = [*notes.values()]
+    texts = [*notes.values(), *too_much.values()]
     _print(what, breakdowns, covered, narrower, sentence, setting, by != "layer", top, texts)
     _print_answers(chosen)
     return None
