@@ -245,6 +245,8 @@ class Workload(Printed):
             a guess of one operation an element.
         peak_bytes: most that is alive at once while the step runs: parameters, gradients, the
             optimizer's state, buffers and activations by their lifetime; 0 where nobody looked.
+        on_values: whether the step was observed on real tensors, since the model looks at values:
+            it may be another one on other data.
     """
 
     ops: tuple[Op, ...]
@@ -252,6 +254,7 @@ class Workload(Printed):
     unmasked: tuple[str, ...] = field(default=(), compare=False)
     unknown: Mapping[str, int] = field(default_factory=dict, compare=False)
     peak_bytes: int = field(default=0, compare=False)
+    on_values: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ops", tuple(self.ops))
@@ -289,7 +292,8 @@ class Workload(Printed):
         peak = max(self.peak_bytes, other.peak_bytes)
         unmasked = tuple(dict.fromkeys(self.unmasked + other.unmasked))
         name = self.name or other.name
-        return Workload(self.ops + other.ops, name, unmasked, unknown, peak)
+        on_values = self.on_values or other.on_values
+        return Workload(self.ops + other.ops, name, unmasked, unknown, peak, on_values)
 
     @property
     def unknown_share(self) -> float:

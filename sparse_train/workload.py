@@ -158,6 +158,7 @@ def workload(
                 "allowed is a model with values"
             ) from error
         seen = _observe(model, batch, loss, kind, amp, train, fake=False)
+        real = True
     ops = laid_out(fused(*attention_found(seen.ops, seen.passed))) if compiled else seen.ops
     if as_tf32:
         ops = [_in_tf32(op) for op in ops]
@@ -166,7 +167,7 @@ def workload(
     states = training_memory(model, optimizer).optimizer_bytes if train else 0
     step = Workload(
         tuple(ops), type(model).__name__, unknown=seen.unknown,
-        peak_bytes=seen.living.peak_bytes + states,
+        peak_bytes=seen.living.peak_bytes + states, on_values=real,
     )  # fmt: skip
     if masks is None:
         return step

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from hwsim.answers.gpu_choice import LayerChoice
     from sparse_train.runs.config import TrainConfig
 
-OPTIMIZERS = ("sgd", "sgd_momentum", "adam", "adamw", "adamw8bit")
+# Bytes of the optimizer's state a weight, beside 16-bit or 32-bit weights.
+MOMENTS = {"sgd": 0.0, "sgd_momentum": 4.0, "adam": 8.0, "adamw": 8.0, "adamw8bit": 2.0}
+OPTIMIZERS = tuple(MOMENTS)
 GROUPINGS = ("phase", "kind", "layer")
 # Settings of a run that decide what its dense step is; the rest are options of this command.
 OF_A_STEP = ("layers", "model_options", "task_options")
@@ -223,7 +225,7 @@ def estimate(
 
         run = None if steps is None else clusters.Run(steps, schedule)
         chosen = clusters.AUTO if fit and not parallel.startswith(clusters.AUTO) else parallel
-        asked = clusters.Asked(what, cluster, gpus, chosen, setting, optimizer, run)
+        asked = clusters.Asked(what, cluster, gpus, chosen, setting, MOMENTS[optimizer], run)
         return clusters.show(asked, densities, trace=trace, as_json=as_json)
     if fit or trace or steps is not None:
         raise InputError("--fit, --trace, --steps: need --gpus, the number of cards")
@@ -237,7 +239,7 @@ def estimate(
             what.name, devices, sparse, explain, setting.described("phase"), as_json
         )
     top = 0 if every else TOP_LAYERS
-    return _single(what, devices, densities[0], setting, by, as_json, top, plot)
+    return _single(what, devices, densities[0], setting, by, as_json, top, plot, optimizer)
 
 
 def _what_if(
@@ -330,10 +332,10 @@ def _setting(
 
 def _single(
     what: Subject, devices: Sequence[Device], density: float, setting: Setting, by: str,
-    as_json: bool, top: int, plot: Path | None,
+    as_json: bool, top: int, plot: Path | None, optimizer: str,
 ) -> None:  # fmt: skip
     from analysis.display.console import print_json, progress_bar, stdout
-    from analysis.estimating import intensity, layer_answers
+    from analysis.estimating import capacity, intensity, layer_answers
     from analysis.estimating.breakdown import as_json as breakdown_json
     from analysis.estimating.breakdown import coverage, estimate_json, verdict
     from hwsim.cpu.machine import whose_price
@@ -347,6 +349,7 @@ def _single(
     notes = {d.name: line for d in devices if (line := whose_price(d))}
     drawn = intensity.plot(what.name, devices, sparse, plot) if plot is not None else None
     roofs = {d.name: intensity.roof_of(d, what.step) for d in devices} if by == "layer" else {}
+    too_much = capacity.lines(what.step, devices, MOMENTS[optimizer])
     if as_json:
         return print_json({
             "command": "estimate",
@@ -371,8 +374,9 @@ def _single(
             "note": what.note,
             "measured_on": notes,
             "plot": drawn,
+            "memory": {**capacity.as_json(what.step, devices), "lines": list(too_much.values())},
         })  # fmt: skip
-    texts = [*notes.values()]
+    texts = [*notes.values(), *too_much.values()]
     _print(what, breakdowns, covered, narrower, sentence, setting, by != "layer", top, texts)
     for b in breakdowns if roofs else ():
         stdout().print(intensity.table_of(b, roofs[b.device], top))

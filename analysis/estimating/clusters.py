@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from analysis.estimating.subject import Subject
 
 AUTO = "auto"
-# Bytes of the optimizer's state a weight, beside 16-bit or 32-bit weights.
-MOMENTS = {"sgd": 0.0, "sgd_momentum": 4.0, "adam": 8.0, "adamw": 8.0, "adamw8bit": 2.0}
 
 
 @dataclass(frozen=True)
@@ -68,14 +66,18 @@ class Answer:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command was asked for."""
+    """What the command was asked for.
+
+    Attributes:
+        moment_bytes: of the optimizer's state a weight.
+    """
 
     what: Subject
     name: str
     gpus: int
     parallel: str
     setting: Setting
-    optimizer: str
+    moment_bytes: float
     run: Run | None = None
 
     @property
@@ -88,7 +90,7 @@ class Asked:
                     f"parallel: auto searches {word} itself; allowed beside it are m=, values=, "
                     "packed= and compact="
                 )
-        words.setdefault("moment_bytes", MOMENTS[self.optimizer])
+        words.setdefault("moment_bytes", self.moment_bytes)
         return Plan(**words)
 
     @property
@@ -103,7 +105,7 @@ class Asked:
             text = ",".join(word for word in text.split(",") if not word.startswith("dp="))
         plan = parse_plan(text, cards)
         if "moment_bytes" not in text:
-            plan = replace(plan, moment_bytes=MOMENTS[self.optimizer])
+            plan = replace(plan, moment_bytes=self.moment_bytes)
         return plan
 
 

@@ -109,3 +109,11 @@ def refuse(total: float, capacity: float, plan: Plan) -> None:
         f"memory: {plan} needs {total / 1e9:.1f} GB a card; allowed is {capacity / 1e9:.1f} GB: "
         f"try {', '.join(ways)}"
     )
+
+
+def what_fits(parts: Sequence[Part], capacity: float, moment_bytes: float = 8.0) -> Plan | None:
+    """The fewest cards that hold a step: one that recomputes, or a power of two that shares."""
+    tried = [Plan(recompute="full", moment_bytes=moment_bytes)]
+    tried += [Plan("fsdp", 2**i, recompute=how, moment_bytes=moment_bytes)
+              for i in range(1, 13) for how in ("none", "full")]  # fmt: skip
+    return next((plan for plan in tried if need(parts, plan).total <= capacity), None)
