@@ -75,6 +75,7 @@ def roof_of(device: Device, step: Workload) -> Roof:
 
 
 def spot(label: str, e: Estimate) -> Spot:
+    """An estimate as a point under a roof."""
     return Spot(label, e.flops, e.bytes, e.seconds)
 
 

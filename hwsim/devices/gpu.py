@@ -153,6 +153,7 @@ class Gpu(Device):
 
     @property
     def card(self) -> Card:
+        """What rules of products ask of the card."""
         return Card(self.sms, self.l2_bytes, self.dram_bytes_per_s)
 
     def price(self, op: Op) -> tuple[Estimate, ...]:

@@ -61,30 +61,48 @@ class Card(Protocol):
     """What a card is asked for."""
 
     @property
-    def dram_bytes_per_s(self) -> float: ...
+    def dram_bytes_per_s(self) -> float:
+        """By the data sheet."""
+        ...
 
     @property
-    def l2_bytes(self) -> float: ...
+    def l2_bytes(self) -> float:
+        """Size of the second-level cache."""
+        ...
 
     @property
-    def vector_flops(self) -> float: ...
+    def vector_flops(self) -> float:
+        """FLOP/s outside tensor cores."""
+        ...
 
     @property
-    def sustained(self) -> float: ...
+    def sustained(self) -> float:
+        """Share of the clock that long work keeps."""
+        ...
 
     @property
-    def clock_hz(self) -> float: ...
+    def clock_hz(self) -> float:
+        """Of the processors."""
+        ...
 
     @property
-    def sms(self) -> int: ...
+    def sms(self) -> int:
+        """Streaming multiprocessors."""
+        ...
 
     @property
-    def peak_flops(self) -> Mapping[str, float]: ...
+    def peak_flops(self) -> Mapping[str, float]:
+        """Type → FLOP/s by the data sheet."""
+        ...
 
     @property
-    def steps(self) -> Mapping[str, float]: ...
+    def steps(self) -> Mapping[str, float]:
+        """Constants of kernels beside products, fitted or assumed."""
+        ...
 
-    def peak(self, dtype: str) -> float: ...
+    def peak(self, dtype: str) -> float:
+        """FLOP/s of dense products in a type."""
+        ...
 
 
 def constants(given: Mapping[str, float] | None) -> dict[str, float]:
@@ -140,6 +158,7 @@ def constant_of(op: Op) -> str:
 
 
 def pass_s(card: Card, moved: float, share: str = "elementwise") -> float:
+    """Seconds that moving bytes once takes, from the second-level cache where it holds them."""
     own = card.steps
     held = 1.0 / (1.0 + (moved / (card.l2_bytes * own["l2_share"])) ** 4)
     rate = card.dram_bytes_per_s * own[share] * (1.0 + (own["l2_rate"] - 1.0) * held)

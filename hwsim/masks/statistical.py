@@ -76,6 +76,7 @@ class StatisticalMask(Mask):
 
     @property
     def kind(self) -> Pattern:
+        """The pattern."""
         return self._kind
 
     @property
@@ -91,10 +92,12 @@ class StatisticalMask(Mask):
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(n_out, n_in)."""
         return self._shape
 
     @property
     def size(self) -> int:
+        """n_out · n_in."""
         return self._shape[0] * self._shape[1]
 
     @property
@@ -130,6 +133,14 @@ class StatisticalMask(Mask):
             for way in self._variants:
                 way._distributions = self._distributions
         return self._variants
+
+    def share(self, axis: int, number: int, of: int) -> StatisticalMask:
+        size = self._shape[axis]
+        if not 0 <= number < of <= size:
+            raise InputError(f"share: {number} of {of}; allowed is 0 ≤ number < of ≤ {size}")
+        mine = (number + 1) * size // of - number * size // of
+        shape = (mine, self._shape[1]) if axis == 0 else (self._shape[0], mine)
+        return StatisticalMask(shape, self._given, self._kind, variant=self._variant)
 
     def satisfies(self, pattern: Any) -> bool:
         """Whether masks of its kind are of `pattern`: all of them, or by chance most of them."""
