@@ -108,6 +108,7 @@ class Device:
         return [(op, self.estimate(op)) for op in workload.ops]
 
     def cycles(self, seconds: float) -> float:
+        """Seconds as cycles of the device's clock."""
         return seconds * getattr(self, "clock_hz", 1.0)
 
     def _all_kernels(self, ops: Sequence[Op]) -> list[tuple[Estimate, ...]]:

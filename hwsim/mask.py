@@ -73,10 +73,12 @@ class Mask:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(n_out, n_in)."""
         return self._array.shape  # type: ignore[return-value]
 
     @property
     def size(self) -> int:
+        """n_out · n_in."""
         return self._array.size
 
     @property
@@ -88,6 +90,7 @@ class Mask:
 
     @property
     def density(self) -> float:
+        """Active share of the weights."""
         return self.nnz / self.size
 
     @property

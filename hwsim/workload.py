@@ -156,6 +156,7 @@ class Op:
 
     @property
     def itemsize(self) -> int:
+        """Bytes of an operand's element."""
         return DTYPE_BYTES[self.dtype]
 
     @property
@@ -165,6 +166,7 @@ class Op:
 
     @property
     def density(self) -> float:
+        """Active share of its weight; 1 without a mask."""
         return 1.0 if self.mask is None else self.mask.density
 
     @property
@@ -309,14 +311,17 @@ class Workload(Printed):
 
     @property
     def dense_flops(self) -> int:
+        """As if nothing were masked."""
         return sum(op.dense_flops for op in self.ops)
 
     @property
     def flops(self) -> int:
+        """Under the masks."""
         return sum(op.flops for op in self.ops)
 
     @property
     def bytes(self) -> int:
+        """Of all operands, each moved once."""
         return sum(op.bytes for op in self.ops)
 
     @property

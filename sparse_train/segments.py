@@ -10,6 +10,17 @@ import numpy as np
 
 from sparse_train.patterns import Projection
 from sparse_train.selection import check_finite, top_k
+from sparse_train.selection.arrays import (
+    Array,
+    beside,
+    best_rows,
+    count,
+    filled,
+    in_segments,
+    on_host,
+    sums,
+    where,
+)
 
 _FEW = 64  # values that are ranked faster by comparing all pairs
 
@@ -52,22 +63,22 @@ class Segmented(Projection):
         return below, self.capacity(shape, min(below + step, size))
 
     def units(self, mask: np.ndarray) -> int:
-        return int(np.count_nonzero(mask))
+        return count(mask)
 
     def keep(self, scores: np.ndarray, mask: np.ndarray, units: int, budget: int) -> np.ndarray:
         k, rows = self.shares(mask.shape, budget)
         edges = self.edges(mask.shape[1])
         chosen = top_k(scores, min(units, self.capacity(mask.shape, budget)), mask)
-        active = _best_rows(rows, scores, chosen, np.any(chosen, axis=1))
-        nothing = np.zeros((len(mask), edges.size - 1), dtype=np.int64)
+        active = _best_rows(rows, scores, chosen, chosen.any(1))
+        nothing = beside(np.zeros((len(mask), edges.size - 1), dtype=np.int64), scores)
         return select(scores, chosen, self.quotas(k, active, scores, chosen, nothing), edges)
 
     def fill(self, scores: np.ndarray, kept: np.ndarray, budget: int) -> np.ndarray:
         check_finite(scores)
         k, rows = self.shares(kept.shape, budget)
         edges = self.edges(kept.shape[1])
-        active = _best_rows(rows, scores, ~kept, np.any(kept, axis=1))
-        held = np.add.reduceat(kept, edges[:-1], axis=1, dtype=np.int64)
+        active = _best_rows(rows, scores, ~kept, kept.any(1))
+        held = in_segments(kept, edges)
         missing = self.quotas(k, active, scores, ~kept, held) - held
         return kept | select(scores, ~kept, missing, edges)
 
@@ -87,31 +98,30 @@ class Segmented(Projection):
             scores, candidates: of the weights that can be taken, beside those held.
             held: int64 (n_out, segments) weights that a row has already.
         """
-        return np.outer(active, np.minimum(np.diff(self.edges(scores.shape[1])), k))
+        each = np.minimum(np.diff(self.edges(scores.shape[1])), k)
+        return active[:, None] * beside(each, scores)
 
 
-def _best_rows(
-    rows: int, scores: np.ndarray, candidates: np.ndarray, first: np.ndarray
-) -> np.ndarray:
+def _best_rows(rows: int, scores: Array, candidates: Array, first: Array) -> Array:
     """(n_out,) bool, `rows` of them: the rows `first`, then those whose candidates score most."""
-    active = np.ones(len(scores), dtype=bool)
-    if rows < len(scores):
-        totals = np.where(candidates, scores, 0).sum(axis=1, dtype=np.float64)
-        active[np.lexsort((-totals, ~first))[rows:]] = False
-    return active
+    if rows >= len(scores):
+        return filled((len(scores),), True, first)
+    return best_rows(sums(where(candidates, scores, 0), 1), first, rows)
 
 
-def select(
-    scores: np.ndarray, candidates: np.ndarray, quotas: np.ndarray, edges: np.ndarray
-) -> np.ndarray:
+def select(scores: Array, candidates: Array, quotas: Array, edges: np.ndarray) -> Array:
     """The best candidates of each segment of each row, at most as many as its quota.
 
     Args:
-        scores: float32 or float64 (n_out, n_in).
+        scores: float32 or float64 (n_out, n_in); tensors are float32.
         candidates: bool, the same shape.
         quotas: int64 (n_out, segments).
-        edges: int64 (segments + 1,).
+        edges: int64 (segments + 1,), always numpy's.
     """
+    if not on_host(scores):
+        from sparse_train.selection import on_device
+
+        return on_device.select(scores, candidates, quotas, edges)
     chosen = np.zeros(scores.shape, dtype=bool)
     _select(np.ascontiguousarray(scores), np.ascontiguousarray(candidates), quotas, edges, chosen)
     return chosen

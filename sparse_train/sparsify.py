@@ -46,6 +46,7 @@ def sparsify(
     replace_step: bool = False,
     regulariser: str | Regulariser | None = None,
     scaler: Any = None,
+    choose_on: str = "auto",
     **options: Any,
 ) -> Sparsifier:
     """Make `model` sparse and keep it so while it trains.
@@ -102,6 +103,9 @@ def sparsify(
             is added to the masked one just before the optimizer's step (after clipping).
         scaler: the torch.amp.GradScaler, if there is one. An overflow of an inactive weight's
             gradient then counts as an overflow in update steps.
+        choose_on: where masks are chosen: "host"; "device", where the weights are (torch, the same
+            bits; `Sparsifier.chosen_on` names what has no form for a device and is done on the
+            host); "auto" is "device" unless that is the CPU, whose own kernels are faster.
         options: of the algorithm.
 
     Raises:
@@ -133,6 +137,6 @@ def sparsify(
     return Sparsifier(
         model, optimizers, selection, rule, projection, plan, seed,
         first=initial_masks if initial_masks is not None else rule.first_mask,
-        replace_step=replace_step, scaler=scaler,
+        replace_step=replace_step, scaler=scaler, choose_on=choose_on,
         regulariser=None if regulariser is None else as_regulariser(regulariser),
     )  # fmt: skip

@@ -24,7 +24,9 @@ from hwsim.workload import Op, Workload
 from sparse_train.masking.kinds import Layout, weights_of
 from sparse_train.naming import layer_name, mask_shape
 from sparse_train.observing.attention import attention_in_one
+from sparse_train.observing.attention_found import attention_found
 from sparse_train.observing.dispatch import Observer
+from sparse_train.observing.dropout import DropoutInOne
 from sparse_train.observing.fusion import fused, laid_out
 from sparse_train.observing.masks import by_layer, rows_of
 from sparse_train.observing.operators import dtype_name, tensors_in
@@ -157,7 +159,7 @@ def workload(
             ) from error
         seen = _observe(model, batch, loss, kind, amp, train, fake=False)
         real = True
-    ops = laid_out(fused(seen.ops, seen.passed)) if compiled else seen.ops
+    ops = laid_out(fused(*attention_found(seen.ops, seen.passed))) if compiled else seen.ops
     if as_tf32:
         ops = [_in_tf32(op) for op in ops]
     if train and optimizer is not None:
@@ -221,7 +223,7 @@ def _observe(
             counted(model, observer) if mode is not None and count else contextlib.nullcontext()
         )
         with torch.set_grad_enabled(train), observer, attention_in_one(observer), repeats:
-            with autocast_as_on_cuda(amp):
+            with autocast_as_on_cuda(amp), DropoutInOne():
                 output = functional_call(model, state, args, kwargs)
                 scalar = scalar_of(output, loss) if train else None
             if scalar is not None:

@@ -36,6 +36,7 @@ class Candidate:
         return OPPONENTS.get(self.opponent).tuned
 
     def make(self, density: float) -> Opponent:
+        """The opponent at one density."""
         return make_opponent(self.opponent, Setup(density=density, switching=self.switching))
 
 

@@ -62,6 +62,7 @@ class Study:
     density: float | None = None
 
     def contexts(self, device: str) -> list[Context]:
+        """What is judged on a device: every network, with seeds that were not learnt from."""
         first, task = self.world.seeds[1], self.world.problems[0][1]
         return [
             Context(network, task, device, 1.0, first + i)
@@ -109,6 +110,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Outcome:
+    """The table: its metric, its rows, and the density that opponents keep."""
+
     metric: str
     rows: tuple[Row, ...]
     opponents_density: float

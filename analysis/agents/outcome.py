@@ -11,7 +11,6 @@ from analysis.agents.judge import Contender
 from analysis.comparing import conclusion as protocol
 from analysis.comparing.conclusion import DENSE, NARROWER, SPARSE, Clocked, Conclusion, Finding
 from analysis.stats import Interval, probability_of_improvement
-from hwsim import units
 
 AGENT, OWN_RATE, BLIND_AGENT = "agent", "agent, own rate", "agent without hardware"
 AGENTS = (AGENT, OWN_RATE, BLIND_AGENT)
@@ -62,6 +61,7 @@ class Outcome:
     rate: float = 0.0
 
     def agent(self, device: str) -> Contender:
+        """The agent that was learnt, with the features of the hardware."""
         return next(c for c in self.contenders[device] if c.name == AGENT)
 
     @cached_property
@@ -70,7 +70,7 @@ class Outcome:
         made = []
         for device, contenders in self.contenders.items():
             taking = [self._clocked(c) for c in contenders]
-            first = self.agent(device).runs
+            first = self.agent(device).figures
             ids = [(i, j) for i, run in enumerate(first) for j in range(len(run.groups))]
             groups = {number: i for number, (i, _) in enumerate(ids)}
             made.append(protocol.conclude(
@@ -82,8 +82,8 @@ class Outcome:
     def _clocked(self, one: Contender) -> Clocked:
         seconds: dict[int, float] = {}
         late = set()
-        for run in one.runs:
-            for took, reached in zip(run.seconds, run.episodes.reached.tolist(), strict=True):
+        for run in one.figures:
+            for took, reached in zip(run.seconds, run.reached.tolist(), strict=True):
                 if not reached:
                     late.add(len(seconds))
                 seconds[len(seconds)] = float(took)
@@ -118,6 +118,7 @@ class Outcome:
         return sorted(made, key=lambda row: -_speed(row.over_dense))
 
     def to_json(self) -> dict[str, Any]:
+        """Conclusions, rows and every episode's speed-up."""
         return {
             "target": self.target, "left_out": dict(self.left_out),
             "conclusions": [one.to_json() for one in self.conclusions],
@@ -133,7 +134,7 @@ class Outcome:
                 for device in self.contenders
             },
             "speed_ups": {
-                device: {c.name: [run.speed_ups for run in c.runs] for c in contenders}
+                device: {c.name: [run.speed_ups for run in c.figures] for c in contenders}
                 for device, contenders in self.contenders.items()
             },
         }  # fmt: skip
@@ -163,7 +164,3 @@ def speed_up(outcome: Outcome, device: str) -> Interval:
     """Of the agent over dense."""
     found = next(c for c in outcome.conclusions if c.device == device).over_dense[AGENT].speed_up
     return Interval(1.0, 1.0, 1.0, 0) if found is None else found.interval
-
-
-def reached(share: float) -> str:
-    return units.percent(share)

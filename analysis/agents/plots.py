@@ -28,7 +28,7 @@ def write_all(
         for number, device in enumerate(outcome.contenders):
             after = f"_{device.replace(' ', '_')}" if number else ""
             drawn += [
-                (f"schedules{after}", schedules(outcome.agent(device).runs[0], AGENT)),
+                (f"schedules{after}", schedules(outcome.agent(device).played[0], AGENT)),
                 (f"progress{after}", progress(outcome, device)),
             ]
         for name, figure in drawn:
@@ -101,7 +101,7 @@ def progress(outcome: Outcome, device: str) -> Figure:
 def _left(contender: Contender, grid: np.ndarray) -> np.ndarray:
     """1 − progress on a grid of net time, the mean over episodes and seeds."""
     lines = []
-    for run in contender.runs:
+    for run in contender.played:
         spent, progress = run.episodes.spent.numpy(), run.episodes.progress.numpy()
         lines += [np.interp(grid, spent[:, i], 1 - progress[:, i]) for i in range(spent.shape[1])]
     return np.mean(lines, 0)

@@ -103,6 +103,7 @@ class ScheduleTable:
 
     @property
     def dense(self) -> Row:
+        """The dense run's row."""
         return self._rows["dense", 1.0]
 
     @property
@@ -117,6 +118,7 @@ class ScheduleTable:
         return self._rows[f"{method} {schedule}", density]
 
     def spread(self, row: Row, figure: Callable[[Figures], float]) -> Spread:
+        """Mean and deviation of a figure over the seeds of a row."""
         return Spread.of(list(row.values(figure).values()))
 
     def accuracy(self, row: Row) -> Spread:

@@ -24,6 +24,7 @@ _WHITE_BOX_SEED = 1000
 
 
 def tuning_seeds(replicate: int) -> tuple[int, ...]:
+    """Weights and data that a replicate is tuned on, and no other is."""
     return tuple(range(_FIRST + replicate * EACH, _FIRST + (replicate + 1) * EACH))
 
 
@@ -75,6 +76,7 @@ class TuneIn:
         return world.make(self.replicate)
 
     def budget(self, factor: float, episodes: int) -> Budget:
+        """Episodes to tune an opponent with, whose networks train at so many times the rate."""
         env = self.world(factor)
         slots = env.batch_size[0]
         return Budget(lambda choose: play(env, choose).speed_up.log(), slots,

@@ -41,7 +41,7 @@ def save(contender: Contender, path: Path) -> None:
     from safetensors.torch import save_file
 
     tensors, about = {}, []
-    for i, run in enumerate(contender.runs):
+    for i, run in enumerate(contender.played):
         tensors |= {f"{i}.{f}": getattr(run.episodes, f).contiguous() for f in _FIELDS}
         about.append({"groups": run.groups, "cost": run.cost, "dense_s": run.dense_s})
     rest = {

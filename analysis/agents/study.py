@@ -22,6 +22,7 @@ from analysis.agents.settle import Settled, TuneIn, settled, tuning_seeds
 from analysis.agents.store import kept
 from analysis.comparing.plan import Choice
 from hwsim import InputError, units
+from hwsim.checks import check_number
 from rl.agents.checkpoint import Saved
 from rl.agents.learn import train
 from rl.algorithms import Agent
@@ -60,13 +61,11 @@ class Study:
     slots: int = 16
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise InputError(f"seeds: value is {self.seeds}; allowed is at least 1")
+        check_number("seeds", self.seeds, least=1)
         for name in self.opponents:
             OPPONENTS.get(name)
         for density in self.densities:
-            if not 0 < density <= 1:
-                raise InputError(f"density: value is {density}; allowed is above 0, at most 1")
+            check_number("density", density, above=0, most=1)
         _check_unseen(self.learn, self.test.world)
 
     @property
@@ -169,7 +168,7 @@ def run(study: Study, out: Path, tell: Tell = lambda *_: None) -> Outcome:
             for name, saved in learnt.items():
                 for one in bench.agents(name, saved[replicate]):
                     parts.setdefault((device, one.name), []).append(one)
-            switching = parts[device, AGENT][-1].runs[0].episodes.switching
+            switching = parts[device, AGENT][-1].played[0].episodes.switching
             for candidate in opponents:
                 if candidate.opponent == "random_switching":
                     candidate = dataclasses.replace(candidate, switching=switching)

@@ -95,9 +95,11 @@ class Asked:
 
     @property
     def searches(self) -> bool:
+        """Whether the split is to be found."""
         return self.parallel.partition(",")[0] == AUTO
 
     def plan(self, cards: int, *, dp: bool = True) -> Plan:
+        """How the step is split over so many cards."""
         text = self.parallel
         if not dp:
             text = ",".join(word for word in text.split(",") if not word.startswith("dp="))

@@ -22,6 +22,7 @@ _MOST = 6  # plans of a search that are shown
 def as_json(
     asked: Asked, cluster: Cluster, dense: Answer, answers: Sequence[Answer]
 ) -> dict[str, Any]:
+    """The answers with every part of the fastest step."""
     first = answers[0]
     content: dict[str, Any] = {
         "command": "estimate", "model": asked.what.name, "cluster": asked.name,
@@ -54,6 +55,7 @@ def _described(step: ClusterStep) -> dict[str, Any]:
 
 
 def show(asked: Asked, cluster: Cluster, dense: Answer, answers: Sequence[Answer]) -> None:
+    """Prints the answers: a table, what needs memory, how many cards a density saves."""
     console = stdout()
     title = f"{asked.what.name} on {cluster.cards} cards of {cluster.name}"
     rows = [_row("dense", step) for step in dense.found[:_MOST]]

@@ -120,7 +120,22 @@ def torchvision_without_kernels() -> None:
 _KEPT: list[Any] = []
 
 
-def _hugging_face(configuration: str, architecture: str, names: dict[str, str], **more: Any):
+def _masked_by_choice(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    scaling: float | None = None, dropout: float = 0.0, **_: Any,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Plain attention as causal models of 2023 had it: scores are chosen or put away by a mask,
+    which no compiler of that time took for fused attention."""
+    scores = query @ key.transpose(-1, -2) * (scaling or query.shape[-1] ** -0.5)
+    if attention_mask is not None:
+        scores = torch.where(attention_mask == 0, scores, attention_mask)
+    scores = F.dropout(scores.softmax(-1), dropout, module.training)
+    return (scores @ value).transpose(1, 2), scores
+
+
+def _hugging_face(
+    configuration: str, architecture: str, names: dict[str, str], causal: bool = False, **more: Any
+):
     """A builder of a language model of the transformers package."""
 
     def build(step: Step, _: str) -> tuple[nn.Module, Any, Callable | None]:
@@ -128,6 +143,11 @@ def _hugging_face(configuration: str, architecture: str, names: dict[str, str], 
         given = {names.get(k, k): v for k, v in step.arguments.items()}
         given = {k: v for k, v in given.items() if k}
         how = "sdpa" if step.attention == "fused" else "eager"
+        if causal and how == "eager":
+            how = "masked_by_choice"
+            transformers.AttentionInterface.register(how, _masked_by_choice)
+            masks = transformers.AttentionMaskInterface
+            masks.register(how, masks._global_mapping["eager"])
         config = getattr(transformers, configuration)(
             **{**more, **given}, attn_implementation=how, use_cache=False
         )
@@ -223,8 +243,10 @@ BUILDERS: dict[str, Callable[[Step, str], tuple[nn.Module, Any, Callable | None]
     "bert": _hugging_face("BertConfig", "BertLMHeadModel", _BERT, is_decoder=True),
     "bert_encoder": _hugging_face("BertConfig", "BertModel", _BERT),
     "bert_squad": _hugging_face("BertConfig", "BertForQuestionAnswering", _BERT),
-    "gpt2": _hugging_face("GPT2Config", "GPT2LMHeadModel", _GPT2, n_positions=4096),
-    "opt": _hugging_face("OPTConfig", "OPTForCausalLM", _OPT, max_position_embeddings=4096),
+    "gpt2": _hugging_face("GPT2Config", "GPT2LMHeadModel", _GPT2, causal=True, n_positions=4096),
+    "opt": _hugging_face(
+        "OPTConfig", "OPTForCausalLM", _OPT, causal=True, max_position_embeddings=4096
+    ),
     "decoder": _decoder,
     "layer": _transformer_layer,
 }

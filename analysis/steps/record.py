@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from hwsim.checks import check_integer, check_number
 from hwsim.errors import InputError, unknown
 from hwsim.files import replacing
 
@@ -63,10 +64,8 @@ class Step:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise InputError(unknown(name, getattr(self, name), allowed))
-        if not isinstance(self.seconds, (int, float)) or not self.seconds > 0:
-            raise InputError(f"seconds: value is {self.seconds!r}; allowed is a number above 0")
-        if not isinstance(self.batch, int) or self.batch < 1:
-            raise InputError(f"batch: value is {self.batch!r}; allowed is an integer of at least 1")
+        check_number("seconds", self.seconds, above=0)
+        check_integer("batch", self.batch, 1)
 
     @property
     def what(self) -> tuple:
@@ -78,6 +77,7 @@ class Step:
 
 
 def step_of(path: Path, number: int, row: Any) -> Step:
+    """A row of a file as a Step; an InputError names file, row and key."""
     if not isinstance(row, dict):
         raise InputError(f"steps {path}: row {number} is no table")
     allowed = tuple(f.name for f in fields(Step))

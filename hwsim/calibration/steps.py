@@ -264,5 +264,5 @@ def _products(device: Gpu, ops: Sequence[Op], kinds: np.ndarray) -> np.ndarray:
         ]  # fmt: skip
         if wanted:
             shapes = np.array([whole_steps.product_of(ops[i]) for i in wanted], float)
-            found[wanted] = device.products_s(DENSE, dtype, shapes)
+            found[wanted] = device.library.seconds(DENSE, dtype, shapes)
     return found

@@ -48,6 +48,7 @@ class Costs:
     exchanges: int
 
     def of(self, rank: int) -> Share:
+        """What a rank of the tensor-parallel group has to do."""
         return self.shares[rank if len(self.shares) > 1 else 0]
 
 

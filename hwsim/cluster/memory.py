@@ -34,10 +34,12 @@ class Need:
 
     @property
     def states(self) -> float:
+        """Bytes of weights, gradients, moments and masks."""
         return self.weights + self.gradients + self.moments + self.masks
 
     @property
     def total(self) -> float:
+        """Bytes of states and activations."""
         return self.states + self.activations
 
 

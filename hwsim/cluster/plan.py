@@ -86,6 +86,7 @@ class Plan:
 
     @property
     def cards(self) -> int:
+        """That the plan takes."""
         return self.dp * self.tp * self.pp
 
     @property

@@ -33,6 +33,7 @@ class ClusterRun:
 
     @property
     def fits(self) -> bool:
+        """Whether the step that needs most memory fits the cards."""
         return self.fullest.fits
 
 

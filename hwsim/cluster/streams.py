@@ -36,6 +36,7 @@ class Stage:
         self.sent = [0.0] * ranks
 
     def compute(self, name: str, takes: Sequence[float], waits: Sequence[Ends] = ()) -> Ends:
+        """Adds a task on every rank's compute stream; when it ends, by rank."""
         self.last = tuple(
             self.tasks.add(f"{own} {COMPUTE}", name, takes[r], (*(w[r] for w in waits), last))
             for r, (own, last) in enumerate(zip(self.names, self.last, strict=True))
@@ -84,6 +85,7 @@ class Stage:
         )
 
     def gather(self, cost: Costs, waits: Sequence[Ends]) -> Ends:
+        """Adds the gathering of a part's sharded weights; when it ends, by rank."""
         sizes = [cost.of(r).gather_bytes for r in range(len(self.names))]
         return self.collective("all_gather", cost.part.name, sizes, waits)
 
@@ -99,6 +101,7 @@ class Stage:
         return self.collective(rule.across, name, mine, [done], groups, apart)
 
     def forward(self, cost: Costs, waits: Sequence[Ends] = ()) -> Ends:
+        """Adds a part's forward pass and its exchanges; when it ends, by rank."""
         shares = [cost.of(r) for r in range(len(self.names))]
         takes = [s.forward_s + s.unpack_s + s.slowed_s[0] for s in shares]
         name = f"forward {cost.part.name}"
@@ -107,6 +110,7 @@ class Stage:
         return self.last
 
     def backward(self, cost: Costs, waits: Sequence[Ends] = ()) -> Ends:
+        """Adds a part's backward pass and its exchanges; when it ends, by rank."""
         shares = [cost.of(r) for r in range(len(self.names))]
         takes = [s.backward_s + s.unpack_s + s.slowed_s[1] for s in shares]
         name = f"backward {cost.part.name}"

@@ -79,6 +79,7 @@ class StatisticalMask(Mask):
 
     @property
     def kind(self) -> Pattern:
+        """The pattern."""
         return self._kind
 
     @property
@@ -94,10 +95,12 @@ class StatisticalMask(Mask):
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(n_out, n_in)."""
         return self._shape
 
     @property
     def size(self) -> int:
+        """n_out · n_in."""
         return self._shape[0] * self._shape[1]
 
     @property

@@ -58,6 +58,7 @@ class WhiteBoxEnv(ScheduleEnv):
 
     @property
     def fixed_time(self) -> Tensor:  # type: ignore[override]
+        """(batch,) share of the dense step that no density changes."""
         return self.networks.fixed
 
     def layer_time(self, density: Tensor) -> Tensor:

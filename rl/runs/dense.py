@@ -90,6 +90,7 @@ class DenseRuns:
         self._networks: Networks | None = None
 
     def get(self, seed: int) -> DenseRun:
+        """The dense run of a seed, trained once and kept on disk."""
         if seed not in self._runs:
             first = seed // self._chunk * self._chunk
             seeds = range(first, first + self._chunk)

@@ -68,10 +68,12 @@ class Setting:
             )
 
     def prepare(self) -> Prepared:
+        """The task with its data."""
         return make_task(self.task, self.options).prepare()
 
     @property
     def dense_rounds(self) -> int:
+        """Rounds of a dense run."""
         return self.dense_steps // self.round_steps
 
 
@@ -219,10 +221,12 @@ class Problem:
 
     @property
     def data(self) -> Prepared:
+        """The task's data, prepared once."""
         return _data(self.task)
 
     @property
     def recipe(self) -> Recipe:
+        """How the network is built and trained."""
         return _recipe(self)
 
     @property

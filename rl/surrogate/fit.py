@@ -23,6 +23,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from hwsim import InputError
+from hwsim.checks import check_number
 from hwsim.files import replacing
 from rl.envs.formula import Networks, WhiteBoxConfig
 from rl.envs.training import SparseTrainingEnv
@@ -57,6 +58,7 @@ class Recording:
             )
 
     def pick(self, runs: np.ndarray) -> Recording:
+        """Some of the runs."""
         return Recording(self.density[runs], self.progress[runs], self.dense_rounds[runs])
 
     def save(self, path: Path) -> None:
@@ -66,6 +68,7 @@ class Recording:
 
     @classmethod
     def load(cls, path: Path) -> Recording:
+        """Reads a file; an InputError if it is damaged."""
         try:
             return cls(**read_arrays(path, f"recording {path}")[0])
         except TypeError as error:
@@ -342,8 +345,7 @@ def surrogate(
 
     def draw(config: WhiteBoxConfig, batch: int, rng: torch.Generator, width: int) -> Networks:
         widest = max(len(fitted.sensitivity) for fitted, _, _ in made)
-        if width < widest:
-            raise InputError(f"width: value is {width}; allowed is at least {widest}")
+        check_number("width", width, least=widest)
         chosen = torch.randint(len(made), (batch,), generator=rng).tolist()
         zero = {name: torch.zeros(batch, width) for name in Networks.__dataclass_fields__}
         zero["live"] = torch.zeros(batch, width, dtype=torch.bool)

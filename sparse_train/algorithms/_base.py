@@ -11,6 +11,7 @@ import numpy as np
 
 from hwsim.errors import InputError, unknown
 from sparse_train.patterns import Projection
+from sparse_train.selection.arrays import beside
 
 State = Mapping[str, Any]
 ROUNDINGS = {"floor": math.floor, "round": round, "ceil": math.ceil}
@@ -19,6 +20,8 @@ ROUNDINGS = {"floor": math.floor, "round": round, "ceil": math.ceil}
 @dataclass(frozen=True)
 class View:
     """What an update sees. Arrays are (n_out, n_in) and must not be written to.
+
+    They are numpy's; for an algorithm that says `on_device`, torch's where the model is on one.
 
     Attributes:
         step: number of the training step, from 1; 0 when masks are made.
@@ -89,6 +92,8 @@ class Algorithm:
         keeps_largest: the n − ⌈n · drop fraction⌉ largest active weights of a layer, as far as its
             budget goes, are active after an update.
         dense_weights: inactive weights keep a value, out of the model's sight; views show it.
+        on_device: `start` and `update` take views of tensors too, and answer in tensors of the same
+            bits. Asked of the class that states it: one that inherits it is not taken for able.
     """
 
     gradient: ClassVar[str] = "never"
@@ -101,6 +106,7 @@ class Algorithm:
     budget: ClassVar[str] = "layer"
     keeps_largest: ClassVar[bool] = False
     dense_weights: ClassVar[bool] = False
+    on_device: ClassVar[bool] = False
 
     def start(self, view: View) -> State:
         """The state before the first update."""
@@ -117,6 +123,12 @@ class Algorithm:
     def update(self, view: View, state: State) -> Outcome:
         """The next masks. Pure: equal inputs give equal outputs, and no input is changed."""
         raise TypeError(f"{type(self).__name__} must define update(view, state)")
+
+
+def chance(view: View, layer: str) -> np.ndarray:
+    """A random number for every weight of a layer, float32 of 0 … 1, where the layer is."""
+    values = view.rng.random(tuple(view.masks[layer].shape), dtype=np.float32)
+    return beside(values, view.masks[layer])
 
 
 def rounded(value: float, rounding: str) -> int:

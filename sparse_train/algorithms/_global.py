@@ -10,6 +10,7 @@ from hwsim.errors import InputError
 from sparse_train.algorithms._base import View
 from sparse_train.patterns import Projection
 from sparse_train.selection import top_k
+from sparse_train.selection.arrays import count, joined, parted, size
 
 
 def count_best(
@@ -17,11 +18,11 @@ def count_best(
 ) -> dict[str, int]:
     """How many of the k best candidates of all layers lie in each."""
     names = list(scores)
-    flat = np.concatenate([scores[name].reshape(-1) for name in names])
-    allowed = np.concatenate([candidates[name].reshape(-1) for name in names])
-    chosen = top_k(flat, min(k, int(np.count_nonzero(allowed))), allowed)
-    ends = np.cumsum([scores[name].size for name in names])
-    return {n: int(c.sum()) for n, c in zip(names, np.split(chosen, ends[:-1]), strict=True)}
+    flat = joined([scores[name] for name in names])
+    allowed = joined([candidates[name] for name in names])
+    chosen = top_k(flat, min(k, count(allowed)), allowed)
+    parts = parted(chosen, [size(scores[name]) for name in names])
+    return {name: count(part) for name, part in zip(names, parts, strict=True)}
 
 
 def prune(
@@ -29,8 +30,8 @@ def prune(
 ) -> dict[str, int]:
     """Weights left per layer when only the best `total` active ones stay; no layer is emptied."""
     counts = count_best(scores, total, masks)
-    for name, count in counts.items():
-        if count == 0 and total > 0 and masks[name].any():
+    for name, left in counts.items():
+        if left == 0 and total > 0 and masks[name].any():
             fullest = max(counts, key=lambda n: counts[n])
             counts[name] += 1
             if counts[fullest] > 1:

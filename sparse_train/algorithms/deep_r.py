@@ -8,10 +8,25 @@ from typing import ClassVar
 
 import numpy as np
 
+from hwsim.checks import check_number
 from hwsim.errors import InputError
 from sparse_train.algorithms._base import Algorithm, Outcome, State, View
 from sparse_train.algorithms._global import count_best
 from sparse_train.selection import top_k
+from sparse_train.selection.arrays import (
+    as_int8,
+    beside,
+    copied,
+    count,
+    finite,
+    first_least,
+    joined,
+    parted,
+    places,
+    sign,
+    size,
+    where,
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,7 @@ class DeepR(Algorithm):
     Source: Bellec et al. 2018, algorithm 1.
     """
 
+    on_device: ClassVar[bool] = True
     update_interval: ClassVar[int] = 1
     budget: ClassVar[str] = "total"
     patterns: ClassVar[tuple[str, ...]] = ("unstructured",)
@@ -39,29 +55,26 @@ class DeepR(Algorithm):
 
     def __post_init__(self) -> None:
         for name in ("l1", "temperature"):
-            value = getattr(self, name)
-            good = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not good or not 0 <= value < math.inf:
-                raise InputError(f"{name}: value is {value!r}; allowed is a number of at least 0")
+            check_number(name, getattr(self, name), least=0)
 
     def start(self, view: View) -> State:
         """Signs: an active weight's own, a dormant one's by chance."""
         signs = {}
         for name, weight in view.weights.items():
-            chance = view.rng.integers(0, 2, weight.shape, dtype=np.int8) * 2 - 1
-            signs[name] = np.where(weight != 0, np.sign(weight), chance).astype(np.int8)
+            drawn = view.rng.integers(0, 2, tuple(weight.shape), dtype=np.int8) * 2 - 1
+            signs[name] = where(weight != 0, as_int8(sign(weight)), beside(drawn, weight))
         return {"signs": signs}
 
     def update(self, view: View, state: State) -> Outcome:
         strengths = {name: self._walk(view, name, state) for name in view.masks}
         alive = {name: view.masks[name] & (theta >= 0) for name, theta in strengths.items()}
-        missing = sum(view.budgets.values()) - sum(int(m.sum()) for m in alive.values())
+        missing = sum(view.budgets.values()) - sum(count(m) for m in alive.values())
         masks = _shrunk(strengths, alive, -missing) if missing < 0 else alive
         if missing > 0:
             masks = _reactivated(alive, missing, view.rng)
         masks = _none_empty(masks, strengths, view)
         weights = {
-            name: np.where(masks[name] & alive[name], theta, np.float32(0)) * state["signs"][name]
+            name: where(masks[name] & alive[name], theta, 0) * state["signs"][name]
             for name, theta in strengths.items()
         }
         # A connection that went dormant and came back in one step starts anew.
@@ -70,23 +83,23 @@ class DeepR(Algorithm):
 
     def _walk(self, view: View, name: str, state: State) -> np.ndarray:
         rate = view.learning_rates.get(name, 0.0)
-        theta = view.weights[name] * state["signs"][name] - np.float32(rate * self.l1)
+        theta = view.weights[name] * state["signs"][name] - float(np.float32(rate * self.l1))
         if self.temperature > 0:
-            noise = view.rng.standard_normal(theta.shape, dtype=np.float32)
-            theta += np.float32(math.sqrt(2 * rate * self.temperature)) * noise
-        if not np.isfinite(theta[view.masks[name]]).all():
+            noise = beside(view.rng.standard_normal(tuple(theta.shape), dtype=np.float32), theta)
+            theta = theta + float(np.float32(math.sqrt(2 * rate * self.temperature))) * noise
+        if not finite(theta[view.masks[name]]):
             raise InputError(f"weight of {name!r}: NaN or infinity; allowed is finite")
-        return theta.astype(np.float32)
+        return theta
 
 
 def _reactivated(
     alive: dict[str, np.ndarray], missing: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    sizes = [mask.size for mask in alive.values()]
-    dormant = np.flatnonzero(~np.concatenate([m.reshape(-1) for m in alive.values()]))
-    flat = np.concatenate([m.reshape(-1) for m in alive.values()])
-    flat[rng.choice(dormant, min(missing, dormant.size), replace=False)] = True
-    parts = np.split(flat, np.cumsum(sizes)[:-1])
+    flat = joined(list(alive.values()))
+    dormant = places(~flat)
+    chosen = rng.choice(size(dormant), min(missing, size(dormant)), replace=False)
+    flat[dormant[beside(chosen, dormant)]] = True
+    parts = parted(flat, [size(mask) for mask in alive.values()])
     return {name: p.reshape(m.shape) for (name, m), p in zip(alive.items(), parts, strict=True)}
 
 
@@ -94,23 +107,23 @@ def _none_empty(
     masks: dict[str, np.ndarray], strengths: dict[str, np.ndarray], view: View
 ) -> dict[str, np.ndarray]:
     """An emptied layer gets one connection by chance, in exchange for the fullest's weakest."""
-    masks = {name: mask.copy() for name, mask in masks.items()}
+    masks = {name: copied(mask) for name, mask in masks.items()}
     for name, mask in masks.items():
         if mask.any() or view.budgets[name] == 0:
             continue
-        mask.reshape(-1)[view.rng.integers(mask.size)] = True
-        fullest = max(masks, key=lambda n: int(masks[n].sum()))
-        if masks[fullest].sum() > 1:
-            theta = np.where(masks[fullest], strengths[fullest], np.inf)
-            masks[fullest].reshape(-1)[int(np.argmin(theta))] = False
+        mask.reshape(-1)[int(view.rng.integers(size(mask)))] = True
+        fullest = max(masks, key=lambda n: count(masks[n]))
+        if count(masks[fullest]) > 1:
+            theta = where(masks[fullest], strengths[fullest], math.inf)
+            masks[fullest].reshape(-1)[first_least(theta)] = False
     return masks
 
 
 def _shrunk(
     strengths: dict[str, np.ndarray], alive: dict[str, np.ndarray], surplus: int
 ) -> dict[str, np.ndarray]:
-    scores = {name: np.where(alive[name], theta, 0) for name, theta in strengths.items()}
-    total = sum(int(mask.sum()) for mask in alive.values()) - surplus
+    scores = {name: where(alive[name], theta, 0) for name, theta in strengths.items()}
+    total = sum(count(mask) for mask in alive.values()) - surplus
     counts = count_best(scores, total, alive)
     return {name: top_k(scores[name], counts[name], alive[name]) for name in scores}
 

@@ -10,6 +10,7 @@ import numpy as np
 from hwsim.errors import InputError, unknown
 from sparse_train.algorithms._base import Algorithm, Outcome, State, View
 from sparse_train.algorithms._global import prune, unstructured_only
+from sparse_train.selection.arrays import at_least, copied, count, where
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class GMP(Algorithm):
     Source: Zhu & Gupta 2017, section 3.
     """
 
+    on_device: ClassVar[bool] = True
     schedule: ClassVar[str] = "cubic"
     first_mask: ClassVar[str] = "dense"
     keeps_largest: ClassVar[bool] = True
@@ -37,10 +39,10 @@ class GMP(Algorithm):
 
     def targets(self, view: View) -> dict[str, int]:
         """Layer name → active weights after this update; never more than now."""
-        return {n: min(b, int(view.masks[n].sum())) for n, b in view.budgets.items()}
+        return {n: min(b, count(view.masks[n])) for n, b in view.budgets.items()}
 
     def update(self, view: View, state: State) -> Outcome:
-        scores = {name: np.abs(weight) for name, weight in view.weights.items()}
+        scores = {name: abs(weight) for name, weight in view.weights.items()}
         targets = self.targets(view)
         if self.scope == "global":
             unstructured_only(view.pattern, type(self).__name__)
@@ -53,10 +55,10 @@ def pruned(view: View, layer: str, scores: np.ndarray, target: int) -> np.ndarra
     """The mask of the pattern with `target` active weights that keeps the best of the active."""
     mask, pattern = view.masks[layer], view.pattern
     if pattern.capacity(mask.shape, target) >= pattern.units(mask):
-        return mask.copy()
+        return copied(mask)
     # An active weight of 0 still comes before an inactive one.
-    ranked = np.where(mask, np.maximum(scores, np.finfo(np.float32).smallest_subnormal), 0)
-    return pattern.project(ranked.astype(np.float32), target)
+    ranked = where(mask, at_least(scores, float(np.finfo(np.float32).smallest_subnormal)), 0)
+    return pattern.project(ranked, target)
 
 
 ALGORITHM = GMP

@@ -22,6 +22,7 @@ class GraNet(RigL):
     Source: Liu et al. 2021 (GraNet), section 3.2; its code rounds the number dropped up.
     """
 
+    on_device: ClassVar[bool] = True
     schedule: ClassVar[str] = "cubic"
     budget: ClassVar[str] = "total"
     keeps_largest: ClassVar[bool] = False
@@ -38,7 +39,7 @@ class GraNet(RigL):
             kept = pattern.keep(scores[name], mask, keep, budget)
             masks[name] = pattern.fill(self.grow_scores(view, name), kept, budget)
             if self.reinit_when_same:
-                reset[name] = np.asarray(mask & ~kept & masks[name])
+                reset[name] = mask & ~kept & masks[name]
         return Outcome(masks, state, reset=reset or None)
 
     def _left(self, view: View, scores: dict[str, np.ndarray]) -> dict[str, int]:

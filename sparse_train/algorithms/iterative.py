@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hwsim.errors import InputError
+from hwsim.checks import check_number
 from sparse_train.algorithms._base import View, rounded
 from sparse_train.algorithms.gmp import GMP
+from sparse_train.selection.arrays import count
 
 
 @dataclass(frozen=True)
@@ -22,15 +23,14 @@ class Iterative(GMP):
     Source: Han et al. 2015, section 3; Frankle & Carbin 2019, section 1 (share 0.2).
     """
 
+    on_device: ClassVar[bool] = True
     schedule: ClassVar[str] = "constant"
     budget: ClassVar[str] = "own"
     share: float = 0.2
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        good = isinstance(self.share, (int, float)) and not math.isnan(self.share)
-        if not good or not 0 < self.share <= 1:
-            raise InputError(f"share: value is {self.share!r}; allowed is above 0, at most 1")
+        check_number("share", self.share, above=0, most=1)
 
     def least_updates(self, density: float) -> int:
         if density <= 0 or self.share == 1:
@@ -40,7 +40,7 @@ class Iterative(GMP):
     def targets(self, view: View) -> dict[str, int]:
         left = {}
         for name, budget in view.budgets.items():
-            active = int(view.masks[name].sum())
+            active = count(view.masks[name])
             left[name] = min(active, max(budget, active - rounded(active * self.share, "ceil")))
         return left
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from hwsim.errors import InputError
 from sparse_train.algorithms._base import Outcome, State, View
 from sparse_train.algorithms.iterative import Iterative
+from sparse_train.selection.arrays import copied, equal
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Lottery(Iterative):
     Source: Frankle & Carbin 2019, section 1; Frankle et al. 2020, section 3 (late rewinding).
     """
 
+    on_device: ClassVar[bool] = True
     rewind_step: int = 0
 
     def least_updates(self, density: float) -> int:
@@ -46,13 +49,13 @@ class Lottery(Iterative):
                 "are updated"
             )
         masks = super().update(view, state).masks
-        if all(np.array_equal(masks[name], view.masks[name]) for name in masks):
+        if all(equal(masks[name], view.masks[name]) for name in masks):
             return Outcome(masks, state)
         return Outcome(masks, state, weights=state["early"], reset=dict(masks))
 
 
 def _copied(view: View) -> dict[str, np.ndarray]:
-    return {name: weight.copy() for name, weight in view.weights.items()}
+    return {name: copied(weight) for name, weight in view.weights.items()}
 
 
 ALGORITHM = Lottery

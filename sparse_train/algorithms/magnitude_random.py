@@ -15,6 +15,7 @@ class MagnitudeRandom(Set):
     Source: Tessera et al. 2022, section 3.
     """
 
+    on_device: ClassVar[bool] = True
     schedule: ClassVar[str] = "linear"
 
 

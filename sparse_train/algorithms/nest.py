@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from hwsim.errors import InputError
+from hwsim.checks import check_number
 from sparse_train.algorithms._base import Algorithm, Outcome, State, View
 from sparse_train.algorithms.gmp import pruned
 from sparse_train.schedules import Piecewise, piecewise
 from sparse_train.segments import select
 from sparse_train.selection import top_k
+from sparse_train.selection.arrays import count, single, sums
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class NeST(Algorithm):
     Source: Dai et al. 2018, sections 3.1 to 3.3.
     """
 
+    on_device: ClassVar[bool] = True
     gradient: ClassVar[str] = "update"
     patterns: ClassVar[tuple[str, ...]] = ("unstructured",)
     patterns_reason: ClassVar[str] = "which grows and prunes single weights and whole neurons"
@@ -44,12 +47,7 @@ class NeST(Algorithm):
     def __post_init__(self) -> None:
         for name in ("neuron_share", "weak"):
             value = getattr(self, name)
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, (int, float))
-                or not 0 <= value <= 1
-            ):
-                raise InputError(f"{name}: value is {value!r}; allowed is a number from 0 to 1")
+            check_number(name, value, least=0, most=1)
 
     def update(self, view: View, state: State) -> Outcome:
         return Outcome({name: self._layer(view, name) for name in view.masks}, state)
@@ -57,40 +55,41 @@ class NeST(Algorithm):
     def _layer(self, view: View, name: str) -> np.ndarray:
         assert view.gradients is not None
         mask, budget = view.masks[name], view.budgets[name]
-        growth = np.abs(view.gradients[name])
-        missing = budget - int(mask.sum())
+        growth = abs(view.gradients[name])
+        missing = budget - count(mask)
         if missing < 0:
-            magnitude = np.abs(view.weights[name])
+            magnitude = abs(view.weights[name])
             left = self._without_weak(magnitude, pruned(view, name, magnitude, budget))
             # What weak neurons held goes back to the others first, to themselves if need be.
-            alive = np.any(left, axis=1).reshape(-1, 1)
+            alive = left.any(1).reshape(-1, 1)
             for candidates in (mask & alive, mask):
                 free = candidates & ~left
-                lacking = budget - int(left.sum())
-                left = left | top_k(magnitude, min(lacking, int(free.sum())), free)
+                lacking = budget - count(left)
+                left = left | top_k(magnitude, min(lacking, count(free)), free)
             return left
         woken = self._woken(mask, growth, int(self.neuron_share * missing))
         mask = mask | woken
-        return mask | top_k(growth, budget - int(mask.sum()), ~mask)
+        return mask | top_k(growth, budget - count(mask), ~mask)
 
     def _woken(self, mask: np.ndarray, growth: np.ndarray, allowance: int) -> np.ndarray:
         """Inputs of dormant neurons, at most `allowance`, each neuron with the mean fan-in."""
-        fan_in = mask.sum(axis=1)
+        fan_in = mask.sum(1)
         dormant = fan_in == 0
-        active = int((~dormant).sum())
+        active = count(~dormant)
         each = max(1, int(fan_in.sum()) // active) if active else mask.shape[1]
-        neurons = min(allowance // each, int(dormant.sum()))
-        strongest = top_k(growth.sum(axis=1, dtype=np.float32), neurons, dormant)
-        quotas = np.where(strongest, each, 0).astype(np.int64).reshape(-1, 1)
+        neurons = min(allowance // each, count(dormant))
+        strongest = top_k(single(sums(growth, 1)), neurons, dormant)
+        quotas = strongest.reshape(-1, 1) * each
         edges = np.array([0, mask.shape[1]], dtype=np.int64)
         return select(growth, ~mask, quotas, edges)
 
     def _without_weak(self, magnitude: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """`mask` less its weakest neurons, as far as the others have room for what they held."""
-        fan_in = mask.sum(axis=1)
-        if not fan_in.any():
+        fan_in = mask.sum(1)
+        neurons = count(fan_in > 0)
+        if not neurons:
             return mask
-        weak = (fan_in > 0) & (fan_in < self.weak * fan_in[fan_in > 0].mean())
+        weak = (fan_in > 0) & (fan_in < math.ceil(self.weak * (count(mask) / neurons)))
         return mask & ~weak[:, None]
 
 

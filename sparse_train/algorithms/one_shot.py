@@ -15,6 +15,7 @@ class OneShot(GMP):
     Source: Janowsky 1989; Han et al. 2015, section 3 (without its repetition).
     """
 
+    on_device: ClassVar[bool] = True
     schedule: ClassVar[str] = "constant"
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from sparse_train.algorithms._base import View
+from sparse_train.algorithms._base import View, chance
 from sparse_train.algorithms.magnitude_random import MagnitudeRandom
 
 
@@ -18,10 +18,11 @@ class RandomRandom(MagnitudeRandom):
     Source: Tessera et al. 2022, section 3.
     """
 
+    on_device: ClassVar[bool] = True
     keeps_largest: ClassVar[bool] = False
 
     def drop_scores(self, view: View, layer: str) -> np.ndarray:
-        return view.rng.random(view.masks[layer].shape, dtype=np.float32)
+        return chance(view, layer)
 
 
 ALGORITHM = RandomRandom

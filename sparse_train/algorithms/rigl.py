@@ -18,11 +18,12 @@ class RigL(Set):
     Source: Evci et al. 2020, algorithm 1.
     """
 
+    on_device: ClassVar[bool] = True
     gradient: ClassVar[str] = "update"
 
     def grow_scores(self, view: View, layer: str) -> np.ndarray:
         assert view.gradients is not None
-        return np.abs(view.gradients[layer])
+        return abs(view.gradients[layer])
 
 
 ALGORITHM = RigL

@@ -12,6 +12,7 @@ from sparse_train.algorithms._base import (
     Outcome,
     State,
     View,
+    chance,
     check_rounding,
     rounded,
 )
@@ -33,6 +34,7 @@ class Set(Algorithm):
     weights are dropped; here, as in later codes, the smallest magnitudes.
     """
 
+    on_device: ClassVar[bool] = True
     keeps_largest: ClassVar[bool] = True
     rounding: str = "floor"
     reinit_when_same: bool = False
@@ -42,11 +44,11 @@ class Set(Algorithm):
 
     def drop_scores(self, view: View, layer: str) -> np.ndarray:
         """The units of lowest score go."""
-        return np.abs(view.weights[layer])
+        return abs(view.weights[layer])
 
     def grow_scores(self, view: View, layer: str) -> np.ndarray:
         """The candidates of highest score come."""
-        return view.rng.random(view.masks[layer].shape, dtype=np.float32)
+        return chance(view, layer)
 
     def update(self, view: View, state: State) -> Outcome:
         masks, reset = {}, {}

@@ -11,6 +11,7 @@ import numpy as np
 from sparse_train.algorithms._base import Outcome, State, View
 from sparse_train.algorithms._global import unstructured_only, within
 from sparse_train.algorithms.rigl import RigL
+from sparse_train.selection.arrays import count, size, sum_of, where
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class SNFS(RigL):
     Source: Dettmers & Zettlemoyer 2019, section 3 and algorithm 1.
     """
 
+    on_device: ClassVar[bool] = True
     gradient: ClassVar[str] = "always"
     budget: ClassVar[str] = "total"
     rounding: str = "ceil"
@@ -40,11 +42,11 @@ class SNFS(RigL):
         unstructured_only(view.pattern, "SNFS")
         assert view.gradients is not None
         kept = {name: self._kept(view, name) for name in view.masks}
-        total = sum(view.budgets.values()) - sum(int(k.sum()) for k in kept.values())
+        total = sum(view.budgets.values()) - sum(count(mask) for mask in kept.values())
         grown = self._shares(view, kept, max(total, 0))
         masks = {}
         for name, mask in kept.items():
-            target = int(mask.sum()) + grown[name]
+            target = count(mask) + grown[name]
             mask = within(view, name, self.drop_scores(view, name), mask, target)
             masks[name] = view.pattern.fill(self.grow_scores(view, name), mask, target)
         return Outcome(masks, state)
@@ -53,13 +55,11 @@ class SNFS(RigL):
         """Layer name → weights to grow, out of `total`."""
         assert view.gradients is not None
         means = {
-            name: float(np.abs(view.gradients[name][mask]).mean(dtype=np.float64))
-            if mask.any()
-            else 0.0
+            name: sum_of(where(mask, abs(view.gradients[name]), 0)) / max(count(mask), 1)
             for name, mask in view.masks.items()
         }
         whole = sum(means.values())
-        free = {name: int(mask.size - mask.sum()) for name, mask in kept.items()}
+        free = {name: size(mask) - count(mask) for name, mask in kept.items()}
         grown, most = {}, {}
         for name, mean in means.items():
             share = mean / whole if whole > 0 else 1 / len(means)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
-from hwsim.errors import InputError
+from hwsim.checks import check_number
 from sparse_train.algorithms._base import Algorithm, Outcome, State, View
+from sparse_train.selection.arrays import filled
 
 
 @dataclass(frozen=True)
@@ -23,6 +21,7 @@ class SRSTE(Algorithm):
     Source: Zhou et al. 2021, section 4 (decay 2e-4).
     """
 
+    on_device: ClassVar[bool] = True
     gradient: ClassVar[str] = "always"
     pattern: ClassVar[str] = "2:4"
     first_mask: ClassVar[str] = "magnitude"
@@ -31,18 +30,17 @@ class SRSTE(Algorithm):
     decay: float = 2e-4
 
     def __post_init__(self) -> None:
-        if not 0 <= self.decay < math.inf:
-            raise InputError(f"decay: value is {self.decay!r}; allowed is at least 0")
+        check_number("decay", self.decay, least=0)
 
     def pulls(self, density: float) -> tuple[float, float]:
         return 0.0, self.decay
 
     def update(self, view: View, state: State) -> Outcome:
         masks = {
-            name: view.pattern.project(np.abs(weight), view.budgets[name])
+            name: view.pattern.project(abs(weight), view.budgets[name])
             for name, weight in view.weights.items()
         }
-        everything = {name: np.ones_like(mask) for name, mask in masks.items()}
+        everything = {name: filled(mask.shape, True, mask) for name, mask in masks.items()}
         return Outcome(masks, state, trained=everything)
 
 

@@ -19,6 +19,7 @@ from sparse_train.algorithms._base import (
 )
 from sparse_train.segments import select
 from sparse_train.selection import top_k
+from sparse_train.selection.arrays import beside, brought, count, filled
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class SRigL(Algorithm):
     Source: Lasby et al. 2023, section 3.1 and appendix; γ is 0.3, 0.95 for vision transformers.
     """
 
+    on_device: ClassVar[bool] = True
     gradient: ClassVar[str] = "update"
     budget: ClassVar[str] = "own"
     patterns: ClassVar[tuple[str, ...]] = ("fan_in",)
@@ -67,10 +69,10 @@ class SRigL(Algorithm):
 
     def _layer(self, view: View, name: str) -> np.ndarray:
         assert view.gradients is not None
-        magnitude, growth = np.abs(view.weights[name]), np.abs(view.gradients[name])
+        magnitude, growth = abs(view.weights[name]), abs(view.gradients[name])
         mask, budget = view.masks[name], view.budgets[name]
         n_out = mask.shape[0]
-        active = int(np.count_nonzero(mask))
+        active = count(mask)
         n_prune = rounded(active * view.drop_fraction, self.rounding)
         n_keep = active - n_prune
         if budget < n_out and (self.gamma is None or name == view.output_layer):
@@ -80,14 +82,14 @@ class SRigL(Algorithm):
         salient = top_k(magnitude, n_keep, mask) | top_k(growth, n_prune)
         alive = np.ones(n_out, dtype=bool)
         if self.gamma is not None and name != view.output_layer:
-            alive = self._alive(salient.sum(axis=1), mask, budget)
+            alive = self._alive(brought(salient.sum(1)), mask, budget)
         return _regrown(magnitude, growth, mask, alive, n_keep, budget)
 
     def _alive(self, salient: np.ndarray, mask: np.ndarray, budget: int) -> np.ndarray:
         """(n_out,) neurons with enough salient weights; the threshold falls until enough are."""
         n_out, n_in = mask.shape
         assert self.gamma is not None
-        k = n_in if self.threshold_of == "dense" else int(mask.sum(axis=1).max())
+        k = n_in if self.threshold_of == "dense" else int(mask.sum(1).max())
         least = int(self.gamma) if self.gamma >= 1 else max(1, int(self.gamma * k))
         survivors = min(budget // n_in + 1, n_out)
         least = min(least, int(np.sort(salient)[n_out - survivors]))
@@ -120,14 +122,14 @@ def _regrown(
     n_out, n_in = mask.shape
     neurons = int(alive.sum())
     if neurons == 0:
-        return np.zeros_like(mask)
+        return filled(mask.shape, False, mask)
     fan_in = fan_in_after_ablation(budget, neurons, n_in)
     edges = np.array([0, n_in], dtype=np.int64)
-    quotas = np.where(alive, fan_in, 0).astype(np.int64).reshape(n_out, 1)
-    candidates = mask & alive[:, None]
-    best = top_k(magnitude, min(n_keep, int(np.count_nonzero(candidates))), candidates)
+    quotas = beside(np.where(alive, fan_in, 0).astype(np.int64).reshape(n_out, 1), mask)
+    candidates = mask & beside(alive[:, None], mask)
+    best = top_k(magnitude, min(n_keep, count(candidates)), candidates)
     kept = select(magnitude, best, quotas, edges)
-    missing = quotas - kept.sum(axis=1, dtype=np.int64, keepdims=True)
+    missing = quotas - kept.sum(1).reshape(n_out, 1)
     return kept | select(growth, ~kept, missing, edges)
 
 

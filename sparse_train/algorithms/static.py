@@ -12,6 +12,7 @@ from sparse_train.algorithms._base import Algorithm, Outcome, State, View
 class Static(Algorithm):
     """A random mask at the start, and no update: the baseline of every dynamic algorithm."""
 
+    on_device: ClassVar[bool] = True
     update_interval: ClassVar[int] = 0
     budget: ClassVar[str] = "own"
     keeps_largest: ClassVar[bool] = True

@@ -8,9 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from hwsim.errors import InputError
+from hwsim.checks import check_number
 from sparse_train.algorithms._base import Algorithm, Outcome, State, View
 from sparse_train.selection import top_k
+from sparse_train.selection.arrays import count, size
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class TopKast(Algorithm):
     Source: Jayakumar et al. 2020, sections 2.1 and 2.3.
     """
 
+    on_device: ClassVar[bool] = True
     gradient: ClassVar[str] = "always"
     first_mask: ClassVar[str] = "magnitude"
     dense_weights: ClassVar[bool] = True
@@ -34,10 +36,8 @@ class TopKast(Algorithm):
     penalty: float = 1e-4
 
     def __post_init__(self) -> None:
-        if not 0 <= self.exploration <= 1:
-            raise InputError(f"exploration: value is {self.exploration!r}; allowed is 0 to 1")
-        if not 0 <= self.penalty < math.inf:
-            raise InputError(f"penalty: value is {self.penalty!r}; allowed is at least 0")
+        check_number("exploration", self.exploration, least=0, most=1)
+        check_number("penalty", self.penalty, least=0)
 
     def pulls(self, density: float) -> tuple[float, float]:
         return self.penalty, self.penalty / density if density > 0 else 0.0
@@ -45,14 +45,14 @@ class TopKast(Algorithm):
     def update(self, view: View, state: State) -> Outcome:
         masks, trained = {}, {}
         for name, weight in view.weights.items():
-            scores, budget = np.abs(weight), view.budgets[name]
+            scores, budget = abs(weight), view.budgets[name]
             masks[name] = view.pattern.project(scores, budget)
             trained[name] = self._backward(scores, masks[name], budget)
         return Outcome(masks, state, trained=trained)
 
     def _backward(self, scores: np.ndarray, mask: np.ndarray, budget: int) -> np.ndarray:
-        more = min(budget + math.floor(self.exploration * scores.size), scores.size)
-        return mask | top_k(scores, max(0, more - int(mask.sum())), ~mask)
+        more = min(budget + math.floor(self.exploration * size(scores)), size(scores))
+        return mask | top_k(scores, max(0, more - count(mask)), ~mask)
 
 
 ALGORITHM = TopKast

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -95,6 +94,7 @@ class DenseGradients:
                 average.mul_(self._momentum).add_(gradient)
 
     def forget(self) -> None:
+        """Lets go of the gradients of this step."""
         self.now.clear()
         self._used.clear()
 
@@ -103,17 +103,17 @@ class DenseGradients:
         self.now.pop(layer.name, None)
         self._used.pop(layer.name, None)
 
-    def arrays(self, layers: Mapping[str, MaskedLayer]) -> dict[str, np.ndarray]:
-        """Layer → float32 (n_out, n_in), the same on every rank; layers without one are left out.
+    def tensors(self, layers: Mapping[str, MaskedLayer]) -> dict[str, Tensor]:
+        """Layer → its gradient, the same on every rank; layers without one are left out.
 
         A gradient that is 0 everywhere is none: the layer was not used.
         """
-        arrays = {}
+        found = {}
         for name, layer in layers.items():
-            found = self.averages.get(name) if self._averages else self._resolved(layer)
-            if found is not None and _any(found):
-                arrays[name] = layer.array(found)
-        return arrays
+            one = self.averages.get(name) if self._averages else self._resolved(layer)
+            if one is not None and _any(one):
+                found[name] = one
+        return found
 
     def _resolved(self, layer: MaskedLayer) -> Tensor | None:
         """The gradient of every weight in the step that the optimizer has made."""

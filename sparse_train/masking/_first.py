@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from hwsim.errors import InputError
 from hwsim.mask import Mask
 from sparse_train.algorithms import View
+from sparse_train.masking._places import at
 from sparse_train.masking.layers import MaskedLayer
 from sparse_train.patterns import Projection
+from sparse_train.selection.arrays import finite
 
 
 def first_masks(
@@ -20,25 +23,32 @@ def first_masks(
     budgets: Mapping[str, int],
     pattern: Projection,
     rng: np.random.Generator,
-) -> dict[str, np.ndarray]:
+    device: torch.device | None = None,
+) -> dict[str, Any]:
     """Part → bool (n_out, n_in): "random", by "magnitude", "dense", or as given.
+
+    Arrays on the host, or tensors on a device.
 
     Raises:
         InputError: masks that are given for other layers, or of other shapes.
     """
     if not isinstance(first, str):
-        return _given(first, layers)
+        return at(_given(first, layers), device)
     masks = {}
     for layer in layers.values():
+        shape = layer.layout.matrix(layer.weight_shape)
+        values: Any = None
         for part, rows in layer.parts.items():
             if first == "dense":
-                masks[part] = np.ones(layer.shape, dtype=bool)[rows]
-            elif first == "magnitude":
-                scores = np.abs(layer.array(layer.parameter))[rows]
-                masks[part] = pattern.project(scores, budgets[part])
+                masks[part] = at(np.ones(shape, dtype=bool), device)
+                continue
+            if first == "magnitude":
+                if values is None:
+                    values = (layer.array if device is None else layer.matrix)(layer.parameter)
+                scores: Any = abs(values[rows])
             else:
-                shape = layer.layout.matrix(layer.weight_shape)
-                masks[part] = pattern.project(rng.random(shape, dtype=np.float32), budgets[part])
+                scores = at(rng.random(shape, dtype=np.float32), device)
+            masks[part] = pattern.project(scores, budgets[part])
     return masks
 
 
@@ -66,13 +76,6 @@ def not_finite(view: View) -> str:
     """Which array of a view has NaN or infinity; empty if none has."""
     for what, arrays in (("weight", view.weights), ("gradient", view.gradients or {})):
         for name, array in arrays.items():
-            if not np.isfinite(array).all():
+            if not finite(array):
                 return f"the {what} of layer {name!r} has NaN or infinity; allowed is finite"
     return ""
-
-
-def locked(array: np.ndarray) -> np.ndarray:
-    """A read-only view: an algorithm that writes to its input fails at once."""
-    view = array.view()
-    view.flags.writeable = False
-    return view

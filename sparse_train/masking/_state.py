@@ -17,6 +17,8 @@ def to_torch(value: Any) -> Any:
     """Arrays become tensors (copies), all the way down."""
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
+    if isinstance(value, Tensor):
+        return value.detach().clone()
     if isinstance(value, Mapping):
         return {key: to_torch(item) for key, item in value.items()}
     return value

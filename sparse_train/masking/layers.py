@@ -40,10 +40,12 @@ class MaskedLayer:
 
     @property
     def parameter(self) -> nn.Parameter:
+        """The weight as the optimizer has it."""
         return getattr(self.module, self.attribute)
 
     @property
     def buffer(self) -> str:
+        """Name of the buffer that holds the mask."""
         return f"{self.attribute}_mask"
 
     @property
@@ -53,6 +55,7 @@ class MaskedLayer:
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
+        """As the module has it, not as the mask."""
         return tuple(self.parameter.shape)
 
     @property
@@ -90,15 +93,16 @@ class MaskedLayer:
         self.module.register_buffer(self.buffer, mask)
 
     def remove_mask(self) -> None:
+        """Takes the buffer off the module."""
         delattr(self.module, self.buffer)
 
-    def set_mask(self, array: np.ndarray) -> None:
+    def set_mask(self, array: np.ndarray | Tensor) -> None:
         """Take over a mask of shape (n_out, n_in)."""
         self.mask.copy_(self.tensor(array))
 
-    def tensor(self, array: np.ndarray) -> Tensor:
+    def tensor(self, array: np.ndarray | Tensor) -> Tensor:
         """A copy of an array (n_out, n_in), in the weight's shape and on its device."""
-        matrix = torch.from_numpy(array.copy())
+        matrix = array.clone() if isinstance(array, Tensor) else torch.from_numpy(array.copy())
         return placed_as(self.layout.unstacked(matrix, self.weight_shape), self.parameter)
 
     def mask_array(self) -> np.ndarray:
@@ -114,7 +118,16 @@ class MaskedLayer:
         """A tensor of the weight's shape as float32 (n_out, n_in); a view where it can be one."""
         return self.layout.stacked(whole(values.detach()).to("cpu", torch.float32)).numpy()
 
+    def matrix(self, values: Tensor) -> Tensor:
+        """A tensor of the weight's shape as float32 (n_out, n_in), on its own device."""
+        return self.layout.stacked(whole(values.detach()).to(torch.float32))
+
+    def mask_matrix(self) -> Tensor:
+        """A copy of the mask, (n_out, n_in), on its own device."""
+        return self.layout.stacked(whole(self.mask.detach())).clone()
+
     def zero_inactive(self) -> None:
+        """Sets inactive weights to 0."""
         zero_where_not_(self.parameter.data, self.mask)
 
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from hwsim import patterns as definitions
+from sparse_train.selection.arrays import filled
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,14 @@ class Projection:
     """
 
     name: ClassVar[str] = ""
+
+    @property
+    def on_device(self) -> bool:
+        """Whether `keep` and `fill` take tensors too, and choose on their device.
+
+        Asked of the class that states it: one that inherits it is not taken for able.
+        """
+        return False
 
     @property
     def definition(self) -> definitions.Pattern:
@@ -74,4 +83,4 @@ class Projection:
 
     def project(self, scores: np.ndarray, budget: int) -> np.ndarray:
         """The mask of the pattern with the largest sum of scores within the budget."""
-        return self.fill(scores, np.zeros(scores.shape, dtype=bool), budget)
+        return self.fill(scores, filled(scores.shape, False, scores), budget)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from sparse_train.patterns._base import Projection
 from sparse_train.selection import top_k
+from sparse_train.selection.arrays import beside, copied, count, padded, repeated, single, sums
 
 
 @dataclass(frozen=True)
@@ -29,36 +31,41 @@ class Tiled(Projection):
 
     def units(self, mask: np.ndarray) -> int:
         rows, columns = self.tile(mask.shape)
-        return int(np.count_nonzero(mask[::rows, ::columns]))
+        return count(mask[::rows, ::columns])
 
     def keep(self, scores: np.ndarray, mask: np.ndarray, units: int, budget: int) -> np.ndarray:
-        rows, columns = self.tile(mask.shape)
-        tiles = np.ascontiguousarray(mask[::rows, ::columns])
         units = min(units, self.capacity(mask.shape, budget))
-        return self._expand(top_k(self.reduce(scores), units, tiles), mask.shape)
+        return self._expand(top_k(self.reduce(scores), units, self._tiles(mask)), mask.shape)
 
     def fill(self, scores: np.ndarray, kept: np.ndarray, budget: int) -> np.ndarray:
-        rows, columns = self.tile(kept.shape)
-        tiles = np.ascontiguousarray(kept[::rows, ::columns])
-        missing = self.capacity(kept.shape, budget) - int(np.count_nonzero(tiles))
+        tiles = self._tiles(kept)
+        missing = self.capacity(kept.shape, budget) - count(tiles)
         return self._expand(tiles | top_k(self.reduce(scores), missing, ~tiles), kept.shape)
 
     def reduce(self, scores: np.ndarray) -> np.ndarray:
         """The score of each tile: the mean over its weights."""
         rows, columns = self.tile(scores.shape)
-        sums = self._reduceat(np.add, scores.astype(np.float64))
+        tall, wide = in_tiles(scores, self.tile(scores.shape))
+        across = sums(tall, 1).reshape(len(tall), wide, -1)
         sizes = np.outer(_lengths(scores.shape[0], rows), _lengths(scores.shape[1], columns))
-        return (sums / sizes).astype(np.float32)
+        return single(sums(across, 2) / beside(sizes.astype(np.float64), scores))
 
-    def _reduceat(self, operation: np.ufunc, scores: np.ndarray) -> np.ndarray:
-        rows, columns = self.tile(scores.shape)
-        across = operation.reduceat(scores, np.arange(0, scores.shape[1], columns), axis=1)
-        return operation.reduceat(across, np.arange(0, scores.shape[0], rows), axis=0)
+    def _tiles(self, mask: np.ndarray) -> np.ndarray:
+        """Which tiles are active."""
+        rows, columns = self.tile(mask.shape)
+        return copied(mask[::rows, ::columns])
 
     def _expand(self, tiles: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         rows, columns = self.tile(shape)
-        wide = np.repeat(np.repeat(tiles, rows, axis=0), columns, axis=1)
-        return np.ascontiguousarray(wide[: shape[0], : shape[1]])
+        return copied(repeated(repeated(tiles, rows, 0), columns, 1)[: shape[0], : shape[1]])
+
+
+def in_tiles(scores: Any, tile: tuple[int, int]) -> tuple[Any, int]:
+    """(tiles down, rows of a tile, columns), edges filled up with 0; and how many tiles across."""
+    rows, columns = tile
+    short = -scores.shape[0] % rows, -scores.shape[1] % columns
+    scores = padded(scores, *short)
+    return scores.reshape(-1, rows, scores.shape[1]), scores.shape[1] // columns
 
 
 def _lengths(size: int, step: int) -> np.ndarray:

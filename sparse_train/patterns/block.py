@@ -9,7 +9,8 @@ import numpy as np
 
 from hwsim.errors import InputError, unknown
 from hwsim.pattern_names import at_least
-from sparse_train.patterns._tiles import Tiled
+from sparse_train.patterns._tiles import Tiled, in_tiles
+from sparse_train.selection.arrays import largest
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,17 @@ class Block(Tiled):
         if self.pool not in ("mean", "max"):
             raise InputError(unknown("pool", self.pool, ("mean", "max")))
 
+    @property
+    def on_device(self) -> bool:
+        return True
+
     def tile(self, shape: tuple[int, int]) -> tuple[int, int]:
         return self.rows, self.columns
 
     def reduce(self, scores: np.ndarray) -> np.ndarray:
         if self.pool == "max":
-            return self._reduceat(np.maximum, scores)
+            tall, wide = in_tiles(scores, self.tile(scores.shape))
+            return largest(largest(tall, 1).reshape(len(tall), wide, -1), 2)
         return super().reduce(scores)
 
 

@@ -19,6 +19,10 @@ class FanIn(Segmented):
 
     name: ClassVar[str] = "fan_in"
 
+    @property
+    def on_device(self) -> bool:
+        return True
+
     def edges(self, n_in: int) -> np.ndarray:
         return np.array([0, n_in], dtype=np.int64)
 

@@ -10,6 +10,7 @@ import numpy as np
 from hwsim import patterns as definitions
 from hwsim.errors import InputError
 from sparse_train.segments import Segmented
+from sparse_train.selection.arrays import Array, on_host
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class NM(Segmented):
 
     def __post_init__(self) -> None:
         definitions.PATTERNS.get(self.name)(self.n, self.m, self.axis)
+
+    @property
+    def on_device(self) -> bool:
+        return True
 
     def edges(self, n_in: int) -> np.ndarray:
         return np.append(np.arange(0, n_in, self.m, dtype=np.int64), n_in)
@@ -69,8 +74,8 @@ def check_density(
         )
 
 
-def _turned(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array.T)
+def _turned(array: Array) -> Array:
+    return np.ascontiguousarray(array.T) if on_host(array) else array.T.contiguous()
 
 
 PATTERN = NM

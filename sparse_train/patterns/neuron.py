@@ -19,6 +19,10 @@ class Neuron(Tiled):
     def __post_init__(self) -> None:
         definitions.PATTERNS.get(self.name)(self.axis)
 
+    @property
+    def on_device(self) -> bool:
+        return True
+
     def tile(self, shape: tuple[int, int]) -> tuple[int, int]:
         return (1, shape[1]) if self.axis == 0 else (shape[0], 1)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from sparse_train.patterns._base import Projection
 from sparse_train.selection import top_k
+from sparse_train.selection.arrays import count
 
 
 @dataclass(frozen=True)
@@ -17,17 +18,21 @@ class Unstructured(Projection):
 
     name: ClassVar[str] = "unstructured"
 
+    @property
+    def on_device(self) -> bool:
+        return True
+
     def capacity(self, shape: tuple[int, int], budget: int) -> int:
         return budget
 
     def units(self, mask: np.ndarray) -> int:
-        return int(np.count_nonzero(mask))
+        return count(mask)
 
     def keep(self, scores: np.ndarray, mask: np.ndarray, units: int, budget: int) -> np.ndarray:
         return top_k(scores, min(units, budget), mask)
 
     def fill(self, scores: np.ndarray, kept: np.ndarray, budget: int) -> np.ndarray:
-        return kept | top_k(scores, budget - int(np.count_nonzero(kept)), ~kept)
+        return kept | top_k(scores, budget - count(kept), ~kept)
 
 
 PATTERN = Unstructured

@@ -119,6 +119,46 @@ def test_a_compiler_reads_and_writes_neighbours_once():
     assert compiled[0].bytes == 2 * 32 * 64 * 4 == sum(op.bytes for op in eager) / 2
 
 
+def test_dropout_is_one_pass_with_a_byte_an_element_as_on_cuda():
+    model = nn.Sequential(nn.Linear(64, 64, bias=False), nn.Dropout(0.1))
+    step = workload(model, torch.randn(32, 64), optimizer=None)
+    drop = [op for op in step if op.name == "1" and op.kind == "elementwise"]
+    assert [op.phase for op in drop] == ["forward", "grad_input"]
+    assert drop[0].bytes == 32 * 64 * (4 + 4 + 1)  # in, out, mask
+    assert not [op for op in workload(model, torch.randn(32, 64), train=False) if op.name == "1"]
+
+
+class Plain(nn.Module):
+    def __init__(self, masked):
+        super().__init__()
+        self.mask = torch.zeros(16, 16) if masked else None
+
+    def forward(self, q):
+        scores = q @ q.transpose(-1, -2) / 4
+        scores = scores if self.mask is None else scores + self.mask
+        return scores.softmax(-1) @ q
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_compiler_runs_plain_attention_by_the_fused_kernel(masked):
+    q = torch.randn(2, 4, 16, 8)
+    (op,) = workload(Plain(masked), q, train=False, compiled=True)
+    assert op.kind == "attention" and op.fused
+    assert (op.m, op.n, op.k, op.count) == (16, 16, 8, 8)
+    assert op.dense_flops == 2 * 2 * 8 * 16 * 16 * 8
+    assert op.bytes == 2 * q.numel() * 4 + masked * 16 * 16 * 4  # q once, the result, the mask
+
+
+def test_scores_that_are_read_elsewhere_are_no_fused_attention():
+    class Shown(Plain):
+        def forward(self, q):
+            scores = (q @ q.transpose(-1, -2)).softmax(-1)
+            return scores @ q, scores.sum()
+
+    ops = workload(Shown(False), torch.randn(2, 4, 16, 8), train=False, compiled=True)
+    assert not any(op.fused for op in ops if op.kind == "attention")
+
+
 def test_what_another_op_reads_is_still_written():
     class Twice(nn.Module):
         def forward(self, x):

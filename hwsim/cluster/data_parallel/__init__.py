@@ -10,6 +10,7 @@ FORMS = Registry("parallel form", "hwsim.cluster.data_parallel", "FORM")
 
 @cache
 def form_names() -> tuple[str, ...]:
+    """Forms of data parallelism by name."""
     return FORMS.own()
 
 

@@ -66,7 +66,7 @@ def test_a_second_run_keeps_what_is_there_and_shows_it(nettime, tmp_path, fake_g
         (("tpu", "--out", "a.jsonl"), "unknown measure 'tpu'"),
         (("gpu", "--out", "a.csv"), "allowed is a name that ends in .jsonl"),
         (("gpu", "--out", "nowhere/a.jsonl"), "does not exist"),
-        (("gpu", "--out", "a.jsonl", "--minutes", "0"), "allowed is a number above 0"),
+        (("gpu", "--out", "a.jsonl", "--minutes", "0"), "allowed is above 0"),
     ],
 )
 def test_bad_arguments_are_named(nettime, tmp_path, monkeypatch, arguments, says):

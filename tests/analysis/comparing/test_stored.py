@@ -5,8 +5,9 @@ import json
 import pytest
 from test_compare import LOSSES, table, ten
 
-from analysis.comparing import stored
-from analysis.comparing.stored import Stored, beside, disagreements, dumps, load
+from analysis import results
+from analysis.comparing.stored import Stored
+from analysis.results import beside, disagreements, dumps, load
 from hwsim import InputError
 
 
@@ -60,7 +61,7 @@ def test_a_page_without_a_table_is_named_and_a_table_without_a_page_is_wrong(tmp
 def test_what_is_no_table_is_one_line(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(InputError, match=r"x\.json"):
-        stored.load(tmp_path / "x.json")
+        results.load(tmp_path / "x.json")
 
 
 def test_the_command_checks_and_rewrites(nettime, tmp_path):
