@@ -230,12 +230,16 @@ def estimate(
     if gpus is not None:
         if explain or plot:
             raise InputError("--gpus: cannot be combined with --plot or --explain")
-        from analysis.estimating import clusters
+        from analysis.display.console import print_json
+        from analysis.estimating import clusters, clusters_page
 
         run = None if steps is None else clusters.Run(steps, schedule)
         chosen = clusters.AUTO if fit and not parallel.startswith(clusters.AUTO) else parallel
         asked = clusters.Asked(what, cluster, gpus, chosen, setting, MOMENTS[optimizer], run)
-        return clusters.show(asked, densities, trace=trace, as_json=as_json)
+        found = clusters.price(asked, densities, trace=trace)
+        if as_json:
+            return print_json(clusters_page.as_json(asked, *found))
+        return clusters_page.show(asked, *found)
     if fit or trace or steps is not None:
         raise InputError("--fit, --trace, --steps: need --gpus, the number of cards")
     if sweep:
