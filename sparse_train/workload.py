@@ -32,7 +32,7 @@ from sparse_train.observing.flex import flex_in_one
 from sparse_train.observing.fusion import fused, laid_out
 from sparse_train.observing.masks import by_layer, rows_of
 from sparse_train.observing.operators import dtype_name, tensors_in
-from sparse_train.observing.optimizers import NO_UPDATE, OPTIMIZERS, Optimizer
+from sparse_train.observing.optimizers import OPTIMIZERS, Optimizer
 from sparse_train.observing.precision import autocast_as_on_cuda
 from sparse_train.observing.refusals import observable
 from sparse_train.observing.repeats import NotRepeated, counted
@@ -162,7 +162,7 @@ def training_memory(model: nn.Module, optimizer: str | None = "adamw") -> Memory
     _check(model, optimizer)
     trained = [p for p in model.parameters() if p.requires_grad]
     gradients = sum(p.numel() * p.element_size() for p in trained)
-    rule = OPTIMIZERS[optimizer] if optimizer is not None else NO_UPDATE
+    rule = OPTIMIZERS[optimizer] if optimizer is not None else Optimizer(0, 0, ())
     return Memory(
         sum(p.numel() * p.element_size() for p in model.parameters()),
         gradients,
@@ -252,13 +252,16 @@ def _updates(
         blocks = next((b for m in matrices if (b := _blocks(layer, m, shapes))), [])
         for label, shape in blocks or ((layer, None),):
             numel = shape[0] * shape[1] if shape else parameter.numel()
-            for flops, moved in rule.passes(kind.itemsize):
+            parts = [rule.streams] if rule.together else rule.kernels
+            for i, streams in enumerate(parts):
+                moved = rule.moved_bytes(streams, kind.itemsize) * numel
+                flops = rule.flops * (i + 1) // len(parts) - rule.flops * i // len(parts)
                 found.append(
                     Op(
                         "optimizer", "update", label, dtype=dtype_name(kind),
                         dense_flops=flops * numel,
-                        activation_bytes=0 if shape else moved * numel,
-                        weight_bytes=moved * numel if shape else 0,
+                        activation_bytes=0 if shape else moved,
+                        weight_bytes=moved if shape else 0,
                         weight_shape=shape,
                         fused=rule.together,
                     )

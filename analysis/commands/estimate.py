@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from sparse_train.runs.config import TrainConfig
 
 # Bytes of the optimizer's state a weight, beside 16-bit or 32-bit weights.
-MOMENTS = {"sgd": 0.0, "sgd_momentum": 4.0, "adam": 8.0, "adamw": 8.0, "adamw8bit": 2.0}
-# In one fused kernel; or as torch runs it by default, or parameter by parameter.
-OPTIMIZERS = (
-    *MOMENTS, *(f"{r}-{how}" for how in ("foreach", "unfused") for r in tuple(MOMENTS)[:4])
-)  # fmt: skip
+_MOMENTS = {"sgd": 0.0, "sgd_momentum": 4.0, "adam": 8.0, "adamw": 8.0, "adamw8bit": 2.0}
+MOMENTS = {
+    **_MOMENTS,
+    **{f"{rule}-{how}": held for how in ("foreach", "unfused") for rule, held in _MOMENTS.items()
+       if rule != "adamw8bit"},
+}  # fmt: skip
+OPTIMIZERS = tuple(MOMENTS)
 GROUPINGS = ("phase", "kind", "layer")
 # Settings of a run that decide what its dense step is; the rest are options of this command.
 OF_A_STEP = ("layers", "model_options", "task_options")
@@ -102,8 +104,8 @@ def estimate(
     optimizer: Annotated[
         str,
         typer.Option(
-            help="Whose step is priced: sgd, sgd_momentum, adam, adamw or adamw8bit, in one fused "
-            "kernel; adamw-foreach as torch does by default, adamw-unfused one by one."
+            help="Whose step: sgd, sgd_momentum, adam, adamw, adamw8bit, in one fused kernel; "
+            "adamw-foreach as torch does by default, adamw-unfused parameter by parameter."
         ),
     ] = "adamw",
     distribution: Annotated[
@@ -194,8 +196,8 @@ def estimate(
     from analysis.estimating import sweep as sweeping
 
     densities = sweeping.densities(sweep) if sweep else [_density(density, sparsity)]
-    if plot is not None and explain is not None:
-        raise InputError("--plot: cannot be combined with --explain")
+    if plot is not None and (explain is not None or gpus is not None):
+        raise InputError("--plot: cannot be combined with --explain or --gpus")
     if explain is not None and sweep is not None:
         raise InputError("--explain: needs one density; --sweep gives several")
     options.at_least("--batch-size", batch_size)
@@ -228,12 +230,16 @@ def estimate(
     if gpus is not None:
         if explain or plot:
             raise InputError("--gpus: cannot be combined with --plot or --explain")
-        from analysis.estimating import clusters
+        from analysis.display.console import print_json
+        from analysis.estimating import clusters, clusters_page
 
         run = None if steps is None else clusters.Run(steps, schedule)
         chosen = clusters.AUTO if fit and not parallel.startswith(clusters.AUTO) else parallel
-        asked = clusters.Asked(what, cluster, gpus, chosen, setting, _moments(optimizer), run)
-        return clusters.show(asked, densities, trace=trace, as_json=as_json)
+        asked = clusters.Asked(what, cluster, gpus, chosen, setting, MOMENTS[optimizer], run)
+        found = clusters.price(asked, densities, trace=trace)
+        if as_json:
+            return print_json(clusters_page.as_json(asked, *found))
+        return clusters_page.show(asked, *found)
     if fit or trace or steps is not None:
         raise InputError("--fit, --trace, --steps: need --gpus, the number of cards")
     if sweep:
@@ -277,10 +283,6 @@ def _what_if(
         return print_json({"command": "estimate", "model": first.name, "what_if": written})
     stdout().print(f"what if: {written}", soft_wrap=True)
     return None
-
-
-def _moments(optimizer: str) -> float:
-    return MOMENTS[optimizer.partition("-")[0]]
 
 
 def _exclusive(
@@ -364,7 +366,7 @@ def _single(
 
         drawn = roofline_plot.draw(what.name, devices, sparse, plot)
     roofs = {d.name: intensity.roof_of(d, what.step) for d in devices} if by == "layer" else {}
-    too_much = capacity.lines(what.step, devices, _moments(optimizer))
+    too_much = capacity.lines(what.step, devices, MOMENTS[optimizer])
     if as_json:
         return print_json({
             "command": "estimate",

@@ -109,14 +109,18 @@ class Asked:
         return plan
 
 
-def show(asked: Asked, densities: Sequence[float], *, trace: Path | None, as_json: bool) -> None:
-    """Prints the dense and the sparse step under a plan, or the plans that fit.
+def price(
+    asked: Asked, densities: Sequence[float], *, trace: Path | None
+) -> tuple[Cluster, Answer, list[Answer]]:
+    """The cards, and the dense and sparse steps under a plan, or the plans that fit.
+
+    Args:
+        trace: where the timeline of the first density's fastest step goes.
 
     Raises:
         InputError: a plan that does not divide the cards or the model, or that does not fit.
     """
     from analysis.display.console import progress_bar
-    from analysis.estimating import clusters_page
 
     whole = load_cluster(asked.name)
     cluster = whole.of(asked.gpus)
@@ -133,11 +137,7 @@ def show(asked: Asked, densities: Sequence[float], *, trace: Path | None, as_jso
 
         first = answers[0].found[0]
         write_trace(trace, first.tasks, first.ends)
-    if as_json:
-        from analysis.display.console import print_json
-
-        return print_json(clusters_page.as_json(asked, cluster, dense, answers))
-    return clusters_page.show(asked, cluster, dense, answers)
+    return cluster, dense, answers
 
 
 def _answer(

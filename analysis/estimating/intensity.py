@@ -50,6 +50,7 @@ class Spot:
 
     @property
     def flops_per_s(self) -> float:
+        """0 where no time is taken."""
         return self.flops / self.seconds if self.seconds else 0.0
 
     @property
@@ -75,7 +76,7 @@ def roof_of(device: Device, step: Workload) -> Roof:
 
 
 def spot(label: str, e: Estimate) -> Spot:
-    """An estimate as a point under a roof."""
+    """An estimate as a spot."""
     return Spot(label, e.flops, e.bytes, e.seconds)
 
 
