@@ -268,7 +268,7 @@ def _write(
 ) -> list[Path]:  # fmt: skip
     """Writes the files asked for, and a page's table beside it; their paths."""
     from analysis.comparing import out
-    from analysis.comparing.stored import Stored
+    from analysis.comparing.stored import ComparisonPage
     from analysis.reporting import plots
     from analysis.reporting import report as pages
     from analysis.results import beside, dumps
@@ -276,7 +276,7 @@ def _write(
 
     made = []
     if write is not None:
-        stored = Stored(table, title, _command(), remarks)
+        stored = ComparisonPage(table, title, _command(), remarks)
         made.append(pages.write(stored.page, write))
         made.append(pages.write(dumps(stored), beside(write)))
     if plot is not None:
