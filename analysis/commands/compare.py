@@ -141,6 +141,10 @@ def compare(
     options.at_least("--processes", processes)
     options.at_least("--steps", steps)
     options.chosen("--on", on, ("local", "ray"))
+    if plot is not None:
+        from analysis.reporting import plots
+
+        plots.check_name(plot)
     content: dict[str, Any] = {
         "task": task, "model": model, "preset": preset, "steps": steps, "batch_size": batch_size,
         "task_options": pairs("--task-option", task_option or [], TASKS.get(task)),
