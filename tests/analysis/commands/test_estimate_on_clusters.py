@@ -86,7 +86,10 @@ def test_a_trace_opens_as_json(nettime, tmp_path):
         (("--parallel", "fsdp,valeus=1"), "valeus"),
         (("--steps", "0"), "--steps: value is 0"),
         (("--steps", "5", "--schedule", "slow"), "--schedule"),
-        (("--plot", "x.svg", "--sweep", "0.1"), "--gpus: cannot be combined with --plot"),
+        (
+            ("--plot", "x.svg", "--sweep", "0.1"),
+            "--plot: cannot be combined with --explain or --gpus",
+        ),
     ],
 )
 def test_bad_input_is_one_line(nettime, more, said):
