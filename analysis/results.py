@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from analysis.agents import schedules_stored as schedules
 from analysis.agents import stored as agents
 from analysis.comparing import stored as comparisons
 from analysis.measuring import page as measured
 from hwsim import InputError
 
-Stored = comparisons.Stored | agents.Stored | measured.Stored
+Stored = comparisons.Stored | agents.Stored | schedules.Stored | measured.Stored
 _READERS: dict[Any, Callable[[Any], Stored]] = {
     None: comparisons.loaded, agents.KIND: agents.loaded, measured.KIND: measured.loaded,
+    schedules.KIND: schedules.loaded,
 }  # fmt: skip
 _VERSION = 1
 

@@ -12,20 +12,23 @@ from pathlib import Path
 import analysis.steps.models
 import hwsim.workload
 import sparse_train
-from analysis.estimating.kept import folder
+from analysis.estimating.kept import folder as kept_in
 from analysis.steps.models import workload_of
 from analysis.steps.record import Step
 from hwsim.files import replacing
 from hwsim.workload import Op, Workload
 
 _PACKAGES = ("torch", "timm", "transformers")
+# Of sparse_train: the observer, and what it tells weights by.
+_OBSERVER = ("workload.py", "weightless.py", "private_torch.py", "naming.py", "masking/kinds.py",
+             "observing/*.py")  # fmt: skip
 
 
 def observed(step: Step, cached: bool = True) -> Workload:
     """The step's ops; from disk if they were observed by these very sources and packages."""
     if not cached:
         return workload_of(step)
-    path = folder() / "measured" / sources() / f"{_digest(repr(step.what).encode())}.json"
+    path = kept_in() / "measured" / sources() / f"{_digest(repr(step.what).encode())}.json"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
@@ -45,7 +48,8 @@ def sources() -> str:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found.append(f"{name} {importlib.metadata.version(name)}".encode())
     files = [Path(analysis.steps.models.__file__), Path(hwsim.workload.__file__)]
-    files += sorted(Path(sparse_train.__file__).parent.rglob("*.py"))
+    folder = Path(sparse_train.__file__).parent
+    files += [path for pattern in _OBSERVER for path in sorted(folder.glob(pattern))]
     return _digest(*found, *(path.read_bytes() for path in files))
 
 

@@ -175,7 +175,9 @@ def _write(table: ScheduleTable, page: Path | None, plot: Path | None, title: st
     """Writes the files asked for; their paths."""
     import sys
 
+    from analysis import results
     from analysis.agents import schedules_page as pages
+    from analysis.agents.schedules_stored import Stored
     from analysis.reporting import plots, report
 
     beside = page and page.with_suffix(".svg")
@@ -187,8 +189,9 @@ def _write(table: ScheduleTable, page: Path | None, plot: Path | None, title: st
         made.append(path.absolute())
     if page is not None:
         command = shlex.join(["nettime", *sys.argv[1:]])
-        text = pages.markdown(table, title, command, [page.with_suffix(".svg").name])
-        made.append(report.write(text, page))
+        stored = Stored(table, title, command, (page.with_suffix(".svg").name,))
+        made.append(report.write(stored.page, page))
+        made.append(report.write(results.dumps(stored), results.beside(page)))
     return made
 
 

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from sparse_train.runs.config import TrainConfig
 
 # Bytes of the optimizer's state a weight, beside 16-bit or 32-bit weights.
-MOMENTS = {"sgd": 0.0, "sgd_momentum": 4.0, "adam": 8.0, "adamw": 8.0, "adamw8bit": 2.0}
+_MOMENTS = {"sgd": 0.0, "sgd_momentum": 4.0, "adam": 8.0, "adamw": 8.0, "adamw8bit": 2.0}
+MOMENTS = {
+    **_MOMENTS,
+    **{f"{rule}-{how}": held for how in ("foreach", "unfused") for rule, held in _MOMENTS.items()
+       if rule != "adamw8bit"},
+}  # fmt: skip
 OPTIMIZERS = tuple(MOMENTS)
 GROUPINGS = ("phase", "kind", "layer")
 # Settings of a run that decide what its dense step is; the rest are options of this command.
@@ -99,7 +104,11 @@ def estimate(
         ),
     ] = None,
     optimizer: Annotated[
-        str, typer.Option(help="Whose step is priced: sgd, sgd_momentum, adam, adamw, adamw8bit.")
+        str,
+        typer.Option(
+            help="Whose step: sgd, sgd_momentum, adam, adamw, adamw8bit, in one fused kernel; "
+            "adamw-foreach as torch does by default, adamw-unfused parameter by parameter."
+        ),
     ] = "adamw",
     distribution: Annotated[
         str, typer.Option(help="How layers share the weights: uniform, er or erk.")
@@ -353,7 +362,11 @@ def _single(
     narrower = _narrower(what, devices, sparse)
     sentence = verdict(breakdowns, covered.density)
     notes = {d.name: line for d in devices if (line := whose_price(d))}
-    drawn = intensity.plot(what.name, devices, sparse, plot) if plot is not None else None
+    drawn = None
+    if plot is not None:
+        from analysis.reporting import roofline_plot
+
+        drawn = roofline_plot.draw(what.name, devices, sparse, plot)
     roofs = {d.name: intensity.roof_of(d, what.step) for d in devices} if by == "layer" else {}
     too_much = capacity.lines(what.step, devices, MOMENTS[optimizer])
     if as_json:

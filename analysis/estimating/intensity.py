@@ -6,9 +6,7 @@ Source: Williams, Waterman and Patterson 2009, "Roofline".
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwsim import Device, Estimate, Op, Workload, gemm
@@ -77,6 +75,7 @@ def roof_of(device: Device, step: Workload) -> Roof:
 
 
 def spot(label: str, e: Estimate) -> Spot:
+    """An estimate as a spot."""
     return Spot(label, e.flops, e.bytes, e.seconds)
 
 
@@ -146,15 +145,3 @@ def spots(device: Device, step: Workload) -> dict[str, list[Spot]]:
         kind: [spot(kind, Estimate.total(prices)) for prices in ops.values()]
         for kind, ops in found.items()
     }
-
-
-def plot(name: str, devices: Sequence[Device], step: Workload, path: Path) -> Path:
-    """Draws a step under the roof of each device; the file's suffix says how."""
-    from analysis.reporting import plots, roofline_plot
-
-    parts: Mapping[str, tuple[Roof, dict[str, list[Spot]]]] = {
-        d.name: (roof_of(d, step), spots(d, step)) for d in devices
-    }
-    with plots.styled():
-        plots.save(roofline_plot.roofline(parts, f"Training step of {name}"), path)
-    return path.absolute()

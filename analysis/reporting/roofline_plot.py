@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.reporting.plots import light
-from hwsim import units
+from analysis.estimating.intensity import Roof, Spot, roof_of, spots
+from analysis.reporting.plots import light, save, styled
+from hwsim import Device, Workload, units
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from analysis.estimating.intensity import Roof, Spot
 
 _COLOURS = ("sky", "vermilion", "green", "orange", "purple", "ink")
 # Points of no arithmetic lie on no logarithm.
 _LEAST = 1e-3
 _LARGEST, _SMALLEST = 900.0, 6.0
+
+
+def draw(name: str, devices: Sequence[Device], step: Workload, path: Path) -> Path:
+    """Draws a step under the roof of each device; the file's suffix says how."""
+    parts = {d.name: (roof_of(d, step), spots(d, step)) for d in devices}
+    with styled():
+        save(roofline(parts, f"Training step of {name}"), path)
+    return path.absolute()
 
 
 def roofline(parts: Mapping[str, tuple[Roof, Mapping[str, list[Spot]]]], title: str) -> Figure:
@@ -72,8 +80,8 @@ def _panel(axes: Any, roof: Roof, kinds: Mapping[str, list[Spot]]) -> None:
         )  # fmt: skip
     floor = min([s.flops_per_s for s in points] + [float(min(low * roof.bytes_per_s, 1e99))])
     floor = min(floor, roof.flops_per_s / 10.0) / 2.0
-    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(floor, roof.flops_per_s * 2.0))
-    axes.set(xlabel="FLOP per byte", ylabel="FLOP/s")
+    axes.set(xlim=(low, high), ylim=(floor, roof.flops_per_s * 2.0))
+    axes.set(xscale="log", yscale="log", xlabel="FLOP per byte", ylabel="FLOP/s")
     if left > 0.005 * whole_s:
         axes.annotate(
             f"without arithmetic, not shown: {units.percent(left / whole_s)} of the time",

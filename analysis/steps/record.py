@@ -12,7 +12,8 @@ A file is JSON Lines, one step a line, or JSON with a list `rows`. Keys:
     layout      contiguous or channels_last
     compiled    whether a compiler fused it
     attention   "fused" or "plain": whether attention is one kernel
-    optimizer   sgd, sgd_momentum, adam, adamw; of training
+    optimizer   sgd, sgd_momentum, adam, adamw in one kernel; adamw-foreach as torch runs it by
+                default, adamw-unfused parameter by parameter; of training
     pattern     "dense", or which of its weights are sparse
     seconds     of one step, median
     family      models that share one are never on two sides of a fold
@@ -30,12 +31,13 @@ from typing import Any
 from hwsim.checks import check_integer, check_number
 from hwsim.errors import InputError, unknown
 from hwsim.files import replacing
+from sparse_train.observing.optimizers import OPTIMIZERS
 
 MODES = ("forward", "forward+backward", "training")
 PRECISIONS = ("float32", "tfloat32", "float16", "bfloat16", "amp-fp16", "amp-bf16")
 _CHOICES = {
     "mode": MODES, "precision": PRECISIONS, "layout": ("contiguous", "channels_last"),
-    "attention": ("fused", "plain"), "optimizer": ("sgd", "sgd_momentum", "adam", "adamw"),
+    "attention": ("fused", "plain"), "optimizer": tuple(OPTIMIZERS),
 }  # fmt: skip
 
 

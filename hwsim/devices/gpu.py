@@ -192,10 +192,11 @@ class Gpu(Device):
         memory = moved / self.dram_bytes_per_s
         arithmetic = flops / self._rate(op)
         bound = "compute" if arithmetic > memory else "memory"
-        gap = self.steps["gap_s"]
+        share = whole_steps.gap_share(op)
+        gap = self.steps["gap_s"] * share
         bound = "launch" if gap > seconds else bound
         spread = 2.0 * self.step_spread
-        seconds = self._called(gap + seconds)
+        seconds = self._called(gap + seconds, share)
         held = whole_steps.constant_of(op) in (self.step_fit or {})
         return self._estimate(op, kernel, seconds, (-spread, spread), moved, flops, bound, held)
 
@@ -357,9 +358,12 @@ class Gpu(Device):
         shared = 0.5 if facts is not None and facts.transposable(op.dtype) else 1.0
         return shared * seconds, shared * moved
 
-    def _called(self, seconds: float) -> float:
-        """With the host's part: eager calls follow each other no faster than it can make them."""
-        return seconds if self.launch == "graph" else max(seconds, self.eager_s)
+    def _called(self, seconds: float, share: float = 1.0) -> float:
+        """With the host's part: eager calls follow each other no faster than it can make them.
+
+        `share` is of one call, of ops that are called together.
+        """
+        return seconds if self.launch == "graph" else max(seconds, self.eager_s * share)
 
     def _library(self, op: Op, kind: str, seconds: float, moved: float, flops: float) -> Estimate:
         """An Estimate of a library's product, with the interval of its fit."""

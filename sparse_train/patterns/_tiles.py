@@ -29,6 +29,13 @@ class Tiled(Projection):
         tiles = -(-shape[0] // rows) * -(-shape[1] // columns)
         return max(budget * tiles // (shape[0] * shape[1]), int(budget > 0))
 
+    def steps(self, shape: tuple[int, int], budget: int) -> tuple[int, int]:
+        """By tiles of mean size, which are those of the shape where it divides."""
+        size = shape[0] * shape[1]
+        all_tiles = self.capacity(shape, size)
+        tiles = self.capacity(shape, min(budget, size))
+        return -(-tiles * size // all_tiles), -(-min(tiles + 1, all_tiles) * size // all_tiles)
+
     def units(self, mask: np.ndarray) -> int:
         rows, columns = self.tile(mask.shape)
         return count(mask[::rows, ::columns])

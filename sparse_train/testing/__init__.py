@@ -30,6 +30,7 @@ from sparse_train.testing._strategies import (
     shapes,
     views,
 )
+from sparse_train.testing._surroundings import check_ranks
 from sparse_train.testing._training import (
     OPTIMIZERS,
     Maker,
@@ -44,8 +45,8 @@ from sparse_train.testing._training import (
 __all__ = [
     "FIXED_DENSITY", "OPTIMIZERS", "Maker", "budgets", "check_algorithm", "check_budgets",
     "check_gradients", "check_invariants", "check_loops", "check_option", "check_pattern",
-    "check_schedule", "check_states", "check_training", "check_update", "machine", "maker",
-    "masks", "matrices", "schedules", "shapes", "small_model", "train_step", "views",
+    "check_ranks", "check_schedule", "check_states", "check_training", "check_update", "machine",
+    "maker", "masks", "matrices", "schedules", "shapes", "small_model", "train_step", "views",
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sparse_train.export import strip
 from sparse_train.masking.optimizer_state import fresh_values
 from sparse_train.sparsify import Sparsifier
+from sparse_train.testing._surroundings import SURROUNDINGS
 from sparse_train.testing._training import (
     Maker,
     check_invariants,
@@ -26,6 +27,9 @@ SEVERAL = Callable[[nn.Module, Any], Sparsifier]
 def check_loops(make: Maker, *, steps: int = 10) -> None:
     """All laws of loops, of a sparsifier that updates masks every third step or so.
 
+    Beside those of the loops themselves: of odd layers, averages, budgets, prices, two processes,
+    and masks that are chosen on a device.
+
     Args:
         make: model, optimizer (or a list of them) → Sparsifier (or your own with its methods).
         steps: of each run.
@@ -38,6 +42,8 @@ def check_loops(make: Maker, *, steps: int = 10) -> None:
     check_foreign_gradients(make, steps)
     check_states(make, steps)
     check_copies(make, steps)
+    for law in SURROUNDINGS:
+        law(make)
 
 
 def check_closure(make: Maker, steps: int = 10) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -56,8 +57,9 @@ def check_invariants(sparsifier: Sparsifier, optimizer: torch.optim.Optimizer) -
         assert layer.mask.dtype == torch.bool, f"mask of {name!r} is {layer.mask.dtype}"
     masks = sparsifier.masks()
     for name, layer in sparsifier.layers.items():
-        mask = masks[name]
-        assert mask.satisfies(sparsifier.pattern.definition), f"layer {name!r} leaves the pattern"
+        for part in layer.parts:
+            fits = masks[part].satisfies(sparsifier.pattern.definition)
+            assert fits, f"layer {part!r} leaves the pattern"
         stray = layer.parameter.detach()[~layer.mask]
         assert not stray.any(), f"layer {name!r}: an inactive weight is {stray[stray != 0][0]}"
         trained = sparsifier.trained_mask(name)
@@ -191,19 +193,25 @@ def checked_step(
 
 def maker(algorithm: Algorithm, pattern: str | Projection | None = None) -> Maker:
     """model, optimizer → Sparsifier with updates every third step, at a density that fits."""
-    chosen = pattern_of(algorithm, pattern)
-    fixed = chosen.name in FIXED_DENSITY
-    density = chosen.n / chosen.m if fixed else 0.3  # type: ignore[attr-defined]
+    return _Made(algorithm, pattern_of(algorithm, pattern))
 
-    def make(model: nn.Module, optimizer: torch.optim.Optimizer) -> Sparsifier:
+
+@dataclass(frozen=True)
+class _Made:
+    """A function that can be sent to another process."""
+
+    algorithm: Algorithm
+    pattern: Projection
+
+    def __call__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Sparsifier:
+        fixed = self.pattern.name in FIXED_DENSITY
+        density = self.pattern.n / self.pattern.m if fixed else 0.3  # type: ignore[attr-defined]
         return sparsify(
-            model, optimizer, algorithm, density, chosen,
+            model, optimizer, self.algorithm, density, self.pattern,
             distribution="uniform" if fixed else "erk",
             schedule="constant" if fixed else None,
-            update_interval=min(3, algorithm.update_interval), total_steps=16,
+            update_interval=min(3, self.algorithm.update_interval), total_steps=16,
         )  # fmt: skip
-
-    return make
 
 
 def saved(model: nn.Module, optimizer: torch.optim.Optimizer, sparsifier: Sparsifier) -> io.BytesIO:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from analysis import results
 from analysis.agents.schedules import agent_jobs
 from analysis.agents.schedules_page import markdown, notes, plus_minus, verdict
+from analysis.agents.schedules_stored import Stored
 from analysis.agents.schedules_study import CURVES, LEARNED, METHODS, Agents, Learning, Study
 from analysis.agents.schedules_table import ScheduleTable, Spread
 from analysis.comparing.plan import Choice, Entry
@@ -200,3 +202,15 @@ def test_no_number_is_cut_on_a_terminal_of_80_columns():
     )
     assert text.getvalue().count("84.0 ± 18.4") == 6
     assert all(f"{method} 100 %" in text.getvalue() for method in METHODS)
+
+
+def test_the_page_comes_again_from_its_stored_table(tmp_path):
+    stored = Stored(table(), "Title", "nettime agent schedules", ("page.svg",))
+    page = tmp_path / "page.md"
+    page.write_text(stored.page)
+    results.beside(page).write_text(results.dumps(stored))
+    assert results.disagreements(tmp_path) == ([], [])
+    again = results.load(results.beside(page))
+    assert again.page == stored.page and results.dumps(again) == results.dumps(stored)
+    page.write_text(stored.page.replace("Title", "Another"))
+    assert len(results.disagreements(tmp_path)[0]) == 1

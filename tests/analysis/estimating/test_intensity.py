@@ -4,7 +4,8 @@ import pytest
 from hand_made import masks, workload
 
 from analysis.estimating.breakdown import breakdown
-from analysis.estimating.intensity import Spot, as_json, plot, roof_of, spots
+from analysis.estimating.intensity import Spot, as_json, roof_of, spots
+from analysis.reporting.roofline_plot import draw
 from hwsim import device_names, load_device
 
 STEP = workload()
@@ -48,6 +49,6 @@ def test_json_has_every_row_dense_and_sparse_and_no_infinity():
 
 def test_a_figure_says_what_it_leaves_out(tmp_path):
     path = tmp_path / "roofline.svg"
-    assert plot("small", [load_device("a100"), load_device("wafer")], STEP, path) == path
+    assert draw("small", [load_device("a100"), load_device("wafer")], STEP, path) == path
     text = path.read_text()
     assert "FLOP per byte" in text and "small on a100" in text and "small on wafer" in text

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sparse_train import sparsify
+from sparse_train.patterns import projection
 from tests.sparse_train.loops._loops import made, net, plain
 
 torch.set_num_threads(1)
@@ -26,6 +27,36 @@ def test_a_tenth_of_a_transformer_is_a_tenth_under_constant_fan_in():
         step = max(m.shape[0] for m in sparsifier.masks().values())
         assert abs(sum(m.nnz for m in sparsifier.masks().values()) - density * size) <= step / 2
         sparsifier.remove()
+
+
+@pytest.mark.parametrize("pattern", ["block:16,16", "block:8,4", "neuron:0", "neuron:1"])
+def test_a_tenth_of_a_transformer_is_a_tenth_in_tiles(pattern):
+    model = stack([96, 208, 96, 96, 192, 80, 256, 96])
+    for density in (0.1, 0.05, 0.013):
+        sparsifier = sparsify(model, None, "static", density, pattern, layers="all")
+        masks = list(sparsifier.masks().values())
+        size = sum(m.size for m in masks)
+        steps = [sparsifier.pattern.steps(m.shape, m.nnz) for m in masks]
+        assert all(m.nnz == below for m, (below, _) in zip(masks, steps, strict=True))
+        half = max(above - below for below, above in steps) / 2
+        # Each layer has a tile at least.
+        least = sum(sparsifier.pattern.steps(m.shape, 1)[0] for m in masks)
+        assert abs(sum(m.nnz for m in masks) - max(density * size, least)) <= half
+        sparsifier.remove()
+
+
+@given(
+    st.sampled_from(["block:3,2", "block:4,4", "neuron:0", "neuron:1"]),
+    st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    st.data(),
+)
+def test_steps_of_tiles_are_budgets_of_so_many_tiles(text, shape, data):
+    pattern = projection(text)
+    budget = data.draw(st.integers(1, shape[0] * shape[1]))
+    below, above = pattern.steps(shape, budget)
+    tiles, every = pattern.capacity(shape, budget), pattern.capacity(shape, shape[0] * shape[1])
+    assert pattern.capacity(shape, below) == tiles
+    assert pattern.capacity(shape, above) == min(tiles + 1, every)
 
 
 @settings(deadline=None, max_examples=40)

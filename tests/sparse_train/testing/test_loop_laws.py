@@ -1,14 +1,21 @@
 """The kit's laws of loops hold for ours, and find each fault when it is planted."""
 
+import sys
+
 import pytest
 import torch
 
+from sparse_train import averaging
 from sparse_train.algorithms import ALGORITHMS
 from sparse_train.algorithms.rigl import RigL
-from sparse_train.masking import optimizer_state, persist
+from sparse_train.algorithms.set import Set
+from sparse_train.masking import _dense, _following, kinds, layers, optimizer_state, persist
 from sparse_train.masking.bits import zero_where_not_
+from sparse_train.masking.plan import Plan
 from sparse_train.masking.sparsifier import Sparsifier
-from sparse_train.testing import check_loops, maker
+from sparse_train.observing import masks as masks_of_a_step
+from sparse_train.selection import on_device
+from sparse_train.testing import check_loops, check_ranks, maker
 
 torch.set_num_threads(1)
 
@@ -103,4 +110,100 @@ def test_a_state_that_is_zeroed_whatever_its_optimizer_is_found(monkeypatch):
 def test_a_dense_checkpoint_that_is_not_masked_is_found(monkeypatch):
     monkeypatch.setattr(persist, "_loaded", lambda *_: None)
     with pytest.raises(AssertionError, match="an inactive weight is"):
+        check_loops(maker(RigL()))
+
+
+def test_a_weight_that_is_masked_along_the_wrong_side_is_found(monkeypatch):
+    monkeypatch.setattr(kinds, "_by_sizes", lambda module, parameter: kinds.STORED_OUT_IN)
+    with pytest.raises(AssertionError, match=r"'stored' is masked as \(12, 8\), not \(8, 12\)"):
+        check_loops(maker(RigL()))
+
+
+def test_a_norms_gain_that_is_masked_is_found(monkeypatch):
+    right = kinds.layout_of
+
+    def mixed_up(module, attribute, parameter):
+        if hasattr(module, "parametrizations"):
+            return None if attribute else kinds.STORED_OUT_IN
+        return right(module, attribute, parameter)
+
+    monkeypatch.setattr(kinds, "layout_of", mixed_up)
+    monkeypatch.setattr(layers, "_norm_or_filling", lambda layer: "")
+    with pytest.raises(AssertionError, match="a gain is masked"):
+        check_loops(maker(RigL()))
+
+
+def test_experts_under_one_mask_are_found(monkeypatch):
+    whole = kinds.STORED_OUT_IN
+    monkeypatch.setattr(kinds, "_of_experts", lambda module, attribute, parameter: whole)
+    with pytest.raises(AssertionError, match=r"'experts.up\[0\]' has no mask of its own"):
+        check_loops(maker(RigL()))
+
+
+def test_a_frozen_layer_that_goes_on_growing_is_found(monkeypatch):
+    monkeypatch.setattr(
+        _following, "alive_parts", lambda layer, gradient: dict.fromkeys(layer.parts, True)
+    )
+    monkeypatch.setattr(
+        Sparsifier,
+        "_awake",
+        lambda self: (None, [p for one in self.layers.values() for p in one.parts]),
+    )
+    with pytest.raises(AssertionError, match="is frozen; its mask changed"):
+        check_loops(maker(Set()))
+
+
+def test_an_average_that_is_denser_than_its_model_is_found(monkeypatch):
+    monkeypatch.setattr(averaging, "mask_average", lambda average, sparsifier: None)
+    with pytest.raises(AssertionError, match="denser in SparseAverage"):
+        check_loops(maker(RigL()))
+
+
+@pytest.mark.parametrize("pattern", ["fan_in", "block:4,4", "neuron"])
+def test_a_budget_lost_to_rounding_is_found(monkeypatch, pattern):
+    check_loops(maker(Set(), pattern), steps=6)
+    monkeypatch.setattr(Plan, "_in_steps", lambda plan, wanted: wanted)
+    with pytest.raises(AssertionError, match="weights are active; asked"):
+        check_loops(maker(Set(), pattern), steps=6)
+
+
+def test_masks_of_experts_that_cannot_be_priced_are_found(monkeypatch):
+    monkeypatch.setattr(masks_of_a_step, "_stacked", lambda masks, known: dict(masks))
+    with pytest.raises(Exception, match=r"experts.up\[0\]"):
+        check_loops(maker(RigL()))
+
+
+def test_a_layer_out_of_reach_that_is_an_error_is_found(monkeypatch):
+    def reached(masks, step, model):
+        return dict(masks), ()
+
+    monkeypatch.setattr(sys.modules["sparse_train.workload"], "by_layer", reached)
+    with pytest.raises(Exception, match=r"'unused'|experts.up\[0\]"):
+        check_loops(maker(RigL()))
+
+
+def alone(model, optimizer):
+    """Each rank takes its own dense gradient for everybody's."""
+    _dense.average_over_ranks = lambda values: values
+    return maker(RigL())(model, optimizer)
+
+
+def test_two_ranks_have_equal_masks():
+    check_ranks(maker(RigL()))
+
+
+def test_ranks_that_grow_by_their_own_gradients_are_found():
+    with pytest.raises(AssertionError, match="differs between ranks after 3"):
+        check_ranks(alone)
+
+
+def test_ties_that_are_broken_otherwise_on_a_device_are_found(monkeypatch):
+    right = on_device.top_k
+
+    def last_first(scores, k, candidates=None):
+        turned = None if candidates is None else candidates.flip((0, -1))
+        return right(scores.flip((0, -1)), k, turned).flip((0, -1))
+
+    monkeypatch.setattr(on_device, "top_k", last_first)
+    with pytest.raises(AssertionError, match="chosen on a device: other masks"):
         check_loops(maker(RigL()))
