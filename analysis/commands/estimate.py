@@ -166,7 +166,8 @@ def estimate(
         str, typer.Option(help="With --steps: constant, or gradual: pruned from dense.")
     ] = "constant",
     trace: Annotated[
-        Path | None, typer.Option(help="With --gpus: the timeline, for ui.perfetto.dev.")
+        Path | None,
+        typer.Option(help="Where the step's timeline goes, for ui.perfetto.dev: a .json."),
     ] = None,
     what_if: Annotated[
         Path | None,
@@ -242,8 +243,10 @@ def estimate(
         chosen = clusters.AUTO if fit and not parallel.startswith(clusters.AUTO) else parallel
         asked = clusters.Asked(what, cluster, gpus, chosen, setting, MOMENTS[optimizer], run)
         return clusters_page.show(asked, densities, trace=trace, as_json=as_json)
-    if fit or trace or steps is not None:
-        raise InputError("--fit, --trace, --steps: need --gpus, the number of cards")
+    if fit or steps is not None:
+        raise InputError("--fit, --steps: need --gpus, the number of cards")
+    if trace is not None and (sweep or explain):
+        raise InputError("--trace: cannot be combined with --sweep or --explain")
     if sweep:
         return sweeping.show(what, devices, densities, setting, plot, as_json)
     if explain is not None:
@@ -253,6 +256,10 @@ def estimate(
         return explaining.show(
             what.name, devices, sparse, explain, setting.described("phase"), as_json
         )
+    if trace is not None:
+        from hwsim.answers.trace import write_step
+
+        write_step(trace, devices, price(what, [], densities[0], setting)[1])
     top = 0 if every else TOP_LAYERS
     return _single(what, devices, densities[0], setting, by, as_json, top, plot, optimizer)
 
