@@ -6,8 +6,9 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,7 @@ class Subject:
             None where there is no way to narrow it.
         no_width: why there is none.
         priced: batch, optimizer and operand type, for people; "" where they are the caller's.
+        masks: layer → mask that the model came with, in place of random ones.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Subject:
     note: str = ""
     no_width: str = "its masks save no time"
     priced: str = ""
+    masks: Mapping[str, Mask] = field(default_factory=dict)
 
 
 # Weights from which masks of equal layers are drawn once: more would fit no laptop.
@@ -361,6 +364,29 @@ def _size(
     from sparse_train.naming import mask_shape
 
     return layers[name] if layers is not None and name in layers else mask_shape(shape)
+
+
+def from_onnx(
+    path: str, batch_size: int, sequence_length: int, dtype: str | None = None,
+    optimizer: str = "adamw",
+) -> Subject:  # fmt: skip
+    """The training step of an ONNX file; zeros of its weights are its masks.
+
+    Args:
+        batch_size, sequence_length: of sizes that the file leaves open.
+
+    Raises:
+        InputError: the package onnx is missing, or a file that cannot be read or priced.
+    """
+    from analysis.estimating.onnx_files.step import described, step_of
+
+    step, shapes, masks, weights = step_of(
+        Path(path), batch_size, sequence_length, dtype, optimizer
+    )
+    return Subject(
+        Path(path).stem, step, shapes, weights, note=described(masks, len(shapes)), masks=masks,
+        no_width="an ONNX file has the width that it has",
+    )  # fmt: skip
 
 
 def _function(reference: str) -> Any:
