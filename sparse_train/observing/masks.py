@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import nn
 
 from hwsim.errors import InputError, unknown
 from hwsim.mask import Mask
 from hwsim.masks.statistical import StatisticalMask
 from hwsim.workload import Workload
-from sparse_train.masking.kinds import Weight, weights_of
 from sparse_train.naming import layer_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sparse_train.masking.kinds import Weight
 
 
 def rows_of(name: str) -> tuple[str, tuple[int, int]]:
@@ -33,6 +37,8 @@ def by_layer(
     Raises:
         InputError: a name that is no parameter's, or a mask of another shape.
     """
+    from sparse_train.masking.kinds import weights_of
+
     layers = step.layers
     known = {layer_name(weight.name): weight for weight in weights_of(model)}
     found: dict[str, Mask] = {}
