@@ -329,7 +329,7 @@ def _updates(made: _Builder, graph: Graph, optimizer: str) -> list[Op]:
         if name not in _parameters(graph):
             continue
         number, dtype = graph.arrays[name].size, made.type_of(name)
-        moved = rule.moved_bytes(DTYPE_BYTES[dtype]) * number
+        moved = rule.moved_bytes(rule.streams, DTYPE_BYTES[dtype]) * number
         layer = made.layers[name][0] if name in made.layers else name
         shape = shaped.get(layer) if name in made.layers else None
         found.append(Op("optimizer", "update", layer, dtype=dtype,
