@@ -25,7 +25,7 @@ def main(wanted: list[str]) -> int:
     failed = 0
     for name in wanted or names:
         print(f"\n── {name} ──", flush=True)
-        done = subprocess.run([sys.executable, FOLDER / f"bench_{name}.py"], cwd=FOLDER.parent)
+        done = subprocess.run([sys.executable, "-m", f"benchmarks.bench_{name}"], cwd=FOLDER.parent)
         failed = failed or int(done.returncode != 0)
     return failed
 

@@ -1,10 +1,12 @@
 """How well whole steps are priced: held out by families of models, card by card.
 
-    NETTIME_REFERENCE=FOLDER python benchmarks/bench_gpu_steps.py [CARD…] [--cache FOLDER] [--write]
+    NETTIME_REFERENCE=FOLDER python -m benchmarks.bench_gpu_steps [CARD…] [--anew] [--write]
 
 FOLDER holds the public sets of measured steps (`docs/gpu.md` names them); they are read in place.
-Each step's model is built without weights and observed, which takes a second each; --cache keeps
-what was observed. For each card, from the steps measured on it:
+Each step's model is built without weights and observed, which takes half a second each; what was
+observed is kept (in $NETTIME_CACHE or the user's cache folder) under a digest of the observer's
+sources, so that a change of them observes anew, as --anew does. For each card, from the steps
+measured on it:
 
 - fold: each family of models is priced by a fit to the others. Error is the mean of
   |estimated/measured − 1|, bias the mean log ratio, τ Kendall's; inside and half-width are of the
@@ -23,7 +25,6 @@ bench_sparse_steps.py lists their measured speed-ups beside ours.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -31,9 +32,9 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.steps.models import workload_of
 from analysis.steps.reading import read_steps
 from analysis.steps.record import Step
+from benchmarks._observed_steps import observed
 from benchmarks._sharded_steps import Sharded
 from hwsim import InputError, load_device
 from hwsim.calibration.steps import (
@@ -46,7 +47,6 @@ from hwsim.calibration.steps import (
 )
 from hwsim.devices.gpu import Gpu
 from hwsim.gpu.whole_steps import CONSTANTS
-from hwsim.workload import Op, Workload
 
 # Measurer's name of the card → our specification.
 CARDS = {
@@ -60,14 +60,14 @@ SHARDED = {"A100-SXM4-80GB": "a100_80gb_sxm", "A100-SXM4-40GB": "a100_40gb_sxm",
 INSIDE = 0.85
 
 
-def steps_in(folder: Path, cache: Path | None) -> list[tuple[str, Step, Timed]]:
+def steps_in(folder: Path, cached: bool) -> list[tuple[str, Step, Timed]]:
     """Every step of the public sets whose model can be built: file, step, observed."""
     found = []
     for pattern in FILES:
         for path in sorted(folder.glob(pattern)):
             for step in read_steps(path):
                 if step.device in CARDS:
-                    timed = Timed(observed(step, cache), step.seconds, step.family)
+                    timed = Timed(observed(step, cached), step.seconds, step.family)
                     found.append((path.stem, step, timed))
     for row in json.loads((folder / "llm_training_steps.json").read_text("utf-8"))["rows"]:
         sharded, card = Sharded(row), SHARDED[row["gpu"]]
@@ -77,22 +77,6 @@ def steps_in(folder: Path, cache: Path | None) -> list[tuple[str, Step, Timed]]:
         timed = sharded.timed(load_device(CARDS[card]))
         found.append((f"llm_training_steps, {where}", step, timed))
     return found
-
-
-def observed(step: Step, cache: Path | None) -> Workload:
-    """The step's ops, from the cache if they are there."""
-    if cache is None:
-        return workload_of(step)
-    path = cache / f"{hashlib.blake2b(repr(step.what).encode(), digest_size=12).hexdigest()}.json"
-    if not path.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps([o.signature for o in workload_of(step)]), encoding="utf-8")
-    rows = json.loads(path.read_text(encoding="utf-8"))
-    return Workload(tuple(
-        Op(*r[:11], weight_shape=tuple(r[11]) if r[11] else None, window=r[12], layout=r[13],
-           fused=r[14])
-        for r in rows
-    ))  # fmt: skip
 
 
 def figures(held: Sequence[HeldOut]) -> str:
@@ -144,7 +128,7 @@ def card_rows(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cards", nargs="*", metavar="CARD", help=", ".join(CARDS))
-    parser.add_argument("--cache", type=Path, help="keep what was observed here")
+    parser.add_argument("--anew", action="store_true", help="observe every step again")
     parser.add_argument("--write", action="store_true", help="print the constants")
     options = parser.parse_args()
     folder = Path(os.environ.get("NETTIME_REFERENCE", ""))
@@ -153,7 +137,7 @@ def main() -> None:
     for name in options.cards:
         if name not in CARDS:
             raise InputError(f"card: value is {name!r}; allowed: {', '.join(CARDS)}")
-    found = steps_in(folder, options.cache)
+    found = steps_in(folder, not options.anew)
     on = {c: [row for row in found if row[1].device == c] for c in CARDS}
     on = {c: rows for c, rows in on.items() if rows}
     fits = {}

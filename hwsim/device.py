@@ -60,6 +60,10 @@ class Device:
     name: str = field(kw_only=True)
     description: str = field(default="", kw_only=True)
     sources: Mapping[str, str] = field(default_factory=dict, kw_only=True, repr=False)
+    memory_bytes: float = parameter(
+        "B", "what its memory holds; without it, nothing is said of what fits", above=0.0,
+        default=math.inf,
+    )  # fmt: skip
     _unmasked: dict[tuple, tuple[Estimate, ...]] = field(
         default_factory=prices, init=False, repr=False
     )
@@ -104,6 +108,7 @@ class Device:
         return [(op, self.estimate(op)) for op in workload.ops]
 
     def cycles(self, seconds: float) -> float:
+        """Seconds as cycles of the device's clock."""
         return seconds * getattr(self, "clock_hz", 1.0)
 
     def _all_kernels(self, ops: Sequence[Op]) -> list[tuple[Estimate, ...]]:

@@ -73,10 +73,12 @@ class Mask:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(n_out, n_in)."""
         return self._array.shape  # type: ignore[return-value]
 
     @property
     def size(self) -> int:
+        """n_out · n_in."""
         return self._array.size
 
     @property
@@ -88,6 +90,7 @@ class Mask:
 
     @property
     def density(self) -> float:
+        """Active share of the weights."""
         return self.nnz / self.size
 
     @property
@@ -133,6 +136,16 @@ class Mask:
     def variants(self) -> tuple[Mask, ...]:
         """Masks over which prices are averaged instead: none, since this one is known."""
         return ()
+
+    def share(self, axis: int, number: int, of: int) -> Mask:
+        """Its rows (axis 0) or columns (1) that are the `number`-th of `of` neighbouring shares.
+
+        >>> Mask(np.eye(4, dtype=bool)).share(1, 0, 2).row_nnz.tolist()
+        [1, 1, 0, 0]
+        """
+        first, last = _share(self.shape[axis], number, of)
+        array = self.array
+        return Mask(array[first:last] if axis == 0 else array[:, first:last])
 
     def slowest(self, axis: int, group: int) -> tuple[float, float]:
         """Of rows (axis 0) or columns (1): the fullest of each `group` neighbours, added up; and
@@ -183,3 +196,9 @@ class Mask:
 
     def __repr__(self) -> str:
         return f"Mask({self.shape[0]}×{self.shape[1]}, nnz={self.nnz}, density={self.density:.4f})"
+
+
+def _share(size: int, number: int, of: int) -> tuple[int, int]:
+    if not 0 <= number < of <= size:
+        raise InputError(f"share: {number} of {of}; allowed is 0 ≤ number < of ≤ {size}")
+    return number * size // of, (number + 1) * size // of

@@ -156,6 +156,7 @@ class Op:
 
     @property
     def itemsize(self) -> int:
+        """Bytes of an operand's element."""
         return DTYPE_BYTES[self.dtype]
 
     @property
@@ -165,6 +166,7 @@ class Op:
 
     @property
     def density(self) -> float:
+        """Active share of its weight; 1 without a mask."""
         return 1.0 if self.mask is None else self.mask.density
 
     @property
@@ -243,6 +245,8 @@ class Workload(Printed):
             a guess of one operation an element.
         peak_bytes: most that is alive at once while the step runs: parameters, gradients, the
             optimizer's state, buffers and activations by their lifetime; 0 where nobody looked.
+        on_values: whether the step was observed on real tensors, since the model looks at values:
+            it may be another one on other data.
     """
 
     ops: tuple[Op, ...]
@@ -250,6 +254,7 @@ class Workload(Printed):
     unmasked: tuple[str, ...] = field(default=(), compare=False)
     unknown: Mapping[str, int] = field(default_factory=dict, compare=False)
     peak_bytes: int = field(default=0, compare=False)
+    on_values: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ops", tuple(self.ops))
@@ -287,7 +292,8 @@ class Workload(Printed):
         peak = max(self.peak_bytes, other.peak_bytes)
         unmasked = tuple(dict.fromkeys(self.unmasked + other.unmasked))
         name = self.name or other.name
-        return Workload(self.ops + other.ops, name, unmasked, unknown, peak)
+        on_values = self.on_values or other.on_values
+        return Workload(self.ops + other.ops, name, unmasked, unknown, peak, on_values)
 
     @property
     def unknown_share(self) -> float:
@@ -305,14 +311,17 @@ class Workload(Printed):
 
     @property
     def dense_flops(self) -> int:
+        """As if nothing were masked."""
         return sum(op.dense_flops for op in self.ops)
 
     @property
     def flops(self) -> int:
+        """Under the masks."""
         return sum(op.flops for op in self.ops)
 
     @property
     def bytes(self) -> int:
+        """Of all operands, each moved once."""
         return sum(op.bytes for op in self.ops)
 
     @property

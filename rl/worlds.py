@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hwsim import InputError
+from hwsim.checks import check_number
 from hwsim.errors import unknown
 from rl.envs.formula import WhiteBoxConfig
 from rl.envs.interface import MODES, ScheduleEnv
@@ -72,8 +73,7 @@ class World:
             raise InputError(unknown("kind of environment", self.kind, KINDS))
         if self.mode not in MODES:
             raise InputError(unknown("action mode", self.mode, MODES))
-        if self.slots < 1:
-            raise InputError(f"slots: value is {self.slots}; allowed is at least 1")
+        check_number("slots", self.slots, least=1)
         if self.shards < 1 or self.slots % self.shards:
             raise InputError(
                 f"shards: value is {self.shards}; allowed is a divisor of the slots, {self.slots}"

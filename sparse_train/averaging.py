@@ -60,9 +60,11 @@ class SparseAverage:
         self.updates += 1
 
     def state_dict(self) -> dict[str, Any]:
+        """The averages and how many weights went into them."""
         return {"model": self.model.state_dict(), "updates": self.updates}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` gave."""
         self.model.load_state_dict(saved["model"])
         self.updates = int(saved["updates"])
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hwsim.checks import check_number
 from hwsim.errors import InputError, unknown
 
 # Of a preset, by what its widths are multiplied.
@@ -71,9 +71,7 @@ def build(model: str, preset: str, options: Mapping[str, Any], sizes: Sizes) -> 
         if name != WIDTH:
             raise InputError(unknown(f"option of model {model}", name, (WIDTH,)))
     factor = options.get(WIDTH, 1.0)
-    number = isinstance(factor, (int, float)) and not isinstance(factor, bool)
-    if not number or not 0 < factor < math.inf:
-        raise InputError(f"{WIDTH}: value is {factor!r}; allowed is a number above 0")
+    check_number(WIDTH, factor, above=0)
     return ImageClassifier(MODELS[model](preset, float(factor), sizes))
 
 

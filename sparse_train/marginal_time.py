@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwsim import Device, Mask, gemm
-from hwsim.checks import check_density
-from hwsim.errors import InputError
+from hwsim.checks import check_density, check_number
 from sparse_train.naming import Shapes, mask_shape
 
 PRODUCTS = ("forward", "grad_input", "grad_weight")
@@ -44,8 +43,7 @@ class EqualMarginalTime:
 
     def __post_init__(self) -> None:
         check_density("least", self.least)
-        if self.points < 2:
-            raise InputError(f"points: value is {self.points}; allowed is at least 2")
+        check_number("points", self.points, least=2)
 
     def __call__(self, shapes: Shapes, density: float) -> dict[str, float]:
         check_density("density", density)

@@ -144,6 +144,7 @@ class TrainingRecord:
 
     @property
     def complete(self) -> bool:
+        """Whether the run is at its end."""
         return run_folder.is_complete(self.folder)
 
     @cached_property

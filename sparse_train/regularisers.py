@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hwsim.checks import check_number
 from hwsim.errors import InputError
 from hwsim.references import is_reference
 from hwsim.registry import Table
@@ -34,6 +35,7 @@ class Regulariser:
             _check(self.strength)
 
     def strength_at(self, progress: float) -> float:
+        """Its strength at a share of the run."""
         return _check(self.strength(progress) if callable(self.strength) else self.strength)
 
     def penalty(self, weight: Tensor) -> Tensor:
@@ -141,7 +143,5 @@ def _split(given: str) -> tuple[str, float | None]:
 
 
 def _check(strength: object) -> float:
-    good = isinstance(strength, (int, float)) and not isinstance(strength, bool)
-    if not good or not 0 <= strength < math.inf:  # type: ignore[operator]
-        raise InputError(f"strength: value is {strength!r}; allowed is a number of at least 0")
+    check_number("strength", strength, least=0)
     return float(strength)  # type: ignore[arg-type]

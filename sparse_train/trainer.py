@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from hwsim.checks import check_number
 from hwsim.errors import InputError
 from sparse_train.masking.sparsifier import Sparsifier
 from sparse_train.record import TrainingRecord
@@ -67,8 +68,8 @@ def train(
             other data; a broken file in it.
         Diverged: the loss is no longer finite.
     """
-    if stop_after is not None and stop_after < 0:
-        raise InputError(f"stop_after: value is {stop_after}; allowed is at least 0")
+    if stop_after is not None:
+        check_number("stop_after", stop_after, least=0)
     folder = Path(folder)
     with run_folder.claimed(folder):
         known = run_folder.read_config(folder)

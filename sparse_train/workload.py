@@ -7,6 +7,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,14 @@ from hwsim.workload import Op, Workload
 from sparse_train.masking.kinds import Layout, weights_of
 from sparse_train.naming import layer_name, mask_shape
 from sparse_train.observing.attention import attention_in_one
+from sparse_train.observing.attention_found import attention_found
 from sparse_train.observing.dispatch import Observer
+from sparse_train.observing.dropout import DropoutInOne
+from sparse_train.observing.flex import flex_in_one
 from sparse_train.observing.fusion import fused, laid_out
 from sparse_train.observing.masks import by_layer, rows_of
 from sparse_train.observing.operators import dtype_name, tensors_in
+from sparse_train.observing.optimizers import OPTIMIZERS, Optimizer
 from sparse_train.observing.precision import autocast_as_on_cuda
 from sparse_train.observing.refusals import observable
 from sparse_train.observing.repeats import NotRepeated, counted
@@ -35,35 +40,9 @@ from sparse_train.observing.values import arguments, map_tensors, scalar_of
 from sparse_train.observing.weights import Weights
 from sparse_train.private_torch import FakeTensorMode, fused_libraries
 
+MACHINES = ("gpu", "cpu")
 AMP = {"amp-bf16": torch.bfloat16, "amp-fp16": torch.float16}
 _KEPT_INTEGERS = 1 << 20  # integer buffers up to this size keep their values when observed
-
-
-@dataclass(frozen=True)
-class _Optimizer:
-    """Per weight: state tensors that are read and written, and arithmetic operations.
-
-    Operations are counted off the update's formula in torch's documentation, one for each sign.
-
-    With s states a step moves 3 + 2s times the weight: weight, gradient and states in, weight and
-    states out.
-    """
-
-    states: int
-    flops: int
-    scalar_bytes: int = 0  # the step counter that torch keeps with each parameter
-
-    @property
-    def streams(self) -> int:
-        return 3 + 2 * self.states
-
-
-OPTIMIZERS: Mapping[str, _Optimizer] = {
-    "sgd": _Optimizer(0, 2),
-    "sgd_momentum": _Optimizer(1, 4),
-    "adam": _Optimizer(2, 12, scalar_bytes=4),
-    "adamw": _Optimizer(2, 13, scalar_bytes=4),
-}
 
 
 @dataclass(frozen=True)
@@ -86,6 +65,7 @@ def workload(
     *,
     real: bool = False,
     compiled: bool = False,
+    machine: str = "gpu",
 ) -> Workload:
     """One training step of `model` on `batch`: forward, backward and the optimizer's update.
 
@@ -107,7 +87,9 @@ def workload(
         masks: layer → Mask; layers that are not named are dense. A mask of a whole parameter is
             cut up where the model uses blocks of its rows. Layers that the step does not reach
             cost nothing, and are listed as `unmasked`.
-        optimizer: "sgd", "sgd_momentum", "adam", "adamw", or None for no update.
+        optimizer: "sgd", "sgd_momentum", "adam", "adamw", in one fused kernel; "adamw-foreach" and
+            its like are torch's default on CUDA, "adamw-unfused" a kernel for each operation and
+            parameter; None for no update.
         loss: from the model's output to a scalar. Without it: `output.loss`, `output["loss"]`, a
             scalar output, else the sum of all outputs.
         dtype: observe the model and its floating inputs in this type (torch.dtype or its name).
@@ -118,23 +100,28 @@ def workload(
         real: True runs on real tensors at once.
         compiled: fuse elementwise operators, norms and softmaxes with their neighbours in the
             graph, as a compiler does; else every operator is a kernel of its own.
+        machine: "gpu" has attention and dropout in one kernel each, whatever runs this; "cpu" has
+            them as torch's CPU build runs them.
 
     Raises:
         InputError: a model, batch, mask, optimizer, dtype or loss that cannot be used.
     """
     _check(model, optimizer)
+    if machine not in MACHINES:
+        raise InputError(unknown("machine", machine, MACHINES))
     model = observable(model)
     as_tf32 = dtype == "tfloat32"
     kind, amp = (None, AMP[dtype]) if dtype in AMP else (_torch_dtype(dtype), None)
     on_meta = any(t.is_meta for t in (*model.parameters(), *model.buffers()))
     if real and on_meta:
         raise InputError("real: value is True, model is on 'meta'; allowed is a model with values")
+    see = partial(_observe, model, batch, loss, kind, amp, train, machine)
     try:
         try:
             counting = not real and not compiled
-            seen = _observe(model, batch, loss, kind, amp, train, fake=not real, count=counting)
+            seen = see(fake=not real, count=counting)
         except NotRepeated:
-            seen = _observe(model, batch, loss, kind, amp, train, fake=True)
+            seen = see(fake=True)
     except InputError:
         raise
     except Exception as error:
@@ -146,8 +133,9 @@ def workload(
                 f"model: {type(model).__name__} on 'meta' cannot be observed ({line[0]}); "
                 "allowed is a model with values"
             ) from error
-        seen = _observe(model, batch, loss, kind, amp, train, fake=False)
-    ops = laid_out(fused(seen.ops, seen.passed)) if compiled else seen.ops
+        seen = see(fake=False)
+        real = True
+    ops = laid_out(fused(*attention_found(seen.ops, seen.passed))) if compiled else seen.ops
     if as_tf32:
         ops = [_in_tf32(op) for op in ops]
     if train and optimizer is not None:
@@ -155,7 +143,7 @@ def workload(
     states = training_memory(model, optimizer).optimizer_bytes if train else 0
     step = Workload(
         tuple(ops), type(model).__name__, unknown=seen.unknown,
-        peak_bytes=seen.living.peak_bytes + states,
+        peak_bytes=seen.living.peak_bytes + states, on_values=real,
     )  # fmt: skip
     if masks is None:
         return step
@@ -174,17 +162,18 @@ def training_memory(model: nn.Module, optimizer: str | None = "adamw") -> Memory
     _check(model, optimizer)
     trained = [p for p in model.parameters() if p.requires_grad]
     gradients = sum(p.numel() * p.element_size() for p in trained)
-    rule = OPTIMIZERS[optimizer] if optimizer is not None else _Optimizer(0, 0)
+    rule = OPTIMIZERS[optimizer] if optimizer is not None else Optimizer(0, 0, ())
     return Memory(
         sum(p.numel() * p.element_size() for p in model.parameters()),
         gradients,
-        rule.states * gradients + rule.scalar_bytes * len(trained),
+        sum(p.numel() * rule.held_bytes(p.element_size()) for p in trained)
+        + rule.scalar_bytes * len(trained),
     )
 
 
 def _observe(
     model: nn.Module, batch: Any, loss: Any, dtype: torch.dtype | None,
-    amp: torch.dtype | None, train: bool, *, fake: bool, count: bool = False,
+    amp: torch.dtype | None, train: bool, machine: str, *, fake: bool, count: bool = False,
 ) -> Observer:  # fmt: skip
     mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
     weights = Weights()
@@ -209,8 +198,13 @@ def _observe(
         repeats = (
             counted(model, observer) if mode is not None and count else contextlib.nullcontext()
         )
-        with torch.set_grad_enabled(train), observer, attention_in_one(observer), repeats:
-            with autocast_as_on_cuda(amp):
+        attention, dropout = (
+            (_attention(observer), DropoutInOne())
+            if machine == "gpu"
+            else (contextlib.nullcontext(), contextlib.nullcontext())
+        )
+        with torch.set_grad_enabled(train), observer, attention, repeats:
+            with autocast_as_on_cuda(amp), dropout:
                 output = functional_call(model, state, args, kwargs)
                 scalar = scalar_of(output, loss) if train else None
             if scalar is not None:
@@ -240,9 +234,12 @@ def _stand_in(
 
 
 def _updates(
-    model: nn.Module, rule: _Optimizer, dtype: torch.dtype | None, ops: list[Op]
+    model: nn.Module, rule: Optimizer, dtype: torch.dtype | None, ops: list[Op]
 ) -> list[Op]:
-    """One op per trained parameter, or per block of its rows where the model uses blocks."""
+    """One op per trained parameter, or per block of its rows where the model uses blocks.
+
+    Where a kernel takes parameters one by one, an op for each kernel.
+    """
     shapes = {op.name: op.weight_shape for op in ops if op.weight_shape is not None}
     found: list[Op] = []
     layouts = {weight.name: weight.layout for weight in weights_of(model)}
@@ -255,16 +252,20 @@ def _updates(
         blocks = next((b for m in matrices if (b := _blocks(layer, m, shapes))), [])
         for label, shape in blocks or ((layer, None),):
             numel = shape[0] * shape[1] if shape else parameter.numel()
-            moved = rule.streams * numel * kind.itemsize
-            found.append(
-                Op(
-                    "optimizer", "update", label, dtype=dtype_name(kind),
-                    dense_flops=rule.flops * numel,
-                    activation_bytes=0 if shape else moved,
-                    weight_bytes=moved if shape else 0,
-                    weight_shape=shape,
-                )
-            )  # fmt: skip
+            parts = [rule.streams] if rule.together else rule.kernels
+            for i, streams in enumerate(parts):
+                moved = rule.moved_bytes(streams, kind.itemsize) * numel
+                flops = rule.flops * (i + 1) // len(parts) - rule.flops * i // len(parts)
+                found.append(
+                    Op(
+                        "optimizer", "update", label, dtype=dtype_name(kind),
+                        dense_flops=flops * numel,
+                        activation_bytes=0 if shape else moved,
+                        weight_bytes=moved if shape else 0,
+                        weight_shape=shape,
+                        fused=rule.together,
+                    )
+                )  # fmt: skip
     return found
 
 
@@ -309,6 +310,12 @@ def _torch_dtype(given: torch.dtype | str | None) -> torch.dtype | None:
     if name not in names:
         raise InputError(unknown("dtype", name, (*names, "tfloat32", *AMP)))
     return getattr(torch, name)
+
+
+@contextlib.contextmanager
+def _attention(observer: Observer) -> Iterator[None]:
+    with attention_in_one(observer), flex_in_one(observer):
+        yield
 
 
 def _not_on_meta() -> contextlib.AbstractContextManager:

@@ -19,8 +19,8 @@ MOST_FILES = 20  # of a folder that is not scanned for members
 SCANNED = {
     "analysis/commands", "hwsim/devices", "hwsim/kernels/cpu/linear", "hwsim/kernels/gpu",
     "hwsim/patterns", "rl/algorithms", "rl/baselines", "rl/rewards", "rl/rollouts",
-    "sparse_train/algorithms", "sparse_train/models", "sparse_train/networks",
-    "sparse_train/patterns", "sparse_train/tasks",
+    "hwsim/cluster/data_parallel", "sparse_train/algorithms", "sparse_train/models",
+    "sparse_train/networks", "sparse_train/patterns", "sparse_train/tasks",
 }  # fmt: skip
 
 

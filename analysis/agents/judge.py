@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -58,6 +59,7 @@ class Test:
 
     @property
     def devices(self) -> tuple[str, ...]:
+        """That it is judged on; the white box prices nothing and stands for one."""
         return self.world.devices if self.world.kind == "training" else (WHITE_BOX,)
 
     def place(self, device: str, replicate: int, factor: float, dense: float) -> Place:
@@ -104,6 +106,34 @@ class Test:
 
 
 @dataclass(frozen=True)
+class JudgedFigures:
+    """What tables say of the episodes of a replicate.
+
+    Attributes:
+        speed_ups: (episodes,) float64, over dense; what is left at the end of a budget charged as
+            dense.
+        reached: (episodes,) bool, whether the target was reached within the budget.
+        mean_density: over layers, decisions and episodes.
+        groups: the stratum (network and device) of each episode.
+        cost: processor seconds.
+        dense_s: net time of each episode's dense run to the target; empty in the white box.
+    """
+
+    speed_ups: np.ndarray
+    reached: np.ndarray
+    mean_density: float
+    groups: tuple[str, ...]
+    cost: float
+    dense_s: tuple[float, ...] = ()
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """(episodes,) to the target."""
+        dense = np.array(self.dense_s) if self.dense_s else np.ones(len(self.groups))
+        return dense / self.speed_ups
+
+
+@dataclass(frozen=True)
 class Played:
     """Episodes with the stratum (network and device) of each, and processor seconds.
 
@@ -116,23 +146,21 @@ class Played:
     cost: float
     dense_s: tuple[float, ...] = ()
 
-    @property
-    def speed_ups(self) -> np.ndarray:
-        return self.episodes.speed_up.double().numpy()
-
-    @property
-    def seconds(self) -> np.ndarray:
-        """(episodes,) to the target, what is left at the end of a budget charged as dense."""
-        dense = np.array(self.dense_s) if self.dense_s else np.ones(len(self.groups))
-        return dense / self.speed_ups
+    @cached_property
+    def figures(self) -> JudgedFigures:
+        """What tables say of it."""
+        return JudgedFigures(
+            self.episodes.speed_up.double().numpy(), self.episodes.reached.numpy(),
+            self.episodes.mean_density, self.groups, self.cost, self.dense_s,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Contender:
+class Judged:
     """One way of choosing on one device, over its replicates.
 
     Attributes:
-        runs: what was played, one per replicate.
+        runs: what was played, or what is known of it, one per replicate.
         note: what tuning found, of each replicate in turn where it differs.
         cost: processor seconds of learning or tuning, the mean over replicates.
         learnt_from: episodes that it learnt from or was tuned on, each time.
@@ -141,7 +169,7 @@ class Contender:
     """
 
     name: str
-    runs: tuple[Played, ...]
+    runs: tuple[Played | JudgedFigures, ...]
     note: str = ""
     cost: float = 0.0
     learnt_from: int = 0
@@ -149,28 +177,47 @@ class Contender:
     at_an_end: bool = False
 
     @property
+    def figures(self) -> tuple[JudgedFigures, ...]:
+        """Of each replicate."""
+        return tuple(run.figures if isinstance(run, Played) else run for run in self.runs)
+
+    @property
+    def played(self) -> tuple[Played, ...]:
+        """Whole episodes of each replicate.
+
+        Raises:
+            InputError: only figures of them are known, as of a stored table.
+        """
+        runs = tuple(run for run in self.runs if isinstance(run, Played))
+        if len(runs) < len(self.runs):
+            raise InputError(f"contender {self.name}: its episodes were not stored; allowed is one "
+                             "that was played")  # fmt: skip
+        return runs
+
+    @property
     def speed_ups(self) -> np.ndarray:
-        return np.concatenate([run.speed_ups for run in self.runs])
+        """(episodes,) over dense, of all replicates in order."""
+        return np.concatenate([run.speed_ups for run in self.figures])
 
     def strata(self) -> list[np.ndarray]:
         """Speed-ups by network and device; over all replicates."""
-        names = np.concatenate([run.groups for run in self.runs])
+        names = np.concatenate([run.groups for run in self.figures])
         return [self.speed_ups[names == name] for name in dict.fromkeys(names.tolist())]
 
     def reached(self) -> float:
         """Share of all episodes that reached their target."""
-        return float(np.mean([run.episodes.reached.double().mean().item() for run in self.runs]))
+        return float(np.mean([run.reached.mean() for run in self.figures]))
 
     def density(self) -> float:
         """Mean density over layers, decisions and episodes."""
-        return float(np.mean([run.episodes.mean_density for run in self.runs]))
+        return float(np.mean([run.mean_density for run in self.figures]))
 
 
-def joined(parts: Sequence[Contender]) -> Contender:
+def joined(parts: Sequence[Judged]) -> Judged:
     """One contender of its replicates, in order."""
     first, n = parts[0], len(parts)
     notes = list(dict.fromkeys(one.note for one in parts if one.note))
-    return Contender(
+    return Judged(
         first.name, tuple(run for one in parts for run in one.runs), "; ".join(notes),
         sum(one.cost for one in parts) / n, round(sum(one.learnt_from for one in parts) / n),
         tuple(rate for one in parts for rate in one.rates), any(one.at_an_end for one in parts),

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from analysis.agents.judge import Contender
+from analysis.agents.judge import Judged
 from analysis.comparing import conclusion as protocol
 from analysis.comparing.conclusion import DENSE, NARROWER, SPARSE, Clocked, Conclusion, Finding
 from analysis.stats import Interval, probability_of_improvement
-from hwsim import units
 
 AGENT, OWN_RATE, BLIND_AGENT = "agent", "agent, own rate", "agent without hardware"
 AGENTS = (AGENT, OWN_RATE, BLIND_AGENT)
@@ -23,7 +22,7 @@ HANDCRAFTED = (
 
 
 @dataclass(frozen=True)
-class Row:
+class AgentRow:
     """A line of the table.
 
     Attributes:
@@ -46,7 +45,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AgentTable:
     """All contenders by device, and what could not take part with its reason.
 
     Attributes:
@@ -55,13 +54,14 @@ class Outcome:
         rate: the task's own learning rate; 0 where there is none.
     """
 
-    contenders: Mapping[str, tuple[Contender, ...]]
+    contenders: Mapping[str, tuple[Judged, ...]]
     target: str
     left_out: Mapping[str, str] = field(default_factory=dict)
     learnt: bool | None = None
     rate: float = 0.0
 
-    def agent(self, device: str) -> Contender:
+    def agent(self, device: str) -> Judged:
+        """The agent that was learnt, with the features of the hardware."""
         return next(c for c in self.contenders[device] if c.name == AGENT)
 
     @cached_property
@@ -70,7 +70,7 @@ class Outcome:
         made = []
         for device, contenders in self.contenders.items():
             taking = [self._clocked(c) for c in contenders]
-            first = self.agent(device).runs
+            first = self.agent(device).figures
             ids = [(i, j) for i, run in enumerate(first) for j in range(len(run.groups))]
             groups = {number: i for number, (i, _) in enumerate(ids)}
             made.append(protocol.conclude(
@@ -79,11 +79,11 @@ class Outcome:
             ))  # fmt: skip
         return tuple(protocol.corrected(made))
 
-    def _clocked(self, one: Contender) -> Clocked:
+    def _clocked(self, one: Judged) -> Clocked:
         seconds: dict[int, float] = {}
         late = set()
-        for run in one.runs:
-            for took, reached in zip(run.seconds, run.episodes.reached.tolist(), strict=True):
+        for run in one.figures:
+            for took, reached in zip(run.seconds, run.reached.tolist(), strict=True):
                 if not reached:
                     late.add(len(seconds))
                 seconds[len(seconds)] = float(took)
@@ -95,7 +95,7 @@ class Outcome:
             seconds=seconds, late=frozenset(late),
         )  # fmt: skip
 
-    def rows(self, device: str) -> list[Row]:
+    def rows(self, device: str) -> list[AgentRow]:
         """The table of a device, fastest first."""
         found = next(c for c in self.conclusions if c.device == device)
         agent = self.agent(device)
@@ -108,7 +108,7 @@ class Outcome:
                 beside = found.over_narrower.get(AGENT)
             elif beside is None and c.name != AGENT:
                 beside = found.over_known.get(AGENT)
-            made.append(Row(
+            made.append(AgentRow(
                 c.name, tuple(self.rate * factor for factor in c.rates), c.reached(), c.density(),
                 found.over_dense.get(c.name), found.over_narrower.get(c.name),
                 found.over_known.get(c.name), beside,
@@ -118,6 +118,7 @@ class Outcome:
         return sorted(made, key=lambda row: -_speed(row.over_dense))
 
     def to_json(self) -> dict[str, Any]:
+        """Conclusions, rows and every episode's speed-up."""
         return {
             "target": self.target, "left_out": dict(self.left_out),
             "conclusions": [one.to_json() for one in self.conclusions],
@@ -133,7 +134,7 @@ class Outcome:
                 for device in self.contenders
             },
             "speed_ups": {
-                device: {c.name: [run.speed_ups for run in c.runs] for c in contenders}
+                device: {c.name: [run.speed_ups for run in c.figures] for c in contenders}
                 for device, contenders in self.contenders.items()
             },
         }  # fmt: skip
@@ -159,11 +160,7 @@ def spread(values: tuple[float, ...]) -> str:
     return low if low == high else f"{low}–{high}"
 
 
-def speed_up(outcome: Outcome, device: str) -> Interval:
+def speed_up(outcome: AgentTable, device: str) -> Interval:
     """Of the agent over dense."""
     found = next(c for c in outcome.conclusions if c.device == device).over_dense[AGENT].speed_up
     return Interval(1.0, 1.0, 1.0, 0) if found is None else found.interval
-
-
-def reached(share: float) -> str:
-    return units.percent(share)

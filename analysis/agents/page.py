@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.agents.outcome import AGENT, Outcome, Row, said, speed_up, spread
-from analysis.agents.study import Study, payback
+from analysis.agents.outcome import AGENT, AgentRow, AgentTable, said, speed_up, spread
+from analysis.agents.study import AgentStudy, payback
 from analysis.comparing.conclusion import CLAIM_SEEDS, LEAST_SEEDS, Verdict
 from analysis.comparing.out import pipes
 from hwsim import units
@@ -27,7 +26,8 @@ COLUMNS = (
 _SHORT = 7  # columns that fit a terminal
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: AgentRow) -> list[str]:
+    """A line of the page, in the order of COLUMNS."""
     own = row.agent_over
     return [
         row.name.replace("_", " "), spread(row.rates), units.percent(row.reached),
@@ -48,12 +48,12 @@ def _first(note: str) -> str:
     return "" if not parts else parts[0] + (f" (and {len(parts) - 1} more)" if parts[1:] else "")
 
 
-def sentences(outcome: Outcome) -> list[str]:
+def sentences(outcome: AgentTable) -> list[str]:
     """What was found, one for each device: of the agent, never more than the findings allow."""
     return [_sentence(outcome, one.device) for one in outcome.conclusions]
 
 
-def _sentence(outcome: Outcome, device: str) -> str:
+def _sentence(outcome: AgentTable, device: str) -> str:
     found = next(c for c in outcome.conclusions if c.device == device)
     beside = found.beside.get("cma_es")
     text = found.sentence
@@ -62,12 +62,12 @@ def _sentence(outcome: Outcome, device: str) -> str:
     return text
 
 
-def dense_times(outcome: Outcome) -> list[str]:
+def dense_times(outcome: AgentTable) -> list[str]:
     """What the dense runs to the target take, by network and device; nothing in the white box."""
     parts = []
     for device in outcome.contenders:
         taken: dict[str, list[float]] = {}
-        for run in outcome.agent(device).runs:
+        for run in outcome.agent(device).figures:
             for seconds, group in zip(run.dense_s, run.groups, strict=False):
                 taken.setdefault(group, []).append(seconds)
         parts += [f"{group} {units.seconds(min(own))} to {units.seconds(max(own))}"
@@ -75,7 +75,7 @@ def dense_times(outcome: Outcome) -> list[str]:
     return [f"Net time of the dense runs to the target, by seed: {'; '.join(parts)}."] * bool(parts)
 
 
-def costs(outcome: Outcome, learning: float, recorded: int = 0) -> str:
+def costs(outcome: AgentTable, learning: float, recorded: int = 0) -> str:
     """What the agent's own learning cost, and when it has paid."""
     device = next(iter(outcome.contenders))
     agent, gained = outcome.agent(device), speed_up(outcome, device).point
@@ -92,7 +92,7 @@ def costs(outcome: Outcome, learning: float, recorded: int = 0) -> str:
     )
 
 
-def show(console: Console, outcome: Outcome, learning: float, recorded: int = 0) -> None:
+def show(console: Console, outcome: AgentTable, learning: float, recorded: int = 0) -> None:
     """The tables on a terminal."""
     from rich.table import Table
 
@@ -118,20 +118,11 @@ PROTOCOL = (
 )
 
 
-def markdown(
-    study: Study, outcome: Outcome, title: str, command: str, learning: float, recorded: int,
-    figures: Sequence[Path], notes: Sequence[str] = (),
-) -> str:  # fmt: skip
-    """The page: what was found, how it was made, the tables, figures."""
+def about(study: AgentStudy, outcome: AgentTable) -> list[str]:
+    """How it was made, a paragraph each."""
     learn, test = study.learn, study.test
     first = test.world.seeds[0]
-    parts = [
-        f"# {title}",
-        "\n".join(sentences(outcome)),
-        *(["Nothing was learnt: dense is not better than a predictor that trains nothing."]
-          if outcome.learnt is False else []),
-        f"Written by this command; what is there is read and not made again:\n\n"
-        f"    {command}",
+    return [
         f"Learnt in: {learn.kind}, {_problems(learn.problems)} on {', '.join(learn.devices)}, "
         f"seeds {learn.seeds[0]}–{learn.seeds[1] - 1}, reward {learn.reward}. Judged on: "
         f"{_problems(test.world.problems)}, {study.seeds * test.episodes} seeds from {first}, "
@@ -139,6 +130,31 @@ def markdown(
         f"{study.seeds} replicates: an agent each ({study.algorithm}; {ACTS[learn.mode]}), and "
         "every opponent tuned anew.",
         *([_RATES] if study.real else []),
+    ]  # fmt: skip
+
+
+def markdown(
+    outcome: AgentTable, title: str, command: str, made: Sequence[str], learning: float,
+    recorded: int, figures: Sequence[str], notes: Sequence[str] = (), remarks: Sequence[str] = (),
+) -> str:  # fmt: skip
+    """The page: what was found, how it was made, the tables, figures.
+
+    Args:
+        made: what `about` says.
+        learning: what the agent's learning cost, in dense runs.
+        recorded: real runs that a surrogate was fitted to.
+        figures: names of files beside the page.
+        remarks: sentences of the author's.
+    """
+    parts = [
+        f"# {title}",
+        "\n".join(sentences(outcome)),
+        *(["Nothing was learnt: dense is not better than a predictor that trains nothing."]
+          if outcome.learnt is False else []),
+        f"Written by this command; what is there is read and not made again:\n\n"
+        f"    {command}",
+        *remarks,
+        *made,
         *dense_times(outcome),
     ]  # fmt: skip
     for device in outcome.contenders:
@@ -149,7 +165,7 @@ def markdown(
         costs(outcome, learning, recorded),
         *[f"- {note}" for note in notes],
         *[f"- Left out: {name}: {why}" for name, why in outcome.left_out.items()],
-        *[f"![{path.stem}]({path.name})" for path in figures],
+        *[f"![{name.partition('.')[0]}]({name})" for name in figures],
     ]
     return "\n\n".join(parts) + "\n"
 

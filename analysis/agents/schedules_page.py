@@ -41,6 +41,7 @@ def plus_minus(spread: Spread, decimals: int) -> str:
 
 
 def headline(table: ScheduleTable) -> str:
+    """What was trained, how long, with how many seeds."""
     base, seeds = table.study.base, len(table.study.seeds)
     many = "one seed" if seeds == 1 else f"mean ± standard deviation of {seeds} seeds"
     return f"{base.task}, {base.model}-{base.preset}, {base.steps} steps: {many}"

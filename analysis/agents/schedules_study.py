@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from analysis.comparing.plan import Entry, Plan
 from analysis.comparing.variants import Variant
 from hwsim import InputError
+from hwsim.checks import check_number
 
 if TYPE_CHECKING:
     from rl.worlds import World
@@ -67,12 +68,11 @@ class Learning:
 
     def __post_init__(self) -> None:
         for name in ("episodes", "slots"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: value is {getattr(self, name)}; allowed is at least 1")
+            check_number(name, getattr(self, name), least=1)
 
 
 @dataclass(frozen=True)
-class Study:
+class ScheduleStudy:
     """What is compared.
 
     Attributes:
@@ -137,6 +137,7 @@ class Study:
         return CNNS if self.base.model not in ("", "mlp") else NETWORKS
 
     def learned_entries(self) -> list[Entry]:
+        """A run whose densities an agent chooses, for each method and target."""
         return [
             Entry(
                 f"{method} {LEARNED} {density:.0%}", "other", f"{method} {LEARNED}", density,

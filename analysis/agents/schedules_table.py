@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.agents.schedules_study import CURVES, LEARNED, METHODS, SCHEDULES, Agents, Study
+from analysis.agents.schedules_study import (
+    CURVES,
+    LEARNED,
+    METHODS,
+    SCHEDULES,
+    Agents,
+    ScheduleStudy,
+)
 from analysis.comparing.conclusion import CLAIM_SEEDS, LEAST_SEEDS, LEVEL
 from analysis.comparing.table import Row, Table
 from analysis.stats import Interval, holm, paired_difference, power
@@ -80,7 +87,7 @@ class ScheduleTable:
         trivial, lower_is_better: see `analysis.comparing.table.Table`.
     """
 
-    study: Study
+    study: ScheduleStudy
     metric: str
     devices: tuple[str, ...]
     rows: tuple[Row, ...]
@@ -103,6 +110,7 @@ class ScheduleTable:
 
     @property
     def dense(self) -> Row:
+        """The dense run's row."""
         return self._rows["dense", 1.0]
 
     @property
@@ -117,6 +125,7 @@ class ScheduleTable:
         return self._rows[f"{method} {schedule}", density]
 
     def spread(self, row: Row, figure: Callable[[Figures], float]) -> Spread:
+        """Mean and deviation of a figure over the seeds of a row."""
         return Spread.of(list(row.values(figure).values()))
 
     def accuracy(self, row: Row) -> Spread:

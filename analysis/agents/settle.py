@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from analysis.agents import rates
-from analysis.agents.candidates import Candidate
+from analysis.agents.candidates import Tunable
 from analysis.agents.judge import Place, Test
 from analysis.comparing.plan import Choice
 from hwsim import InputError
@@ -24,6 +24,7 @@ _WHITE_BOX_SEED = 1000
 
 
 def tuning_seeds(replicate: int) -> tuple[int, ...]:
+    """Weights and data that a replicate is tuned on, and no other is."""
     return tuple(range(_FIRST + replicate * EACH, _FIRST + (replicate + 1) * EACH))
 
 
@@ -75,6 +76,7 @@ class TuneIn:
         return world.make(self.replicate)
 
     def budget(self, factor: float, episodes: int) -> Budget:
+        """Episodes to tune an opponent with, whose networks train at so many times the rate."""
         env = self.world(factor)
         slots = env.batch_size[0]
         return Budget(lambda choose: play(env, choose).speed_up.log(), slots,
@@ -92,7 +94,7 @@ class Settled:
     cost: float
 
 
-def settled(candidate: Candidate, where: TuneIn, episodes: int) -> Settled:
+def settled(candidate: Tunable, where: TuneIn, episodes: int) -> Settled:
     """Tunes an opponent: at each rate of the grid with a third of the episodes, best score wins.
 
     Rates beyond the first three cost further thirds, so that nobody is worse off for a grid that

@@ -10,4 +10,5 @@ from analysis.commands.agent_options import agent_app
 
 
 def register(app: typer.Typer) -> None:
+    """Adds the commands of `nettime agent`."""
     app.add_typer(agent_app)

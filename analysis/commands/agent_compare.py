@@ -14,7 +14,7 @@ from analysis.commands import agent_options as shared
 from analysis.commands import options
 
 if TYPE_CHECKING:
-    from analysis.agents.study import Study
+    from analysis.agents.study import AgentStudy
 
 
 @shared.agent_app.command(
@@ -74,6 +74,9 @@ def compare(
     target: shared.Target = 0.9,
     write: Annotated[Path | None, typer.Option(help="A Markdown page, figures beside it.")] = None,
     title: Annotated[str, typer.Option(help="Of the page.")] = "Agent against opponents",
+    remark: Annotated[
+        list[str] | None, typer.Option(help="A sentence for the page; repeatable.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Trains agents, tunes opponents anew for each, judges all on the same unseen runs.
@@ -95,7 +98,7 @@ def compare(
     test = shared.test_of(
         env, made, test_network, test_device, episodes, test_seed, target, max(seeds, 1)
     )
-    study = studies.Study(
+    study = studies.AgentStudy(
         made, test, algorithm, shared.pairs(settings), seeds, tuple(opponent or ()), blind,
         tuple(density or (0.5, 0.25, 0.1)), tune_episodes,
     )  # fmt: skip
@@ -115,7 +118,7 @@ def compare(
     real = runs * len(made.problems) if env == "surrogate" else 0
     gained = speed_up(outcome, test.devices[0]).point
     cost = studies.learning_cost(first, real)
-    written = _write(study, outcome, out, write, title, cost, real) if write else []
+    written = _write(study, outcome, out, write, title, cost, real, remark or []) if write else []
     if as_json:
         print_json(
             {
@@ -131,10 +134,14 @@ def compare(
 
 
 def _write(
-    study: Study, outcome, out: Path, page: Path, title: str, cost: float, real: int
-) -> list[Path]:
+    study: AgentStudy, outcome, out: Path, page: Path, title: str, cost: float, real: int,
+    remarks: list[str],
+) -> list[Path]:  # fmt: skip
+    """The page, its table beside it, its figures."""
+    from analysis import results
     from analysis.agents import page as pages
     from analysis.agents import plots
+    from analysis.agents.stored import AgentPage
     from analysis.reporting import report
     from rl.agents import checkpoint
 
@@ -147,6 +154,10 @@ def _write(
         from rl.surrogate.recorded import fitted_error
 
         notes = fitted_error(study.learn.problems, Path(study.learn.recording))
-    command = shlex.join(["nettime", *sys.argv[1:]])
-    text = pages.markdown(study, outcome, title, command, cost, real, figures, notes)
-    return [report.write(text, page), *figures]
+    stored = AgentPage(
+        outcome, title, shlex.join(["nettime", *sys.argv[1:]]),
+        tuple(pages.about(study, outcome)), cost, real,
+        tuple(path.name for path in figures), tuple(notes), tuple(remarks),
+    )  # fmt: skip
+    written = report.write(stored.page, page)
+    return [written, report.write(results.dumps(stored), results.beside(page)), *figures]

@@ -17,6 +17,7 @@ _WHAT = ("gpu", "cpu")
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `nettime calibrate`."""
     app.command(
         "calibrate",
         short_help="Fit a device to measurements: a GPU's records, or this CPU, timed now.",

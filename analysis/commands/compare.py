@@ -22,6 +22,7 @@ DEFAULT_OUT = Path("runs/compare")
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `nettime compare`."""
     app.command(
         "compare",
         short_help="Algorithms × densities × seeds on a task: means with intervals.",
@@ -271,14 +272,15 @@ def _write(
 ) -> list[Path]:  # fmt: skip
     """Writes the files asked for, and a page's table beside it; their paths."""
     from analysis.comparing import out
-    from analysis.comparing.stored import Stored, beside, dumps
+    from analysis.comparing.stored import ComparisonPage
     from analysis.reporting import plots
     from analysis.reporting import report as pages
+    from analysis.results import beside, dumps
     from hwsim import load_device
 
     made = []
     if write is not None:
-        stored = Stored(table, title, _command(), remarks)
+        stored = ComparisonPage(table, title, _command(), remarks)
         made.append(pages.write(stored.page, write))
         made.append(pages.write(dumps(stored), beside(write)))
     if plot is not None:

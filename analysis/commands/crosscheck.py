@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from analysis.commands import options
+from hwsim.checks import check_number
 from hwsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `nettime crosscheck`."""
     app.command(
         "crosscheck",
         short_help="Hold a device's estimates against measurements: time, speed-up, rank.",
@@ -50,8 +52,7 @@ def crosscheck(
     from hwsim.measured.crosscheck import crosscheck as checked
     from hwsim.measured.record import read_measurements
 
-    if worst < 0:
-        raise InputError(f"--worst: value is {worst}; allowed is an integer of at least 0")
+    check_number("--worst", worst, least=0)
     known = load_device(device)
     if what:
         if len(what) != 2 or what[0] != "steps":

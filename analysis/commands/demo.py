@@ -18,6 +18,7 @@ _TITLE = "nettime demo: net training time on real text"
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `nettime demo`."""
     app.command(
         "demo",
         short_help="Dense, narrower dense and sparse on real text, in five minutes.",

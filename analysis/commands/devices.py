@@ -24,6 +24,7 @@ _PROBE = 512
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `nettime devices`."""
     app.command(
         "devices",
         short_help="List devices, show one with all its sources, check a file of your own.",

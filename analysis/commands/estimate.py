@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from hwsim.answers.gpu_choice import LayerChoice
     from sparse_train.runs.config import TrainConfig
 
-OPTIMIZERS = ("sgd", "sgd_momentum", "adam", "adamw")
+# Bytes of the optimizer's state a weight, beside 16-bit or 32-bit weights.
+_MOMENTS = {"sgd": 0.0, "sgd_momentum": 4.0, "adam": 8.0, "adamw": 8.0, "adamw8bit": 2.0}
+MOMENTS = {
+    **_MOMENTS,
+    **{f"{rule}-{how}": held for how in ("foreach", "unfused") for rule, held in _MOMENTS.items()
+       if rule != "adamw8bit"},
+}  # fmt: skip
+OPTIMIZERS = tuple(MOMENTS)
 GROUPINGS = ("phase", "kind", "layer")
 # Settings of a run that decide what its dense step is; the rest are options of this command.
 OF_A_STEP = ("layers", "model_options", "task_options")
@@ -28,6 +35,7 @@ TOP_LAYERS = 24
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `nettime estimate`."""
     app.command(
         "estimate",
         short_help="What a training step costs at a density, and what limits it.",
@@ -35,7 +43,9 @@ def register(app: typer.Typer) -> None:
             "nettime estimate bert-base --density 0.1 --device ideal --device wafer",
             "nettime estimate bert-base --sparsity 0.9 --algorithm rigl --by layer",
             "nettime estimate bert-base --sweep 0.05:0.9 --plot speed_up.svg",
+            "nettime estimate bert-base -d h200 -d wafer --what-if bert.html",
             "nettime estimate bert-base --density 0.5 --pattern 2:4 --dtype bfloat16 -d h200",
+            "nettime estimate bert-base --density 0.1 -d a100 --by layer --plot roofline.svg",
             "nettime estimate bert-base --density 0.1 -d sigma-like --explain encoder.0.up",
             "nettime estimate bert-base --dtype amp-bf16 --gpus 8 --parallel fsdp",
             "nettime estimate hf:gpt2 --batch-size 4 --sequence-length 1024 -d h200",
@@ -92,7 +102,11 @@ def estimate(
         ),
     ] = None,
     optimizer: Annotated[
-        str, typer.Option(help="Whose step is priced: sgd, sgd_momentum, adam or adamw.")
+        str,
+        typer.Option(
+            help="Whose step: sgd, sgd_momentum, adam, adamw, adamw8bit, in one fused kernel; "
+            "adamw-foreach as torch does by default, adamw-unfused parameter by parameter."
+        ),
     ] = "adamw",
     distribution: Annotated[
         str, typer.Option(help="How layers share the weights: uniform, er or erk.")
@@ -115,7 +129,11 @@ def estimate(
         str | None, typer.Option(help="Densities: low:high, low:high:count, or a,b,c.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Where the sweep's figure goes: .svg, .png or .pdf.")
+        Path | None,
+        typer.Option(
+            help="Where a figure goes, .svg, .png or .pdf: of a sweep its curves, else the step "
+            "under each device's roofline."
+        ),
     ] = None,
     explain: Annotated[
         str | None,
@@ -132,15 +150,29 @@ def estimate(
     parallel: Annotated[
         str,
         typer.Option(
-            help="With --gpus: ddp, zero1, zero2, fsdp, tp=8,pp=2, recompute=full, m=8 (micro-"
-            "batches); or auto, which searches."
+            help="With --gpus: ddp, zero1, zero2, fsdp, hsdp, tp=8,pp=2, recompute=full, m=8 "
+            "(micro-batches), values=1; or auto, which searches."
         ),
     ] = "fsdp",
     fit: Annotated[
         bool, typer.Option("--fit", help="With --gpus: find what fits and is fastest.")
     ] = False,
+    steps: Annotated[
+        int | None, typer.Option(help="With --gpus: a whole training of so many steps too.")
+    ] = None,
+    schedule: Annotated[
+        str, typer.Option(help="With --steps: constant, or gradual: pruned from dense.")
+    ] = "constant",
     trace: Annotated[
         Path | None, typer.Option(help="With --gpus: the timeline, for ui.perfetto.dev.")
+    ] = None,
+    what_if: Annotated[
+        Path | None,
+        typer.Option(
+            "--what-if",
+            metavar="FILE",
+            help="An HTML page with sliders for density, pattern and batch on all devices.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the random masks.")] = 0,
     as_json: options.Json = False,
@@ -164,33 +196,52 @@ def estimate(
     from analysis.estimating import sweep as sweeping
 
     densities = sweeping.densities(sweep) if sweep else [_density(density, sparsity)]
-    if plot is not None and sweep is None:
-        raise InputError("--plot: needs --sweep; a single density has no curve")
+    if plot is not None and (explain is not None or gpus is not None):
+        raise InputError("--plot: cannot be combined with --explain or --gpus")
     if explain is not None and sweep is not None:
         raise InputError("--explain: needs one density; --sweep gives several")
     options.at_least("--batch-size", batch_size)
     options.at_least("--sequence-length", sequence_length)
     options.chosen("--optimizer", optimizer, OPTIMIZERS)
+    if steps is not None:
+        options.at_least("--steps", steps)
+    options.chosen("--schedule", schedule, ("constant", "gradual"))
     from analysis.estimating import subject
 
+    if what_if is not None and (sweep or explain or gpus or plot):
+        raise InputError("--what-if: cannot be combined with --sweep, --plot, --explain or --gpus")
     if dtype is not None:
         dtype = subject.DTYPES[options.chosen("--dtype", dtype, tuple(subject.DTYPES))]
-    if task is not None:
-        config = _of_task(task, model, preset, batch_size, settings or [])
-        what = subject.of_task(config, dtype, optimizer)
-    elif model is not None:
-        what = subject.user_made(model, dtype, optimizer)
-    else:
-        what = subject.named(str(name), batch_size, sequence_length, dtype, optimizer)
-    if gpus is not None:
-        if sweep or explain:
-            raise InputError("--gpus: cannot be combined with --sweep or --explain")
-        from analysis.estimating import clusters
 
-        return clusters.show(what, cluster, gpus, parallel, densities[0], setting,
-                             fit=fit, trace=trace, as_json=as_json)  # fmt: skip
-    if fit or trace:
-        raise InputError("--fit, --trace: need --gpus, the number of cards")
+    def made(batch: int) -> Subject:
+        if task is not None:
+            config = _of_task(task, model, preset, batch, settings or [])
+            return subject.of_task(config, dtype, optimizer)
+        return subject.named(str(name), batch, sequence_length, dtype, optimizer)
+
+    if what_if is not None:
+        own = subject.user_made(model, dtype, optimizer) if model and not task else None
+        return _what_if(own, made, batch_size, devices, setting, what_if, as_json)
+    what = (
+        subject.user_made(model, dtype, optimizer)
+        if model is not None and task is None
+        else made(batch_size)
+    )
+    if gpus is not None:
+        if explain or plot:
+            raise InputError("--gpus: cannot be combined with --plot or --explain")
+        from analysis.display.console import print_json
+        from analysis.estimating import clusters, clusters_page
+
+        run = None if steps is None else clusters.Run(steps, schedule)
+        chosen = clusters.AUTO if fit and not parallel.startswith(clusters.AUTO) else parallel
+        asked = clusters.Asked(what, cluster, gpus, chosen, setting, MOMENTS[optimizer], run)
+        found = clusters.price(asked, densities, trace=trace)
+        if as_json:
+            return print_json(clusters_page.as_json(asked, *found))
+        return clusters_page.show(asked, *found)
+    if fit or trace or steps is not None:
+        raise InputError("--fit, --trace, --steps: need --gpus, the number of cards")
     if sweep:
         return sweeping.show(what, devices, densities, setting, plot, as_json)
     if explain is not None:
@@ -200,7 +251,38 @@ def estimate(
         return explaining.show(
             what.name, devices, sparse, explain, setting.described("phase"), as_json
         )
-    return _single(what, devices, densities[0], setting, by, as_json, 0 if every else TOP_LAYERS)
+    top = 0 if every else TOP_LAYERS
+    return _single(what, devices, densities[0], setting, by, as_json, top, plot, optimizer)
+
+
+def _what_if(
+    own: Subject | None, made: Callable[[int], Subject], batch_size: int,
+    devices: Sequence[Device], setting: Setting, path: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Writes the page; of a model of the user's, whose batch is its own, with that alone."""
+    import sys
+
+    from analysis.display.console import print_json, progress_bar, stdout
+    from analysis.estimating import what_if
+    from analysis.reporting import provenance
+    from analysis.reporting import report as pages
+
+    batches = what_if.batches(batch_size) if own is None else (1,)
+    subjects = {b: own or made(b) for b in batches}
+    patterns = tuple(dict.fromkeys((setting.pattern, *what_if.PATTERNS)))
+    first = subjects.get(batch_size) or own or next(iter(subjects.values()))
+    unit = "batch of its own" if own else "samples"
+    with progress_bar(f"pricing {first.name}", len(patterns) * len(what_if.DENSITIES)) as update:
+        grid = what_if.grid(subjects, devices, setting, patterns=patterns, unit=unit, done=update)
+    notes = [
+        n for n in (first.priced and f"{first.priced}, and of other batches.", first.note) if n
+    ]
+    origin = provenance.of_command(["nettime", *sys.argv[1:]])
+    written = pages.write(pages.what_if(grid, notes, origin), path)
+    if as_json:
+        return print_json({"command": "estimate", "model": first.name, "what_if": written})
+    stdout().print(f"what if: {written}", soft_wrap=True)
+    return None
 
 
 def _exclusive(
@@ -263,10 +345,10 @@ def _setting(
 
 def _single(
     what: Subject, devices: Sequence[Device], density: float, setting: Setting, by: str,
-    as_json: bool, top: int,
+    as_json: bool, top: int, plot: Path | None, optimizer: str,
 ) -> None:  # fmt: skip
-    from analysis.display.console import print_json, progress_bar
-    from analysis.estimating import layer_answers
+    from analysis.display.console import print_json, progress_bar, stdout
+    from analysis.estimating import capacity, intensity, layer_answers
     from analysis.estimating.breakdown import as_json as breakdown_json
     from analysis.estimating.breakdown import coverage, estimate_json, verdict
     from hwsim.cpu.machine import whose_price
@@ -278,6 +360,13 @@ def _single(
     narrower = _narrower(what, devices, sparse)
     sentence = verdict(breakdowns, covered.density)
     notes = {d.name: line for d in devices if (line := whose_price(d))}
+    drawn = None
+    if plot is not None:
+        from analysis.reporting import roofline_plot
+
+        drawn = roofline_plot.draw(what.name, devices, sparse, plot)
+    roofs = {d.name: intensity.roof_of(d, what.step) for d in devices} if by == "layer" else {}
+    too_much = capacity.lines(what.step, devices, MOMENTS[optimizer])
     if as_json:
         return print_json({
             "command": "estimate",
@@ -293,17 +382,24 @@ def _single(
             "devices": [
                 {**breakdown_json(b),
                  "narrower_dense": estimate_json(narrower[b.device].sparse) if narrower else None,
-                 "layers": layer_answers.as_json(chosen.get(b.device, ()))}
+                 "layers": layer_answers.as_json(chosen.get(b.device, ())),
+                 "roofline": intensity.as_json(b, roofs[b.device]) if roofs else None}
                 for b in breakdowns
             ],
             "narrower_dense": next(iter(narrower.values())).label if narrower else None,
             "verdict": sentence,
             "note": what.note,
             "measured_on": notes,
+            "plot": drawn,
+            "memory": {**capacity.as_json(what.step, devices), "lines": list(too_much.values())},
         })  # fmt: skip
-    texts = [*notes.values()]
+    texts = [*notes.values(), *too_much.values()]
     _print(what, breakdowns, covered, narrower, sentence, setting, by != "layer", top, texts)
+    for b in breakdowns if roofs else ():
+        stdout().print(intensity.table_of(b, roofs[b.device], top))
     _print_answers(chosen)
+    if drawn is not None:
+        stdout().print(f"figure: {drawn}", soft_wrap=True)
     return None
 
 

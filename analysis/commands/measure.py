@@ -1,4 +1,4 @@
-"""`nettime measure gpu`: times real kernels on the GPU at hand; records to calibrate with."""
+"""`nettime measure`: times real kernels, of the GPU at hand or on the masks of runs on this CPU."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from analysis.commands import options
+from hwsim.checks import check_number
 from hwsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `nettime measure`."""
     app.command(
         "measure",
-        short_help="Time the real kernels on this machine's GPU; writes records.",
+        short_help="Time real kernels: on this machine's GPU, or on masks that runs learnt.",
         epilog=options.examples(
             "nettime measure gpu --out h200.jsonl",
             "nettime measure gpu --out h200.jsonl --minutes 3",
+            "nettime measure cpu --run runs/srigl --run runs/rigl --batch 1 --batch 256",
             "nettime measure gpu --out h200.jsonl --data-sheet h200 --json",
             "nettime calibrate gpu --records h200.jsonl --data-sheet h200 --out mine.toml",
         ),
@@ -30,8 +33,11 @@ def register(app: typer.Typer) -> None:
 
 
 def measure(
-    what: Annotated[str, typer.Argument(help="gpu.")],
-    out: Annotated[Path, typer.Option("--out", help="Records, JSON Lines (.jsonl); appended to.")],
+    what: Annotated[str, typer.Argument(help="gpu, or cpu with --run.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Of gpu: records, JSON Lines (.jsonl); appended to."),
+    ] = None,
     minutes: Annotated[
         float, typer.Option("--minutes", help="Begin nothing new after so long.")
     ] = 8,
@@ -39,20 +45,47 @@ def measure(
         str | None,
         typer.Option("--data-sheet", help="A device: its estimate stands beside each step."),
     ] = None,
+    run: Annotated[
+        list[Path] | None,
+        typer.Option("--run", help="Of cpu: a run folder whose last masks are used; repeatable."),
+    ] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(help="Of cpu: samples; repeatable. Default 1 and 256.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Of cpu: a median is over so many samples.")] = 15,
+    write: Annotated[
+        Path | None, typer.Option(help="Of cpu: a Markdown page, its table beside it.")
+    ] = None,
+    title: Annotated[str, typer.Option(help="Of the page.")] = "Kernels on learnt masks",
+    remark: Annotated[
+        list[str] | None, typer.Option(help="A paragraph of the page, yours; repeatable.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Dense, 2:4 by both of torch's backends, CSR, gather and block kernels, and training steps.
+    """Of gpu: dense, 2:4 by both of torch's backends, CSR, gather and block kernels, and steps.
 
     Forward and both gradients, in CUDA graphs and eagerly, with packing apart and included. What
     the file already holds is not measured again, so that the command can be started once more.
+    Whole steps go into a file NAME-steps.jsonl beside it too, which `crosscheck steps` reads.
+
+    Of cpu: the forward product of every masked linear layer of runs, by every kernel of ours and
+    by the dense and CSR libraries, under the learnt masks and under drawn ones of as many weights.
     """
-    options.chosen("measure", what, ("gpu",))
+    options.chosen("measure", what, ("gpu", "cpu"))
+    if what == "cpu":
+        if not run or out is not None or data_sheet is not None:
+            raise InputError("measure cpu: takes --run, at least one, and neither --out nor "
+                             "--data-sheet")  # fmt: skip
+        return _on_learnt(run, batch, rounds, write, title, tuple(remark or ()), as_json)
+    if run or batch or write is not None:
+        raise InputError("--run, --batch, --write: go with measure cpu")
+    if out is None:
+        raise InputError("--out: is missing; measure gpu writes its records there")
     if out.suffix != ".jsonl":
         raise InputError(f"--out: value is {str(out)!r}; allowed is a name that ends in .jsonl")
     if not out.absolute().parent.is_dir():
         raise InputError(f"--out: folder {out.absolute().parent} does not exist")
-    if not minutes > 0:
-        raise InputError(f"--minutes: value is {minutes:g}; allowed is a number above 0")
+    check_number("--minutes", minutes, above=0)
     from analysis.display.console import print_json, progress_bar, resumable
     from hwsim import load_device
     from hwsim.measured.gpu_suite import plan, run_suite
@@ -67,19 +100,69 @@ def measure(
         progress_bar("measuring", len(groups)) as update,
     ):
         outcome = run_suite(groups, timer, out, budget_s=60.0 * minutes, progress=update)
-    from analysis.estimating.gpu_steps import steps
+    from analysis.estimating.gpu_steps import measured_steps, steps
+    from analysis.steps.record import write_steps
 
     records = read_measurements(out) if out.exists() else []
     rows = steps(records, device)
+    whole = measured_steps(records)
+    beside = out.with_name(f"{out.stem}-steps.jsonl") if whole else None
+    if beside is not None:
+        write_steps(beside, whole)
     after = clocks()
     if as_json:
         return print_json({
             "command": "measure", "out": out, "machine": timer.machine,
             "measured": len(outcome.measured), "kept": outcome.kept, "left": outcome.left,
             "skipped": outcome.skipped, "clocks": {"before": before, "after": after},
-            "steps": rows,
+            "steps": rows, "steps_file": beside,
         })  # fmt: skip
-    return _print(out, timer.machine, outcome, (before, after), rows, records)
+    _print(out, timer.machine, outcome, (before, after), rows, records)
+    if beside is not None:
+        from analysis.display.console import stdout
+
+        stdout().print(f"whole steps, for nettime crosscheck steps: {beside}", soft_wrap=True)
+    return None
+
+
+def _on_learnt(
+    folders: list[Path], batches: list[int] | None, rounds: int, write: Path | None, title: str,
+    remarks: tuple[str, ...], as_json: bool,
+) -> None:  # fmt: skip
+    import shlex
+    import sys
+
+    from analysis import results
+    from analysis.display.console import print_json, progress_bar, stdout
+    from analysis.display.tables import table
+    from analysis.measuring import learnt, page
+    from analysis.reporting import report
+    from hwsim.measured.timing import processor
+
+    options.at_least("--rounds", rounds)
+    with progress_bar("timing layers", learnt.count(folders)) as update:
+        rows = learnt.time_runs(
+            folders, tuple(batches or learnt.BATCHES), rounds=rounds, done=update
+        )
+    command = shlex.join(["nettime", *sys.argv[1:]])
+    stored = page.KernelsPage(tuple(rows), title, command, processor(), remarks)
+    written = []
+    if write is not None:
+        written = [report.write(stored.page, write),
+                   report.write(results.dumps(stored), results.beside(write))]  # fmt: skip
+    if as_json:
+        return print_json({"command": "measure", **stored.content(), "written": written})
+    console = stdout()
+    short = (0, 1, 5, 6, 7)
+    lines = [page.cells(group) for group in page.groups(rows)]
+    console.print(table(
+        f"Forward products on {processor()}, one thread", [page.COLUMNS[i] for i in short],
+        [[line[i] for i in short] for line in lines],
+    ))  # fmt: skip
+    console.print(page.NOTE)
+    for path in written:
+        console.print(f"written: {path}", soft_wrap=True)
+    return None
 
 
 def _timer() -> tuple[Any, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hwsim.checks import check_number
 from hwsim.errors import InputError
 from hwsim.files import remove_leftovers
 
@@ -35,15 +36,13 @@ def load_devices(names: Sequence[str] | None) -> list[Device]:
 
 def share(option: str, value: float) -> float:
     """`value` if it lies in [0, 1]; an InputError that names the option if not."""
-    if not 0.0 <= value <= 1.0:
-        raise InputError(f"{option}: value is {value:g}; allowed is a number in [0, 1]")
+    check_number(option, value, least=0.0, most=1.0)
     return value
 
 
 def at_least(option: str, value: int, least: int = 1) -> int:
     """`value` if it is large enough; an InputError that names the option if not."""
-    if value < least:
-        raise InputError(f"{option}: value is {value}; allowed is an integer of at least {least}")
+    check_number(option, value, least=least)
     return value
 
 

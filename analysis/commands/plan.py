@@ -21,6 +21,7 @@ DEFAULT_LAW = "vit-jft"
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `nettime plan`."""
     app.command(
         "plan",
         short_help="Which size, sparsity and number of steps is best within a net time.",

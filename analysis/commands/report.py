@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from analysis.commands import options
 
+if TYPE_CHECKING:
+    from analysis.estimating.what_if import Grid
+    from hwsim import Device
+
 DEFAULT_OUT = Path("report.html")
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `nettime report`."""
     app.command(
         "report",
         short_help="Compare runs in one self-contained HTML file.",
@@ -32,6 +37,14 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = DEFAULT_OUT,
     title: Annotated[str, typer.Option(help="Its heading.")] = "Net training time",
     device: options.Devices = None,
+    what_if: Annotated[
+        bool,
+        typer.Option(
+            "--what-if",
+            help="Sliders: a step of the last run's model at other densities, "
+            "patterns and batches.",
+        ),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Loss against steps and net time, density by layer, cost by phase, who waits for whom.
@@ -64,7 +77,8 @@ def report(
     shown = max(range(len(runs)), key=lambda i: (contenders[i].density < 1, i))
     drawings = timelines.of_run(contenders[shown].name, runs[shown], devices)
     origin = provenance.lines(runs, [c.name for c in contenders], ["nettime", *sys.argv[1:]])
-    path = page.write(page.report(contenders, title, notes, drawings, origin), out)
+    grid = _grid(runs[shown], devices) if what_if else None
+    path = page.write(page.report(contenders, title, notes, drawings, origin, grid=grid), out)
     if as_json:
         return print_json(
             {"command": "report", "report": path, **summary.as_json(contenders),
@@ -76,3 +90,23 @@ def report(
         console.print(note)
     console.print(f"report: {path}", soft_wrap=True)
     return None
+
+
+def _grid(folder: Path, devices: list[Device]) -> Grid:
+    """Estimates for the model of a run; its batch, optimizer and distribution are the grid's."""
+    from dataclasses import replace
+
+    from analysis.display.console import progress_bar
+    from analysis.estimating import subject, what_if
+    from analysis.estimating.pricing import Setting
+    from sparse_train.record import TrainingRecord
+
+    config = TrainingRecord.load(folder).config
+    subjects = {
+        batch: subject.of_task(replace(config, batch_size=batch), optimizer=config.priced_optimizer)
+        for batch in what_if.batches(config.batch_size)
+    }
+    patterns = dict.fromkeys((*([config.pattern] if config.pattern else ()), *what_if.PATTERNS))
+    setting = Setting("unstructured", config.distribution, config.seed, "static", 0)
+    with progress_bar("what if", len(patterns) * len(what_if.DENSITIES)) as update:
+        return what_if.grid(subjects, devices, setting, patterns=tuple(patterns), done=update)

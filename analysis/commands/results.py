@@ -14,6 +14,7 @@ DEFAULT_FOLDER = Path("docs/results")
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `nettime results`."""
     app.command(
         "results",
         short_help="Check result pages against their stored tables, or write them anew.",
@@ -34,7 +35,7 @@ def results(
 
     `nettime compare --write x.md` writes both. Ends with code 2 if any page is not.
     """
-    from analysis.comparing import stored
+    from analysis import results as stored
     from analysis.display.console import print_json, stdout
     from analysis.reporting import report
 

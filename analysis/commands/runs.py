@@ -10,6 +10,7 @@ from analysis.commands import options
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `nettime runs`."""
     app.command(
         "runs",
         short_help="List training runs, and the settings in which they differ.",

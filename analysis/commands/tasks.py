@@ -12,6 +12,7 @@ from analysis.commands import options
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `nettime tasks`."""
     app.command(
         "tasks",
         short_help="What can be learnt here, with its model, its metric and its options.",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `nettime train`."""
     app.command(
         "train",
         short_help="Train a network, dense or sparse, and price the run.",

@@ -10,6 +10,7 @@ from analysis.commands import options
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `nettime wide`."""
     app.command(
         "wide",
         short_help="Train a condensed layer of 100,000 outputs and measure its peak memory.",

@@ -59,6 +59,7 @@ class Claim:
 
     @property
     def line(self) -> str:
+        """The claim, its paper, and what was found."""
         density = units.percent(self.difference.density)
         return (
             f"{self.one} at least as good as {self.other} at {density} ({self.source}): "

@@ -42,6 +42,7 @@ class Course:
 
     @property
     def end(self) -> float:
+        """Net seconds of the whole run."""
         return float(self.seconds[-1])
 
     def loss_at(self, share: float) -> float:
@@ -135,6 +136,7 @@ class Finding:
 
     @property
     def verdict(self) -> Verdict:
+        """What may be said of it: no more than seeds, tuning and correction allow."""
         if not self.learnt:
             return Verdict.NOTHING_LEARNT
         if self.seeds < LEAST_SEEDS:
@@ -158,6 +160,7 @@ class Finding:
         return ("≥ " if self.at_least else "") + times(self.speed_up.interval)
 
     def to_json(self) -> dict[str, Any]:
+        """The finding with its interval and verdict."""
         ratio = self.speed_up
         return {
             "one": self.one, "other": self.other, "device": self.device, "seeds": self.seeds,
@@ -245,6 +248,7 @@ class Conclusion:
 
     @property
     def findings(self) -> list[Finding]:
+        """All that is asked on this device."""
         parts = (self.over_dense, self.over_narrower, self.over_known, self.beside)
         return [finding for part in parts for finding in part.values()]
 
@@ -311,6 +315,7 @@ class Conclusion:
         return f" None is shown faster than {whole[first].other}: {first} is {_said(whole[first])}."
 
     def to_json(self) -> dict[str, Any]:
+        """The conclusion and its findings."""
         return {
             "device": self.device, "target": self.target, "winner": self.winner,
             "best_narrower": self.narrower, "sentence": self.sentence,
@@ -422,12 +427,14 @@ class Forecast:
 
     @property
     def verdict(self) -> Verdict:
+        """Faster or slower where the whole interval is."""
         if self.speed_up.low > 1:
             return Verdict.FASTER
         return Verdict.SLOWER if self.speed_up.high < 1 else Verdict.ALIKE
 
     @property
     def sentence(self) -> str:
+        """The forecast with its interval, and whether it lies beyond the law's points."""
         i = self.speed_up
         ends = f"{i.low:.2f}–" + (f"{i.high:.2f}" if math.isfinite(i.high) else "∞")
         said = "infinitely" if not math.isfinite(i.point) else f"{i.point:.2f} ({ends}) times"

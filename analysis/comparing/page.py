@@ -48,6 +48,7 @@ def headline(table: Table) -> str:
 
 
 def main_columns(table: Table, devices: Sequence[str]) -> list[str]:
+    """Heads of the main table; `*` marks devices with unverified prices."""
     arrow = "↓" if table.lower_is_better else "↑"
     marked = [d + ("" if table.verified(d) else tables.UNVERIFIED) for d in devices]
     return ["", f"test {table.metric} {arrow}", "FLOPs", "bytes", *marked]
@@ -99,6 +100,7 @@ def _short(finding: Finding) -> str:
 
 
 def time_columns() -> list[str]:
+    """Heads of a table of net times."""
     return [
         "",
         "mask updates",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.comparing.variants import Variant
 from hwsim import InputError
+from hwsim.checks import check_number
 
 if TYPE_CHECKING:
     from sparse_train.runs.config import TrainConfig
@@ -84,17 +85,17 @@ class Plan:
                 raise InputError(
                     f"{name}: value is {values}; allowed is one or more, all different"
                 )
-        for name, low, high in (("densities", 0, 1), ("rates", 0, float("inf"))):
-            if not all(low < value < high for value in getattr(self, name)):
-                raise InputError(f"{name}: value is {getattr(self, name)}; allowed {low} to {high}")
-        if not 0 <= self.warmup_share < 1:
-            raise InputError(f"warmup_share: value is {self.warmup_share}; allowed is in [0, 1)")
+        for density in self.densities:
+            check_number("densities", density, above=0, below=1)
+        for rate in self.rates:
+            check_number("rates", rate, above=0)
+        check_number("warmup_share", self.warmup_share, least=0, below=1)
         for name in ("narrower_lengths", "lengths"):
-            if min(getattr(self, name)) < 1:
-                raise InputError(f"{name}: value is {getattr(self, name)}; allowed is from 1")
+            for length in getattr(self, name):
+                check_number(name, length, least=1)
         for name in ("tune_steps", "evaluations", "most_rates"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise InputError(f"{name}: value is {value}; allowed is at least 1")
+            if (value := getattr(self, name)) is not None:
+                check_number(name, value, least=1)
         if TUNING_SEED in self.seeds or min(self.seeds) < 0:
             raise InputError(f"seeds: value is {self.seeds}; allowed is from 0, not {TUNING_SEED}")
         keys = [one.key for one in self.variants]

@@ -40,6 +40,7 @@ class Row:
 
     @property
     def name(self) -> str:
+        """Of the contender."""
         return self.entry.name
 
     @property
@@ -116,6 +117,7 @@ class Table:
     share: float = 0.9
 
     def row(self, name: str) -> Row:
+        """The row of a contender."""
         return next(row for row in self.rows if row.name == name)
 
     @cached_property
@@ -125,6 +127,7 @@ class Table:
 
     @property
     def dense(self) -> Row | None:
+        """The dense run's row, if it takes part."""
         return next((row for row in self.rows if row.entry.family == "dense"), None)
 
     def relative(self, row: Row, figure: Callable[[Figures], float]) -> float:
@@ -142,6 +145,7 @@ class Table:
         return float(middle), float(low), float(high)
 
     def verified(self, device: str) -> bool:
+        """Whether every price on the device was held against a real kernel."""
         return all(r.verified.get(device, True) for row in self.rows for r in row.runs.values())
 
     @cached_property

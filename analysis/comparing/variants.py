@@ -41,6 +41,7 @@ class Variant:
 
     @property
     def name(self) -> str:
+        """Its label, or the algorithm with what differs from its own settings."""
         if self.label:
             return self.label
         called = CALLED.get(self.algorithm, self.algorithm.replace("_", " "))

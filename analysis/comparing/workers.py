@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import queue
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from hwsim import InputError
+from hwsim.processes import CONTEXT, ended, started
 
 Tell = Callable[[int, str], None]
 # How long the parent waits for news before it looks whether its workers are alive.
@@ -76,41 +75,22 @@ def run_all(
 
 @contextmanager
 def _pool(work: Any, jobs: Sequence[Any], processes: int) -> Iterator[tuple[Any, Any]]:
-    from multiprocessing import get_context
-
-    # Fork would copy torch's and numba's threads in whatever state they are in.
-    context = get_context("spawn")
-    waiting, news = context.Queue(), context.Queue()
+    waiting, news = CONTEXT.Queue(), CONTEXT.Queue()
     for numbered in enumerate(jobs):
         waiting.put(numbered)
     for _ in range(processes):
         waiting.put(None)
-    workers = [
-        context.Process(target=_worker, args=(work, waiting, news, os.getpid()), daemon=True)
-        for _ in range(processes)
-    ]
-    # Each worker has one core: its libraries must not start a thread for every core there is.
-    with _environment(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", NUMBA_NUM_THREADS="1"):
-        for worker in workers:
-            worker.start()
+    workers = started(_worker, [(work, waiting, news, os.getpid())] * processes)
     try:
         yield news, lambda: all(w.is_alive() or w.exitcode == 0 for w in workers)
     finally:
-        for worker in workers:
-            worker.terminate()
-        for worker in workers:
-            worker.join()
+        ended(workers)
         for one in (waiting, news):
             one.cancel_join_thread()
             one.close()
 
 
 def _worker(work: Any, waiting: Any, news: Any, parent: int) -> None:
-    import signal
-
-    # Ctrl-C reaches the whole group; the parent decides, and ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     while (numbered := waiting.get()) is not None:
         number, job = numbered
 
@@ -124,24 +104,3 @@ def _worker(work: Any, waiting: Any, news: Any, parent: int) -> None:
         except InputError as error:
             news.put(News(number, error=str(error)))
             return
-
-
-def _end_with(parent: int) -> None:
-    """Ends this process when its parent is gone, so that it holds no folder of a dead command."""
-    while os.getppid() == parent:
-        time.sleep(_POLL_S)
-    os._exit(1)
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

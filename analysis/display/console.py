@@ -41,10 +41,12 @@ def shown(text: str) -> str:
 
 
 def stdout() -> Console:
+    """Where answers go."""
     return _console()
 
 
 def stderr() -> Console:
+    """Where progress and errors go."""
     return _console(stderr=True)
 
 

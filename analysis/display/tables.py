@@ -85,4 +85,5 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def any_unverified(breakdowns: Sequence[Breakdown]) -> bool:
+    """Whether a price was not held against a real kernel."""
     return any(not b.total.sparse.verified or not b.total.dense.verified for b in breakdowns)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hwsim import Workload, units
+from hwsim import Workload
 from hwsim.cluster.machine import Cluster, load_cluster
 from hwsim.cluster.memory import refuse
-from hwsim.cluster.plan import Plan, parse_plan
+from hwsim.cluster.plan import Plan, parse_plan, plan_words
+from hwsim.cluster.run import run_time
 from hwsim.cluster.search import per_sample, search
 from hwsim.cluster.step import ClusterStep, cluster_step
 from hwsim.errors import InputError
@@ -21,116 +23,219 @@ if TYPE_CHECKING:
 AUTO = "auto"
 
 
-def show(
-    what: Subject, name: str, gpus: int, parallel: str, density: float, setting: Setting,
-    *, fit: bool, trace: Path | None, as_json: bool,
-) -> None:  # fmt: skip
-    """Prints the dense and the sparse step under a plan, or the plans that fit.
+@dataclass(frozen=True)
+class Run:
+    """Steps of a whole training, and how density gets to where it ends."""
+
+    steps: int
+    schedule: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a density makes of the step.
+
+    Attributes:
+        found: plans, the fastest first.
+        grown: of the fastest plan, the step in which masks are updated.
+        updates: share of the steps that are such steps.
+        cards: (fewer) cards and their fastest plan, from all cards down to the first number that
+            is slower than all of them dense.
+        run_s: a whole training under the fastest plan.
+    """
+
+    density: float
+    found: list[ClusterStep]
+    grown: ClusterStep | None = None
+    updates: float = 0.0
+    cards: list[ClusterStep] = field(default_factory=list)
+    run_s: float | None = None
+
+    @property
+    def mean_s(self) -> float:
+        """Seconds of a step, with its share of mask updates."""
+        plain = self.found[0].seconds
+        grown = plain if self.grown is None else self.grown.seconds
+        return plain + self.updates * (grown - plain)
+
+    @property
+    def sample_s(self) -> float:
+        """Seconds that a card's batch takes of the whole cluster."""
+        return self.mean_s / self.found[0].seconds * per_sample(self.found[0])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command was asked for.
+
+    Attributes:
+        moment_bytes: of the optimizer's state a weight.
+    """
+
+    what: Subject
+    name: str
+    gpus: int
+    parallel: str
+    setting: Setting
+    moment_bytes: float
+    run: Run | None = None
+
+    @property
+    def base(self) -> Plan:
+        """What all plans of a search have in common."""
+        words = plan_words(rest) if (rest := self.parallel.partition(",")[2]) else {}
+        for word in ("form", "dp", "tp", "pp", "sequence", "interleave", "recompute", "shards"):
+            if word in words:
+                raise InputError(
+                    f"parallel: auto searches {word} itself; allowed beside it are m=, values=, "
+                    "packed= and compact="
+                )
+        words.setdefault("moment_bytes", self.moment_bytes)
+        return Plan(**words)
+
+    @property
+    def searches(self) -> bool:
+        """Whether the split is to be found."""
+        return self.parallel.partition(",")[0] == AUTO
+
+    def plan(self, cards: int, *, dp: bool = True) -> Plan:
+        """How the step is split over so many cards."""
+        text = self.parallel
+        if not dp:
+            text = ",".join(word for word in text.split(",") if not word.startswith("dp="))
+        plan = parse_plan(text, cards)
+        if "moment_bytes" not in text:
+            plan = replace(plan, moment_bytes=self.moment_bytes)
+        return plan
+
+
+def price(
+    asked: Asked, densities: Sequence[float], *, trace: Path | None
+) -> tuple[Cluster, Answer, list[Answer]]:
+    """The cards, and the dense and sparse steps under a plan, or the plans that fit.
+
+    Args:
+        trace: where the timeline of the first density's fastest step goes.
 
     Raises:
         InputError: a plan that does not divide the cards or the model, or that does not fit.
     """
-    from analysis.display.console import stdout
-    from analysis.estimating.pricing import is_giant, price
+    from analysis.display.console import progress_bar
 
-    cluster = load_cluster(name).of(gpus)
-    chosen = AUTO if fit or parallel == AUTO else parallel
-    plan = None if chosen == AUTO else parse_plan(chosen, gpus)
-    _, sparse = price(what, [], density, setting, by_statistics=is_giant(what))
-    found: dict[str, list[ClusterStep]] = {}
-    for label, step in (("dense", what.step), ("sparse", sparse)):
-        if plan is None:
-            found[label] = search(cluster, step)
-        else:
-            one = cluster_step(cluster, step, plan)
-            refuse(one.need.total, cluster.memory_bytes, plan)
-            found[label] = [one]
+    whole = load_cluster(asked.name)
+    cluster = whole.of(asked.gpus)
+    with progress_bar(f"pricing {asked.what.name}", 1 + len(densities)) as done:
+        dense = Answer(1.0, _steps(asked, cluster, asked.what.step, dense=True))
+        dense = replace(dense, run_s=_dense_run(asked, dense))
+        done(1, "dense")
+        answers = []
+        for density in densities:
+            answers.append(_answer(asked, whole, cluster, density, dense))
+            done(1 + len(answers), f"density {density:g}")
     if trace is not None:
         from hwsim.cluster.trace import write_trace
 
-        write_trace(trace, found["sparse"][0].tasks, found["sparse"][0].ends)
-    fewer = _fewer(load_cluster(name), sparse, found, plan)
-    if as_json:
-        from analysis.display.console import print_json
+        first = answers[0].found[0]
+        write_trace(trace, first.tasks, first.ends)
+    return cluster, dense, answers
 
-        return print_json({
-            "command": "estimate", "model": what.name, "cluster": name, "gpus": gpus,
-            "density": density, "memory_bytes": cluster.memory_bytes,
-            "plans": {k: [_described(s) for s in v] for k, v in found.items()},
-            "equal_time_gpus": fewer,
-        })  # fmt: skip
-    _print(what, cluster, found, fewer, density)
-    if is_giant(what):
-        stdout().print(
-            "Masks are known by their statistics: prices are expectations over random masks of "
-            "this pattern and density."
-        )
-    return None
+
+def _answer(
+    asked: Asked, whole: Cluster, cluster: Cluster, density: float, dense: Answer
+) -> Answer:
+    sparse = _sparse(asked, density)
+    found = _steps(asked, cluster, sparse)
+    answer = Answer(density, found)
+    grown = _grown(asked, sparse)
+    if grown is not None:
+        timed = cluster_step(cluster, grown, found[0].plan)
+        answer = replace(answer, grown=timed, updates=1.0 / asked.setting.update_interval)
+    cards = list(_fewer(asked, whole, sparse, dense, found[0]))
+    return replace(answer, cards=cards, run_s=_run(asked, cluster, density, found[0].plan))
+
+
+def _sparse(asked: Asked, density: float) -> Workload:
+    from analysis.estimating.pricing import is_giant, price
+
+    if density == 1.0:
+        return asked.what.step
+    return price(asked.what, [], density, asked.setting, by_statistics=is_giant(asked.what))[1]
+
+
+def _grown(asked: Asked, sparse: Workload) -> Workload | None:
+    """The step in which masks are updated, for an algorithm that does so."""
+    if not asked.setting.update_interval or not sparse.masks:
+        return None
+    from sparse_train.algorithms import ALGORITHMS
+
+    rule = ALGORITHMS.get(asked.setting.algorithm)
+    return sparse.growth_step(dense_gradient=rule.gradient != "never")
+
+
+def _steps(
+    asked: Asked, cluster: Cluster, step: Workload, *, dense: bool = False
+) -> list[ClusterStep]:
+    if asked.searches:
+        # Without masks there is nothing to pack.
+        base = replace(asked.base, compact=False) if dense else asked.base
+        return search(cluster, step, base)
+    plan = asked.plan(cluster.cards)
+    one = cluster_step(cluster, step, replace(plan, compact=False) if dense else plan)
+    if not dense or not plan.compact:
+        refuse(one.need.total, cluster.memory_bytes, plan)
+    return [one]
 
 
 def _fewer(
-    whole: Cluster, sparse: Workload, found: Mapping[str, Sequence[ClusterStep]], plan: Plan | None
-) -> int | None:
-    """The fewest cards (halved again and again) on which sparse samples take dense's time."""
-    dense, one = found["dense"][0], found["sparse"][0]
-    fewest, cards = None, one.plan.cards
-    while True:
-        if not one.fits or per_sample(one) > per_sample(dense) * (1 + 1e-9):
-            break
-        fewest = cards
-        if cards % 2:
-            break
+    asked: Asked, whole: Cluster, sparse: Workload, dense: Answer, first: ClusterStep
+) -> Iterator[ClusterStep]:
+    """All cards, then half of them, and so on, as long as samples take no longer than dense's."""
+    one, cards = first, first.plan.cards
+    while one.fits:
+        yield one
+        if per_sample(one) > dense.sample_s * (1 + 1e-9) or cards % 2:
+            return
         cards //= 2
         try:
             cluster = whole.of(cards)
-            if plan is None:
-                one = search(cluster, sparse)[0]
+            if asked.searches:
+                one = search(cluster, sparse, asked.base)[0]
             else:
-                one = cluster_step(cluster, sparse, parse_plan(_without_dp(plan), cards))
+                one = cluster_step(cluster, sparse, asked.plan(cards, dp=False))
         except InputError:
-            break
-    return fewest
+            return
 
 
-def _without_dp(plan: Plan) -> str:
-    return ",".join(word for word in str(plan).split(",") if not word.startswith("dp="))
+def equal_time(answer: Answer, dense: Answer) -> int | None:
+    """The fewest cards (halved again and again) on which sparse samples take dense's time."""
+    enough = [one.plan.cards for one in answer.cards
+              if per_sample(one) <= dense.sample_s * (1 + 1e-9)]  # fmt: skip
+    return min(enough, default=None)
 
 
-def _described(step: ClusterStep) -> dict[str, Any]:
-    return {
-        "plan": str(step.plan), "seconds": step.seconds, "compute_seconds": step.compute_s,
-        "seconds_per_sample_batch": per_sample(step), "sent_bytes": step.sent_bytes,
-        "memory_bytes": step.need.total, "state_bytes": step.need.states,
-        "activation_bytes": step.need.activations,
-    }  # fmt: skip
+def _dense_run(asked: Asked, dense: Answer) -> float | None:
+    return None if asked.run is None else dense.found[0].seconds * asked.run.steps
 
 
-def _print(
-    what: Subject, cluster: Cluster, found: Mapping[str, Sequence[ClusterStep]],
-    fewer: int | None, density: float,
-) -> None:  # fmt: skip
-    from analysis.display import tables
-    from analysis.display.console import stdout
+def _run(asked: Asked, cluster: Cluster, density: float, plan: Plan) -> float | None:
+    """Seconds of a whole training whose density falls along a schedule."""
+    if asked.run is None:
+        return None
+    pairs = run_pairs(asked, density)
+    return run_time(cluster, pairs, plan).seconds
 
-    console = stdout()
-    columns = ("", "plan", "a step", "batch of a card", "waiting", "sent", "memory")
-    rows = [
-        (
-            label, str(step.plan), units.seconds(step.seconds),
-            units.seconds(per_sample(step)), units.percent(step.exposed_s / step.seconds),
-            units.quantity(step.sent_bytes, "B"), units.quantity(step.need.total, "B"),
-        )
-        for label, steps in found.items()
-        for step in steps[:6]
-    ]  # fmt: skip
-    title = f"{what.name} on {cluster.cards} cards of {cluster.name}"
-    console.print(tables.table(title, columns, rows, text=("plan",)))
-    share = per_sample(found["sparse"][0]) / per_sample(found["dense"][0])
-    console.print(
-        f"At density {units.percent(density)} a sample takes {units.percent(share)} of the dense "
-        "time on as many cards.",
-        style="bold",
-    )
-    if fewer is not None and fewer < cluster.cards:
-        console.print(f"{fewer} cards are as fast sparse as {cluster.cards} dense.", style="bold")
-    console.print("Unverified for sparse steps: only dense ones have been held against clusters.")
+
+def run_pairs(asked: Asked, density: float) -> Iterator[tuple[Workload, int]]:
+    """(step, how many) of a training to `density`, growth steps among them."""
+    from analysis.planning.prices import densities_over
+
+    assert asked.run is not None
+    values, shares = densities_over(asked.run.schedule, density)
+    ends = [round(asked.run.steps * end) for end in shares.cumsum()]
+    for value, start, end in zip(values, [0, *ends], ends, strict=False):
+        step = _sparse(asked, float(value))
+        grown = _grown(asked, step)
+        updates = (end - start) // asked.setting.update_interval if grown is not None else 0
+        yield step, end - start - updates
+        if grown is not None:
+            yield grown, updates

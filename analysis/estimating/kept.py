@@ -90,13 +90,14 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _plain(step: Workload) -> dict[str, Any]:
     ops = [[getattr(op, name) for name in _FIELDS] for op in step]
-    return {"workload": [ops, step.name, step.unmasked, dict(step.unknown), step.peak_bytes]}
+    about = [step.name, step.unmasked, dict(step.unknown), step.peak_bytes, step.on_values]
+    return {"workload": [ops, *about]}
 
 
 def _step(content: list[Any]) -> Workload:
-    ops, name, unmasked, unknown, peak = content
+    ops, name, unmasked, unknown, peak, on_values = content
     made = tuple(Op(**dict(zip(_FIELDS, op, strict=True))) for op in ops)
-    return Workload(made, name, tuple(unmasked), unknown, peak)
+    return Workload(made, name, tuple(unmasked), unknown, peak, on_values)
 
 
 def _digest(text: str) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from analysis.estimating.breakdown import Breakdown
     from analysis.estimating.subject import Subject
-    from hwsim import Device, Workload
+    from hwsim import Device, Mask, Workload
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,28 @@ def _known_by_statistics(what: Subject, devices: Sequence[Device]) -> bool:
     return bool(devices) and is_giant(what) and all(isinstance(d, Gpu) for d in devices)
 
 
+def masks_of(
+    what: Subject, devices: Sequence[Device], density: float, setting: Setting, *,
+    by_statistics: bool = False,
+) -> dict[str, Mask]:  # fmt: skip
+    """Random masks of a density for every layer that takes one: the same for the same setting.
+
+    Args:
+        devices: that will price them; giants on those that ask for no positions have their masks
+            known by statistics.
+        by_statistics: so in any case.
+    """
+    from analysis.estimating.subject import random_masks, statistical_masks
+
+    if not what.shapes:
+        return {}
+    if by_statistics or _known_by_statistics(what, devices):
+        how = (density, setting.pattern, setting.distribution)
+        return statistical_masks(what.shapes, *how, what.step.layers)
+    how = (density, setting.pattern, setting.distribution, setting.seed)
+    return random_masks(what.shapes, *how, what.step.layers)
+
+
 def price(
     what: Subject,
     devices: Sequence[Device],
@@ -51,22 +73,20 @@ def price(
     done: Callable[[int, str], None] = lambda number, name: None,
     *,
     by_statistics: bool = False,
+    masks: Mapping[str, Mask] | None = None,
 ) -> tuple[list[Breakdown], Workload]:
     """The step under random masks of one density on each device, and that step.
 
     Args:
         by_statistics: masks are not drawn but known by what random ones have in common.
         done: told how many devices are priced, and the last one's name.
+        masks: made before, by `masks_of`.
     """
     from analysis.estimating.breakdown import breakdown
-    from analysis.estimating.subject import random_masks, statistical_masks
     from sparse_train.algorithms import ALGORITHMS
 
-    how = (density, setting.pattern, setting.distribution, setting.seed)
-    drawn = not by_statistics and not _known_by_statistics(what, devices)
-    masks = random_masks(what.shapes, *how, what.step.layers) if what.shapes and drawn else {}
-    if what.shapes and not drawn:
-        masks = statistical_masks(what.shapes, *how[:-1], what.step.layers)
+    if masks is None:
+        masks = masks_of(what, devices, density, setting, by_statistics=by_statistics)
     sparse = what.step.with_masks(masks)
     growth, grown = 0.0, None
     if setting.update_interval:

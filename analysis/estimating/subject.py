@@ -164,6 +164,9 @@ def of(
         f"Its masks lie on {' and '.join(tables)}, which are looked up, not multiplied: they save "
         "memory and no time."
     )  # fmt: skip
+    if step.on_values:
+        seen = "Traced on real tensors, since it looks at values: other data may cost otherwise."
+        note = f"{note} {seen}".strip()
     weights = sum(p.numel() for p in model.parameters())
     return Subject(name, step, shapes, weights, note=note)
 

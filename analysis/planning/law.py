@@ -85,6 +85,7 @@ class Law:
         return 3 * self.error
 
     def loss(self, point: Point) -> float:
+        """The loss that the law foretells."""
         return float(self._losses([point], self.coefficients)[0])
 
     def interval(self, point: Point, level: float = 0.95) -> tuple[float, float]:
@@ -110,6 +111,7 @@ class Law:
         return _law(self.form, np.array([coefficients[x] for x in _NAMES[self.form]]), n, s, d)
 
     def to_json(self) -> dict[str, Any]:
+        """Form, coefficients, source and the range that it was fitted in."""
         return {
             "form": FORMS[self.form], "coefficients": dict(self.coefficients),
             "n_unit": self.n_unit, "d_unit": self.d_unit, "counted": self.counted,

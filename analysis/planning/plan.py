@@ -41,6 +41,7 @@ class Candidate:
 
     @property
     def name(self) -> str:
+        """Its size and density."""
         kind = "dense" if self.density == 1 else units.percent(self.density)
         return f"{self.size.name} {kind}"
 
@@ -82,6 +83,7 @@ class Best:
 
     @property
     def winner(self) -> Candidate:
+        """The candidate of lowest loss, or of least time to it."""
         return self.candidates[0]
 
     @property

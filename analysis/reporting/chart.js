@@ -4,11 +4,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const root = document.getElementById("charts");
   const state = { device: data.devices[0], hidden: new Set(), log: data.log_time };
-  const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1], ["ms", 1e-3], ["µs", 1e-6], ["ns", 1e-9]];
-  const escaped = (text) => String(text).replace(/[&<>"]/g, (c) => "&#" + c.charCodeAt(0) + ";");
-  const short = (v) => String(Number(v.toPrecision(3)));
-  const unitOf = (s) => UNITS.find((u) => s >= u[1]) || UNITS[UNITS.length - 1];
-  const seconds = (s) => (s === 0 ? "0" : short(s / unitOf(s)[1]) + " " + unitOf(s)[0]);
+  const { escaped, short, seconds } = nettime;
   const charts = [
     { id: "steps", name: () => "Validation loss by training steps", x: (r) => r.steps, log: () => false, show: short, label: () => "training steps" },
     { id: "time", name: () => "Validation loss by net training time on " + state.device, x: (r) => r.seconds[state.device].expected, log: () => state.log, show: seconds, label: () => "net training time" },

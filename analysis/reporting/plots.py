@@ -43,6 +43,7 @@ WIDTH_IN = 9.0
 
 
 def light(name: str) -> str:
+    """A colour by its name, for pages that are light."""
     return COLOURS[name][0]
 
 

@@ -11,6 +11,16 @@ from analysis.reporting import listing
 from nettime import __version__
 
 
+def of_command(command: Sequence[str]) -> list[tuple[str, str]]:
+    """Version, command and date, for a page about no run."""
+    now = datetime.datetime.now(datetime.UTC)
+    return [
+        ("version", f"nettime {__version__}"),
+        ("command", shlex.join(command)),
+        ("date", now.strftime("%Y-%m-%d %H:%M UTC")),
+    ]
+
+
 def lines(
     folders: Sequence[Path], names: Sequence[str], command: Sequence[str]
 ) -> list[tuple[str, str]]:
@@ -21,11 +31,8 @@ def lines(
         command: that makes it.
     """
     table = listing.runs([str(folder) for folder in folders])
-    now = datetime.datetime.now(datetime.UTC)
     made = [
-        ("version", f"nettime {__version__}"),
-        ("command", shlex.join(command)),
-        ("date", now.strftime("%Y-%m-%d %H:%M UTC")),
+        *of_command(command),
         ("data (digest)", ", ".join(dict.fromkeys(table["data"].to_list()))),
     ]
     differ = listing.differences(table)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.reporting import interactive, plots
+from analysis.reporting import what_if as trying
 from analysis.reporting.contenders import (
     Contender,
     Reached,
@@ -24,6 +25,8 @@ from hwsim.files import write_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from analysis.estimating.what_if import Grid
+
 _STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --muted: #59626c; %(light)s }
 @media (prefers-color-scheme: dark) { :root { --paper: #15181c; --muted: #a3abb4; %(dark)s } }
@@ -36,6 +39,9 @@ h3 { font-size: 1rem; margin: 1rem 0 .3rem; } figure { margin: 1rem 0; }
 .scroll { overflow-x: auto; } .scroll svg { width: 100%%; height: auto; min-width: 36rem; }
 .controls { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center; }
 fieldset { border: 1px solid var(--grid); display: flex; flex-wrap: wrap; gap: .2rem 1rem; }
+.dial { display: inline-flex; flex-wrap: wrap; gap: .3rem; align-items: center; }
+.dial output { min-width: 6em; font-variant-numeric: tabular-nums; } .key { white-space: nowrap; }
+summary { cursor: pointer; }
 button, select { font: inherit; color: inherit; background: var(--paper);
   border: 1px solid var(--muted); border-radius: 4px; padding: .2rem .7rem; }
 .chart { touch-action: pan-y; user-select: none; } .chart svg { display: block; }
@@ -56,6 +62,7 @@ def report(
     drawings: Sequence[Drawing] = (),
     provenance: Sequence[tuple[str, str]] = (),
     verdicts: Sequence[str] | None = None,
+    grid: Grid | None = None,
 ) -> str:
     """The page.
 
@@ -67,6 +74,7 @@ def report(
         drawings: timelines to show at the end.
         provenance: (what, value): how the page came about, for its end.
         verdicts: who wins; by default what `verdict_lines` says.
+        grid: estimates to try out, before the timelines.
 
     Raises:
         InputError: no contender, two of one name, or no device that all have times on.
@@ -80,11 +88,24 @@ def report(
         raise InputError("report: no device has times of every run")
     with plots.styled():
         sections = [
-            *_sections(contenders, title, notes, verdicts), *_timelines(drawings),
+            *_sections(contenders, title, notes, verdicts),
+            *([trying.section(grid)] if grid is not None else []), *_timelines(drawings),
             *_provenance(provenance),
         ]  # fmt: skip
     body = "\n".join(sections)
     return _page(title, body)
+
+
+def what_if(
+    grid: Grid, notes: Sequence[str] = (), provenance: Sequence[tuple[str, str]] = ()
+) -> str:
+    """A page of its own about a priced grid; `notes` and `provenance` as for `report`."""
+    title = f"What a training step of {grid.name} costs"
+    sections = [
+        f"<h1>{escape(title)}</h1>", *(f"<p>{escape(note)}</p>" for note in notes),
+        trying.section(grid), *_provenance(provenance),
+    ]  # fmt: skip
+    return _page(title, "\n".join(sections))
 
 
 def write(page: str, path: Path) -> Path:
@@ -262,8 +283,10 @@ def _page(title: str, body: str) -> str:
     on_light = " ".join(f"--{name}: {pair[0]};" for name, pair in plots.COLOURS.items())
     on_dark = " ".join(f"--{name}: {pair[1]};" for name, pair in plots.COLOURS.items())
     style = _STYLE % {"light": on_light, "dark": on_dark}
+    script = Path(__file__).with_name("words.js").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{style}</style></head>\n<body>\n{body}\n</body></html>\n"
+        f"<title>{escape(title)}</title><style>{style}</style>"
+        f"<script>{script}</script></head>\n<body>\n{body}\n</body></html>\n"
     )

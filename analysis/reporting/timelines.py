@@ -27,6 +27,8 @@ class Drawing:
     line: Timeline
 
     def figure(self) -> Figure:
+        """The timeline drawn."""
+
         from analysis.reporting.timeline_plot import timeline
 
         return timeline(self.line, self.title)

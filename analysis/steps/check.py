@@ -31,6 +31,7 @@ class Priced:
 
     @property
     def inside(self) -> bool:
+        """Whether the measured time lies in the estimate's interval."""
         return self.estimate.low_s <= self.step.seconds <= self.estimate.high_s
 
     @property
@@ -82,6 +83,7 @@ class StepCheck:
         return {k: v / len(self.rows) for k, v in sorted(total.items(), key=lambda p: -p[1])}
 
     def worst(self, count: int = 10) -> list[Priced]:
+        """The rows of largest ratio between estimate and measurement."""
         return sorted(self.rows, key=lambda r: -abs(np.log(r.ratio)))[:count]
 
 

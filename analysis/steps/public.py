@@ -59,8 +59,9 @@ def _timm(content: Row, row: Row) -> Step:
         row["batch"], row["step_ms"] * 1e-3, image=row["image"],
         precision="amp-fp16" if "amp" in content["precision"] else "float32",
         layout=content["layout"], compiled=content["compiled"],
-        # Before torch 2.0 there was no fused attention.
-        attention="plain" if old else "fused", optimizer="sgd_momentum",
+        # Before torch 2.0 there was no fused attention, and updates went parameter by parameter.
+        attention="plain" if old else "fused",
+        optimizer="sgd_momentum-unfused" if old else "sgd_momentum-foreach",
         family=family_of(row["model"]), source=f"timm, torch {content['torch']}",
     )  # fmt: skip
 
@@ -73,7 +74,7 @@ def _model(row: Row) -> Step | None:
     return Step(
         kinds[row["family"]], _card(row["device"]),
         "forward" if row["mode"] == "forward" else "training", row["batch"],
-        row["total_ms"] * 1e-3, sizes, row["seq"], attention="plain",
+        row["total_ms"] * 1e-3, sizes, row["seq"], attention="plain", optimizer="sgd-foreach",
         compiled=row["option"] == "fusion", family=_ALIKE.get(kinds[row["family"]], "bert"),
         source="NeuSight's artifact",
     )  # fmt: skip

@@ -12,8 +12,9 @@ A file is JSON Lines, one step a line, or JSON with a list `rows`. Keys:
     layout      contiguous or channels_last
     compiled    whether a compiler fused it
     attention   "fused" or "plain": whether attention is one kernel
-    optimizer   sgd, sgd_momentum, adam, adamw; of training
-    pattern     "dense", or which of its weights are sparse
+    optimizer   sgd, sgd_momentum, adam, adamw in one kernel; adamw-foreach as torch runs it by
+                default, adamw-unfused parameter by parameter; of training
+    pattern     "dense", "2:4" or "transposable 2:4", of all linear layers that kernels take
     seconds     of one step, median
     family      models that share one are never on two sides of a fold
     source      where it is from
@@ -27,14 +28,16 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from hwsim.checks import check_integer, check_number
 from hwsim.errors import InputError, unknown
 from hwsim.files import replacing
+from sparse_train.observing.optimizers import OPTIMIZERS
 
 MODES = ("forward", "forward+backward", "training")
 PRECISIONS = ("float32", "tfloat32", "float16", "bfloat16", "amp-fp16", "amp-bf16")
 _CHOICES = {
     "mode": MODES, "precision": PRECISIONS, "layout": ("contiguous", "channels_last"),
-    "attention": ("fused", "plain"), "optimizer": ("sgd", "sgd_momentum", "adam", "adamw"),
+    "attention": ("fused", "plain"), "optimizer": tuple(OPTIMIZERS),
 }  # fmt: skip
 
 
@@ -63,10 +66,8 @@ class Step:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise InputError(unknown(name, getattr(self, name), allowed))
-        if not isinstance(self.seconds, (int, float)) or not self.seconds > 0:
-            raise InputError(f"seconds: value is {self.seconds!r}; allowed is a number above 0")
-        if not isinstance(self.batch, int) or self.batch < 1:
-            raise InputError(f"batch: value is {self.batch!r}; allowed is an integer of at least 1")
+        check_number("seconds", self.seconds, above=0)
+        check_integer("batch", self.batch, 1)
 
     @property
     def what(self) -> tuple:
@@ -74,10 +75,11 @@ class Step:
         arguments = tuple(sorted(self.arguments.items()))
         return (self.model, arguments, self.mode, self.batch, self.sequence, self.image,
                 self.precision, self.layout, self.compiled, self.attention,
-                self.optimizer)  # fmt: skip
+                self.optimizer, self.pattern)  # fmt: skip
 
 
 def step_of(path: Path, number: int, row: Any) -> Step:
+    """A row of a file as a Step; an InputError names file, row and key."""
     if not isinstance(row, dict):
         raise InputError(f"steps {path}: row {number} is no table")
     allowed = tuple(f.name for f in fields(Step))

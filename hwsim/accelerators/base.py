@@ -86,10 +86,12 @@ class Accelerator(Pipelined):
 
     @property
     def channel_bytes_per_cycle(self) -> float:
+        """Of one memory channel."""
         return self.dram_bandwidth / self.clock_hz / self.dram_channels
 
     @property
     def latency_cycles(self) -> int:
+        """Of a memory access, rounded up."""
         return math.ceil(self.dram_latency_s * self.clock_hz)
 
     def roofline(self, op: Op) -> float:

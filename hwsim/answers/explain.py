@@ -31,6 +31,7 @@ class Balance:
 
     @property
     def balance(self) -> float:
+        """Mean over maximum of the loads; 1 is even."""
         return self.mean / self.max if self.max else 1.0
 
 

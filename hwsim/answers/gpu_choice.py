@@ -59,6 +59,7 @@ class LayerChoice:
 
     @property
     def speed_up(self) -> float:
+        """Dense seconds over masked ones."""
         return self.dense_s / self.masked_s
 
 

@@ -42,18 +42,22 @@ class LevelCounts:
 
     @property
     def load_hits(self) -> int:
+        """Loads that the level holds."""
         return self.loads - self.load_misses
 
     @property
     def store_hits(self) -> int:
+        """Stores that the level holds."""
         return self.stores - self.store_misses
 
     @property
     def misses(self) -> int:
+        """Accesses that go on to the next level."""
         return self.load_misses + self.store_misses
 
     @property
     def hits(self) -> int:
+        """Accesses that the level holds."""
         return self.loads + self.stores - self.misses
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hwsim.caches.cache import ZEN4_LEVELS, CacheCounts, CacheHierarchy, simulate_trace
+from hwsim.checks import check_integer
 from hwsim.errors import InputError, unknown
 from hwsim.kernels.cpu.layout import MOST, TILE, chunk_for, lanes_for
 from hwsim.mask import Mask
@@ -51,13 +52,13 @@ class KernelTrace:
     def __post_init__(self) -> None:
         if self.kernel not in KERNELS:
             raise InputError(unknown("kernel", self.kernel, KERNELS))
-        if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
-            raise InputError(f"batch: value is {self.batch!r}; allowed is an integer from 1")
+        check_integer("batch", self.batch, 1)
         if max(self.mask.shape) > MOST:
             raise InputError(f"mask: shape is {self.mask.shape}; allowed is up to {MOST} a side")
 
     @property
     def rows(self) -> int:
+        """Outputs of the mask."""
         return self.mask.shape[0]
 
     def __iter__(self) -> Iterator[Piece]:
@@ -246,8 +247,7 @@ def sampled_counts(
     if kernel == "dense":
         raise InputError("kernel: 'dense' cannot be sampled; allowed: csr, gather, sampled, tiled")
     for name, value, least in (("groups", groups, 2), ("rows_per_group", rows_per_group, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InputError(f"{name}: value is {value!r}; allowed is an integer from {least}")
+        check_integer(name, value, least)
     trace = KernelTrace(kernel, mask, batch)
     grain = trace.grain
     size = max(1, rows_per_group // grain)

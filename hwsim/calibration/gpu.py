@@ -57,9 +57,11 @@ class Timed:
 
     @property
     def key(self) -> Key:
+        """(kind of product, family of operand types)."""
         return self.kind, FAMILIES[self.dtype]
 
     def only(self, keep: set[tuple[int, int, int]]) -> Timed:
+        """The records of some shapes (m, n, k)."""
         chosen = np.array([tuple(s) in keep for s in self.shapes], bool)
         return replace(self, shapes=self.shapes[chosen], log_s=self.log_s[chosen])
 

@@ -170,6 +170,7 @@ class _Priced:
         self._forward = np.array([op.phase == "forward" for op in ops])
         self._share = np.array([NAMES.index(_share(op)) for op in ops])
         self._serial_s = np.array([whole_steps.serial_s(op) for op in ops])
+        self._gap_share = np.array([whole_steps.gap_share(op) for op in ops])
         self._product_s = _products(device, ops, self._kind) / device.sustained
 
     def seconds(self, x: np.ndarray) -> np.ndarray:
@@ -206,7 +207,7 @@ class _Priced:
         of = kind == _ATTENTION
         share = np.where(self._forward, own["attention"], own["attention_back"])
         found[of] = np.maximum(self._flops * self._filled / (self._peak * share), found)[of]
-        return found + np.where(kind == _PRODUCT, 0.0, own["gap_s"])
+        return found + np.where(kind == _PRODUCT, 0.0, own["gap_s"] * self._gap_share)
 
     def _pass(self, own: Mapping[str, float], moved: np.ndarray, share: Any) -> np.ndarray:
         held = 1.0 / (1.0 + (moved / (self._card.l2_bytes * own["l2_share"])) ** 4)
@@ -264,5 +265,5 @@ def _products(device: Gpu, ops: Sequence[Op], kinds: np.ndarray) -> np.ndarray:
         ]  # fmt: skip
         if wanted:
             shapes = np.array([whole_steps.product_of(ops[i]) for i in wanted], float)
-            found[wanted] = device.products_s(DENSE, dtype, shapes)
+            found[wanted] = device.library.seconds(DENSE, dtype, shapes)
     return found

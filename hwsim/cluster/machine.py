@@ -77,6 +77,7 @@ class Cluster:
 
     @property
     def cards(self) -> int:
+        """Of all nodes."""
         return self.nodes * self.cards_per_node
 
     def of(self, cards: int) -> Cluster:

@@ -13,45 +13,58 @@ from hwsim.cluster.parts import Part
 from hwsim.cluster.plan import Plan
 from hwsim.errors import InputError
 
-# In float32 beside 16-bit weights: the weight itself and Adam's two moments.
-MASTER_BYTES, MOMENT_BYTES = 4.0, 8.0
+# In float32 beside 16-bit weights: the weight itself.
+MASTER_BYTES = 4.0
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes of the fullest card."""
+    """Bytes of the fullest card.
+
+    Attributes:
+        moments: of the optimizer, with the weights that it keeps in float32 beside 16-bit ones.
+        masks: a bit a weight of a masked layer.
+    """
 
     weights: float
     gradients: float
     moments: float
     activations: float
+    masks: float = 0.0
 
     @property
     def states(self) -> float:
-        return self.weights + self.gradients + self.moments
+        """Bytes of weights, gradients, moments and masks."""
+        return self.weights + self.gradients + self.moments + self.masks
 
     @property
     def total(self) -> float:
+        """Bytes of states and activations."""
         return self.states + self.activations
 
 
-def need(parts: Sequence[Part], plan: Plan, *, moment_bytes: float = MOMENT_BYTES) -> Need:
+def need(parts: Sequence[Part], plan: Plan) -> Need:
     """What the fullest card of a plan holds.
 
     Args:
         parts: of one micro-batch's step on one card, unshared.
-        moment_bytes: of the optimizer's state a weight; 2 for moments of 8 bit.
     """
-    weights = sum(part.weights for part in parts) / (plan.tp * plan.pp)
+    number = sum(part.nnz if plan.compact else part.weights for part in parts)
+    weights = number / (plan.tp * plan.pp)
     itemsize = min((part.itemsize for part in parts if part.forward), default=4)
     master = MASTER_BYTES if itemsize < 4 else 0.0
-    shared = [plan.dp if plan.sharded >= level else 1 for level in (3, 2, 1)]
-    gathered = max((part.weights for part in parts), default=0) * itemsize / plan.tp
-    held = weights * itemsize / shared[0] + (gathered if shared[0] > 1 else 0.0)
+    shared = [plan.shard_ranks if plan.sharded >= level else 1 for level in (3, 2, 1)]
+    largest = max((part.weights for part in parts), default=0) / plan.tp
     gradient = max(plan.gradient_bytes, float(itemsize))
+    held, gradients = weights * itemsize / shared[0], weights * gradient / shared[1]
+    if shared[0] > 1 or plan.compact:  # gathered, or unpacked
+        held += largest * itemsize
+    if plan.compact:  # as the backward pass makes it, of one part at a time
+        gradients += largest * gradient
+    masked = sum(op.weights for part in parts for op in part.masked()) / (plan.tp * plan.pp)
     return Need(
-        held, weights * gradient / shared[1], weights * (master + moment_bytes) / shared[2],
-        _activations(parts, plan),
+        held, gradients, weights * (master + plan.moment_bytes) / shared[2],
+        _activations(parts, plan), masked / 8.0 / shared[0],
     )  # fmt: skip
 
 
@@ -96,3 +109,11 @@ def refuse(total: float, capacity: float, plan: Plan) -> None:
         f"memory: {plan} needs {total / 1e9:.1f} GB a card; allowed is {capacity / 1e9:.1f} GB: "
         f"try {', '.join(ways)}"
     )
+
+
+def what_fits(parts: Sequence[Part], capacity: float, moment_bytes: float = 8.0) -> Plan | None:
+    """The fewest cards that hold a step: one that recomputes, or a power of two that shares."""
+    tried = [Plan(recompute="full", moment_bytes=moment_bytes)]
+    tried += [Plan("fsdp", 2**i, recompute=how, moment_bytes=moment_bytes)
+              for i in range(1, 13) for how in ("none", "full")]  # fmt: skip
+    return next((plan for plan in tried if need(parts, plan).total <= capacity), None)

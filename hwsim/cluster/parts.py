@@ -51,6 +51,25 @@ class Part:
         """Of the activations that it hands on."""
         return float(self.rows * self.width * self.itemsize)
 
+    def masked(self) -> list[Op]:
+        """Of each layer under a mask, an op that holds it."""
+        found: dict[str, Op] = {}
+        for op in self.update or self.forward:
+            if op.mask is not None and (op.kind == "optimizer" or not self.update):
+                found.setdefault(op.name, op)
+        return list(found.values())
+
+    def dense_gradients(self) -> set[str]:
+        """Masked layers whose gradients are made for inactive weights too: of a growth step."""
+        masked = {op.name for op in self.masked()}
+        return {op.name for op in self.backward
+                if op.phase == "grad_weight" and op.mask is None and op.name in masked}  # fmt: skip
+
+    @property
+    def updated_masks(self) -> int:
+        """Masks that this step changes."""
+        return sum(op.kind == "mask_update" for op in self.update)
+
     @cached_property
     def content(self) -> tuple:
         """All but names: parts of equal content have equal prices. Masks are told by identity."""
@@ -111,12 +130,13 @@ def parts_of(step: Workload) -> list[Part]:
             last = now == names[1] and op.name not in ("gradients",)
             where = parts[BEFORE if last and len(names) > 2 else now]
         (where.update if op.phase == "update" else where.backward).append(op)
+    per_weight = _flops_per_weight(step.ops)
     for part in parts.values():
-        _describe(part)
+        _describe(part, per_weight)
     return list(parts.values())
 
 
-def _describe(part: Part) -> None:
+def _describe(part: Part, per_weight: float) -> None:
     norms = [op for op in part.forward if op.kind == "norm" and op.m]
     products = [op for op in part.forward if op.kind in PRODUCTS]
     if products:
@@ -129,7 +149,6 @@ def _describe(part: Part) -> None:
     if attention:
         part.heads, part.length = attention[0].count, attention[0].m
         part.scores = not attention[0].fused
-    per_weight = _flops_per_weight(part.update)
     for op in part.update:
         if op.kind != "optimizer":
             continue
@@ -142,6 +161,6 @@ def _describe(part: Part) -> None:
         part.nnz = sum(op.nnz for op in held.values())
 
 
-def _flops_per_weight(update: Sequence[Op]) -> float:
-    shaped = [op for op in update if op.kind == "optimizer" and op.weights]
+def _flops_per_weight(ops: Sequence[Op]) -> float:
+    shaped = [op for op in ops if op.kind == "optimizer" and op.weights]
     return shaped[0].dense_flops / shaped[0].weights if shaped else 13.0

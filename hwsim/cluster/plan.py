@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
+from hwsim.cluster.data_parallel import FORMS, Form, form, form_names
 from hwsim.errors import InputError, unknown
 
-FORMS = ("ddp", "zero1", "zero2", "zero3", "fsdp", "grad_op")
 RECOMPUTE = ("none", "selective", "full")
 
 
@@ -15,15 +16,21 @@ class Plan:
     """Data, tensor and pipeline parallel ranks: their product is the number of cards.
 
     Attributes:
-        form: of the data-parallel ranks: ddp, zero1, zero2, zero3 or fsdp (which is zero3);
-            grad_op is fsdp that keeps gathered weights until the backward pass.
+        form: of the data-parallel ranks: a name of `hwsim.cluster.data_parallel`.
         dp, tp, pp: ranks of each kind.
         sequence: whether norms are shared among tensor-parallel ranks too (Korthikanti et al.).
         interleave: chunks of layers a pipeline stage holds.
         micro_batches: a step is made of; each is the workload's batch.
         recompute: of activations in the backward pass.
+        shards: data-parallel ranks among which a share of everything lies, for a form that keeps
+            shares within a node; 0 for those of one node, or for all ranks of other forms.
         values: whether collectives carry active values alone: masks are the same on all ranks.
+        packed: whether collectives carry 2:4 layers as values and their places (2 bits each), as
+            they must where ranks do not know the mask beforehand.
+        compact: whether gradients and states are held for active weights alone; weights are
+            unpacked a part at a time.
         gradient_bytes: a weight; 4 where gradients are summed up in float32.
+        moment_bytes: of the optimizer's state a weight; Adam's 8 in float32, about 2 in 8 bit.
     """
 
     form: str = "ddp"
@@ -36,10 +43,14 @@ class Plan:
     recompute: str = "none"
     gradient_bytes: float = 2.0
     values: bool = False
+    packed: bool = False
+    compact: bool = False
+    shards: int = 0
+    moment_bytes: float = 8.0
 
     def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            raise InputError(unknown("parallel form", self.form, FORMS))
+        if self.form not in form_names():
+            FORMS.check(self.form)
         if self.recompute not in RECOMPUTE:
             raise InputError(unknown("recompute", self.recompute, RECOMPUTE))
         for name in ("dp", "tp", "pp", "interleave", "micro_batches"):
@@ -51,15 +62,53 @@ class Plan:
                 f"micro_batches: value is {self.micro_batches}; allowed with interleaved stages is "
                 f"a multiple of pp = {self.pp}"
             )
+        if self.values and self.packed:
+            raise InputError("values, packed: both are given; allowed is one of them")
+        if self.shards and not self.rule.in_node:
+            raise InputError(
+                f"shards: value is {self.shards}; allowed with {self.form} is none: all "
+                "data-parallel ranks share"
+            )
+        if self.shards < 0 or (self.shards and self.dp % self.shards):
+            raise InputError(
+                f"shards: value is {self.shards}; allowed is a divisor of dp = {self.dp}"
+            )
+
+    @property
+    def rule(self) -> Form:
+        """What the form says."""
+        return form(self.form)
+
+    @property
+    def shard_ranks(self) -> int:
+        """Data-parallel ranks that hold one copy of everything between them."""
+        return self.shards or self.dp
 
     @property
     def cards(self) -> int:
+        """That the plan takes."""
         return self.dp * self.tp * self.pp
 
     @property
     def sharded(self) -> int:
         """What is shared among data-parallel ranks: 1 moments, 2 gradients too, 3 weights too."""
-        return {"ddp": 0, "zero1": 1, "zero2": 2, "grad_op": 2}.get(self.form, 3)
+        return self.rule.level
+
+    def on(self, cards_per_node: int) -> Plan:
+        """The plan in nodes of so many cards: shares of a hybrid form lie within one.
+
+        Raises:
+            InputError: nodes that no number of whole shares fills.
+        """
+        if not self.rule.in_node or self.shards:
+            return self
+        mine = max(min(cards_per_node // self.tp, self.dp), 1)
+        if self.dp % mine:
+            raise InputError(
+                f"parallel: {self} shares within nodes of {mine} data-parallel ranks; allowed is "
+                f"a multiple of {mine}, or shards=, a divisor of {self.dp}"
+            )
+        return replace(self, shards=mine)
 
     def __str__(self) -> str:
         words = [self.form]
@@ -68,10 +117,14 @@ class Plan:
         words += [f"v={self.interleave}"] if self.interleave > 1 else []
         words += [f"m={self.micro_batches}"] if self.micro_batches > 1 else []
         words += ["values=1"] if self.values else []
+        words += ["packed=1"] if self.packed else []
+        words += ["compact=1"] if self.compact else []
+        words += [f"shards={self.shards}"] if self.shards else []
         words += [f"recompute={self.recompute}"] if self.recompute != "none" else []
         return ",".join(words)
 
 
+_SWITCHES = ("sequence", "values", "packed", "compact")
 _SHORT = {"v": "interleave", "m": "micro_batches", "sp": "sequence"}
 
 
@@ -86,32 +139,44 @@ def parse_plan(text: str, cards: int) -> Plan:
     >>> parse_plan("tp=8,pp=2", 64).dp
     4
     """
-    given: dict[str, object] = {}
-    known = tuple(f.name for f in fields(Plan))
-    for word in text.split(","):
-        name, equals, value = word.strip().partition("=")
-        if not equals:
-            given["form"] = name
-            continue
-        name = _SHORT.get(name, name)
-        if name not in known:
-            raise InputError(unknown("parallel", name, (*known, *_SHORT, *FORMS)))
-        if name in ("form", "recompute"):
-            given[name] = value
-        elif name == "gradient_bytes":
-            given[name] = float(_whole(name, value))
-        else:
-            whole = _whole(name, value)
-            given[name] = bool(whole) if name in ("sequence", "values") else whole
-    plan = Plan(**given)  # type: ignore[arg-type]
-    if "dp" not in given and cards % (plan.tp * plan.pp) == 0:
-        plan = replace(plan, dp=cards // (plan.tp * plan.pp))
+    given = plan_words(text)
+    others = Plan(**{n: given[n] for n in ("tp", "pp") if n in given})
+    if cards % others.cards == 0:
+        given.setdefault("dp", cards // others.cards)
+    plan = Plan(**given)
     if plan.cards != cards:
         raise InputError(
             f"parallel: dp × tp × pp is {plan.dp} × {plan.tp} × {plan.pp} = {plan.cards}; allowed "
             f"is the number of cards, {cards}"
         )
     return plan
+
+
+def plan_words(text: str) -> dict[str, Any]:
+    """The fields of a Plan that are written out.
+
+    Raises:
+        InputError: an unknown word, or a value that is no number.
+    """
+    given: dict[str, Any] = {}
+    known = tuple(f.name for f in fields(Plan))
+    for word in text.split(","):
+        name, equals, value = word.strip().partition("=")
+        if not equals:
+            FORMS.check(name)
+            given["form"] = name
+            continue
+        name = _SHORT.get(name, name)
+        if name not in known:
+            raise InputError(unknown("parallel", name, (*known, *_SHORT, *form_names())))
+        if name in ("form", "recompute"):
+            given[name] = value
+        elif name in ("gradient_bytes", "moment_bytes"):
+            given[name] = float(_whole(name, value))
+        else:
+            whole = _whole(name, value)
+            given[name] = bool(whole) if name in _SWITCHES else whole
+    return given
 
 
 def _whole(name: str, text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from hwsim.cluster.machine import Cluster
@@ -14,25 +15,34 @@ from hwsim.errors import InputError
 from hwsim.workload import Workload
 
 
-def plans(cluster: Cluster, layers: int, micro_batches: int = 1) -> Iterator[Plan]:
-    """Every plan that is tried: tensor parallel inside a node, powers of two, each recompute."""
-    cards = cluster.cards
+def plans(cluster: Cluster, layers: int, base: Plan | None = None) -> Iterator[Plan]:
+    """Every plan that is tried: tensor parallel inside a node, powers of two, each recompute.
+
+    Args:
+        base: what plans have in common: all but form, ranks and recomputation.
+    """
+    cards, base = cluster.cards, base or Plan()
     for tp in _divisors(cluster.cards_per_node):
         for pp in _divisors(cards // tp):
             if pp > max(layers, 1) or pp > 64:
                 continue
             dp = cards // tp // pp
-            forms = (
-                ("ddp", "zero1", "fsdp") if dp > 1 and pp == 1 else ("ddp", "zero1")[: min(dp, 2)]
-            )
-            for form in forms:
+            for form in _forms(cluster, dp, pp):
                 for recompute in RECOMPUTE[::2]:
-                    micro = max(micro_batches, 4 * pp if pp > 1 else 1)
-                    yield Plan(form, dp, tp, pp, sequence=tp > 1, micro_batches=micro,
-                               recompute=recompute)  # fmt: skip
+                    micro = max(base.micro_batches, 4 * pp if pp > 1 else 1)
+                    yield replace(base, form=form, dp=dp, tp=tp, pp=pp, sequence=tp > 1,
+                                  micro_batches=micro, recompute=recompute)  # fmt: skip
 
 
-def search(cluster: Cluster, step: Workload, micro_batches: int = 1) -> list[ClusterStep]:
+def _forms(cluster: Cluster, dp: int, pp: int) -> tuple[str, ...]:
+    if dp == 1:
+        return ("ddp",)
+    if pp > 1:
+        return ("ddp", "zero1")
+    return ("ddp", "zero1", "fsdp", "hsdp") if cluster.nodes > 1 else ("ddp", "zero1", "fsdp")
+
+
+def search(cluster: Cluster, step: Workload, base: Plan | None = None) -> list[ClusterStep]:
     """The plans that fit, by seconds for a sample; only what nothing else beats in time and memory.
 
     Samples of a step are micro-batches × data-parallel ranks, so time is per micro-batch of one
@@ -46,7 +56,11 @@ def search(cluster: Cluster, step: Workload, micro_batches: int = 1) -> list[Clu
     tried: list[ClusterStep] = []
     known: dict[tuple, Any] = {}
     least: tuple[float, Plan] | None = None
-    for plan in plans(cluster, layers, micro_batches):
+    for tried_plan in plans(cluster, layers, base):
+        try:
+            plan = tried_plan.on(cluster.cards_per_node)
+        except InputError:  # nodes that no whole shares fill
+            continue
         held = need(parts, plan).total
         if least is None or held < least[0]:
             least = held, plan

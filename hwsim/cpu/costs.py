@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from hwsim.errors import InputError, unknown
-from hwsim.kernels.cpu.layout import TILE, lanes_for
+from hwsim.kernels.cpu.layout import TILE, WINDOW, lanes_for
 from hwsim.mask import Mask
 from hwsim.masks.statistical import StatisticalMask
 
@@ -56,6 +56,7 @@ NEAR_STREAM_BYTES = 1 << 22
 ROW_BY_ROW_SAMPLES = 8
 """Batches above it are not for kernels that take one sample after the other."""
 _LINE = 16  # float32 numbers
+_GROUPS = 16  # of rows that are planned where no more of a mask is known than its statistics
 # fmt: off
 KERNEL_TERMS = {
     "dense": ("call", "multiply", "tail", "weight", "turned", "far_weight", "activation"),
@@ -157,6 +158,11 @@ def lookup_steps(mask: Mask, phase: str) -> int:
     """Steps of the kernel "lookup" for one sample, in forward or grad_input."""
     from hwsim.kernels.cpu.linear.lookup import planned_steps
 
+    if isinstance(mask, StatisticalMask):
+        axis = 1 if phase == "grad_input" else 0
+        strip = mask.strip(axis, _GROUPS, WINDOW)
+        share = -(-mask.shape[axis] // WINDOW) / (len(strip) / WINDOW)
+        return round(planned_steps(Mask(strip, copy=False), False) * share)
     return planned_steps(mask, phase == "grad_input")
 
 

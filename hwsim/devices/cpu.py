@@ -223,7 +223,12 @@ class Cpu(Device):
                 )
                 found.append(self._priced(op, name, counts))
         found.append(self._narrower(op, op.mask))
-        return tuple(found)
+        # What zeros save is their share of the dense product, at most.
+        least = found[0].seconds * op.density
+        return tuple(
+            self._longer(e, least - e.seconds) if e.legal and e.seconds < least else e
+            for e in found
+        )
 
     def _dense(self, op: Op, m: int, n: int, k: int, count: int) -> Estimate:
         kernel = dense_kernel(op.phase, m)

@@ -6,30 +6,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
+from hwsim.bounded import prices
 from hwsim.device import Device, parameter
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
 from hwsim.gpu import rules, sparse, whole_steps
 from hwsim.gpu.clock_ticks import Ticks
-from hwsim.gpu.matmul import (
-    DENSE,
-    ELEMENT_BYTES,
-    FAMILIES,
-    SPARSE,
-    Card,
-    ProductFit,
-    packed_share,
-    parse_fit,
-    typical,
-)
+from hwsim.gpu.library import Library
+from hwsim.gpu.matmul import DENSE, FAMILIES, SPARSE, Card, packed_share
 from hwsim.measured.record import Measurement
 from hwsim.workload import Op, Workload, gemm
 
 _DERIVED_WIDENING = 1.5
 _UNMEASURED_SPREAD = (-0.5, 0.7)
-_MOST_RANKS = 1 << 13
 _SMALLEST = rules.Product(64, 64, 64)
 _MEASURED_DTYPES = ("bfloat16", "float16", "float8", "int8")
 
@@ -101,8 +90,13 @@ class Gpu(Device):
         "1", "of the bandwidth, the library's", above=0.0, default=0.018
     )
     algorithm: str = parameter(
-        "1", "of 2:4 products: searched among the library's once per shape, or its default",
+        "1", "of products on tensor cores: searched among the library's once per shape, or its "
+        "default: 128 × 128 tiles dense, 256 × 128 under 2:4, in whole waves",
         choices=("searched", "default"), default="searched",
+    )  # fmt: skip
+    batched: str = parameter(
+        "1", "tiles of batches of products on CUDA cores: cuBLAS takes 128 × 128 on Ampere, "
+        "searches on Volta", choices=("square", "searched"), default="square",
     )  # fmt: skip
     descriptors: str = parameter(
         "1", "plan of a 2:4 product: kept per shape, or made in every call",
@@ -133,22 +127,24 @@ class Gpu(Device):
     block_share: float = parameter(
         "1", "of the peak, by tiles of blocks 128 high", above=0.0, default=0.6
     )
-    _fits: dict[tuple[str, str], ProductFit] = field(default_factory=dict, init=False, repr=False)
-    _products: dict[tuple, float] = field(default_factory=dict, init=False, repr=False)
-    _launches: dict[tuple[str, str], float] = field(default_factory=dict, init=False, repr=False)
-    _estimates: dict[tuple, Estimate] = field(default_factory=dict, init=False, repr=False)
-    _ranks: dict[tuple, tuple[Estimate, ...]] = field(default_factory=dict, init=False, repr=False)
+    _estimates: dict[tuple, Estimate] = field(default_factory=prices, init=False, repr=False)
+    _ranks: dict[tuple, tuple[Estimate, ...]] = field(
+        default_factory=prices, init=False, repr=False
+    )
+    library: Library = field(init=False, repr=False)
     steps: Mapping[str, float] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", whole_steps.constants(self.step_fit))
-        if self.fit == "none":
-            return
-        for kind, table in ((DENSE, self.dense_fit), (SPARSE, self.sparse_fit)):
-            for family, found in parse_fit(kind, table or {}).items():
-                self._fits[kind, family] = found
-        if not self._fits:
+        fitted = self.fit != "none"
+        library = Library(
+            self.card, self.peak,
+            {DENSE: self.dense_fit, SPARSE: self.sparse_fit} if fitted else {},
+            searched=self.algorithm == "searched", square=self.batched == "square",
+        )  # fmt: skip
+        if fitted and not library.fits:
             raise InputError(f"device {self.name!r}: fit is {self.fit!r} but no fit is given")
+        object.__setattr__(self, "library", library)
 
     @property
     def stream_bytes_per_s(self) -> float:
@@ -157,6 +153,7 @@ class Gpu(Device):
 
     @property
     def card(self) -> Card:
+        """What rules of products ask of the card."""
         return Card(self.sms, self.l2_bytes, self.dram_bytes_per_s)
 
     def price(self, op: Op) -> tuple[Estimate, ...]:
@@ -181,61 +178,33 @@ class Gpu(Device):
 
     def _attention(self, op: Op) -> Estimate:
         """Fused, or one of the products that it is made of."""
-        if op.fused:
-            seconds, kernel = whole_steps.attention_s(self, op), "attention"
-        elif ELEMENT_BYTES[op.dtype] == 2.0:
-            seconds, kernel = whole_steps.bmm_s(self, op), "bmm"
-        else:
-            seconds = self._library_s(op.dtype, whole_steps.product_of(op))
-            seconds *= self._product_scale(op.dtype)
-            kernel = "bmm"
+        seconds = whole_steps.any_attention_s(self, op, self.library.one)
+        kernel = "attention" if op.fused else "bmm"
         return self._of_step(op, kernel, seconds, op.bytes, op.flops)
 
     def _convolution(self, op: Op) -> Estimate:
-        grouped = op.count > 1
-        product_s = 0.0
-        if not grouped:
-            shape = whole_steps.implicit_product(op)
-            product_s = self._library_s(op.dtype, shape) * self._product_scale(op.dtype)
-        seconds = whole_steps.convolution_s(self, op, product_s)
-        return self._of_step(op, DENSE, seconds, op.activation_bytes + op.weight_bytes,
-                             op.dense_flops)  # fmt: skip
-
-    def _library_s(self, dtype: str, shape: tuple[float, ...]) -> float:
-        """Seconds of a batch of products, or of an implicit one; see hwsim/gpu/time.py."""
-        key = (DENSE, dtype, shape)
-        known = self._products.get(key)
-        if known is None:
-            known = self._products[key] = float(
-                self.products_s(DENSE, dtype, np.array([shape], float))[0]
-            )
-        return known
-
-    def products_s(self, kind: str, dtype: str, shapes: np.ndarray) -> np.ndarray:
-        """Seconds of products by a library's kernel, shapes as in hwsim/gpu/time.py."""
-        found = self._fit_of(kind, dtype)
-        searched = kind == DENSE or self.algorithm == "searched"
-        peak = self.peak(dtype)
-        return np.exp(found.log_seconds(kind, shapes, self.card, peak, dtype, searched=searched))
-
-    def _product_scale(self, dtype: str) -> float:
-        name = "product_single" if FAMILIES[dtype] == "single" else "product"
-        return self.steps[name] / self.sustained
+        seconds = whole_steps.any_convolution_s(self, op, self.library.one)
+        moved = op.activation_bytes + op.weight_bytes
+        return self._of_step(op, DENSE, seconds, moved, op.dense_flops)
 
     def _of_step(self, op: Op, kernel: str, seconds: float, moved: float, flops: float) -> Estimate:
         """One kernel of a step, with the gap before it."""
         memory = moved / self.dram_bytes_per_s
         arithmetic = flops / self._rate(op)
         bound = "compute" if arithmetic > memory else "memory"
-        gap = self.steps["gap_s"]
+        share = whole_steps.gap_share(op)
+        gap = self.steps["gap_s"] * share
         bound = "launch" if gap > seconds else bound
         spread = 2.0 * self.step_spread
-        seconds = self._called(gap + seconds)
+        seconds = self._called(gap + seconds, share)
         held = whole_steps.constant_of(op) in (self.step_fit or {})
         return self._estimate(op, kernel, seconds, (-spread, spread), moved, flops, bound, held)
 
     def _rate(self, op: Op) -> float:
         """FLOP/s that no kernel of this kind of op can beat."""
+        if op.kind == "attention" and op.fused:
+            tensor = whole_steps.attention_peak(self, op.dtype)
+            return max(self.peak(op.dtype), tensor) * self.boost
         if op.kind in ("gemm", "conv", "attention"):
             return self.peak(op.dtype) * self.boost
         return self.vector_flops * self.boost
@@ -272,14 +241,7 @@ class Gpu(Device):
         """As the clock of this card's records shows it: its ticks are not the product's time."""
         if not self.timer_tick_s:
             return estimate
-        ticks = Ticks(self.timer_tick_s, self.timer_offset_s)
-        # The interval holds four of five: 2.56 standard deviations of a normal distribution.
-        blur = math.log(estimate.high_s / estimate.low_s) / 2.56
-        seconds = float(ticks.shown(np.array([estimate.seconds]), blur)[0])
-        return replace(
-            estimate, seconds=seconds, cycles=self.cycles(seconds),
-            low_s=min(estimate.low_s, seconds), high_s=max(estimate.high_s, seconds),
-        )  # fmt: skip
+        return Ticks(self.timer_tick_s, self.timer_offset_s).of_estimate(estimate, self.cycles)
 
     def peak(self, dtype: str) -> float:
         """Dense FLOP/s: tensor cores where the card has them for `dtype`, else CUDA cores."""
@@ -296,25 +258,7 @@ class Gpu(Device):
 
     def product_seconds(self, kind: str, dtype: str, shape: rules.Product) -> float:
         """Seconds of one product by a library's kernel, launch included, packing not."""
-        key = (kind, dtype, shape)
-        known = self._products.get(key)
-        if known is None:
-            known = float(self.products_s(kind, dtype, np.array([shape], float))[0])
-            self._products[key] = known
-        return known
-
-    def _fit_of(self, kind: str, dtype: str) -> ProductFit:
-        family = FAMILIES[dtype]
-        found = self._fits.get((kind, family))
-        return found if found is not None else typical(kind, family)
-
-    def _launch_s(self, kind: str, dtype: str) -> float:
-        """From launch to the first instruction, by the fit: the geometric mean of its members."""
-        family = kind, FAMILIES[dtype]
-        if family not in self._launches:
-            fit = self._fit_of(kind, dtype)
-            self._launches[family] = float(np.exp(np.log(fit.members[:, 0]).mean()))
-        return self._launches[family]
+        return self.library.one(kind, dtype, shape)
 
     def _price_product(self, op: Op) -> tuple[Estimate, ...]:
         return (
@@ -333,8 +277,6 @@ class Gpu(Device):
             key += facts.key(op.phase, op.dtype)
         known = self._ranks.get(key)
         if known is None:
-            if len(self._ranks) >= _MOST_RANKS:
-                self._ranks.clear()
             known = self._ranks[key] = super()._ranked(op)
         return known
 
@@ -416,19 +358,22 @@ class Gpu(Device):
         shared = 0.5 if facts is not None and facts.transposable(op.dtype) else 1.0
         return shared * seconds, shared * moved
 
-    def _called(self, seconds: float) -> float:
-        """With the host's part: eager calls follow each other no faster than it can make them."""
-        return seconds if self.launch == "graph" else max(seconds, self.eager_s)
+    def _called(self, seconds: float, share: float = 1.0) -> float:
+        """With the host's part: eager calls follow each other no faster than it can make them.
+
+        `share` is of one call, of ops that are called together.
+        """
+        return seconds if self.launch == "graph" else max(seconds, self.eager_s * share)
 
     def _library(self, op: Op, kind: str, seconds: float, moved: float, flops: float) -> Estimate:
         """An Estimate of a library's product, with the interval of its fit."""
-        found = self._fit_of(kind, op.dtype)
+        found = self.library.fit_of(kind, op.dtype)
         own = self.fit == "own" and op.kind == "gemm" and op.dtype in _MEASURED_DTYPES
-        own = own and (kind, FAMILIES[op.dtype]) in self._fits
+        own = own and (kind, FAMILIES[op.dtype]) in self.library.fits
         low, high = found.spread
         if not own and self.fit != "none":
             low, high = low * _DERIVED_WIDENING, high * _DERIVED_WIDENING
-        launch_s = self._launch_s(kind, op.dtype)
+        launch_s = self.library.launch_s(kind, op.dtype)
         peak = self.peak(op.dtype) * (2.0 if kind == SPARSE else 1.0)
         # 2:4 does the dense product in half the operations: `flops` are those left.
         arithmetic_s = flops * (2.0 if kind == SPARSE else 1.0) / peak
@@ -473,7 +418,7 @@ class Gpu(Device):
         A product's floor is that of the smallest dense product: it too starts and ends a tile.
         Each of `beside` is a pass of so many bytes, launched by itself.
         """
-        launch_s = self._launch_s(DENSE, op.dtype)
+        launch_s = self.library.launch_s(DENSE, op.dtype)
         passes_s = sum(self._called(launch_s + b / self.stream_bytes_per_s) for b in beside)
         if product:
             launch_s = max(launch_s, self.product_seconds(DENSE, op.dtype, _SMALLEST))

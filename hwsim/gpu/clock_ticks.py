@@ -7,9 +7,12 @@ must not take that for physics, and a record below ten steps cannot be met bette
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+from hwsim.estimate import Estimate
 
 _CANDIDATES_S = (0.512e-6, 1.024e-6, 2.048e-6, 4.096e-6)
 _FEWEST = 20
@@ -40,6 +43,16 @@ class Ticks:
         waves = (-1.0) ** (h + 1) * np.sin(2 * np.pi * h * phase) / (np.pi * h)
         damped = waves * np.exp(-2.0 * (np.pi * h * blur) ** 2)
         return seconds - self.step_s * damped.sum(axis=0)
+
+    def of_estimate(self, estimate: Estimate, cycles: Callable[[float], float]) -> Estimate:
+        """An estimate as the clock shows it."""
+        # The interval holds four of five: 2.56 standard deviations of a normal distribution.
+        blur = math.log(estimate.high_s / estimate.low_s) / 2.56
+        seconds = float(self.shown(np.array([estimate.seconds]), blur)[0])
+        return replace(
+            estimate, seconds=seconds, cycles=cycles(seconds),
+            low_s=min(estimate.low_s, seconds), high_s=max(estimate.high_s, seconds),
+        )  # fmt: skip
 
     def noise(self, seconds: np.ndarray) -> np.ndarray:
         """Relative standard deviation that rounding adds to a time."""

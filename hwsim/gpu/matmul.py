@@ -61,7 +61,10 @@ TILES = np.array(
     [(256, 128), (128, 256), (128, 128), (64, 128), (128, 64), (64, 64), (64, 256), (256, 64),
      (32, 128), (64, 32), (256, 256)], float,
 )  # fmt: skip
-_LARGEST = 2  # of TILES, in either direction
+# What a library takes that was not asked to search: which of TILES, without split-K, and whether
+# a partial wave is paid in full. Each that is named here is one of its kernels.
+_CHOSEN = {"largest": (slice(0, 2), True), "square": (slice(2, 3), False),
+           "whole": (slice(2, 3), True)}  # fmt: skip
 _QUANTISED = [p.name for p in PARAMETERS].index("quantised")
 SPLITS = np.array([1, 2, 3, 4, 6, 8, 12, 16], float)
 MEMBER = len(PARAMETERS) + len(TILES)
@@ -70,16 +73,18 @@ FAMILIES = {
     "bfloat16": "half", "float16": "half", "float8": "float8", "int8": "int8",
     "tfloat32": "half", "float32": "single", "float64": "single",
 }  # fmt: skip
-# A product on CUDA cores: PARAMETERS, then the tiles' offsets. Fitted to 1,300 float32 products and
-# batches of products on three cards (V100 PCIe, A100 PCIe 40 and 80 GB, cuBLAS in PyTorch 2.1);
-# in units of the card, so it is every card's. Source: NeuSight's artifact (ASPLOS 2025).
+# A product on CUDA cores: PARAMETERS, then the tiles' offsets. Fitted to 1,312 float32 products and
+# batches of products that take over 0.1 ms, on three cards (V100 PCIe, A100 PCIe 40 and 80 GB,
+# cuBLAS in PyTorch 2.1); in units of the card, so it is every card's. Its first number is what a
+# launch takes (assumed, as of tensor cores): the records hold 37 µs of the host's.
+# Source: NeuSight's artifact (ASPLOS 2025).
 SINGLE = (
-    4.8553e-06, 0.14599, 0.61752, 1.024e-06, 0.51489, 28578000000.0, 0.44327, 1.7442e-06, 1.5115,
-    1e-07, 0.99508, 0.0069754, 0.00087142, 0.017786, 4.2856, 0.90457, 0.022174, 0.023406, 0.058708,
-    0.027152, 0.047055, 0.012027, 0.029815, -0.0015069, 0.24922, -0.49253, 0.014014,
+    4.7e-06, 0.021011, 0.90086, 1.7001e-07, 0.57256, 13368000000.0, 0.4547, 3.388e-05, 2.8674,
+    1e-07, 1.8241, 0.060611, 0.0010858, 0.008363, 3.8663, 0.75142, 0.0022946, 0.0001865, -0.084123,
+    0.044415, 0.017114, 0.023664, -0.037777, 0.034145, 0.016232, 0.30213, 0.0022783,
 )  # fmt: skip
 # 10 % and 90 % quantiles of ln(measured / estimated) of products it had not seen.
-SINGLE_SPREAD = (-0.13, 0.16)
+SINGLE_SPREAD = (-0.10, 0.15)
 # Of a card that is priced by its data sheet alone: 10 % and 90 % quantiles of what
 # ln(measured / estimated) would be on a fifth card, by Student's t of 3 degrees of freedom, from
 # four cards priced by the typical values. Cards' means scatter by 0.10 dense and 0.24 2:4, products
@@ -115,12 +120,12 @@ class ProductFit:
 
     def log_seconds(
         self, kind: str, shapes: np.ndarray, card: Card, peak: float, dtype: str,
-        *, searched: bool = True,
+        *, tiles: str = "searched",
     ) -> np.ndarray:  # fmt: skip
         """ln seconds of products, shapes (products, 3 or 5): see `hwsim/gpu/time.py`."""
         total = np.zeros(len(shapes))
         for member in self.members:
-            total += log_seconds(member, kind, shapes, card, peak, dtype, searched=searched)
+            total += log_seconds(member, kind, shapes, card, peak, dtype, tiles=tiles)
         total /= len(self.members)
         if self.correction is not None:
             total += np.clip(features(shapes[:, :3]) @ self.correction, -0.2, 0.2)
@@ -129,11 +134,12 @@ class ProductFit:
 
 def log_seconds(
     member: np.ndarray, kind: str, shapes: np.ndarray, card: Card, peak: float, dtype: str,
-    *, searched: bool = True,
+    *, tiles: str = "searched",
 ) -> np.ndarray:  # fmt: skip
     """ln seconds by one member's parameters; `peak` is the data sheet's dense FLOP/s.
 
-    A library that was not asked to search takes its largest tiles whole, without split-K.
+    `tiles` is "searched", or what a library takes that was not asked to search: "largest" for 2:4
+    products, "whole" for dense ones (128 × 128 in whole waves), "square" for batches on CUDA cores.
     """
     from hwsim.gpu.time import log_seconds as kernel
 
@@ -142,14 +148,16 @@ def log_seconds(
         card.sms, card.l2_bytes, card.dram_bytes_per_s,
         peak * (2.0 if kind == SPARSE else 1.0),
         element, output_bytes(kind, dtype), packed_share(dtype) if kind == SPARSE else 1.0,
+        8.0 if FAMILIES[dtype] == "single" else 64.0,
     ])  # fmt: skip
     out = np.empty(len(shapes))
     count = len(PARAMETERS)
-    tiles, splits, own = TILES, SPLITS, member[:count]
-    if not searched:
-        tiles, splits, own = TILES[:_LARGEST], SPLITS[:1], own.copy()
-        own[_QUANTISED] = 1.0
-    kernel(own, member[count:], shapes, tiles, splits, machine, out)
+    own, liked, chosen, splits = member[:count].copy(), member[count:], slice(None), SPLITS
+    if tiles != "searched":
+        (chosen, whole), splits = _CHOSEN[tiles], SPLITS[:1]
+        if whole:  # What a search likes says nothing of what is taken without one.
+            own[_QUANTISED], liked = 1.0, np.zeros(len(TILES))
+    kernel(own, liked[chosen], shapes, TILES[chosen], splits, machine, out)
     return out
 
 

@@ -36,11 +36,12 @@ def log_seconds(
             (less than one where an implicit product reads each element several times).
         tiles, splits: the kernel's candidates, (tiles, 2) and (splits,).
         card: SMs, L2 bytes, DRAM bytes/s, peak FLOP/s of this kernel on these operands, bytes of
-            an operand element, bytes of an output element, bytes of a weight relative to dense.
+            an operand element, bytes of an output element, bytes of a weight relative to dense,
+            inputs that a tile takes at once.
     """
     launch_s, fill, efficiency, tile_s, dram_share, l2_rate, l2_share, reduce_s = p[:8]
     overlap, step_s, raster, throttle, throttle_s, choice, sharpness, quantised = p[8:16]
-    sms, l2_bytes, dram_rate, peak, element, output, packed = card
+    sms, l2_bytes, dram_rate, peak, element, output, packed, grain = card
     l2_rate = l2_rate * sms
     dram_rate = dram_rate * dram_share
     l2_bytes = l2_bytes * l2_share
@@ -70,7 +71,7 @@ def log_seconds(
             for s in range(len(splits)):
                 c = t * len(splits) + s
                 split = splits[s]
-                depth = math.ceil(k / split / 64.0) * 64.0
+                depth = math.ceil(k / split / grain) * grain
                 turns = across_m * across_n * batch * split / sms
                 waves = max(1.0, turns + quantised * (math.ceil(turns) - turns))
                 step = max(2.0 * tm * tn * depth / rate, step_s * depth * element / 128.0)

@@ -7,11 +7,11 @@ model; a card that was measured has its own, others take the typical ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from hwsim.errors import InputError, unknown
-from hwsim.gpu.matmul import ELEMENT_BYTES, FAMILIES
+from hwsim.gpu.matmul import DENSE, ELEMENT_BYTES, FAMILIES
 from hwsim.workload import Op
 
 
@@ -26,7 +26,7 @@ class Constant(NamedTuple):
 CONSTANTS: dict[str, Constant] = {
     "product": Constant("seconds of a product in a step over the library's own by itself", 1.0),
     "product_ends": Constant("of the bandwidth, operands and results of its start and end", 1.2),
-    "product_single": Constant("the same in float32 on CUDA cores", 1.0),
+    "product_single": Constant("the same in float32 on CUDA cores", 1.06),
     "bmm": Constant("of the peak, products of attention by themselves", 0.33),
     "pointwise": Constant("seconds of a convolution of window 1 over its implicit product's", 1.0),
     "conv": Constant("the same of larger windows", 1.0),
@@ -61,27 +61,48 @@ class Card(Protocol):
     """What a card is asked for."""
 
     @property
-    def dram_bytes_per_s(self) -> float: ...
+    def dram_bytes_per_s(self) -> float:
+        """By the data sheet."""
+        ...
 
     @property
-    def l2_bytes(self) -> float: ...
+    def l2_bytes(self) -> float:
+        """Size of the second-level cache."""
+        ...
 
     @property
-    def vector_flops(self) -> float: ...
+    def vector_flops(self) -> float:
+        """FLOP/s outside tensor cores."""
+        ...
 
     @property
-    def sustained(self) -> float: ...
+    def sustained(self) -> float:
+        """Share of the clock that long work keeps."""
+        ...
 
     @property
-    def clock_hz(self) -> float: ...
+    def clock_hz(self) -> float:
+        """Of the processors."""
+        ...
 
     @property
-    def sms(self) -> int: ...
+    def sms(self) -> int:
+        """Streaming multiprocessors."""
+        ...
 
     @property
-    def steps(self) -> Mapping[str, float]: ...
+    def peak_flops(self) -> Mapping[str, float]:
+        """Type → FLOP/s by the data sheet."""
+        ...
 
-    def peak(self, dtype: str) -> float: ...
+    @property
+    def steps(self) -> Mapping[str, float]:
+        """Constants of kernels beside products, fitted or assumed."""
+        ...
+
+    def peak(self, dtype: str) -> float:
+        """FLOP/s of dense products in a type."""
+        ...
 
 
 def constants(given: Mapping[str, float] | None) -> dict[str, float]:
@@ -110,7 +131,16 @@ def share_of(op: Op) -> str:
     """The constant that says how much of the bandwidth an op's kernel reaches."""
     if op.kind == "norm" and op.phase != "forward":
         return "norm_back"
-    return _SHARES.get(op.kind, "fused" if op.fused and op.kind != "attention" else "elementwise")
+    by_compiler = op.fused and op.kind not in ("attention", "optimizer")
+    return _SHARES.get(op.kind, "fused" if by_compiler else "elementwise")
+
+
+def gap_share(op: Op) -> float:
+    """Of the gap before a kernel, what an op pays: optimizers' kernels take many tensors at once.
+
+    Source: torch 2.13, MultiTensorApply.cuh: 30 to 110 tensors a launch, 36 with four each.
+    """
+    return 1.0 / 36.0 if op.kind == "optimizer" and op.fused else 1.0
 
 
 def constant_of(op: Op) -> str:
@@ -128,10 +158,38 @@ def constant_of(op: Op) -> str:
 
 
 def pass_s(card: Card, moved: float, share: str = "elementwise") -> float:
+    """Seconds that moving bytes once takes, from the second-level cache where it holds them."""
     own = card.steps
     held = 1.0 / (1.0 + (moved / (card.l2_bytes * own["l2_share"])) ** 4)
     rate = card.dram_bytes_per_s * own[share] * (1.0 + (own["l2_rate"] - 1.0) * held)
     return moved / rate
+
+
+# (kind, dtype, shape) → seconds of a product by itself.
+Alone = Callable[[str, str, tuple[float, ...]], float]
+
+
+def any_attention_s(card: Card, op: Op, alone: Alone) -> float:
+    """Fused attention, or one of the products that plain attention is made of."""
+    if op.fused:
+        return attention_s(card, op)
+    if ELEMENT_BYTES[op.dtype] == 2.0:
+        return bmm_s(card, op)
+    return alone(DENSE, op.dtype, product_of(op)) * product_scale(card, op.dtype)
+
+
+def any_convolution_s(card: Card, op: Op, alone: Alone) -> float:
+    """One phase of a convolution: its implicit product, unless it is grouped."""
+    product_s = 0.0
+    if op.count == 1:
+        product_s = alone(DENSE, op.dtype, implicit_product(op)) * product_scale(card, op.dtype)
+    return convolution_s(card, op, product_s)
+
+
+def product_scale(card: Card, dtype: str) -> float:
+    """Seconds of a product in a step over those by itself."""
+    name = "product_single" if FAMILIES[dtype] == "single" else "product"
+    return card.steps[name] / card.sustained
 
 
 def attention_s(card: Card, op: Op) -> float:
@@ -150,9 +208,13 @@ def attention_peak(card: Card, dtype: str) -> float:
 
     Later cards run these at Ampere's rate a clock and processor, whatever their own is.
     Source: Shah et al. 2024 (FlashAttention-3), section 1: FlashAttention-2 reaches 35 % of an
-    H100; NVIDIA A100 whitepaper: 1,024 multiply-adds of 16 bit a clock and SM.
+    H100; NVIDIA A100 whitepaper: 1,024 multiply-adds of 16 bit a clock and SM. Float32 is three
+    products in tf32, at half that rate each, in the memory-efficient kernels (CUTLASS's FastF32).
     """
-    return card.sustained * min(card.peak(dtype), _AMPERE_FLOPS * card.sms * card.clock_hz)
+    ampere = _AMPERE_FLOPS * card.sms * card.clock_hz
+    if dtype == "float32" and "tfloat32" in card.peak_flops:
+        return card.sustained * min(card.peak("tfloat32"), ampere / 2.0) / 3.0
+    return card.sustained * min(card.peak(dtype), ampere)
 
 
 def in_step_s(card: Card, op: Op, alone_s: float, moved: float) -> float:

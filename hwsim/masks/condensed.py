@@ -68,10 +68,12 @@ class CondensedMask(Mask):
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(n_out, n_in)."""
         return self._inputs.shape[0], self._n_in
 
     @property
     def size(self) -> int:
+        """n_out · n_in."""
         return self._inputs.shape[0] * self._n_in
 
     @property

@@ -10,12 +10,14 @@ import numpy as np
 
 from hwsim.errors import InputError
 from hwsim.mask import Mask
-from hwsim.masks.statistics import Cells, largest, line_counts, quantiles, sum_of
+from hwsim.masks.counts import BLOCK
+from hwsim.masks.statistics import Cells, largest, line_counts, quantiles, strata, sum_of
+from hwsim.masks.wave_law import LineLaw, WaveLaw
 from hwsim.patterns import Pattern, pattern
 from hwsim.patterns.n_m import NM
 
-_BLOCK, _PASSES = 128, 20
-VARIANTS, _STRIDE = 12, 5
+_PASSES = 20
+VARIANTS, _STRIDE = 24, 5
 
 
 class StatisticalMask(Mask):
@@ -43,8 +45,8 @@ class StatisticalMask(Mask):
     """
 
     __slots__ = (
-        "_cells", "_chance", "_distributions", "_given", "_kind", "_shape", "_sigmas", "_variant",
-        "_variants",
+        "_cells", "_chance", "_distributions", "_given", "_kind", "_laws", "_shape", "_sigmas",
+        "_variant", "_variants",
     )  # fmt: skip
 
     def __init__(
@@ -70,12 +72,14 @@ class StatisticalMask(Mask):
         self._start()
         self._variants: tuple[StatisticalMask, ...] | None = None
         self._distributions: dict[int, np.ndarray] = {}
+        self._laws: dict[tuple, Any] = {}
         along = cells[0]
         share = along.mean / along.size if along.size else along.counts[-1]
         self._nnz = round(share * self._shape[0] * self._shape[1])
 
     @property
     def kind(self) -> Pattern:
+        """The pattern."""
         return self._kind
 
     @property
@@ -91,10 +95,12 @@ class StatisticalMask(Mask):
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(n_out, n_in)."""
         return self._shape
 
     @property
     def size(self) -> int:
+        """n_out · n_in."""
         return self._shape[0] * self._shape[1]
 
     @property
@@ -128,8 +134,16 @@ class StatisticalMask(Mask):
                 StatisticalMask(self._shape, self._given, self._kind, variant=i) for i in ways
             )
             for way in self._variants:
-                way._distributions = self._distributions
+                way._distributions, way._laws = self._distributions, self._laws
         return self._variants
+
+    def share(self, axis: int, number: int, of: int) -> StatisticalMask:
+        size = self._shape[axis]
+        if not 0 <= number < of <= size:
+            raise InputError(f"share: {number} of {of}; allowed is 0 ≤ number < of ≤ {size}")
+        mine = (number + 1) * size // of - number * size // of
+        shape = (mine, self._shape[1]) if axis == 0 else (self._shape[0], mine)
+        return StatisticalMask(shape, self._given, self._kind, variant=self._variant)
 
     def satisfies(self, pattern: Any) -> bool:
         """Whether masks of its kind are of `pattern`: all of them, or by chance most of them."""
@@ -173,6 +187,24 @@ class StatisticalMask(Mask):
         spread = (runs * empty * (1.0 - empty)) ** 0.5
         return round(runs * (1.0 - empty) + self._sigmas * spread)
 
+    def strip(self, axis: int, groups: int, of: int) -> np.ndarray:
+        """Some typical rows (axis 0) or columns (1), by their counts: `groups` times `of` of them.
+
+        Drawn from the law of lines, as many of each count as there are; boolean, one line a row.
+        """
+        lines, length = self._shape[axis], self._shape[1 - axis]
+        cells, rng = self._cells[axis], np.random.default_rng((self._variant or 0, axis, length))
+        counts = np.sort((self.row_nnz, self.col_nnz)[axis])
+        whole = max(lines // of, 1)
+        firsts = (np.arange(min(groups, whole)) + 0.5) * whole / min(groups, whole)
+        found = []
+        for first in firsts.astype(int) * of:
+            mine = counts[first : first + of]
+            alike = min(cells.share, of)
+            for at in range(0, len(mine), alike):
+                found += [_line(cells, length, int(mine[at]), rng)] * len(mine[at : at + alike])
+        return np.array(found)
+
     def waves(self, axis: int, columns: int, placement: str) -> np.ndarray:
         """What a weight-streaming grid does in each wave: see `hwsim/accelerators/waves.py`.
 
@@ -181,39 +213,72 @@ class StatisticalMask(Mask):
             columns: PE columns that the crossing lines are spread over.
             placement: which crossing lines share one.
         """
+        crossing, lines = self._cells[1 - axis], self._shape[axis]
+        waves = -(-lines // BLOCK)
+        sizes = np.minimum(BLOCK, lines - np.arange(waves) * BLOCK)
         if placement == "balanced":
-            raise InputError(
-                "placement: 'balanced' deals features by their positions, and the mask is known by "
-                "its statistics; allowed is the mask itself, 'interleaved' or 'contiguous'"
-            )
-        lines, features = self._shape[axis], self._shape[1 - axis]
-        table = np.zeros((-(-lines // _BLOCK), 3))
-        sizes = np.minimum(_BLOCK, lines - np.arange(len(table)) * _BLOCK)
+            return self._dealt(axis, sizes, columns)
+        table = np.zeros((waves, 3))
         for rows in set(sizes.tolist()):
-            row = self._wave(axis, rows, features, columns, placement, len(table))
-            table[sizes == rows] = row
+            law = self._law(axis, rows, columns, placement)
+            mine = sizes == rows
+            number = 1 if crossing.size == 0 else int(mine.sum())
+            if self._variant is None:
+                places = np.full((3, number), 0.5)
+            else:
+                places = strata(self._variant, VARIANTS, (3, number))
+            totals = law.totals(places[0], waves)
+            slowest = law.slowest(totals, places[1])
+            used = self._line_law(axis, rows).used(totals, places[2])
+            table[mine] = np.stack([slowest, totals, used], 1)
         return table
 
-    def _wave(
-        self, axis: int, rows: int, features: int, columns: int, placement: str, waves: int
-    ) -> tuple[float, float, float]:  # fmt: skip
-        crossing = self._cells[1 - axis]
-        held = -(-features // columns)
-        one = line_counts(crossing, rows, self._shape[axis])
+    def _line_law(self, axis: int, rows: int) -> LineLaw:
+        """How many of a wave's lines have anything to do."""
+        asked = ("lines", axis, rows)
+        if asked not in self._laws:
+            share = min(self._cells[axis].share, rows)
+            self._laws[asked] = LineLaw(self._lines(axis), max(rows // share, 1), share)
+        return self._laws[asked]
+
+    def _law(self, axis: int, rows: int, columns: int, placement: str) -> WaveLaw:
+        """How a wave of so many lines loads the columns."""
+        asked = (axis, rows, columns, placement)
+        if asked not in self._laws:
+            crossing, features = self._cells[1 - axis], self._shape[1 - axis]
+            held = -(-features // columns)
+            one = line_counts(crossing, rows, self._shape[axis])
+            share = min(crossing.share, features)
+            # Neighbours that are alike lie in columns side by side, or in the same one.
+            alike = share if placement == "interleaved" else 1
+            same = 1 if placement == "interleaved" and share < columns else min(share, held)
+            if share >= features:
+                alike, same = columns, held
+            load = sum_of(one, max(held // same, 1))
+            total = features * float(np.arange(len(one)) @ one)
+            even = self._cells[axis].fixed or self._cells[axis].counts[-1] == 1.0
+            self._laws[asked] = WaveLaw(
+                load, max(round(columns / alike), 1), same, columns, rows, total,
+                fixed=even or crossing.size == 0,
+            )  # fmt: skip
+        return self._laws[asked]
+
+    def _dealt(self, axis: int, sizes: np.ndarray, columns: int) -> np.ndarray:
+        """Waves of features that are dealt by their counts: these are drawn, and dealt."""
+        from hwsim.accelerators.waves import wave_table
+
+        crossing, features = self._cells[1 - axis], self._shape[1 - axis]
         share = min(crossing.share, features)
-        # Neighbours that are alike lie in columns side by side, or in the same one.
-        alike = share if placement == "interleaved" else 1
-        same = 1 if placement == "interleaved" and share < columns else min(share, held)
-        if share >= features:
-            alike, same = columns, held
-        load = sum_of(one, max(held // same, 1))
-        mean, deviation = largest(load, max(columns / alike, 1.0))
-        if crossing.fixed and share >= features:  # what one wave has more, others have less
-            deviation = 0.0
-        slowest = same * (mean + self._sigmas * deviation / waves**0.5)
-        total = features * float(np.arange(len(one)) @ one)
-        used = 1.0 - self._lines(axis)[0]
-        return max(slowest, total / columns), total, rows * used
+        rng = np.random.default_rng((self._variant or 0, axis, features))
+        counts = np.zeros((len(sizes), features), np.uint8)
+        for w, rows in enumerate(sizes.tolist()):
+            below = np.minimum(np.cumsum(line_counts(crossing, rows, self._shape[axis])), 1.0)
+            if w and crossing.size == 0:
+                counts[w] = np.minimum(counts[0], rows)
+                continue
+            drawn = np.searchsorted(below, rng.random(-(-features // share)))
+            counts[w] = np.repeat(drawn, share)[:features]
+        return wave_table(counts, (self.row_nnz, self.col_nnz)[axis], columns, "balanced")
 
     def _lines(self, axis: int) -> np.ndarray:
         """Distribution of the counts of rows (axis 0) or columns (1)."""
@@ -231,7 +296,8 @@ class StatisticalMask(Mask):
             found = rng.permutation(quantiles(counts, many))
         else:
             below = np.minimum(np.cumsum(counts), 1.0)
-            found = np.searchsorted(below, rng.random(many)).astype(np.int64)
+            places = strata(self._variant, VARIANTS, (many,), axis)
+            found = np.searchsorted(below, places).astype(np.int64)
         if np.count_nonzero(counts) > 1:
             _make_sum(found, self.nnz // share, counts, rng)
         found = np.repeat(found, share)[:lines]
@@ -275,6 +341,26 @@ def _make_sum(found: np.ndarray, total: int, counts: np.ndarray, rng: np.random.
         free = np.flatnonzero((moved >= possible[0]) & (moved <= possible[-1]))
         some = rng.permutation(free)[: abs(short)]
         found[some] = moved[some]
+
+
+def _line(cells: Cells, length: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """A random line of so many active weights, lying as they do in its cells."""
+    line = np.zeros(length, bool)
+    if cells.size == 0 or count == 0:
+        line[:] = count > 0
+        return line
+    if cells.size == 1:
+        line[rng.choice(length, min(count, length), replace=False)] = True
+        return line
+    cuts = -(-length // cells.size)
+    if np.count_nonzero(cells.counts) == 1:
+        each = np.full(cuts, int(np.argmax(cells.counts)))
+    else:  # cells are full or empty, as many as make up the count
+        most = len(cells.counts) - 1
+        each = np.zeros(cuts, int)
+        each[rng.choice(cuts, min(round(count / most), cuts), replace=False)] = most
+    inside = np.argsort(rng.random((cuts, cells.size)), axis=1).argsort(axis=1) < each[:, None]
+    return inside.reshape(-1)[:length]
 
 
 def spread(device: Any, op: Any) -> float:

@@ -104,6 +104,18 @@ def quantiles(counts: np.ndarray, many: int) -> np.ndarray:
     return np.searchsorted(np.minimum(np.cumsum(counts), 1.0), places).astype(np.int64)
 
 
+def strata(number: int, of: int, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Places in (0, 1) for one of `of` samples; those of all samples together are spread evenly.
+
+    Along the last axis; the other axes are dealt each on its own.
+    """
+    many = shape[-1]
+    rng = np.random.default_rng((of, seed, *shape))
+    rows = [rng.permutation(of * many)[number * many : (number + 1) * many]
+            for _ in range(math.prod(shape[:-1]))]  # fmt: skip
+    return (np.array(rows, dtype=float).reshape(shape) + 0.5) / (of * many)
+
+
 def _hypergeometric(places: int, active: int, drawn: int) -> np.ndarray:
     """Active ones among `drawn` of `places`, of which `active` are."""
     found = np.zeros(drawn + 1)

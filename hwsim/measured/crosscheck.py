@@ -38,6 +38,7 @@ class Pair:
 
     @property
     def inside(self) -> bool:
+        """Whether the measurement lies in the estimate's interval."""
         return self.low_s <= self.record.median_s <= self.high_s
 
 
@@ -75,6 +76,7 @@ class CrossCheck:
         return np.array(found).reshape(-1, 2)
 
     def speed_up_mape(self, kernel: str = "2:4") -> float:
+        """Mean |estimate/measurement − 1| of the speed-up over dense; NaN where there is none."""
         both = self.speed_ups(kernel)
         return float(np.abs(both[:, 1] / both[:, 0] - 1.0).mean()) if len(both) else float("nan")
 

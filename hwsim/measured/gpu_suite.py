@@ -59,6 +59,7 @@ class Case:
 
     @property
     def key(self) -> tuple[Any, ...]:
+        """All fields: cases of equal keys are one."""
         return tuple(asdict(self).values())
 
 
@@ -82,7 +83,9 @@ class Timer(Protocol):
 
     machine: str
 
-    def toolchain(self, case: Case) -> str: ...
+    def toolchain(self, case: Case) -> str:
+        """Versions of what a kernel is made with."""
+        ...
 
     def prepare(self, case: Case) -> Prepared:
         """Operands and kernel, run once and checked; InputError or RuntimeError if it cannot."""
@@ -110,6 +113,7 @@ class Outcome:
     skipped: dict[str, int] = field(default_factory=dict)
 
     def skip(self, why: str) -> None:
+        """Counts a case that was left out, by its reason."""
         self.skipped[why] = self.skipped.get(why, 0) + 1
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from hwsim.checks import check_integer
 from hwsim.errors import InputError, unknown
 
 SAMPLE_S = 1.5e-3
@@ -40,19 +41,23 @@ class Timing:
 
     @property
     def median_s(self) -> float:
+        """Seconds of a call, the median over rounds."""
         return float(np.median(self.samples))
 
     @property
     def min_s(self) -> float:
+        """Seconds of a call in the fastest round."""
         return min(self.samples)
 
     @property
     def quartiles_s(self) -> tuple[float, float]:
+        """Lower and upper quartile over rounds, in seconds."""
         low, high = np.percentile(self.samples, [25, 75])
         return float(low), float(high)
 
     @property
     def rounds(self) -> int:
+        """How many there were."""
         return len(self.samples)
 
     @property
@@ -75,6 +80,7 @@ class Comparison:
 
     @property
     def steady(self) -> bool:
+        """Whether no variant was disturbed."""
         return all(timing.steady for timing in self.timings)
 
     @property
@@ -118,8 +124,7 @@ def compare(
     if not variants:
         raise InputError("variants: none given; allowed is at least one")
     for name, value in (("rounds", rounds), ("attempts", attempts)):
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{name}: value is {value!r}; allowed is an integer of at least 1")
+        check_integer(name, value, 1)
     rng = np.random.default_rng(seed)
     names = list(variants)
     calls = {name: _calls(variants[name], sample_s, clock, before) for name in names}

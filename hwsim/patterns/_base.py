@@ -29,10 +29,12 @@ class Packed:
 
     @property
     def value_bytes(self) -> int:
+        """Bytes of the values."""
         return self.values.nbytes
 
     @property
     def index_bytes(self) -> int:
+        """Bytes of all that says where values are."""
         return sum(array.nbytes for array in self.indices.values())
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hwsim.checks import check_integer, check_number
 from hwsim.errors import InputError
 
 TILE_FIELDS = (
@@ -46,22 +47,13 @@ class Machine:
     def __post_init__(self) -> None:
         for name in ("channels", "interleave_bytes", "arrays"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name}: value is {value!r}; allowed is an integer of at least 1")
-        if not self.channel_bytes_per_cycle > 0:
-            raise InputError(
-                f"channel_bytes_per_cycle: value is {self.channel_bytes_per_cycle!r}; "
-                "allowed is a number above 0"
-            )
+            check_integer(name, value, 1)
+        check_number("channel_bytes_per_cycle", self.channel_bytes_per_cycle, above=0, finite=False)
         for name in ("latency_cycles", "lookahead"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise InputError(f"{name}: value is {value!r}; allowed is an integer of at least 0")
+            check_integer(name, value, 0)
         for name in ("weight_buffer_bytes", "input_buffer_bytes", "output_buffer_bytes"):
-            if not getattr(self, name) >= 0:
-                raise InputError(
-                    f"{name}: value is {getattr(self, name)!r}; allowed is a number of at least 0"
-                )
+            check_number(name, getattr(self, name), least=0, finite=False)
 
     def service_cycles(self, n_bytes: int) -> int:
         """Cycles for which one channel is busy with `n_bytes`."""

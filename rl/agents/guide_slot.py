@@ -84,6 +84,7 @@ class Slot:
 
     @property
     def live(self) -> Tensor:
+        """(1, layers) bool: layers that exist, which all do."""
         return torch.ones(self.nnz.shape, dtype=torch.bool)
 
     def asked(self, _: float) -> dict[str, float]:
@@ -188,6 +189,7 @@ class Slot:
         return torch.cat([self._norms()[None], self._seen])
 
     def state_dict(self) -> dict[str, Any]:
+        """All numbers that the next decision depends on."""
         return {
             "numbers": {name: value.clone() for name, value in self.state.items()},
             "wanted": self._wanted.clone(),
@@ -195,6 +197,7 @@ class Slot:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` gave."""
         self.state = {name: value.clone() for name, value in state["numbers"].items()}
         self._wanted = state["wanted"].clone()
         self.first_gradient = state["first_gradient"].clone()

@@ -14,6 +14,7 @@ from tensordict.nn import TensorDictModule
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from hwsim import InputError
+from hwsim.checks import check_number
 from hwsim.errors import unknown
 from rl.envs.interface import MODES, ScheduleEnv
 from rl.envs.observe import GLOBAL_FEATURES, LAYER_FEATURES
@@ -49,13 +50,11 @@ class AgentConfig:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise InputError(unknown("action mode", self.mode, MODES))
-        if not 0 < self.min_density < 1:
-            raise InputError(f"min_density: value is {self.min_density}; allowed is (0, 1)")
+        check_number("min_density", self.min_density, above=0, below=1)
         if self.activation not in ACTIVATIONS:
             raise InputError(unknown("activation", self.activation, ACTIVATIONS))
         for name in ("iterations", "steps", "hidden"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: value is {getattr(self, name)}; allowed is at least 1")
+            check_number(name, getattr(self, name), least=1)
         valid = tuple(dict.fromkeys(LAYER_FEATURES + GLOBAL_FEATURES))
         for name in self.hide:
             if name not in valid:

@@ -58,6 +58,7 @@ class LayerwiseDensity(Distribution):
 
     @property
     def deterministic_sample(self) -> Tensor:
+        """The densities at no deviation."""
         return self.densities(torch.zeros(()))
 
     mean = mode = deterministic_sample

@@ -23,6 +23,7 @@ class LayerwiseCategorical(Independent):
 
     @property
     def deterministic_sample(self) -> torch.Tensor:
+        """The likeliest action of each layer."""
         return self.base_dist.logits.argmax(-1)
 
 

@@ -18,6 +18,7 @@ from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
 
 from hwsim import InputError
+from hwsim.checks import check_number
 from rl.algorithms._base import Agent, AgentConfig
 from rl.algorithms._explore import SmoothNoise
 from rl.algorithms._policy import actor_critic, density_actor_critic
@@ -46,8 +47,7 @@ class PPOConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.spread > 0:
-            raise InputError(f"spread: value is {self.spread}; allowed is above 0")
+        check_number("spread", self.spread, above=0)
         if self.mode == "density" and not self.min_density <= self.start <= 1:
             raise InputError(
                 f"start: value is {self.start}; allowed is {self.min_density:g} (the least "

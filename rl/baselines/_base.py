@@ -12,6 +12,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from hwsim import InputError
+from hwsim.checks import check_number
 from rl.envs.interface import Context, ScheduleEnv
 from rl.envs.training_config import TrainingConfig
 
@@ -34,10 +35,8 @@ class Setup:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.density <= 1:
-            raise InputError(f"density: value is {self.density}; allowed is above 0, at most 1")
-        if not 0 <= self.switching <= 1:
-            raise InputError(f"switching: value is {self.switching}; allowed is 0 to 1")
+        check_number("density", self.density, above=0, most=1)
+        check_number("switching", self.switching, least=0, most=1)
 
 
 class Opponent:

@@ -38,11 +38,13 @@ def settings(config: TrainingConfig | None, changes: Mapping[str, Any]) -> Train
 
 
 def check_render_mode(mode: str | None) -> None:
+    """An InputError unless the mode is known."""
     if mode is not None and mode not in RENDER_MODES:
         raise InputError(unknown("render mode", mode, RENDER_MODES))
 
 
 def observation_space(width: int) -> spaces.Dict:
+    """Features of layers and of the whole, which layers exist, densities, time."""
     big = np.inf
     return spaces.Dict(
         layers=spaces.Box(-big, big, (width, len(LAYER_FEATURES)), np.float32),
@@ -54,6 +56,7 @@ def observation_space(width: int) -> spaces.Dict:
 
 
 def action_space(config: TrainingConfig, width: int) -> spaces.Space:
+    """One of three moves for each layer, or its density."""
     if config.mode == "step":
         return spaces.MultiDiscrete([3] * width)
     return spaces.Box(config.min_density, 1.0, (width,), np.float32)

@@ -38,7 +38,9 @@ class Observed(Protocol):
     priced: PricedSlots
 
     @property
-    def live(self) -> Tensor: ...
+    def live(self) -> Tensor:
+        """(batch, width) bool: layers that exist."""
+        ...
 
     def masses(self, counts: Tensor) -> Tensor:
         """Shares of Σ|g| on the weights active at `counts` (batch, width, c)."""

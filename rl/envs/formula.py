@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 
 from hwsim import InputError
+from hwsim.checks import check_number
 
 
 @dataclass(frozen=True)
@@ -50,22 +51,19 @@ class WhiteBoxConfig:
         low, high = self.layers
         if not 1 <= low <= high:
             raise InputError(f"layers: value is {self.layers}; allowed is 1 ≤ fewest ≤ most")
-        if self.decisions < 1:
-            raise InputError(f"decisions: value is {self.decisions}; allowed is at least 1")
-        if not 0 < self.min_density < 1:
-            raise InputError(f"min_density: value is {self.min_density}; allowed is (0, 1)")
-        if not 0 < self.factor < 1:
-            raise InputError(f"factor: value is {self.factor}; allowed is (0, 1)")
-        if self.budget < 1:
-            raise InputError(f"budget: value is {self.budget}; allowed is at least 1")
+        check_number("decisions", self.decisions, least=1)
+        check_number("min_density", self.min_density, above=0, below=1)
+        check_number("factor", self.factor, above=0, below=1)
+        check_number("budget", self.budget, least=1)
 
     @property
     def max_decisions(self) -> int:
+        """Of an episode, its budget included."""
         return round(self.budget * self.decisions)
 
 
 @dataclass(frozen=True)
-class Networks:
+class FormulaNetworks:
     """A batch of drawn networks on drawn devices; (batch, layers) unless said. `live` pads."""
 
     live: torch.Tensor
@@ -115,7 +113,7 @@ class Networks:
         return candidates[choice]
 
 
-def draw(config: WhiteBoxConfig, batch: int, rng: torch.Generator, width: int) -> Networks:
+def draw(config: WhiteBoxConfig, batch: int, rng: torch.Generator, width: int) -> FormulaNetworks:
     """`batch` networks, padded to `width` layers."""
     low, high = config.layers
     if width < high:
@@ -132,7 +130,7 @@ def draw(config: WhiteBoxConfig, batch: int, rng: torch.Generator, width: int) -
         raw = torch.exp(spread * torch.randn(batch, width, generator=rng)) * live
         return raw / raw.sum(1, keepdim=True)
 
-    return Networks(
+    return FormulaNetworks(
         live=live,
         cost=shares(0.7) * (1.0 - fixed)[:, None],
         sensitivity=shares(0.7),

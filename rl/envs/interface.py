@@ -57,6 +57,7 @@ from torchrl.data import Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from hwsim import InputError
+from hwsim.checks import check_integer, check_number
 from hwsim.errors import unknown
 from rl.envs.act import checked_densities, checked_steps, toward
 from rl.envs.observe import GLOBAL_FEATURES, LAYER_FEATURES
@@ -85,10 +86,8 @@ class Context:
     reference: str = ""
 
     def __post_init__(self) -> None:
-        if not 0 < self.target <= 1:
-            raise InputError(f"target: value is {self.target}; allowed is above 0, at most 1")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise InputError(f"seed: value is {self.seed!r}; allowed is an integer of at least 0")
+        check_number("target", self.target, above=0, most=1)
+        check_integer("seed", self.seed, 0)
 
 
 class ScheduleEnv(EnvBase):
@@ -104,8 +103,7 @@ class ScheduleEnv(EnvBase):
     ) -> None:  # fmt: skip
         if mode not in MODES:
             raise InputError(unknown("action mode", mode, MODES))
-        if batch < 1:
-            raise InputError(f"batch: value is {batch}; allowed is at least 1")
+        check_number("batch", batch, least=1)
         super().__init__(batch_size=torch.Size([batch]))
         self.width, self.mode, self.factor = width, mode, factor
         self.min_density, self.max_density = min_density, max_density
@@ -154,10 +152,12 @@ class ScheduleEnv(EnvBase):
 
     @property
     def shapes(self) -> Sequence[tuple[tuple[int, int], ...]] | None:
+        """(n_out, n_in) of each layer, by slot; None where there are none."""
         return None
 
     @property
     def contexts(self) -> Sequence[Context] | None:
+        """What is trained in each slot; None where nothing is."""
         return None
 
     def action_for(self, wanted: Tensor) -> Tensor:

@@ -48,10 +48,12 @@ class Slots:
 
     @property
     def layers(self) -> int:
+        """Of the problem's network."""
         return len(self.networks.names)
 
     @property
     def runs(self) -> DenseRuns:
+        """The problem's dense runs."""
         return dense_runs(self.problem)
 
     @property
@@ -107,6 +109,7 @@ class Slots:
         return seen[0], seen[1], changed
 
     def state_dict(self) -> dict:
+        """The networks with their seeds and rounds."""
         return {
             "population": self.networks.state_dict(),
             "seeds": list(self.networks.seeds),
@@ -115,6 +118,7 @@ class Slots:
         }
 
     def load_state_dict(self, state: dict) -> None:
+        """Goes on from what `state_dict` gave."""
         self.networks.load_state_dict(state["population"], state["seeds"])
         self.rounds = state["rounds"].clone()
         self.from_dense = state["from_dense"].clone()

@@ -92,6 +92,7 @@ class SparseTrainingEnv(ScheduleEnv):
 
     @property
     def density(self) -> Tensor:  # type: ignore[override]
+        """(batch, width) active share of each layer."""
         return (self.nnz / self.sizes).float()
 
     @property
@@ -104,6 +105,7 @@ class SparseTrainingEnv(ScheduleEnv):
 
     @property
     def fixed_time(self) -> Tensor:  # type: ignore[override]
+        """(batch,) share of the dense step that no density changes."""
         return (self.priced.fixed_s / self.priced.step_s).float()
 
     def layer_time(self, density: Tensor) -> Tensor:
@@ -116,6 +118,7 @@ class SparseTrainingEnv(ScheduleEnv):
 
     @property
     def shapes(self) -> Sequence[tuple[tuple[int, int], ...]]:
+        """(n_out, n_in) of each layer, by slot."""
         found: list[tuple[tuple[int, int], ...]] = [()] * self.batch_size[0]
         for group in self.groups:
             for place in group.places.tolist():
@@ -124,6 +127,7 @@ class SparseTrainingEnv(ScheduleEnv):
 
     @property
     def contexts(self) -> Sequence[Context] | None:
+        """What is trained in each slot."""
         return [c for c in self._contexts if c is not None] or None
 
     def evaluate(self, split: str = "test") -> dict[str, Tensor]:

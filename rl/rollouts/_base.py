@@ -22,6 +22,7 @@ from tensordict.nn import TensorDictModule
 from torchrl.collectors import Collector
 
 from hwsim import InputError
+from hwsim.checks import check_number
 from rl.envs.interface import ScheduleEnv
 from rl.worlds import World
 
@@ -83,6 +84,7 @@ class Crew:
         return {shard: env.state_dict() for shard, env in self._envs.items()}
 
     def load(self, states: Mapping[int, Mapping[str, Any]]) -> None:
+        """Gives each environment its state."""
         for shard, env in self._envs.items():
             env.load_state_dict(dict(states[shard]))
 
@@ -107,8 +109,7 @@ class Rollouts(ABC):
     elsewhere_s: float = 0.0
 
     def __init__(self, world: World, seed: int, processes: int) -> None:
-        if processes < 1:
-            raise InputError(f"processes: value is {processes}; allowed is at least 1")
+        check_number("processes", processes, least=1)
         least = len(world.problems) if world.kind == "training" else 1
         if world.slots // world.shards < least:
             raise InputError(
@@ -157,6 +158,7 @@ class Rollouts(ABC):
         return {"shards": [states[shard] for shard in range(self.shards)]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` gave; an InputError at another number of shards."""
         there = state.get("shards", [state])
         if len(there) != self.shards:
             raise InputError(

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Sequence
 from contextlib import suppress
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
 from hwsim import InputError
+from hwsim.processes import CONTEXT, ended, started
 from rl.rollouts._base import Crew, Rollouts, serve
 from rl.worlds import World
-
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class Local(Rollouts):
@@ -28,27 +24,20 @@ class Local(Rollouts):
         if len(dealt) == 1:
             self._crew = Crew(world, seed, dealt[0])
             return
-        # Fork would copy torch's and numba's threads in whatever state they are in.
-        context = get_context("spawn")
-        before = {name: os.environ.get(name) for name in _THREADS}
-        os.environ.update(dict.fromkeys(_THREADS, "1"))
-        try:
-            for shards in dealt:
-                ours, theirs = context.Pipe()
-                worker = context.Process(
-                    target=_work, args=(theirs, world, seed, tuple(shards)), daemon=True
-                )
-                worker.start()
-                theirs.close()  # So that the end of the worker is the end of the pipe.
-                self._workers.append((worker, ours))
-            for worker, pipe in self._workers:
-                error = _received(worker, pipe).decode()
-                if error:
-                    self.close()
-                    raise InputError(error)
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name) if value is None else os.environ.update({name: value})
+        pipes = [CONTEXT.Pipe() for _ in dealt]
+        arguments = [
+            (theirs, world, seed, tuple(shards))
+            for (_, theirs), shards in zip(pipes, dealt, strict=True)
+        ]
+        processes = started(_work, arguments)
+        for _, theirs in pipes:
+            theirs.close()  # So that the end of the worker is the end of the pipe.
+        self._workers = [(worker, ours) for worker, (ours, _) in zip(processes, pipes, strict=True)]
+        for worker, pipe in self._workers:
+            error = _received(worker, pipe).decode()
+            if error:
+                self.close()
+                raise InputError(error)
 
     def _ask(self, request: bytes) -> list[bytes]:
         if self._crew is not None:
@@ -62,11 +51,9 @@ class Local(Rollouts):
         return self._crew is None
 
     def close(self) -> None:
-        for worker, pipe in self._workers:
+        for _, pipe in self._workers:
             pipe.close()
-            worker.terminate()
-        for worker, _ in self._workers:
-            worker.join()
+        ended([worker for worker, _ in self._workers])
         self._workers = []
 
 
@@ -84,8 +71,6 @@ def _work(pipe: Connection, world: World, seed: int, shards: Sequence[int]) -> N
     """Serves until the pipe is closed: by its owner, or by its owner's end."""
     import logging
 
-    # Ctrl-C reaches the whole group; the parent decides, and ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger("torchrl").setLevel(logging.WARNING)
     try:
         crew = Crew(world, seed, shards)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,11 @@ class DenseRun:
     losses: np.ndarray
     accuracies: np.ndarray
     networks: tuple[dict[str, Any], ...]
+
+    @functools.cached_property
+    def bytes(self) -> int:
+        """Of the networks, which are nearly all that is held."""
+        return _bytes(self.networks)
 
     @functools.cached_property
     def _curve(self) -> tuple[np.ndarray, np.ndarray]:
@@ -75,6 +81,44 @@ class DenseRun:
         return found
 
 
+def _bytes(content: Any) -> int:
+    if isinstance(content, Tensor):
+        return content.nbytes
+    if isinstance(content, Mapping):
+        content = content.values()
+    elif not isinstance(content, (list, tuple)):
+        return 0
+    return sum(map(_bytes, content))
+
+
+class Held:
+    """Dense runs in memory, of all problems: those asked for last, up to so many bytes.
+
+    What goes is on disk, or is trained again.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.bytes = 0
+        self._runs: OrderedDict[tuple[Any, int], DenseRun] = OrderedDict()
+
+    def get(self, key: tuple[Any, int]) -> DenseRun | None:
+        """The run of (whose, seed), if it is held."""
+        if key in self._runs:
+            self._runs.move_to_end(key)
+        return self._runs.get(key)
+
+    def put(self, key: tuple[Any, int], run: DenseRun) -> None:
+        """Holds a run; the ones asked for longest ago go where there is no room."""
+        self.bytes += run.bytes - (self._runs.pop(key).bytes if key in self._runs else 0)
+        self._runs[key] = run
+        while self.bytes > self.most_bytes and len(self._runs) > 1:
+            self.bytes -= self._runs.popitem(last=False)[1].bytes
+
+
+HELD = Held(1 << 29)
+
+
 class DenseRuns:
     """The dense runs of one problem, each trained when it is first asked for.
 
@@ -85,30 +129,34 @@ class DenseRuns:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self._runs: dict[int, DenseRun] = {}
-        self._chunk = NETWORKS.get(problem.setting.trained).chunk
+        self.chunk = NETWORKS.get(problem.setting.trained).chunk
         self._networks: Networks | None = None
 
     def get(self, seed: int) -> DenseRun:
-        if seed not in self._runs:
-            first = seed // self._chunk * self._chunk
-            seeds = range(first, first + self._chunk)
+        """The dense run of a seed, trained once and kept on disk."""
+        found = HELD.get((self, seed))
+        if found is None:
+            first = seed // self.chunk * self.chunk
+            seeds = range(first, first + self.chunk)
             content = kept.once(self.problem, first, lambda: self._train(seeds))
             for i, one in enumerate(seeds):
                 losses, accuracies = (content[name][:, i].numpy() for name in _CURVES)
                 steps = self.problem.setting.round_steps
-                self._runs[one] = DenseRun(steps, losses, accuracies, tuple(content["taken"][i]))
-        return self._runs[seed]
+                run = DenseRun(steps, losses, accuracies, tuple(content["taken"][i]))
+                HELD.put((self, one), run)
+                found = run if one == seed else found
+        assert found is not None
+        return found
 
     def _train(self, seeds: range) -> dict[str, Any]:
         """Curves, (rounds + 1, chunk) float64, and what `Networks.take` gave, by seed and round."""
         problem, s = self.problem, self.problem.setting
         if self._networks is None:
-            self._networks = problem.networks(self._chunk)
-        networks, rows = self._networks, torch.arange(self._chunk)
+            self._networks = problem.networks(self.chunk)
+        networks, rows = self._networks, torch.arange(self.chunk)
         networks.begin(rows, seeds)
         found = [networks.evaluate(rows)]
-        taken = [[networks.take(row)] for row in range(self._chunk)]
+        taken = [[networks.take(row)] for row in range(self.chunk)]
         for _ in range(s.dense_rounds):
             networks.train(rows, s.round_steps)
             found.append(networks.evaluate(rows))
@@ -135,7 +183,7 @@ def metric(found: Mapping[str, Tensor], name: str) -> np.ndarray:
     return np.full(len(found[PROGRESS]), np.nan)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=32)
 def dense_runs(problem: Problem) -> DenseRuns:
     """The dense runs of a problem, shared by all environments of this process."""
     return DenseRuns(problem)

@@ -68,10 +68,12 @@ class Prices:
 
     @property
     def dense_s(self) -> float:
+        """Seconds of a dense step."""
         return self.fixed_s + float(self.layer_s[:, -1].sum())
 
     @property
     def dense_flops(self) -> float:
+        """Of a dense step."""
         return self.fixed_flops + float(self.layer_flops.sum())
 
     def seconds(self, density: Tensor) -> Tensor:
@@ -208,6 +210,7 @@ class PricedSlots:
         )
 
     def set(self, place: int, table: Prices) -> None:
+        """Writes a network's prices into a slot."""
         n = len(table.layer_flops)
         for own, new in (
             (self.layer_s, table.layer_s),

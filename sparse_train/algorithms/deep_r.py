@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from hwsim.checks import check_number
 from hwsim.errors import InputError
 from sparse_train.algorithms._base import Algorithm, Outcome, State, View
 from sparse_train.algorithms._global import count_best
@@ -54,10 +55,7 @@ class DeepR(Algorithm):
 
     def __post_init__(self) -> None:
         for name in ("l1", "temperature"):
-            value = getattr(self, name)
-            good = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not good or not 0 <= value < math.inf:
-                raise InputError(f"{name}: value is {value!r}; allowed is a number of at least 0")
+            check_number(name, getattr(self, name), least=0)
 
     def start(self, view: View) -> State:
         """Signs: an active weight's own, a dormant one's by chance."""

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from hwsim import Device, Mask, gemm, load_device
-from hwsim.errors import InputError
+from hwsim.checks import check_number
 from sparse_train.algorithms._base import Outcome, State, View
 from sparse_train.algorithms._global import count_best, unstructured_only, within
 from sparse_train.algorithms.rigl import RigL
@@ -44,8 +44,7 @@ class GrowthPerMicrosecond(RigL):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.probe <= 1:
-            raise InputError(f"probe: value is {self.probe!r}; allowed is above 0, at most 1")
+        check_number("probe", self.probe, above=0, most=1)
         if not isinstance(self.device, Device):
             object.__setattr__(self, "device", load_device(self.device))
 

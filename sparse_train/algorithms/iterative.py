@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hwsim.errors import InputError
+from hwsim.checks import check_number
 from sparse_train.algorithms._base import View, rounded
 from sparse_train.algorithms.gmp import GMP
 from sparse_train.selection.arrays import count
@@ -30,9 +30,7 @@ class Iterative(GMP):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        good = isinstance(self.share, (int, float)) and not math.isnan(self.share)
-        if not good or not 0 < self.share <= 1:
-            raise InputError(f"share: value is {self.share!r}; allowed is above 0, at most 1")
+        check_number("share", self.share, above=0, most=1)
 
     def least_updates(self, density: float) -> int:
         if density <= 0 or self.share == 1:

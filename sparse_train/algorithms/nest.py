@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from hwsim.errors import InputError
+from hwsim.checks import check_number
 from sparse_train.algorithms._base import Algorithm, Outcome, State, View
 from sparse_train.algorithms.gmp import pruned
 from sparse_train.schedules import Piecewise, piecewise
@@ -47,12 +47,7 @@ class NeST(Algorithm):
     def __post_init__(self) -> None:
         for name in ("neuron_share", "weak"):
             value = getattr(self, name)
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, (int, float))
-                or not 0 <= value <= 1
-            ):
-                raise InputError(f"{name}: value is {value!r}; allowed is a number from 0 to 1")
+            check_number(name, value, least=0, most=1)
 
     def update(self, view: View, state: State) -> Outcome:
         return Outcome({name: self._layer(view, name) for name in view.masks}, state)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hwsim.errors import InputError
+from hwsim.checks import check_number
 from sparse_train.algorithms._base import Algorithm, Outcome, State, View
 from sparse_train.selection.arrays import filled
 
@@ -31,8 +30,7 @@ class SRSTE(Algorithm):
     decay: float = 2e-4
 
     def __post_init__(self) -> None:
-        if not 0 <= self.decay < math.inf:
-            raise InputError(f"decay: value is {self.decay!r}; allowed is at least 0")
+        check_number("decay", self.decay, least=0)
 
     def pulls(self, density: float) -> tuple[float, float]:
         return 0.0, self.decay

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from hwsim.errors import InputError
+from hwsim.checks import check_number
 from sparse_train.algorithms._base import Algorithm, Outcome, State, View
 from sparse_train.selection import top_k
 from sparse_train.selection.arrays import count, size
@@ -36,10 +36,8 @@ class TopKast(Algorithm):
     penalty: float = 1e-4
 
     def __post_init__(self) -> None:
-        if not 0 <= self.exploration <= 1:
-            raise InputError(f"exploration: value is {self.exploration!r}; allowed is 0 to 1")
-        if not 0 <= self.penalty < math.inf:
-            raise InputError(f"penalty: value is {self.penalty!r}; allowed is at least 0")
+        check_number("exploration", self.exploration, least=0, most=1)
+        check_number("penalty", self.penalty, least=0)
 
     def pulls(self, density: float) -> tuple[float, float]:
         return self.penalty, self.penalty / density if density > 0 else 0.0

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hwsim.errors import InputError
+from hwsim.checks import check_number
 from hwsim.masks.condensed import CondensedMask
 from sparse_train.compute import _condensed_kernels as kernels
 
@@ -39,8 +39,7 @@ class CondensedLinear(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, fan_in: int, *, bias: float = 0.0) -> None:
         super().__init__()
-        if not 1 <= fan_in <= n_in:
-            raise InputError(f"fan_in: value is {fan_in}; allowed is 1 to {n_in}")
+        check_number("fan_in", fan_in, least=1, most=n_in)
         self.n_in, self.n_out, self.fan_in = n_in, n_out, fan_in
         bound = 1 / math.sqrt(fan_in)
         self.values = nn.Parameter(torch.empty(n_out, fan_in).uniform_(-bound, bound))

@@ -78,6 +78,7 @@ class CondensedSparsifier:
 
     @property
     def density(self) -> float:
+        """Active share of the layer's weights."""
         return self.layer.fan_in / self.layer.n_in
 
     @property

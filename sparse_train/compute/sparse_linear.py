@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from hwsim.checks import check_integer, check_number
 from hwsim.errors import InputError
 from hwsim.kernels.cpu.tiled import Packed, TiledMatrix
 from sparse_train.masking.layers import MaskedLayer
@@ -57,11 +58,9 @@ class SparseCompute:
         if not isinstance(sparsifier, Sparsifier):
             kind = type(sparsifier).__name__
             raise InputError(f"sparsifier: type is {kind}; allowed is Sparsifier")
-        if not 0 < densest <= 1:
-            raise InputError(f"densest: value is {densest!r}; allowed is above 0, at most 1")
+        check_number("densest", densest, above=0, most=1)
         threads = torch.get_num_threads() if threads is None else threads
-        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-            raise InputError(f"threads: value is {threads!r}; allowed is an integer of at least 1")
+        check_integer("threads", threads, 1)
         self._sparsifier = sparsifier
         self.skipped: dict[str, str] = {}
         self._engines: dict[str, _Engine] = {}
@@ -78,6 +77,7 @@ class SparseCompute:
 
     @property
     def layers(self) -> tuple[str, ...]:
+        """Those that sparse kernels compute."""
         return tuple(self._engines)
 
     def dense_layers(self) -> dict[str, str]:

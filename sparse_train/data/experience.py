@@ -96,6 +96,7 @@ class Experience:
         return {name: whole[rows] for name, whole in self.seen.items()}
 
     def state_dict(self) -> dict[str, Any]:
+        """What was seen, and the episode under way."""
         n = len(self)
         return {
             "seen": {name: whole[:n].clone() for name, whole in self.seen.items()},

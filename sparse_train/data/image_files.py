@@ -43,6 +43,7 @@ class ImageSet:
 
     @cached_property
     def digest(self) -> str:
+        """Of all images and labels."""
         hashed = hashlib.blake2b(digest_size=16)
         for array in (self.images, self.labels, self.test_images, self.test_labels):
             if array is not None:

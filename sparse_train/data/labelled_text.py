@@ -59,6 +59,7 @@ class LabelledText:
         return hashed.hexdigest()
 
     def describe(self) -> dict[str, Any]:
+        """Source, classes, sizes and digest, for a run's record."""
         return {
             "source": self.source, "classes": list(self.classes), "digest": self.digest,
             "texts": {name: len(self.parts[name][0]) for name in SPLITS},

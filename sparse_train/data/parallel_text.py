@@ -69,6 +69,7 @@ class ParallelText:
         return hashed.hexdigest()
 
     def describe(self) -> dict[str, Any]:
+        """Source, languages, sizes and digest, for a run's record."""
         return {
             "source": self.source,
             "languages": list(self.languages),

@@ -48,10 +48,12 @@ class Ratings:
 
     @property
     def n_users(self) -> int:
+        """Users, with ratings or numbered below one that has."""
         return int(self.users.max()) + 1
 
     @property
     def n_items(self) -> int:
+        """Items, rated or numbered below one that is."""
         return int(self.items.max()) + 1
 
     @cached_property

@@ -26,7 +26,9 @@ _PIECE_BYTES = 1 << 20
 class Readable(Protocol):
     """An open binary file, unpacked or not."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes."""
+        ...
 
 
 def read_bytes(path: Path, *, limit_bytes: int = LARGEST_BYTES, unpack: bool = True) -> bytes:

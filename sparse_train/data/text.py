@@ -42,6 +42,7 @@ class Document:
 
     @property
     def split(self) -> str:
+        """Where it belongs: by its name alone."""
         return split_of(self.name)
 
 

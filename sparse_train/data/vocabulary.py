@@ -43,6 +43,7 @@ class TokenizedCorpus:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
+        """The tokenizer that was learnt."""
         return Tokenizer.from_str(self.vocabulary_json)
 
     @cached_property
@@ -52,6 +53,7 @@ class TokenizedCorpus:
 
     @cached_property
     def vocabulary_digest(self) -> str:
+        """Of the vocabulary as JSON."""
         return hashlib.blake2b(self.vocabulary_json.encode(), digest_size=16).hexdigest()
 
     def stream(self, split: str) -> np.ndarray:

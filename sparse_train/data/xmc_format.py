@@ -33,6 +33,7 @@ class Rows:
 
     @classmethod
     def of(cls, places: Sequence[np.ndarray], values: Sequence[np.ndarray] | None = None) -> Rows:
+        """Rows from their places and values; values of 1 by default."""
         starts = np.zeros(len(places) + 1, np.int64)
         np.cumsum([len(p) for p in places], out=starts[1:])
         joined = np.concatenate([*places, np.empty(0)]).astype(np.int32)
@@ -45,9 +46,11 @@ class Rows:
 
     @cached_property
     def counts(self) -> np.ndarray:
+        """(rows,) entries of each."""
         return np.diff(self.starts)
 
     def row(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """(places, values) of a row."""
         part = slice(self.starts[i], self.starts[i + 1])
         return self.places[part], self.values[part]
 

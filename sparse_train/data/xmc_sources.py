@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hwsim.checks import check_number
 from hwsim.errors import InputError
 from hwsim.files import replacing
 from sparse_train.data.tensor_files import read_arrays, write_arrays
@@ -96,10 +97,8 @@ def planted(
         InputError: a size below 2, or noise that is not in [0, 1).
     """
     for name, value in (("outputs", n_outputs), ("features", n_features), ("examples", n_examples)):
-        if value < 2:
-            raise InputError(f"{name}: value is {value}; allowed is at least 2")
-    if not 0 <= noise < 1:
-        raise InputError(f"noise: value is {noise}; allowed is at least 0 and below 1")
+        check_number(name, value, least=2)
+    check_number("noise", noise, least=0, below=1)
     rng = np.random.default_rng(np.random.SeedSequence((seed, n_outputs, n_features, n_examples)))
     depth = max(1, int(np.ceil(np.log(n_outputs) / np.log(_BRANCHES))))
     tokens = [

@@ -51,7 +51,9 @@ class AcceleratedSparsity:
         return changed
 
     def state_dict(self) -> dict[str, Any]:
+        """The sparsifier's state and what was logged."""
         return self.follower.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from what `state_dict` gave."""
         self.follower.load_state_dict(state_dict)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from hwsim.checks import check_integer
 from hwsim.errors import InputError
 from hwsim.files import replacing
 from sparse_train.data import tensor_files
@@ -45,6 +46,7 @@ class Loop:
 
     @property
     def steps(self) -> int:
+        """Optimizer steps that were counted."""
         return self.sparsifier.steps
 
     def step(self) -> bool:
@@ -106,8 +108,7 @@ def sparse_loop(
         log: is called with the figures and the step's number.
         settings: of `sparsify` and `Follower` (devices, batch).
     """
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise InputError(f"every: value is {every!r}; allowed is an integer of at least 1")
+    check_integer("every", every, 1)
     optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
     path = None if checkpoint is None else Path(checkpoint)
     loop = Loop(model, optimizers, Follower(**settings), total_steps, path, every, log)

@@ -94,6 +94,7 @@ class DenseGradients:
                 average.mul_(self._momentum).add_(gradient)
 
     def forget(self) -> None:
+        """Lets go of the gradients of this step."""
         self.now.clear()
         self._used.clear()
 

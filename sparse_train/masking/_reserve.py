@@ -54,6 +54,7 @@ class Reserve:
             self._merged.add(layer.name)
 
     def split_again(self, layer: MaskedLayer) -> None:
+        """Takes inactive values out of sight again where they were merged for a step."""
         if layer.name in self._merged:
             self.split(layer)
 
@@ -75,9 +76,11 @@ class Reserve:
         return True
 
     def state(self) -> dict[str, dict[str, Tensor]]:
+        """Inactive values, and which weights are trained, by layer."""
         return {"values": self.values, "trained": self.trained}
 
     def load(self, values: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> None:
+        """Goes on from what `state` gave."""
         self.values, self.trained = dict(values), dict(trained)
         self.pulls.clear()
         self._merged.clear()

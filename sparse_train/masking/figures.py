@@ -35,6 +35,7 @@ class Explored:
         self._sizes: dict[str, int] = {}
 
     def add(self, masks: Mapping[str, Mask]) -> None:
+        """Counts the weights that are active in these masks."""
         for name, mask in masks.items():
             bits = mask.bits
             if name in self._ever:
@@ -48,6 +49,7 @@ class Explored:
 
     @property
     def layer_rates(self) -> dict[str, float]:
+        """Layer → share of its weights that were ever active."""
         return {name: self._count(name) / size for name, size in self._sizes.items()}
 
     @property
@@ -186,14 +188,22 @@ class Masked(Protocol):
     pattern: Projection
 
     @property
-    def density(self) -> float: ...
+    def density(self) -> float:
+        """Active share of the weights under masks."""
+        ...
 
     @property
-    def coverage(self) -> float: ...
+    def coverage(self) -> float:
+        """Share of the model's weights under masks."""
+        ...
 
-    def masks(self) -> dict[str, Mask]: ...
+    def masks(self) -> dict[str, Mask]:
+        """Layer → mask."""
+        ...
 
-    def trained_masks(self) -> dict[str, Mask]: ...
+    def trained_masks(self) -> dict[str, Mask]:
+        """Layer → weights that the optimizer trains, where not the active ones alone."""
+        ...
 
 
 def run_figures(sparsifier: Masked) -> dict[str, float | int]:

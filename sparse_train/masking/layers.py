@@ -40,10 +40,12 @@ class MaskedLayer:
 
     @property
     def parameter(self) -> nn.Parameter:
+        """The weight as the optimizer has it."""
         return getattr(self.module, self.attribute)
 
     @property
     def buffer(self) -> str:
+        """Name of the buffer that holds the mask."""
         return f"{self.attribute}_mask"
 
     @property
@@ -53,6 +55,7 @@ class MaskedLayer:
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
+        """As the module has it, not as the mask."""
         return tuple(self.parameter.shape)
 
     @property
@@ -90,6 +93,7 @@ class MaskedLayer:
         self.module.register_buffer(self.buffer, mask)
 
     def remove_mask(self) -> None:
+        """Takes the buffer off the module."""
         delattr(self.module, self.buffer)
 
     def set_mask(self, array: np.ndarray | Tensor) -> None:
@@ -123,6 +127,7 @@ class MaskedLayer:
         return self.layout.stacked(whole(self.mask.detach())).clone()
 
     def zero_inactive(self) -> None:
+        """Sets inactive weights to 0."""
         zero_where_not_(self.parameter.data, self.mask)
 
 

@@ -58,6 +58,7 @@ class Plan:
         return max(last, 0) // self.update_interval
 
     def drop_fraction_at(self, step: int) -> float:
+        """Share of the active weights that an update at a step drops."""
         return schedules.drop_fraction(
             self.drop_fraction, step, self.end_step, shape=self.drop_schedule
         )

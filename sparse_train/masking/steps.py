@@ -17,9 +17,15 @@ from torch.optim.optimizer import (
 
 
 class Watcher(Protocol):
-    def before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> Any: ...
+    """Whoever is told of optimizers' steps."""
 
-    def after_step(self, optimizer: Optimizer) -> None: ...
+    def before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> Any:
+        """Told before every step of any optimizer."""
+        ...
+
+    def after_step(self, optimizer: Optimizer) -> None:
+        """Told after every step of any optimizer."""
+        ...
 
 
 _WATCHERS: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -35,10 +41,12 @@ def watch(watcher: Watcher) -> None:
 
 
 def unwatch(watcher: Watcher) -> None:
+    """Tells the watcher of no more steps."""
     _WATCHERS.discard(watcher)
 
 
 def watchers() -> list[Any]:
+    """All who are told of steps."""
     return list(_WATCHERS)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from hwsim.checks import check_number
 from hwsim.errors import InputError, unknown
 from sparse_train.models._family import Family, rounded_width
 from sparse_train.registries import FAMILIES
@@ -32,8 +33,7 @@ def build(
         InputError: an unknown name (the valid ones are listed), a size below 1.
     """
     for label, value in (("batch_size", batch_size), ("sequence_length", sequence_length)):
-        if value < 1:
-            raise InputError(f"{label}: value is {value}; allowed is at least 1")
+        check_number(label, value, least=1)
     family, preset = _found(name)
     return family.build(preset, batch_size, sequence_length, share)
 

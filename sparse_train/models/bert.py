@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hwsim.checks import check_integer
 from hwsim.errors import InputError, unknown
 from sparse_train.models._family import Family, rounded_width
 from sparse_train.weightless import weightless
@@ -43,8 +44,7 @@ class BertConfig:
     def __post_init__(self) -> None:
         for field in ("vocabulary", "max_length", "layers", "width", "heads", "ffn"):
             value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{field}: value is {value!r}; allowed is at least 1")
+            check_integer(field, value, 1)
         if self.width % self.heads:
             raise InputError(f"heads: value is {self.heads}; allowed is a divisor of {self.width}")
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hwsim.checks import check_integer, check_number
 from hwsim.errors import InputError, unknown
 from sparse_train.compute.condensed import CondensedLinear
 from sparse_train.models._family import Family, rounded_width
@@ -37,10 +38,8 @@ class ExtremeConfig:
     def __post_init__(self) -> None:
         for name in ("features", "width", "outputs"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name}: value is {value!r}; allowed is at least 1")
-        if not 0 < self.prior < 1:
-            raise InputError(f"prior: value is {self.prior!r}; allowed is above 0 and below 1")
+            check_integer(name, value, 1)
+        check_number("prior", self.prior, above=0, below=1)
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> ExtremeConfig:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hwsim.errors import InputError
+from hwsim.checks import check_integer
 from sparse_train.models._family import Family, rounded_width
 from sparse_train.weightless import weightless
 
@@ -36,8 +36,7 @@ class Factorization(nn.Module):
     def __init__(self, n_users: int, n_items: int, width: int) -> None:
         super().__init__()
         for name, value in (("n_users", n_users), ("n_items", n_items), ("width", width)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name}: value is {value!r}; allowed is at least 1")
+            check_integer(name, value, 1)
         self.users = nn.Embedding(n_users, width)
         self.items = nn.Embedding(n_items, width)
         nn.init.normal_(self.users.weight, std=_STD)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from hwsim.checks import check_integer
 from hwsim.errors import InputError
 from sparse_train.models._family import Family, rounded_width
 from sparse_train.models.factorization import Factorization, FactorizationOutput, ranked
@@ -42,8 +43,7 @@ class LightGCN(Factorization):
         layers: int = 3,
     ) -> None:  # fmt: skip
         super().__init__(n_users, n_items, width)
-        if isinstance(layers, bool) or not isinstance(layers, int) or layers < 1:
-            raise InputError(f"layers: value is {layers!r}; allowed is at least 1")
+        check_integer("layers", layers, 1)
         users, items = pairs
         if not len(users) or max(int(users.max()) - n_users, int(items.max()) - n_items) >= 0:
             raise InputError(

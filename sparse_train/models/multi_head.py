@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hwsim.checks import check_integer
 from hwsim.errors import InputError, unknown
 from sparse_train.models._family import Family, rounded_width
 from sparse_train.models.mlp import Mlp
@@ -35,8 +36,7 @@ class MultiHeadConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{field.name}: value is {value!r}; allowed is at least 1")
+            check_integer(field.name, value, 1)
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> MultiHeadConfig:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hwsim.checks import check_integer, check_number
 from hwsim.errors import InputError, unknown
 from sparse_train.models._family import Family, rounded_width
 from sparse_train.models.mlp import Mlp
@@ -35,10 +36,8 @@ class QConfig:
     def __post_init__(self) -> None:
         for name in ("observations", "actions", "width", "layers"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name}: value is {value!r}; allowed is at least 1")
-        if not 0 <= self.discount <= 1:
-            raise InputError(f"discount: value is {self.discount!r}; allowed is from 0 to 1")
+            check_integer(name, value, 1)
+        check_number("discount", self.discount, least=0, most=1)
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> QConfig:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hwsim.checks import check_integer
 from hwsim.errors import InputError, unknown
 from sparse_train.models._family import Family, rounded_width
 from sparse_train.models.bert import Attention, BertConfig, EncoderLayer
@@ -43,8 +44,7 @@ class Seq2SeqConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value, least = getattr(self, field.name), 0 if field.name == "padding" else 1
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"{field.name}: value is {value!r}; allowed is at least {least}")
+            check_integer(field.name, value, least)
         if self.width % self.heads:
             raise InputError(f"heads: value is {self.heads}; allowed is a divisor of {self.width}")
         if self.padding >= self.vocabulary:

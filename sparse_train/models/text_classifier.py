@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hwsim.checks import check_integer
 from hwsim.errors import InputError, unknown
 from sparse_train.models._family import Family
 from sparse_train.models.bert import BertConfig, EncoderLayer, initialise
@@ -31,8 +32,7 @@ class TextClassifierConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{field.name}: value is {value!r}; allowed is at least 1")
+            check_integer(field.name, value, 1)
         if self.width % self.heads:
             raise InputError(f"heads: value is {self.heads}; allowed is a divisor of {self.width}")
 

@@ -61,6 +61,7 @@ class Network:
 
     @property
     def sizes(self) -> list[int]:
+        """Weights of each masked layer."""
         return [layer.parameter.numel() for layer in self.layers]
 
     def look(self) -> None:
@@ -118,6 +119,7 @@ class Network:
         sparsifier.version += 1
 
     def state_dict(self) -> dict[str, Any]:
+        """The run, what was watched, and the state of its chance."""
         with self._randomness():
             run = copy.deepcopy(self.run.state_dict())
         return {
@@ -126,6 +128,7 @@ class Network:
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state_dict` gave, chance included."""
         with torch.random.fork_rng(devices=[]):
             self.run.load_state_dict(copy.deepcopy(state["run"]))
             self._random = torch.get_rng_state()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hwsim.errors import InputError, unknown
 from sparse_train.networks._base import Networks, Recipe
 from sparse_train.networks._network import Network
-from sparse_train.population.train import DROPS, GROWTHS
+from sparse_train.population.train import DROPS, GROWTHS, left_of
 from sparse_train.tasks import stream
 
 # First numbers of the keys of random streams.
@@ -49,6 +49,7 @@ class OneByOne(Networks):
 
     @property
     def activations(self) -> Tensor:  # type: ignore[override]
+        """(size, layers, 2) mean and variance of what layers gave."""
         return torch.stack([network.seen for network in self._networks])
 
     def begin(self, rows: Tensor, seeds: Sequence[int]) -> None:
@@ -84,8 +85,7 @@ class OneByOne(Networks):
             raise InputError(unknown("growth criterion", grow, GROWTHS))
         from sparse_train.population.passes import redraw
 
-        stay = torch.minimum(self.nnz[rows], nnz)
-        kept = stay - (stay * drop_fraction).long()
+        kept = left_of(self.nnz[rows], nnz, drop_fraction)
         for row, keep, add in zip(rows.tolist(), kept, nnz - kept, strict=True):
             network = self._networks[row]
             mask = network.mask()[None]

@@ -28,10 +28,12 @@ class Together(Networks):
 
     @property
     def nnz(self) -> Tensor:  # type: ignore[override]
+        """(size, layers) active weights."""
         return self.population.nnz
 
     @property
     def activations(self) -> Tensor:  # type: ignore[override]
+        """(size, layers, 2) mean and variance of what layers gave."""
         return self.population.activations
 
     def begin(self, rows: Tensor, seeds: Sequence[int]) -> None:

@@ -65,6 +65,11 @@ def attention_in_one(observer: Any) -> Iterator[None]:
         F.scaled_dot_product_attention = plain
 
 
+def in_one(observer: Any, options: dict, *given: Tensor) -> Tensor:
+    """Attention on tensors without data, written down as one op."""
+    return _Attention.apply(observer, plain_attention, options, *given, None)
+
+
 def pairs_of(queries: int, keys: int, causal: bool) -> int:
     """Query and key pairs that attention looks at: those not after the query, where causal.
 
@@ -146,7 +151,8 @@ def _write(
         return
     count = prod(query.shape[:-2])
     queries, keys = query.shape[-2], key.shape[-2]
-    pairs = 2 * count * pairs_of(queries, keys, options["is_causal"])
+    looked_at = options.get("pairs") or pairs_of(queries, keys, options["is_causal"])
+    pairs = int(2 * count * looked_at)
     d_score, d_value = query.shape[-1], value.shape[-1]
     each = d_score + d_value if phase == "forward" else 3 * d_score + 2 * d_value
     op = Op(

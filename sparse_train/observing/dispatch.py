@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from hwsim.workload import PRODUCTS, Op
-from sparse_train.observing.fusion import Passed
 from sparse_train.observing.living import Living
 from sparse_train.observing.operators import (
     ATTENTION,
@@ -36,6 +35,7 @@ from sparse_train.observing.operators import (
     traffic_bytes,
     understood,
 )
+from sparse_train.observing.passed import Passed
 from sparse_train.observing.weights import Weights, WeightUse
 from sparse_train.private_torch import (
     FakeTensor,
@@ -164,7 +164,8 @@ class Observer(TorchDispatchMode):
         product = self.ops[before].kind in PRODUCTS
         if not known and not product:
             self._not_understood(before, args, kwargs, written)
-        extra = statistics_bytes(operator_name(self._func), args, read) if args else 0
+        name = operator_name(self._func) if args else ""
+        extra = statistics_bytes(name, args, read) if args else 0
         for i in range(new):
             last = i == new - 1
             if i and self.ops[before + i].kind == "elementwise":
@@ -172,7 +173,7 @@ class Observer(TorchDispatchMode):
                 self.passed.append(Passed(dict(results), dict(results), True))
             else:
                 self.passed.append(Passed(dict(values), dict(results) if last or product else {},
-                                          fusable and not product, extra))  # fmt: skip
+                                          fusable and not product, extra, name))  # fmt: skip
 
     def _rename(self, written: list[Tensor]) -> dict[int, int]:
         found = {}

@@ -6,18 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from hwsim.workload import Op
+from sparse_train.observing.passed import Passed
 
 _FUSED = ("elementwise", "norm", "softmax", "loss", "embedding")
-
-
-@dataclass
-class Passed:
-    """The tensors of one op: value → bytes. A value is one content of one piece of memory."""
-
-    read: dict[int, int] = field(default_factory=dict)
-    written: dict[int, int] = field(default_factory=dict)
-    fusable: bool = True
-    again: int = 0  # bytes that are read a second time, fused or not
 
 
 @dataclass

@@ -30,6 +30,7 @@ class WeightUse:
 
     @property
     def rows(self) -> int:
+        """Of the weight, that the operation uses."""
         return self.stop - self.start
 
 

@@ -50,6 +50,7 @@ class Group(Projection):
         return self.regroup(np.abs(weights), budget, inputs=own)
 
     def fan_in(self, shape: tuple[int, int], budget: int) -> int:
+        """Weights of an output: equal for all, at least 1 unless the budget is 0."""
         return max(budget // shape[0], int(budget > 0))
 
     def capacity(self, shape: tuple[int, int], budget: int) -> int:

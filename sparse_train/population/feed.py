@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from hwsim.errors import InputError
+from hwsim.checks import check_number
 from sparse_train.tasks import Batch, Prepared
 
 _BLOCK = 32  # steps made together
@@ -26,8 +26,7 @@ class Feed:
     """
 
     def __init__(self, task: Prepared, batch_size: int, most_bytes: int = 256 << 20) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size: value is {batch_size}; allowed is at least 1")
+        check_number("batch_size", batch_size, least=1)
         self.task, self.batch_size, self.most_bytes = task, batch_size, most_bytes
         self._blocks: OrderedDict[tuple[int, int], list[Batch]] = OrderedDict()
         self._block_bytes = 1

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from hwsim.checks import check_number
 from hwsim.errors import InputError, unknown
 from hwsim.mask import Mask
 from sparse_train.masking.layers import Selector, select_layers
@@ -54,14 +55,11 @@ class AdamW:
     density_power: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.density_power <= 1:
-            raise InputError(f"density_power: value is {self.density_power}; allowed is 0 to 1")
-        if not self.lr > 0:
-            raise InputError(f"lr: value is {self.lr}; allowed is above 0")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise InputError(f"betas: value is {self.betas}; allowed is at least 0, below 1")
-        if self.warmup < 0:
-            raise InputError(f"warmup: value is {self.warmup}; allowed is at least 0")
+        check_number("density_power", self.density_power, least=0, most=1)
+        check_number("lr", self.lr, above=0)
+        for beta in self.betas:
+            check_number("betas", beta, least=0, below=1)
+        check_number("warmup", self.warmup, least=0)
 
 
 class Population:
@@ -95,8 +93,7 @@ class Population:
         optimizer: AdamW | None = None,
         layers: Selector | Sequence[Selector] | None = None,
     ) -> None:
-        if size < 1:
-            raise InputError(f"size: value is {size}; allowed is at least 1")
+        check_number("size", size, least=1)
         check_stateless(model)
         self.task, self.optimizer, self.size = task, optimizer or AdamW(), size
         self._module = Measured(model, task)
@@ -163,6 +160,7 @@ class Population:
         self._set_rates(which)
 
     def state_dict(self) -> dict[str, Tensor]:
+        """All networks: what `take` gives of each."""
         return self.take(torch.arange(self.size))
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -294,11 +292,12 @@ class Population:
     ) -> None:
         """New masks with exactly `nnz` (n, layers) active weights in networks `which` (n,).
 
-        Of the weights that can stay, min(old, new number), a share `drop_fraction` is dropped
-        (rounded down), those of smallest magnitude or at random. What is then missing is grown,
-        where the last watched gradient is largest or at random, among all weights not kept: one
-        just dropped may come back, and then keeps value and moments. Grown weights start at 0, or
-        with `restore` at the value at which they were last dropped (0 if they never were active).
+        Of the active weights a share `drop_fraction` is dropped (rounded down), those of smallest
+        magnitude or at random; more, if more are left than there are to be. What is missing is
+        grown, where the last watched gradient is largest or at random, among all weights not
+        kept: one just dropped may come back, and then keeps value and moments. Grown weights start
+        at 0, or with `restore` at the value at which they were last dropped (0 if they never were
+        active).
 
         Args:
             seeds: of each network's random choices, which depend on it and its step alone.
@@ -309,15 +308,13 @@ class Population:
             raise InputError(unknown("drop criterion", drop, DROPS))
         if grow not in GROWTHS:
             raise InputError(unknown("growth criterion", grow, GROWTHS))
-        if not 0 <= drop_fraction <= 1:
-            raise InputError(f"drop_fraction: value is {drop_fraction}; allowed is 0 to 1")
+        check_number("drop_fraction", drop_fraction, least=0, most=1)
         if bool((nnz < 0).any()) or bool((nnz > self.sizes).any()):
             raise InputError(
                 f"nnz: values are {int(nnz.min())} to {int(nnz.max())}; allowed is 0 to the "
                 f"layer's size, {self.sizes.tolist()}"
             )
-        stay = torch.minimum(self.nnz[which], nnz)
-        kept = stay - (stay * drop_fraction).long()
+        kept = left_of(self.nnz[which], nnz, drop_fraction)
         scores = {
             "magnitude": lambda _: torch.nan_to_num(self.weights[which].abs()).numpy(),
             "gradient": lambda _: torch.nan_to_num(self.gradients[which].abs()).numpy(),
@@ -391,6 +388,17 @@ class Population:
 
     def _measure(self, weights: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         return functional_call(self._module, weights, (batch, True))
+
+
+def left_of(active: Tensor, wanted: Tensor, share: float) -> Tensor:
+    """How many of `active` weights stay when a share is dropped and `wanted` are to be active.
+
+    >>> left_of(torch.tensor([130, 130]), torch.tensor([130, 50]), 0.3).tolist()
+    [91, 50]
+    """
+    # Rounded off as `algorithms._base.rounded` does: 0.3 · 130 is 39.
+    dropped = (active.double() * share).round(decimals=9).floor().long()
+    return torch.minimum(active - dropped, wanted)
 
 
 @functools.cache

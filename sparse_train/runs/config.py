@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hwsim.checks import check_integer
+from hwsim.checks import check_integer, check_number
 from hwsim.errors import InputError, unknown
 from hwsim.references import is_reference
 from sparse_train import schedules
@@ -119,16 +118,16 @@ class TrainConfig:
             )
         if self.threads is not None:
             check_integer("threads", self.threads, 1)
-        _number("learning_rate", self.learning_rate, above=0)
-        _number("rate_power", self.rate_power, least=0)
-        _number("weight_decay", self.weight_decay, least=0)
-        _number("final_share", self.final_share, least=0, most=1)
-        _number("milestone_factor", self.milestone_factor, above=0, below=1)
-        _number("density", self.density, least=0, most=1)
-        _number("beta1", self.beta1, least=0, below=1)
-        _number("beta2", self.beta2, least=0, below=1)
+        check_number("learning_rate", self.learning_rate, above=0)
+        check_number("rate_power", self.rate_power, least=0)
+        check_number("weight_decay", self.weight_decay, least=0)
+        check_number("final_share", self.final_share, least=0, most=1)
+        check_number("milestone_factor", self.milestone_factor, above=0, below=1)
+        check_number("density", self.density, least=0, most=1)
+        check_number("beta1", self.beta1, least=0, below=1)
+        check_number("beta2", self.beta2, least=0, below=1)
         if self.clip_norm is not None:
-            _number("clip_norm", self.clip_norm, above=0)
+            check_number("clip_norm", self.clip_norm, above=0)
         TASKS.check(self.task)
         self._fill_in_the_model()
         if self.algorithm != DENSE:
@@ -288,22 +287,3 @@ def _rising_shares(name: str, value: object) -> None:
 def _one_of(name: str, value: object, valid: tuple[str, ...]) -> None:
     if value not in valid:
         raise InputError(unknown(name, value, valid))
-
-
-def _number(
-    name: str,
-    value: object,
-    *,
-    above: float | None = None,
-    least: float | None = None,
-    most: float | None = None,
-    below: float | None = None,
-) -> None:
-    good = False
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        good = (above is None or value > above) and (least is None or value >= least)
-        good = good and (most is None or value <= most) and (below is None or value < below)
-    if not good:
-        limits = (("above", above), ("at least", least), ("at most", most), ("below", below))
-        words = " and ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
-        raise InputError(f"{name}: value is {value!r}; allowed is a number {words}")

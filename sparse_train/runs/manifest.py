@@ -159,6 +159,7 @@ def is_lost(path: Path, folder: Path) -> bool:
 
 
 def digest_of(path: Path) -> str:
+    """SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

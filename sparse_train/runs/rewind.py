@@ -80,7 +80,9 @@ class Rewind:
         return {n: t.detach().clone() for n, t in state.items() if t.data_ptr() not in masked}
 
     def state_dict(self) -> dict[str, Any]:
+        """When training began anew, and the early state that it goes back to."""
         return {"began": self._began, "early": dict(self._early)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` gave."""
         self._began, self._early = int(state["began"]), dict(state["early"])

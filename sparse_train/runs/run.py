@@ -58,6 +58,7 @@ class Run:
 
     @property
     def mask_version(self) -> int:
+        """Of the masks in force; 0 without any."""
         return 0 if self.sparsifier is None else self.sparsifier.version
 
     def before_step(self) -> bool:

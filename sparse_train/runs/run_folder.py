@@ -160,6 +160,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 
 
 def write_config(folder: Path, content: Mapping[str, Any]) -> None:
+    """The run's settings."""
     _write_json(folder / CONFIG, {"format": FORMAT, **content})
 
 
@@ -177,6 +178,7 @@ def workload_is_usable(folder: Path) -> bool:
 
 
 def read_workload(folder: Path) -> Workload:
+    """One dense step of the run; an InputError if the file is missing or damaged."""
     path = folder / WORKLOAD
     content = _json(path, folder)
     if content is None:
@@ -196,6 +198,7 @@ def read_workload(folder: Path) -> Workload:
 
 
 def write_table(path: Path, rows: list[dict[str, Any]], schema: Mapping[str, Any]) -> None:
+    """Rows as Parquet, whole or not at all."""
     with _manifest(path.parent).replacing(path) as part, watched(part) as file:
         pl.DataFrame(rows, schema=dict(schema)).write_parquet(file)
 
@@ -217,6 +220,7 @@ def read_table(path: Path, schema: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def write_figures(folder: Path, figures: Mapping[str, float | int]) -> None:
+    """Numbers about the whole run."""
     _write_json(folder / FIGURES, dict(figures))
 
 
@@ -232,6 +236,7 @@ def read_figures(folder: Path) -> dict[str, float | int]:
 
 
 def mask_path(folder: Path, version: int) -> Path:
+    """Of a version of the masks."""
     return folder / MASKS / f"v{version:04d}.safetensors"
 
 
@@ -309,6 +314,7 @@ def drop_masks_after(folder: Path, version: int) -> None:
 
 
 def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
+    """All that training goes on from, whole or not at all."""
     with _manifest(folder).replacing(folder / CHECKPOINT) as part:
         tensor_files.write(dict(state), part)
 
@@ -334,6 +340,21 @@ def write_weights(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
             kept[name] = tensor.detach().contiguous()
     with _manifest(folder).replacing(folder / WEIGHTS) as part:
         save_tensors(kept, part)
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The trained tensors of a complete run.
+
+    Raises:
+        InputError: the run is not complete, or the file is damaged.
+    """
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS
+    if not is_complete(folder):
+        raise InputError(f"run folder {folder}: its training is not at its end; train it first")
+    manifest.check_file(path, folder)
+    return load_file(path)
 
 
 def is_complete(folder: Path) -> bool:

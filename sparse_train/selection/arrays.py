@@ -40,10 +40,12 @@ def count(mask: Array) -> int:
 
 
 def size(values: Array) -> int:
+    """How many values there are."""
     return math.prod(values.shape)
 
 
 def copied(values: Array) -> Array:
+    """A copy where the array lies."""
     return values.copy() if on_host(values) else values.clone()
 
 
@@ -70,6 +72,7 @@ def at_least(values: Array, least: float) -> Array:
 
 
 def as_int8(values: Array) -> Array:
+    """As 8-bit integers."""
     if on_host(values):
         return values.astype(np.int8)
     import torch
@@ -88,6 +91,7 @@ def as_bool(values: Array) -> Array:
 
 
 def sign(values: Array) -> Array:
+    """−1, 0 or 1 of each."""
     return np.sign(values) if on_host(values) else values.sign()
 
 

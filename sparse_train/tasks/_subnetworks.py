@@ -40,6 +40,7 @@ class CyclicPlan(Plan):
         return super().is_update_step(self.within(step))
 
     def drop_fraction_at(self, step: int) -> float:
+        """As of one task: it begins anew with each."""
         return super().drop_fraction_at(self.within(step))
 
     def progress(self, step: int) -> float:

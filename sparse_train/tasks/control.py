@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hwsim.checks import check_integer
+from hwsim.checks import check_integer, check_number
 from hwsim.errors import InputError
 from sparse_train.data.experience import ENVIRONMENTS, Experience, make_environment, mean_return
 from sparse_train.tasks._base import Batch, Prepared, Task, check_split, stream
@@ -64,8 +64,7 @@ class Control(Task):
         for name in names:
             check_integer(name, getattr(self, name), 1)
         share = self.explore_share
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
-            raise InputError(f"explore_share: value is {share!r}; allowed is from 0 to 1")
+        check_number("explore_share", share, least=0, most=1)
 
     def prepare(self) -> PreparedControl:
         return PreparedControl(self)

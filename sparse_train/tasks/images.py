@@ -79,6 +79,7 @@ class PreparedImages(Classified):
 
     @property
     def sizes(self) -> classifier.Sizes:
+        """Of the images, and how many classes."""
         _, channels, height, width = self.data.images.shape
         return classifier.Sizes(channels, height, width, self.data.classes)
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hwsim.checks import check_integer
+from hwsim.checks import check_integer, check_number
 from hwsim.errors import InputError
 from sparse_train.data.embeddings import TRAINED, fitted, of_tokens, read_vectors, trained_vectors
 from sparse_train.data.text import STDLIB, Corpus, load_corpus
@@ -66,11 +66,7 @@ class MaskedLanguageModelling(Task):
         check_integer("vocabulary_size", self.vocabulary_size, 1)
         check_integer("tokens", self.tokens, 2)
         check_integer("evaluation_windows", self.evaluation_windows, 1)
-        share = self.hidden_share
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
-            raise InputError(
-                f"hidden_share: value is {share!r}; allowed is a number above 0 and below 1"
-            )
+        check_number("hidden_share", self.hidden_share, above=0, below=1)
         if self.embedding is not None and (
             not isinstance(self.embedding, str) or not self.embedding
         ):

@@ -119,6 +119,46 @@ def test_a_compiler_reads_and_writes_neighbours_once():
     assert compiled[0].bytes == 2 * 32 * 64 * 4 == sum(op.bytes for op in eager) / 2
 
 
+def test_dropout_is_one_pass_with_a_byte_an_element_as_on_cuda():
+    model = nn.Sequential(nn.Linear(64, 64, bias=False), nn.Dropout(0.1))
+    step = workload(model, torch.randn(32, 64), optimizer=None)
+    drop = [op for op in step if op.name == "1" and op.kind == "elementwise"]
+    assert [op.phase for op in drop] == ["forward", "grad_input"]
+    assert drop[0].bytes == 32 * 64 * (4 + 4 + 1)  # in, out, mask
+    assert not [op for op in workload(model, torch.randn(32, 64), train=False) if op.name == "1"]
+
+
+class Plain(nn.Module):
+    def __init__(self, masked):
+        super().__init__()
+        self.mask = torch.zeros(16, 16) if masked else None
+
+    def forward(self, q):
+        scores = q @ q.transpose(-1, -2) / 4
+        scores = scores if self.mask is None else scores + self.mask
+        return scores.softmax(-1) @ q
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_compiler_runs_plain_attention_by_the_fused_kernel(masked):
+    q = torch.randn(2, 4, 16, 8)
+    (op,) = workload(Plain(masked), q, train=False, compiled=True)
+    assert op.kind == "attention" and op.fused
+    assert (op.m, op.n, op.k, op.count) == (16, 16, 8, 8)
+    assert op.dense_flops == 2 * 2 * 8 * 16 * 16 * 8
+    assert op.bytes == 2 * q.numel() * 4 + masked * 16 * 16 * 4  # q once, the result, the mask
+
+
+def test_scores_that_are_read_elsewhere_are_no_fused_attention():
+    class Shown(Plain):
+        def forward(self, q):
+            scores = (q @ q.transpose(-1, -2)).softmax(-1)
+            return scores @ q, scores.sum()
+
+    ops = workload(Shown(False), torch.randn(2, 4, 16, 8), train=False, compiled=True)
+    assert not any(op.fused for op in ops if op.kind == "attention")
+
+
 def test_what_another_op_reads_is_still_written():
     class Twice(nn.Module):
         def forward(self, x):
@@ -168,3 +208,48 @@ def test_peak_memory_holds_what_is_alive_at_once():
     assert weights + 3 * batch <= forward <= weights + 4 * batch
     step = workload(model, x, optimizer="adam").peak_bytes
     assert step >= 4 * weights + 4 * batch  # weights, gradients, two moments; what backward needs
+
+
+def test_an_update_is_one_kernel_or_many_together_or_one_by_one():
+    def updates(optimizer):
+        step = workload(nn.Linear(64, 64), torch.randn(8, 64), optimizer=optimizer)
+        return [op for op in step if op.kind == "optimizer"]
+
+    weights = 64 * 64 + 64
+    fused, foreach, unfused = (updates(f"adamw{how}") for how in ("", "-foreach", "-unfused"))
+    assert (len(fused), len(foreach), len(unfused)) == (2, 2, 2 * 8)
+    assert sum(op.bytes for op in fused) == 7 * 4 * weights
+    assert sum(op.bytes for op in foreach) == sum(op.bytes for op in unfused) == 20 * 4 * weights
+    assert len({sum(op.dense_flops for op in u) for u in (fused, foreach, unfused)}) == 1
+    assert [sum(op.bytes for op in updates(f"sgd{how}")) for how in ("", "-foreach")] == [
+        3 * 4 * weights, 3 * 4 * weights,
+    ]  # fmt: skip
+
+
+def within(b, h, q, k):
+    return (q >= k) & (q - k < 128)
+
+
+class Flex(nn.Module):
+    def __init__(self, call, mask):
+        super().__init__()
+        self.scale, self.call, self.mask = nn.Parameter(torch.ones(())), call, mask
+
+    def forward(self, x):
+        q = x * self.scale
+        return self.call(q, q, q, block_mask=self.mask)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_flex_attention_computes_the_blocks_of_its_window(compiled):
+    flex = pytest.importorskip("torch.nn.attention.flex_attention")
+    mask = flex.create_block_mask(within, None, None, 1024, 1024, device="cpu")
+    call = torch.compile(flex.flex_attention) if compiled else flex.flex_attention
+    forward, backward = attention_ops(Flex(call, mask), shape=(2, 4, 1024, 64))
+    assert forward.fused and (forward.m, forward.n, forward.count) == (1024, 1024, 8)
+    blocks = 8 + 7  # on the diagonal and left of it, of 64
+    assert forward.dense_flops == 4 * 8 * blocks * 128 * 128 * 64
+    assert backward.dense_flops == 2.5 * forward.dense_flops
+    (whole, _) = attention_ops(Flex(call, None), shape=(2, 4, 1024, 64))
+    assert whole.dense_flops == 4 * 8 * 1024 * 1024 * 64

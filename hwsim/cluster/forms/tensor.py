@@ -10,11 +10,30 @@ from dataclasses import replace
 
 from hwsim.cluster.parts import Part
 from hwsim.errors import InputError
+from hwsim.mask import Mask
 from hwsim.workload import PRODUCTS, Op
 
 
-def cut(part: Part, ranks: int, *, sequence: bool) -> Part:
-    """The part as one of `ranks` cards has it.
+def ranks_that_differ(part: Part, ranks: int) -> int:
+    """Ranks whose shares are priced apart: all where masks are drawn, else one for them all.
+
+    Shares of a mask that is known by its statistics are alike: a random one's differ by some
+    thousandths.
+    """
+    ops = (*part.forward, *part.backward, *part.update)
+    drawn = any(op.mask is not None and not op.mask.variants for op in ops)
+    return ranks if drawn else 1
+
+
+def cut(
+    part: Part, ranks: int, *, sequence: bool, rank: int = 0,
+    shares: dict[tuple, Mask] | None = None,
+) -> Part:  # fmt: skip
+    """The part as one of `ranks` cards has it: of a mask, the rows or columns that lie there.
+
+    Args:
+        sequence: whether norms are shared out too.
+        shares: of masks, kept between calls: products and updates of a layer share one.
 
     Raises:
         InputError: heads or widths that `ranks` does not divide.
@@ -27,12 +46,47 @@ def cut(part: Part, ranks: int, *, sequence: bool) -> Part:
             f"tp: value is {ranks}; allowed is a divisor of the {part.heads // batch} heads of "
             f"{part.name}"
         )
+    kept = {} if shares is None else shares
 
     def own(ops: list[Op]) -> list[Op]:
-        return [_cut(op, ranks, part, sequence) for op in ops]
+        return [
+            _cut(op, ranks, part, sequence) if op.mask is None else _masked(op, ranks, rank, kept)
+            for op in ops
+        ]
 
     return replace(part, forward=own(part.forward), backward=own(part.backward),
                    update=own(part.update))  # fmt: skip
+
+
+def _masked(op: Op, ranks: int, rank: int, kept: dict[tuple, Mask]) -> Op:
+    """A rank's share of a masked op: as wide as its share of the mask."""
+    mask, shape = op.mask, op.weight_shape
+    assert mask is not None and shape is not None
+    axis = 0 if shape[0] >= shape[1] else 1
+    if shape[axis] < ranks:
+        raise InputError(
+            f"tp: value is {ranks}; allowed is at most {shape[axis]}, the width of {op.name}"
+        )
+    asked = (id(mask), axis, ranks, rank)
+    if asked not in kept:
+        kept[asked] = mask.share(axis, rank, ranks)
+    share = kept[asked]
+
+    def part(whole: int) -> int:
+        return whole * share.shape[axis] // shape[axis]
+
+    if op.kind == "conv":
+        # A convolution's sizes are its images' too: its share is priced as so many fewer rows.
+        return replace(op, m=max(op.m // ranks, 1), dense_flops=op.dense_flops // ranks,
+                       activation_bytes=op.activation_bytes // ranks)  # fmt: skip
+    n, k = op.n, op.k
+    moved = part(op.activation_bytes)
+    if op.kind in PRODUCTS:
+        n, k = share.shape
+        moved = (op.m * k + op.m * n) * op.itemsize * op.count
+    flops, weight_bytes = part(op.dense_flops), part(op.weight_bytes)
+    return replace(op, n=n, k=k, weight_shape=share.shape, mask=share, activation_bytes=moved,
+                   dense_flops=flops, weight_bytes=weight_bytes)  # fmt: skip
 
 
 def _cut(op: Op, ranks: int, part: Part, sequence: bool) -> Op:
@@ -44,27 +98,20 @@ def _cut(op: Op, ranks: int, part: Part, sequence: bool) -> Op:
                        activation_bytes=op.activation_bytes // ranks)  # fmt: skip
     if op.kind in PRODUCTS:
         wide = op.n >= op.k
-        side = "n" if wide else "k"
-        if getattr(op, side) % ranks:
-            size = getattr(op, side)
-            padded = -(-size // ranks)
-        else:
-            padded = getattr(op, side) // ranks
-        itemsize = op.itemsize
+        size = op.n if wide else op.k
+        padded = -(-size // ranks)
         m, n, k = op.m, padded if wide else op.n, op.k if wide else padded
         shape = None if op.weight_shape is None else (n, k)
-        if op.kind == "conv" or op.mask is not None or shape is None:
-            # A mask's share of a rank is as dense as the whole: its price is taken off the whole.
+        if op.kind == "conv" or shape is None:
             return replace(op, m=max(op.m // ranks, 1), dense_flops=flops,
                            activation_bytes=op.activation_bytes // ranks)  # fmt: skip
         return replace(op, n=n, k=k, weight_shape=shape, dense_flops=flops,
-                       activation_bytes=(m * k + m * n) * itemsize * op.count,
+                       activation_bytes=(m * k + m * n) * op.itemsize * op.count,
                        weight_bytes=op.weight_bytes // ranks)  # fmt: skip
     # Norms, dropouts and sums of the residual stream are every rank's own; heads and hidden
     # units are shared out. Both are told apart by their bytes: a sum reads two and writes one.
     residual = op.activation_bytes <= 3 * part.boundary_bytes and op.kind == "elementwise"
-    whole = not sequence and (op.kind == "norm" or residual) and op.phase != "update"
-    if whole or (op.weight_shape is not None and op.mask is not None):
+    if not sequence and (op.kind == "norm" or residual) and op.phase != "update":
         return op
     shape = op.weight_shape
     if shape is not None:

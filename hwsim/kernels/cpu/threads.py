@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from hwsim.errors import InputError
+from hwsim.checks import check_integer
 
 
 def available_threads() -> int:
@@ -27,8 +27,7 @@ def thread_count(threads: int | None, work: int, least: int) -> int:
     """
     if threads is None:
         return max(1, min(available_threads(), work // least))
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise InputError(f"threads: value is {threads!r}; allowed is an integer of at least 1")
+    check_integer("threads", threads, 1)
     return threads
 
 

@@ -43,6 +43,7 @@ def _pointer(context, builder, array_type, array, start, lanes):
 
 
 def ir_load(context, builder, array_type, array, start, lanes):
+    """A vector of so many lanes from an array, at any alignment."""
     return builder.load(_pointer(context, builder, array_type, array, start, lanes), align=4)
 
 
@@ -54,6 +55,7 @@ def _splat(builder, scalar, lanes):
 
 
 def ir_multiply_add(builder, a, b, c):
+    """a·b + c in one instruction, lane by lane."""
     name = f"llvm.fma.v{a.type.count}f32"
     function = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(a.type, [a.type] * 3), name
@@ -62,6 +64,7 @@ def ir_multiply_add(builder, a, b, c):
 
 
 def ir_lanes(builder, vector, order):
+    """A vector with its lanes in another order."""
     return builder.shuffle_vector(
         vector, vector, ir.Constant(ir.VectorType(IR_I32, len(order)), list(order))
     )

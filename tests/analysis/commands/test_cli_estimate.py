@@ -47,8 +47,16 @@ def test_mask_updates_cost_something(nettime):
 
 def test_by_layer_names_layers_and_fits(nettime):
     shown = nettime(*SMALL, "--by", "layer", "--device", "ideal")
-    assert "encoder.0.up" in shown.out
+    assert "encoder.0.up" in shown.out and "of peak" in shown.out and "FLOP/B" in shown.out
     assert all(len(line) <= 80 for line in shown.out.splitlines())
+
+
+def test_without_a_sweep_the_figure_is_a_roofline(nettime, tmp_path):
+    plot = tmp_path / "roofline.svg"
+    shown = nettime(*SMALL, "--device", "h200", "--plot", plot, "--by", "layer", "--json").json
+    assert shown["plot"] == str(plot) and "FLOP per byte" in plot.read_text()
+    rows = shown["devices"][0]["roofline"]["rows"]
+    assert all(0 <= row["dense"]["share_of_peak"] <= 1 for row in rows)
 
 
 def test_a_sweep_prints_a_row_per_density_and_writes_its_figure(nettime, tmp_path):
@@ -138,9 +146,9 @@ def test_a_model_that_is_none_is_one_line(nettime, my_module, reference, words):
         ((), "--model module:function"),
         (("bert-tiny", "--model", "a:b"), "--model module:function"),
         (("bert-tinny",), "bert-tiny"),
-        (("bert-tiny", "--density", "1.5"), "[0, 1]"),
-        (("bert-tiny", "--sparsity", "-0.1"), "[0, 1]"),
-        (("bert-tiny", "--density", "nan"), "[0, 1]"),
+        (("bert-tiny", "--density", "1.5"), "at least 0, at most 1"),
+        (("bert-tiny", "--sparsity", "-0.1"), "at least 0, at most 1"),
+        (("bert-tiny", "--density", "nan"), "at least 0, at most 1"),
         (("bert-tiny", "--density", "0.1", "--sparsity", "0.9"), "allowed is one of them"),
         (("bert-tiny", "--pattern", "stripes"), "unstructured"),
         (("bert-tiny", "--algorithm", "riggle"), "rigl"),
@@ -149,7 +157,8 @@ def test_a_model_that_is_none_is_one_line(nettime, my_module, reference, words):
         (("bert-tiny", "--by", "colour"), "valid: phase, kind, layer"),
         (("bert-tiny", "--sweep", "0.9:0.1"), "low:high"),
         (("bert-tiny", "--sweep", "0,0.5"), "low:high"),
-        (("bert-tiny", "--plot", "a.svg"), "needs --sweep"),
+        (("bert-tiny", "--plot", "a.svg", "--explain", "encoder.0.up"), "cannot be combined"),
+        (("bert-tiny", "--device", "ideal", "--plot", "a.txt"), ".svg"),
         (("bert-tiny", "--batch-size", "0"), "at least 1"),
         (("bert-tiny", "--seed", "-1"), "at least 0"),
         (("bert-tiny", "--sweep", "0.5,0.6", "--device", "ideal", "--plot", "a.txt"), ".svg"),

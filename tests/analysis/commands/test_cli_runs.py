@@ -129,7 +129,7 @@ def test_a_run_of_other_settings_is_not_overwritten(nettime, text, runs):
     ("more", "words"),
     [
         (("--algorithm", "riggle"), "rigl"),
-        (("--density", "2"), "[0, 1]"),
+        (("--density", "2"), "at least 0, at most 1"),
         (("--density", "0.1"), "allowed with algorithm 'dense' is 1"),
         (("--density", "0.1", "--sparsity", "0.9"), "allowed is one of them"),
         (("--pattern", "stripes", "--algorithm", "set"), "unstructured"),

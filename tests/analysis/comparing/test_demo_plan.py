@@ -8,10 +8,10 @@ from rich.console import Console
 from analysis import demo
 from analysis.comparing.page import short_rows, show_short
 from analysis.comparing.race import entries, tuning_steps
-from analysis.comparing.stored import load
 from analysis.reporting.contenders import verdicts
 from analysis.reporting.report import verdict_lines
 from analysis.reporting.summary import target_losses
+from analysis.results import load
 from sparse_train.tasks import make_task
 
 

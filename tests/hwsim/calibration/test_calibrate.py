@@ -76,9 +76,9 @@ def test_the_interval_of_a_fit_is_narrower_and_comes_from_held_out_errors(fitted
     assert set(rows) == {("dense", "half"), ("2:4", "half")}
     for (kind, _), row in rows.items():
         assert row["records"] == 15 and row["held_out_mape"] < 0.5
-        fit = device._fit_of(kind, "bfloat16")
+        fit = device.library.fit_of(kind, "bfloat16")
         assert np.exp(fit.spread) == pytest.approx([row["low"], row["high"]], rel=1e-3)
-        assert np.ptp(fit.spread) < np.ptp(sheet._fit_of(kind, "bfloat16").spread)
+        assert np.ptp(fit.spread) < np.ptp(sheet.library.fit_of(kind, "bfloat16").spread)
 
 
 def test_the_text_keeps_the_data_sheet_and_names_what_was_fitted_to(fitted, tmp_path):

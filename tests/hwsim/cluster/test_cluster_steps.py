@@ -8,62 +8,32 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_clusters import H100, machine_of, step_of
 
-from hwsim import InputError, Mask, Op, Workload, gemm, load_device
+from hwsim import InputError, Mask
 from hwsim.cluster import fast, reference
 from hwsim.cluster.collectives import seconds, sent_bytes
+from hwsim.cluster.data_parallel import form_names
 from hwsim.cluster.forms.pipeline import order
 from hwsim.cluster.machine import Cluster, Link, cluster_names, load_cluster
 from hwsim.cluster.memory import block_bytes, need, refuse
 from hwsim.cluster.parts import Part, parts_of
-from hwsim.cluster.plan import FORMS, Plan, parse_plan
+from hwsim.cluster.plan import Plan, parse_plan
 from hwsim.cluster.search import per_sample, search
 from hwsim.cluster.step import cluster_step
 from hwsim.cluster.tasks import Tasks
 from hwsim.cluster.trace import trace_events, write_trace
 
-H100 = load_device("h100_sxm")
-
-
-def _machine(
-    cards: int = 8, nodes: int = 1, fast_link: float = 1e11, slow: float = 1e10
-) -> Cluster:
-    return Cluster("test", H100, nodes, cards, 8e10, Link(fast_link, 1e-5, 0.8),
-                   Link(slow, 2e-5, 0.9))  # fmt: skip
-
-
-def _block(i: int, rows: int, width: int, heads: int, mask: Mask | None) -> list[Op]:
-    name = f"blocks.{i}"
-    each = []
-    for phase in ("forward", "grad_input", "grad_weight"):
-        each += [gemm(rows, 4 * width, width, mask, phase, "bfloat16", name=f"{name}.up"),
-                 gemm(rows, width, 4 * width, None, phase, "bfloat16",
-                      name=f"{name}.down")]  # fmt: skip
-    norm = Op("norm", "forward", f"{name}.norm", rows, width, dtype="bfloat16",
-              activation_bytes=4 * rows * width)  # fmt: skip
-    attention = Op("attention", "forward", name, rows, rows, width // heads, heads, "bfloat16",
-                   dense_flops=4 * rows * rows * width, activation_bytes=8 * rows * width,
-                   fused=True)  # fmt: skip
-    update = [Op("optimizer", "update", f"{name}.{part}", dense_flops=13 * 4 * width * width,
-                 weight_bytes=7 * 16 * width * width, weight_shape=shape)
-              for part, shape in (("up", (4 * width, width)), ("down", (width, 4 * width)))
-              ]  # fmt: skip
-    return [norm, attention, *each, *update]
-
-
-def _step(layers: int = 4, rows: int = 512, width: int = 256, mask: Mask | None = None) -> Workload:
-    return Workload(tuple(op for i in range(layers) for op in _block(i, rows, width, 8, mask)))
-
 
 def test_ring_moves_what_the_formula_says() -> None:
-    cluster = _machine()
+    cluster = machine_of()
     assert sent_bytes("all_reduce", 8e9, 8) == 14e9
     assert seconds(cluster, "all_gather", 8e9, 8) == pytest.approx(7e9 / 8e10 + 7e-5)
     assert seconds(cluster, "all_reduce", 8e9, 1) == 0.0
 
 
 def test_a_ring_over_nodes_leaves_each_by_all_its_cards() -> None:
-    cluster = _machine(nodes=4, slow=1e10)
+    cluster = machine_of(nodes=4, slow=1e10)
     assert seconds(cluster, "all_gather", 3.2e9, 32) == pytest.approx(
         3.1e9 / 7.2e10 + 28 * 1e-5 + 3 * 2e-5
     )
@@ -73,13 +43,13 @@ def test_what_runs_beside_a_collective_pays_for_it() -> None:
     def takes(slows: float) -> float:
         link = Link(1e11, 1e-5, 0.8, slows)
         cluster = Cluster("test", H100, 1, 8, 8e10, link, link)
-        return cluster_step(cluster, _step(), Plan("fsdp", 8)).seconds
+        return cluster_step(cluster, step_of(), Plan("fsdp", 8)).seconds
 
     assert takes(0.0) < takes(0.15) < takes(0.8)
     alone = Cluster("test", H100, 1, 1, 8e10, Link(1e11, 1e-5, 0.8, 0.8), Link(1e11, 0.0, 0.8))
     still = Cluster("test", H100, 1, 1, 8e10, Link(1e11, 1e-5, 0.8, 0.0), Link(1e11, 0.0, 0.8))
-    assert cluster_step(alone, _step(), Plan()).seconds == (
-        cluster_step(still, _step(), Plan()).seconds
+    assert cluster_step(alone, step_of(), Plan()).seconds == (
+        cluster_step(still, step_of(), Plan()).seconds
     )
     with pytest.raises(InputError, match=r"slows: value is 1\.5; allowed is 0 to 1"):
         Link(1e11, 1e-5, 0.8, 1.5)
@@ -132,36 +102,36 @@ PLANS = ("ddp", "zero1", "zero2", "fsdp", "grad_op", "fsdp,m=2", "tp=4,dp=2", "t
 
 @pytest.mark.parametrize("text", PLANS)
 def test_engines_agree_on_whole_plans(text: str) -> None:
-    found = cluster_step(_machine(), _step(), parse_plan(text, 8))
+    found = cluster_step(machine_of(), step_of(), parse_plan(text, 8))
     np.testing.assert_array_equal(found.ends, reference.ends(found.tasks))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", form_names())
 def test_one_card_is_the_device(form: str) -> None:
-    step = _step()
-    found = cluster_step(_machine(1), step, Plan(form))
+    step = step_of()
+    found = cluster_step(machine_of(1), step, Plan(form))
     assert found.seconds == pytest.approx(H100.estimate(step).seconds, rel=1e-4)
     assert found.sent_bytes == 0.0
 
 
 @pytest.mark.parametrize("text", PLANS)
 def test_more_bandwidth_is_never_slower(text: str) -> None:
-    plan, step = parse_plan(text, 8), _step()
-    times = [cluster_step(_machine(fast_link=b), step, plan).seconds for b in (1e9, 1e10, 1e12)]
+    plan, step = parse_plan(text, 8), step_of()
+    times = [cluster_step(machine_of(fast_link=b), step, plan).seconds for b in (1e9, 1e10, 1e12)]
     assert times == sorted(times, reverse=True)
 
 
 @pytest.mark.parametrize("text", PLANS)
 def test_nothing_beats_compute_or_the_link(text: str) -> None:
-    cluster = _machine(fast_link=1e9)
-    found = cluster_step(cluster, _step(), parse_plan(text, 8))
+    cluster = machine_of(fast_link=1e9)
+    found = cluster_step(cluster, step_of(), parse_plan(text, 8))
     assert found.seconds >= found.compute_s * (1 - 1e-9)
     if found.plan.pp == 1:
         assert found.seconds >= found.sent_bytes / cluster.inside.rate * (1 - 1e-6)
 
 
 def test_memory_falls_from_form_to_form() -> None:
-    parts = parts_of(_step(8, width=1024))
+    parts = parts_of(step_of(8, width=1024))
     held = [need(parts, Plan(form, 8)).states for form in ("ddp", "zero1", "zero2", "zero3")]
     assert held == sorted(held, reverse=True) and len(set(held)) == 4
     assert need(parts, Plan("ddp", 8)).moments == 8 * need(parts, Plan("zero1", 8)).moments
@@ -179,16 +149,14 @@ def test_activations_by_the_published_formula() -> None:
 
 def test_values_alone_move_the_active_share() -> None:
     mask = Mask(np.arange(1024 * 256).reshape(1024, 256) % 4 == 0)
-    masked, plan = _step(mask=mask), Plan("ddp", 8)
-    packed = Plan("ddp", 8, values=True)
-    # Masks of optimizer ops decide; those of `_step` are dense, so that nothing is saved there.
-    whole = cluster_step(_machine(), masked.with_masks(masked.masks), plan).sent_bytes
-    less = cluster_step(_machine(), masked.with_masks(masked.masks), packed).sent_bytes
+    masked = step_of(masks={f"blocks.{i}.up": mask for i in range(4)})
+    whole = cluster_step(machine_of(), masked, Plan("ddp", 8)).sent_bytes
+    less = cluster_step(machine_of(), masked, Plan("ddp", 8, values=True)).sent_bytes
     assert less / whole == pytest.approx((0.25 + 1) / 2)
 
 
 def test_search_finds_what_fits_and_keeps_only_the_front() -> None:
-    found = search(_machine(), _step())
+    found = search(machine_of(), step_of())
     assert all(one.fits for one in found)
     assert [per_sample(s) for s in found] == sorted(per_sample(s) for s in found)
     memory = [s.need.total for s in found]
@@ -196,7 +164,7 @@ def test_search_finds_what_fits_and_keeps_only_the_front() -> None:
 
 
 def test_a_trace_has_every_task(tmp_path) -> None:
-    found = cluster_step(_machine(), _step(), parse_plan("pp=4,dp=2,m=4", 8))
+    found = cluster_step(machine_of(), step_of(), parse_plan("pp=4,dp=2,m=4", 8))
     write_trace(tmp_path / "t.json", found.tasks, found.ends)
     events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
     assert sum(e["ph"] == "X" for e in events) == len(found.tasks.names)
@@ -224,13 +192,13 @@ def test_shipped_clusters_say_where_their_numbers_are_from(name: str) -> None:
 )
 def test_bad_plans_are_refused(text: str, said: str) -> None:
     with pytest.raises(InputError) as error:
-        cluster_step(_machine(), _step(), parse_plan(text, 8))
+        cluster_step(machine_of(), step_of(), parse_plan(text, 8))
     assert said in str(error.value)
 
 
 def test_heads_that_do_not_divide_are_refused() -> None:
     with pytest.raises(InputError, match="tp: value is 16; allowed is a divisor of the 8 heads"):
-        cluster_step(_machine(16), _step(), Plan(tp=16))
+        cluster_step(machine_of(16), step_of(), Plan(tp=16))
 
 
 def test_a_link_without_bandwidth_is_refused(tmp_path) -> None:
@@ -253,4 +221,4 @@ def test_what_fits_nowhere_is_refused_with_what_would() -> None:
     with pytest.raises(InputError, match="try fsdp, recompute=full"):
         refuse(9e10, 8e10, Plan("ddp", 8))
     with pytest.raises(InputError, match="no plan fits 8 cards of 0 GB"):
-        search(Cluster("s", H100, 1, 8, 1e6, Link(1e11, 0, 1), Link(1e10, 0, 1)), _step())
+        search(Cluster("s", H100, 1, 8, 1e6, Link(1e11, 0, 1), Link(1e10, 0, 1)), step_of())

@@ -218,3 +218,16 @@ def test_equal_counts_by_blocks_cost_the_same_on_the_wafer(m, n, k, phase, data)
         np.testing.assert_array_equal(a, b)
     device = DEVICES["wafer"]
     assert device.kernels(gemm(m, n, k, one, phase)) == device.kernels(gemm(m, n, k, two, phase))
+
+
+@every_device
+@QUICK
+@given(
+    phase=st.sampled_from(PHASES), m=st.sampled_from((1, 64, 512)),
+    n=st.sampled_from((8, 64, 512)), k=st.sampled_from((8, 64, 1024)),
+)  # fmt: skip
+def test_nothing_is_faster_than_dense_at_density_one(name, phase, m, n, k):
+    device, full = DEVICES[name], Mask(np.ones((n, k), bool))
+    dense = device.estimate(gemm(m, n, k, None, phase)).seconds
+    for kernel in device.kernels(gemm(m, n, k, full, phase)):
+        assert not kernel.legal or kernel.seconds >= dense * (1 - 1e-9)

@@ -163,14 +163,14 @@ def test_rows_are_padded_to_the_alignment_and_the_padding_is_charged():
     assert at[4097] > at[4096]
 
 
-def test_a_two_four_algorithm_that_nobody_searched_pays_for_whole_waves_of_large_tiles():
+def test_an_algorithm_that_nobody_searched_pays_for_whole_waves_of_large_tiles():
     mask = mask_of(BOTH_WAYS, 768, 4096)
     op = gemm(4096, 768, 4096, mask, "forward", "float16")
     searched, default = (
         load_device("rtx3090", packing="never", algorithm=a) for a in ("searched", "default")
     )
     assert kernel(default, op, "2:4").seconds > kernel(searched, op, "2:4").seconds
-    assert kernel(default, op, "dense").seconds == kernel(searched, op, "dense").seconds
+    assert kernel(default, op, "dense").seconds > kernel(searched, op, "dense").seconds
 
 
 def test_a_mask_that_is_not_two_four_names_the_direction():

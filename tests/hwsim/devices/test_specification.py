@@ -79,7 +79,8 @@ def test_an_unknown_device_is_answered_with_all_valid_names():
 
 def test_an_unknown_override_is_answered_with_the_parameters():
     with pytest.raises(
-        InputError, match=r"'ideal'.*parameter 'peak_flop'.*'peak_flops'.*clock_hz, peak_flops"
+        InputError,
+        match=r"'ideal'.*parameter 'peak_flop'.*'peak_flops'.*clock_hz, memory_bytes, peak_flops",
     ):
         load_device("ideal", peak_flop=1e12)
 

@@ -112,6 +112,22 @@ def test_a_mask_without_zeros_is_never_faster_than_dense(card, dtype, phase, m, 
     assert all(e.seconds >= dense * (1 - 1e-12) for e in by.values() if e.legal)
 
 
+def test_float32_batches_pay_for_tiles_of_128_on_ampere_and_search_on_volta():
+    def seconds(card, *shape, **settings):
+        return load_device(card, **settings).library.one("dense", "float32", (*shape, 24, 1.0))
+
+    scores, values = seconds("a100", 2048, 2048, 64), seconds("a100", 2048, 64, 2048)
+    assert values == pytest.approx(seconds("a100", 2048, 128, 2048), rel=0.02)  # filled up
+    assert values > 1.6 * scores
+    assert seconds("v100", 2048, 64, 2048) < 0.8 * seconds("v100", 2048, 64, 2048, batched="square")
+
+
+def test_the_depth_of_a_product_is_taken_in_eights_on_cuda_cores():
+    library = load_device("a100").library
+    at = {k: library.one("dense", "float32", (4096, 4096, k, 8, 1.0)) for k in (33, 40, 64)}
+    assert at[33] == pytest.approx(at[40], rel=0.05) and at[64] > 1.3 * at[40]
+
+
 def test_a_fit_finds_the_constants_that_made_the_times():
     device = load_device("a100", step_fit={"elementwise": 0.5, "conv": 1.5})
     steps = []

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim import InputError, Mask, gemm, load_device
+from hwsim.cpu.costs import lookup_steps
 from hwsim.gpu.rules import Facts
 from hwsim.masks.statistical import StatisticalMask, spread
-from hwsim.masks.statistics import always, largest, line_counts, of_each, sum_of
+from hwsim.masks.statistics import always, largest, line_counts, of_each, strata, sum_of
+from hwsim.masks.wave_law import LineLaw, WaveLaw
 from hwsim.patterns import pattern
 from sparse_train.patterns import projection
 
@@ -99,9 +101,6 @@ def test_a_mask_without_positions_says_so_and_one_that_is_known_has_no_spread():
     for ask in (lambda: known.array, lambda: known.blocks, lambda: known.bits):
         with pytest.raises(InputError, match="known by its statistics"):
             ask()
-    with pytest.raises(InputError, match="'balanced' deals features by their positions"):
-        wafer = load_device("wafer", placement="balanced")
-        wafer.estimate(gemm(64, 64, 64, known, "forward", "bfloat16"))
     with pytest.raises(InputError, match=r"density: value is 1\.5; allowed is 0 to 1"):
         StatisticalMask((64, 64), 1.5)
     with pytest.raises(InputError, match="not known by its statistics"):
@@ -117,3 +116,59 @@ def test_equal_statistics_are_equal_masks():
     assert pickle.loads(pickle.dumps(one)) == one
     assert one.satisfies(pattern("n_m:2,4")) and not one.satisfies(pattern("n_m:1,4"))
     assert one.satisfies(pattern("n_m:4,8")) and one.satisfies(pattern("fan_in"))
+
+
+@pytest.mark.parametrize(("kind", "density"), [k for k in KINDS if k[0] != "neuron:1"])
+def test_a_grid_that_deals_features_by_their_counts(kind, density):
+    wafer = load_device("wafer", placement="balanced")
+    known = StatisticalMask(SHAPE, density, kind)
+    for phase in ("forward", "grad_input"):
+        op = gemm(256, *SHAPE, None, phase, "bfloat16")
+        seconds = [wafer.estimate(op.with_mask(m)).seconds for m in drawn(kind, known.nnz)]
+        ours, said = wafer.estimate(op.with_mask(known)).seconds, spread(wafer, op.with_mask(known))
+        noise = 3.0 * max(np.std(seconds), said) / len(seconds) ** 0.5
+        assert abs(ours - np.mean(seconds)) <= 0.01 * np.mean(seconds) + noise
+
+
+@pytest.mark.parametrize(
+    ("kind", "density"), [k for k in KINDS if k[0] not in ("transposable 2:4", "v_n_m:64,2,8")]
+)
+def test_look_ups_take_as_many_steps_as_under_random_masks(kind, density):
+    known = StatisticalMask(SHAPE, density, kind)
+    for phase in ("forward", "grad_input"):
+        steps = [lookup_steps(mask, phase) for mask in drawn(kind, known.nnz)]
+        ours = np.mean([lookup_steps(way, phase) for way in known.variants])
+        assert ours == pytest.approx(np.mean(steps), rel=0.02), phase
+
+
+@given(
+    st.integers(1, 40), st.integers(1, 6), st.integers(2, 8), st.floats(0.02, 0.9), st.integers(0)
+)
+@settings(max_examples=40)
+def test_the_fullest_column_has_between_its_share_and_all(size, held, groups, share, seed):
+    load = sum_of(np.array([1.0 - share, share]), size * held)
+    mean = groups * size * held * share
+    law = WaveLaw(load, groups, 1, groups, size, mean, fixed=False)
+    places = np.random.default_rng(seed).random((2, 8))
+    totals = law.totals(places[0], 8)
+    slowest = law.slowest(totals, places[1])
+    assert (slowest >= totals / groups - 1e-9).all() and (slowest <= totals + 1e-9).all()
+    assert totals.sum() == pytest.approx(8 * mean, abs=0.5 + 1e-6)
+
+
+def test_two_weights_on_two_columns_meet_in_one_of_three_cases():
+    # Of four places, two a column, two are active: six ways, in two of which one column has both.
+    law = WaveLaw(sum_of(np.array([0.5, 0.5]), 2), 2, 1, 2, 1, 2.0, fixed=True)
+    places = (np.arange(300) + 0.5) / 300
+    assert law.slowest(np.full(300, 2.0), places).mean() == pytest.approx(1 + 1 / 3, abs=0.01)
+
+
+def test_two_weights_on_two_lines_use_both_in_two_of_three_cases():
+    law = LineLaw(sum_of(np.array([0.5, 0.5]), 2), 2, 1)
+    places = (np.arange(300) + 0.5) / 300
+    assert law.used(np.full(300, 2.0), places).mean() == pytest.approx(1 + 2 / 3, abs=0.01)
+
+
+def test_samples_together_are_spread_evenly():
+    every = np.concatenate([strata(i, 5, (2, 3)) for i in range(5)], axis=1)
+    assert np.sort(every, axis=1) == pytest.approx(np.tile((np.arange(15) + 0.5) / 15, (2, 1)))

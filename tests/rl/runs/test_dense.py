@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hwsim import InputError
+from rl.runs import dense
 from rl.runs.dense import DenseRun, DenseRuns, dense_runs
 from rl.runs.problems import Problem
 
@@ -91,3 +92,33 @@ def test_a_cache_that_cannot_be_written_is_no_hindrance(tiny, monkeypatch, tmp_p
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert DenseRuns(Problem("bert-1x8", tiny)).get(0).losses[0] > 0
+
+
+def test_memory_holds_the_runs_asked_for_last_and_others_come_back_the_same(tiny, monkeypatch):
+    runs = DenseRuns(Problem("bert-1x8", tiny))
+    first = runs.get(0)
+    monkeypatch.setattr(dense, "HELD", dense.Held(3 * first.bytes))
+    for seed in range(0, 10 * runs.chunk, runs.chunk):
+        runs.get(seed)
+        assert 0 < dense.HELD.bytes <= max(3, runs.chunk) * first.bytes
+    again = runs.get(0)
+    assert again is not first
+    assert again.losses.tolist() == first.losses.tolist()
+    for one, other in zip(again.networks, first.networks, strict=True):
+        for name, value in one.items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(value, other[name])
+
+
+def test_one_run_is_held_however_large_it_is():
+    def run(rounds):
+        networks = tuple({"weights": torch.zeros(100)} for _ in range(rounds))
+        return DenseRun(1, np.ones(rounds), np.ones(rounds), networks)
+
+    held = dense.Held(1000)
+    held.put(("a", 0), run(2))
+    assert held.bytes == 800
+    held.put(("a", 1), run(9))
+    assert held.get(("a", 0)) is None and held.bytes == 3600
+    held.put(("a", 1), run(1))
+    assert held.bytes == 400

@@ -189,7 +189,7 @@ def test_nothing_that_is_not_finite_gets_into_a_mask():
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(InputError, match="fan_in: value is 5; allowed is 1 to 4"):
+    with pytest.raises(InputError, match="fan_in: value is 5; allowed is at least 1, at most 4"):
         CondensedLinear(4, 3, 5)
     with pytest.raises(InputError, match="DeepR does not keep constant fan-in"):
         sparsifier(CondensedLinear(4, 3, 2), DeepR())

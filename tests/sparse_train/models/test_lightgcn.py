@@ -120,7 +120,7 @@ def test_propagation_is_priced_by_edges_width_and_layers():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"layers": 0}, "layers: value is 0; allowed is at least 1"),
+        ({"layers": 0}, "layers: value is 0; allowed is an integer of at least 1"),
         ({"layers": "three"}, "layers"),
         ({"depth": 2}, "option of model lightgcn.*width, layers"),
         ({"width": 0}, "width"),

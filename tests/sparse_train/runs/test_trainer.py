@@ -110,7 +110,7 @@ def test_learning_rate_falls_at_milestones_and_stays_between_them():
         ({"milestones": (0, 0.5)}, "milestones"),
         ({"milestones": ("half",)}, "milestones"),
         ({"milestones": 0.5}, "milestones: value is 0.5"),
-        ({"milestone_factor": 1}, "milestone_factor: value is 1; allowed is a number above 0"),
+        ({"milestone_factor": 1}, "milestone_factor: value is 1; allowed is above 0"),
         ({"milestone_factor": 0.0}, "milestone_factor"),
         ({"decay": "steps"}, "decay.*cosine, linear, milestones, none"),
     ],
@@ -226,7 +226,7 @@ def test_a_failing_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     [
         ({"steps": 0}, "steps: value is 0; allowed is an integer of at least 1"),
         ({"learning_rate": float("nan")}, "learning_rate: value is nan"),
-        ({"density": 1.5}, "density: value is 1.5; allowed is a number at least 0 and at most 1"),
+        ({"density": 1.5}, "density: value is 1.5; allowed is at least 0, at most 1"),
         ({"algorithm": "rigel"}, "unknown algorithm 'rigel'; did you mean 'rigl'"),
         ({"optimizer": "adam"}, "unknown optimizer 'adam'"),
         ({"algorithm": "dense"}, "density: value is 0.3; allowed with algorithm 'dense' is 1"),

@@ -64,6 +64,7 @@ class GpuKernel(ABC):
         """Values in the kernel's order → (n, k), zero where inactive."""
 
     def check_weight(self, weight: torch.Tensor, mask: torch.Tensor) -> None:
+        """An InputError unless weight and mask can be packed."""
         self._check(weight, "weight")
         if weight.ndim != 2 or 0 in weight.shape:
             raise InputError(
@@ -89,6 +90,7 @@ class GpuKernel(ABC):
             )
 
     def check_pair(self, dy: torch.Tensor, x: torch.Tensor, packed: PackedWeight) -> None:
+        """An InputError unless dy and x are operands of the weight's gradient."""
         self.check_operand("dy", dy, packed.shape[0], packed.values)
         self.check_operand("x", x, packed.shape[1], packed.values)
         if dy.shape[0] != x.shape[0]:
@@ -103,6 +105,7 @@ class GpuKernel(ABC):
         self.check_device(tensor, name)
 
     def check_device(self, tensor: torch.Tensor, name: str) -> None:
+        """An InputError unless the tensor lies where the kernel runs."""
         if tensor.device.type != "cuda":
             raise InputError(f"{name}: device is {tensor.device}; {self.name} runs on cuda only")
 

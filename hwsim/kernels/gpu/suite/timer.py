@@ -36,6 +36,7 @@ class CudaTimer:
         self.machine = torch.cuda.get_device_name()
 
     def toolchain(self, case: Case) -> str:
+        """Versions of what the kernel is made with."""
         base = f"torch {torch.__version__}"
         if MODULES.get(case.kernel) in TRITON:
             import triton
@@ -46,6 +47,7 @@ class CudaTimer:
         return f"{base}, {'CUTLASS' if case.kernel == '2:4 cutlass' else 'cuSPARSELt'}"
 
     def prepare(self, case: Case) -> Prepared:
+        """Operands and kernel of a case on the GPU, ready to be called."""
         torch.cuda.empty_cache()
         torch.backends.cuda.matmul.allow_tf32 = case.dtype == "tfloat32"
         try:
@@ -82,6 +84,7 @@ class CudaTimer:
         return Prepared(graph.replay, _IN_A_GRAPH, built.note)
 
     def sample(self, prepared: Prepared, calls: int) -> float:
+        """Seconds that so many calls take together, by the GPU's events."""
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         try:
             torch.cuda.synchronize()

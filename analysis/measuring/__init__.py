@@ -1,0 +1,1 @@
+"""Real kernels timed on the masks of real runs."""

@@ -1,0 +1,106 @@
+"""Result pages and the tables beside them: x.md must be, to the letter, what x.json gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from analysis.agents import schedules_stored as schedules
+from analysis.agents import stored as agents
+from analysis.comparing import stored as comparisons
+from analysis.measuring import page as measured
+from hwsim import InputError
+
+Stored = (
+    comparisons.ComparisonPage | agents.AgentPage | schedules.SchedulesPage | measured.KernelsPage
+)
+_READERS: dict[Any, Callable[[Any], Stored]] = {
+    None: comparisons.loaded, agents.KIND: agents.loaded, measured.KIND: measured.loaded,
+    schedules.KIND: schedules.loaded,
+}  # fmt: skip
+_VERSION = 1
+
+
+def beside(page: Path) -> Path:
+    """Where the table of a page lies."""
+    return page.with_suffix(".json")
+
+
+def dumps(stored: Stored) -> str:
+    """As text; equal tables give equal texts."""
+    if isinstance(stored, comparisons.ComparisonPage):
+        content = comparisons.content(stored)
+    else:
+        content = stored.content()
+    plain = _plain({"version": _VERSION, **content})
+    return json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """NaN and infinity have no place in JSON: they are written as strings."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return f"float:{value}"
+    return value
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _numbers(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_numbers(v) for v in value]
+    if isinstance(value, str) and value.startswith("float:"):
+        return float(value.removeprefix("float:"))
+    return value
+
+
+def load(path: Path) -> Stored:
+    """Reads a stored table, of a comparison or of agents.
+
+    Raises:
+        InputError: it is not there, or not one.
+    """
+    try:
+        content = _numbers(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise InputError(f"table {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise InputError(f"table {path}: no JSON ({error})") from None
+    if not isinstance(content, dict) or content.get("version") != _VERSION:
+        raise InputError(f"table {path}: not a table of nettime")
+    try:
+        return _READERS[content.get("kind")](content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"table {path}: {type(error).__name__} at {error}") from None
+
+
+def disagreements(folder: Path) -> tuple[list[str], list[str]]:
+    """(what is wrong, which pages have no table) among the pages of a folder.
+
+    A page is wrong if it is not, to the letter, what its table gives.
+
+    Raises:
+        InputError: no page there.
+    """
+    pages = sorted(folder.glob("*.md"))
+    if not pages:
+        raise InputError(f"results {folder}: no page there")
+    wrong, without = [], []
+    for page in pages:
+        if not beside(page).is_file():
+            without.append(page.name)
+            continue
+        wanted, found = load(beside(page)).page, page.read_text(encoding="utf-8")
+        if wanted != found:
+            lines = zip(wanted.splitlines(), found.splitlines(), strict=False)
+            number = next((i for i, (a, b) in enumerate(lines, 1) if a != b), "the end")
+            wrong.append(f"{page.name}: line {number} is not what {beside(page).name} gives")
+    pages_of = {page.stem for page in pages}
+    wrong += [f"{table.name}: has no page" for table in sorted(folder.glob("*.json"))
+              if table.stem not in pages_of]  # fmt: skip
+    return wrong, without

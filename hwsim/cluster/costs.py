@@ -1,0 +1,160 @@
+"""What a part costs each of the cards that compute it together, and what they send."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hwsim.cluster.collectives import seconds
+from hwsim.cluster.forms import tensor
+from hwsim.cluster.machine import Cluster
+from hwsim.cluster.parts import Part
+from hwsim.cluster.plan import Plan
+from hwsim.patterns import pattern
+
+# Of an active value of 2:4, its place among four. Source: NVIDIA, PTX ISA, sparse matrix storage.
+_PLACE_BYTES = 2.0 / 8.0
+
+
+@dataclass(frozen=True)
+class Share:
+    """Of one tensor-parallel rank: seconds, and bytes that its data-parallel collectives move.
+
+    Attributes:
+        unpack_s: of weights that arrive packed, in each pass.
+        gather_bytes, reduce_bytes: of the whole weight, and of its gradient.
+        mask_bytes: of the masks that this step changes, a bit a weight.
+        slowed_s: what collectives beside the forward and the backward pass cost them.
+    """
+
+    forward_s: float
+    backward_s: float
+    update_s: float
+    gather_bytes: float
+    reduce_bytes: float
+    unpack_s: float
+    mask_bytes: float
+    slowed_s: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of one part: its ranks' shares (one, where all are alike), and what they sum up."""
+
+    part: Part
+    shares: tuple[Share, ...]
+    exchange_s: float
+    exchanges: int
+
+    def of(self, rank: int) -> Share:
+        """What a rank of the tensor-parallel group has to do."""
+        return self.shares[rank if len(self.shares) > 1 else 0]
+
+
+def costs(
+    cluster: Cluster, parts: Sequence[Part], plan: Plan, known: dict[tuple, Any]
+) -> list[Costs]:
+    """Of each part under a plan.
+
+    Args:
+        known: shared between calls with the same cluster and parts: what parts' shares cost.
+    """
+    return [_costs(cluster, part, plan, known) for part in parts]
+
+
+def _costs(cluster: Cluster, part: Part, plan: Plan, known: dict[tuple, Any]) -> Costs:
+    asked = (part.content, plan.tp, plan.sequence)
+    if asked not in known:
+        kept = known.setdefault(("shares of masks",), {})
+        many = tensor.ranks_that_differ(part, plan.tp)
+        cuts = [tensor.cut(part, plan.tp, sequence=plan.sequence, rank=rank, shares=kept)
+                for rank in range(many)]  # fmt: skip
+        known[asked] = [(own, own.seconds(cluster.device)) for own in cuts]
+    exchanges = tensor.exchanges(part) if plan.tp > 1 else 0
+    exchange = seconds(cluster, "all_reduce", part.boundary_bytes, plan.tp) if exchanges else 0.0
+    shares = tuple(_share(cluster, part, own, spent, plan) for own, spent in known[asked])
+    return Costs(part, shares, exchange, exchanges)
+
+
+def _share(
+    cluster: Cluster, part: Part, own: Part, spent: tuple[float, float, float], plan: Plan
+) -> Share:
+    forward, backward, update = spent
+    if plan.recompute == "full" and part.heads:
+        backward += forward
+    if plan.recompute == "selective" and part.scores:
+        names = ("attention", "softmax")
+        again = [op for op in own.forward if op.kind in names]
+        backward += sum(cluster.device.estimate(op).seconds for op in again)
+    moved, reduced = carried_bytes(part, own, plan)
+    unpack = 0.0
+    whole = part.weights * part.itemsize / plan.tp
+    packed = moved if moved < whole and plan.dp > 1 else whole
+    if plan.compact:
+        packed = min(packed, whole - sum(_inactive_bytes(op, part.itemsize) for op in own.masked()))
+    if packed < whole:
+        rate = getattr(cluster.device, "dram_bytes_per_s", float("inf"))
+        unpack = (packed + whole) / rate
+    changed = {op.name for op in own.update if op.kind == "mask_update"}
+    bits = sum(op.weights for op in own.masked() if op.name in changed) if changed else 0
+    shared = plan.shard_ranks if plan.sharded >= 1 else 1
+    return Share(
+        forward, backward, update / shared, moved, reduced, unpack, bits / 8.0,
+        slowed(cluster, plan, moved, reduced),
+    )  # fmt: skip
+
+
+def carried_bytes(part: Part, own: Part, plan: Plan) -> tuple[float, float]:
+    """What collectives carry of a rank's weights, and of their gradients.
+
+    Args:
+        part: the whole part, whose unmasked weights are shared evenly.
+        own: the rank's share, whose masks have counts of their own.
+    """
+    whole = part.weights * part.itemsize / plan.tp
+    if not (plan.values or plan.packed):
+        return whole, whole
+    dense = own.dense_gradients()
+    weights = gradients = whole
+    for op in own.masked():
+        saved = _saved(op, part.itemsize, plan)
+        weights -= saved
+        gradients -= 0.0 if op.name in dense else saved
+    return weights, gradients
+
+
+def _saved(op: Any, itemsize: int, plan: Plan) -> float:
+    left = _inactive_bytes(op, itemsize)
+    if plan.values:
+        return left
+    return left - op.nnz * _PLACE_BYTES if op.mask.satisfies(pattern("2:4")) else 0.0
+
+
+def _inactive_bytes(op: Any, itemsize: int) -> float:
+    return float((op.weights - op.nnz) * itemsize)
+
+
+def across_bytes(size: float, plan: Plan) -> float:
+    """Of a rank's share of a sum that goes on among groups."""
+    return size / plan.shard_ranks if plan.rule.across and plan.shard_ranks < plan.dp else 0.0
+
+
+def slowed(cluster: Cluster, plan: Plan, moved: float, reduced: float) -> tuple[float, float]:
+    """What collectives beside a part's forward and backward pass cost its arithmetic, seconds."""
+    if not moved or plan.pp > 1 or plan.dp == 1:
+        return 0.0, 0.0
+    rule, ranks, apart = plan.rule, plan.shard_ranks, plan.tp
+    slows = cluster.link(ranks, apart).slows
+
+    def cost(kind: str, size: float) -> float:
+        return slows * seconds(cluster, kind, size, ranks, apart) if kind else 0.0
+
+    after = cost(rule.after_backward, reduced)
+    groups, size = plan.dp // ranks, across_bytes(reduced, plan)
+    if size:
+        far = cluster.link(groups, apart * ranks).slows
+        after += far * seconds(cluster, rule.across, size, groups, apart * ranks)
+    # Without shares of gradients, sums are made once a step: behind its last micro-batch.
+    every = 1.0 if plan.sharded >= 2 else 1.0 / plan.micro_batches
+    return cost(rule.before_forward, moved), cost(rule.before_backward, moved) + every * after
