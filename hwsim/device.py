@@ -107,6 +107,10 @@ class Device:
         """The ops of a workload in order, each with its price."""
         return [(op, self.estimate(op)) for op in workload.ops]
 
+    def seconds_of(self, workload: Workload) -> list[float]:
+        """Of each op within the step; they add up to the step's estimate."""
+        return [self.estimate(op).seconds for op in workload.ops]
+
     def cycles(self, seconds: float) -> float:
         """Seconds as cycles of the device's clock."""
         return seconds * getattr(self, "clock_hz", 1.0)

@@ -8,6 +8,7 @@ import pytest
 HIDDEN = (
     "gymnasium", "torchrl", "tensordict", "cma", "ray", "tensorboard", "transformers", "lightning",
     "accelerate", "sacrebleu", "sklearn", "triton",
+    "onnx",
 )  # fmt: skip
 WITHOUT = f"""
 import importlib.util, sys
@@ -62,6 +63,12 @@ def test_what_needs_an_extra_names_it(argv, tmp_path):
     assert done.returncode == 2, done.stderr
     assert done.stderr.strip().count("\n") == 0
     assert "nettime[rl]" in done.stderr
+
+
+def test_an_onnx_file_names_its_extra():
+    done = without(COMMAND, "estimate", "nothing.onnx")
+    assert done.returncode == 2 and done.stderr.strip().count("\n") == 0
+    assert "nettime[onnx]" in done.stderr
 
 
 def test_the_environment_names_its_extra():

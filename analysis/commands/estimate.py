@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,6 +50,7 @@ def register(app: typer.Typer) -> None:
             "nettime estimate bert-base --density 0.1 -d sigma-like --explain encoder.0.up",
             "nettime estimate bert-base --dtype amp-bf16 --gpus 8 --parallel fsdp",
             "nettime estimate hf:gpt2 --batch-size 4 --sequence-length 1024 -d h200",
+            "nettime estimate my_model.onnx -d h200 --dtype bfloat16",
             "nettime estimate --task images --model resnet --preset 18 --density 0.1",
             "nettime estimate --model my_module:make_model --density 0.2 --json",
         ),
@@ -59,7 +61,7 @@ def estimate(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="MODEL", help="By name: bert-base, hf:gpt2, timm:resnet50, torchvision:vgg16."
+            metavar="MODEL", help="By name: bert-base, hf:gpt2, timm:resnet50; or a file.onnx."
         ),
     ] = None,
     model: Annotated[
@@ -164,7 +166,8 @@ def estimate(
         str, typer.Option(help="With --steps: constant, or gradual: pruned from dense.")
     ] = "constant",
     trace: Annotated[
-        Path | None, typer.Option(help="With --gpus: the timeline, for ui.perfetto.dev.")
+        Path | None,
+        typer.Option(help="Where the step's timeline goes, for ui.perfetto.dev: a .json."),
     ] = None,
     what_if: Annotated[
         Path | None,
@@ -217,6 +220,10 @@ def estimate(
         if task is not None:
             config = _of_task(task, model, preset, batch, settings or [])
             return subject.of_task(config, dtype, optimizer)
+        if str(name).endswith(".onnx"):
+            found = subject.from_onnx(str(name), batch, sequence_length, dtype, optimizer)
+            own_masks = density is None and sparsity is None and not (sweep or what_if)
+            return found if own_masks else replace(found, masks={})
         return subject.named(str(name), batch, sequence_length, dtype, optimizer)
 
     if what_if is not None:
@@ -228,20 +235,18 @@ def estimate(
         else made(batch_size)
     )
     if gpus is not None:
-        if explain or plot:
-            raise InputError("--gpus: cannot be combined with --plot or --explain")
-        from analysis.display.console import print_json
+        if explain:
+            raise InputError("--gpus: cannot be combined with --explain")
         from analysis.estimating import clusters, clusters_page
 
         run = None if steps is None else clusters.Run(steps, schedule)
         chosen = clusters.AUTO if fit and not parallel.startswith(clusters.AUTO) else parallel
         asked = clusters.Asked(what, cluster, gpus, chosen, setting, MOMENTS[optimizer], run)
-        found = clusters.price(asked, densities, trace=trace)
-        if as_json:
-            return print_json(clusters_page.as_json(asked, *found))
-        return clusters_page.show(asked, *found)
-    if fit or trace or steps is not None:
-        raise InputError("--fit, --trace, --steps: need --gpus, the number of cards")
+        return clusters_page.show(asked, densities, trace=trace, as_json=as_json)
+    if fit or steps is not None:
+        raise InputError("--fit, --steps: need --gpus, the number of cards")
+    if trace is not None and (sweep or explain):
+        raise InputError("--trace: cannot be combined with --sweep or --explain")
     if sweep:
         return sweeping.show(what, devices, densities, setting, plot, as_json)
     if explain is not None:
@@ -251,6 +256,10 @@ def estimate(
         return explaining.show(
             what.name, devices, sparse, explain, setting.described("phase"), as_json
         )
+    if trace is not None:
+        from hwsim.answers.trace import write_step
+
+        write_step(trace, devices, price(what, [], densities[0], setting)[1])
     top = 0 if every else TOP_LAYERS
     return _single(what, devices, densities[0], setting, by, as_json, top, plot, optimizer)
 

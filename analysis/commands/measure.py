@@ -145,7 +145,7 @@ def _on_learnt(
             folders, tuple(batches or learnt.BATCHES), rounds=rounds, done=update
         )
     command = shlex.join(["nettime", *sys.argv[1:]])
-    stored = page.Stored(tuple(rows), title, command, processor(), remarks)
+    stored = page.KernelsPage(tuple(rows), title, command, processor(), remarks)
     written = []
     if write is not None:
         written = [report.write(stored.page, write),

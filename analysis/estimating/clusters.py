@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwsim import Workload
@@ -109,34 +108,23 @@ class Asked:
         return plan
 
 
-def price(
-    asked: Asked, densities: Sequence[float], *, trace: Path | None
+def answered(
+    asked: Asked, densities: Sequence[float], done: Callable[[int, str], None]
 ) -> tuple[Cluster, Answer, list[Answer]]:
-    """The cards, and the dense and sparse steps under a plan, or the plans that fit.
-
-    Args:
-        trace: where the timeline of the first density's fastest step goes.
+    """The cluster, the dense step and that of each density, under a plan or those that fit.
 
     Raises:
         InputError: a plan that does not divide the cards or the model, or that does not fit.
     """
-    from analysis.display.console import progress_bar
-
     whole = load_cluster(asked.name)
     cluster = whole.of(asked.gpus)
-    with progress_bar(f"pricing {asked.what.name}", 1 + len(densities)) as done:
-        dense = Answer(1.0, _steps(asked, cluster, asked.what.step, dense=True))
-        dense = replace(dense, run_s=_dense_run(asked, dense))
-        done(1, "dense")
-        answers = []
-        for density in densities:
-            answers.append(_answer(asked, whole, cluster, density, dense))
-            done(1 + len(answers), f"density {density:g}")
-    if trace is not None:
-        from hwsim.cluster.trace import write_trace
-
-        first = answers[0].found[0]
-        write_trace(trace, first.tasks, first.ends)
+    dense = Answer(1.0, _steps(asked, cluster, asked.what.step, dense=True))
+    dense = replace(dense, run_s=_dense_run(asked, dense))
+    done(1, "dense")
+    answers = []
+    for density in densities:
+        answers.append(_answer(asked, whole, cluster, density, dense))
+        done(1 + len(answers), f"density {density:g}")
     return cluster, dense, answers
 
 

@@ -3,23 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from analysis.display import tables
-from analysis.display.console import stdout
-from analysis.estimating.clusters import Answer, Asked, equal_time
+from analysis.display.console import print_json, progress_bar, stdout
+from analysis.estimating.clusters import Answer, Asked, answered, equal_time
 from analysis.estimating.pricing import is_giant
 from hwsim import units
 from hwsim.cluster.machine import Cluster
 from hwsim.cluster.plan import Plan
 from hwsim.cluster.search import per_sample
 from hwsim.cluster.step import ClusterStep
+from hwsim.cluster.trace import write_trace
 
 _COLUMNS = ("", "plan", "a step", "batch of a card", "waiting", "sent", "memory")
 _MOST = 6  # plans of a search that are shown
 
 
-def as_json(
+def show(asked: Asked, densities: Sequence[float], *, trace: Path | None, as_json: bool) -> None:
+    """Prints the dense and the sparse step under a plan, or the plans that fit.
+
+    Args:
+        trace: where the timeline of the first density's fastest plan goes.
+
+    Raises:
+        InputError: a plan that does not divide the cards or the model, or that does not fit.
+    """
+    with progress_bar(f"pricing {asked.what.name}", 1 + len(densities)) as done:
+        cluster, dense, answers = answered(asked, densities, done)
+    if trace is not None:
+        first = answers[0].found[0]
+        write_trace(trace, first.tasks, first.ends)
+    if as_json:
+        print_json(_json(asked, cluster, dense, answers))
+    else:
+        _print(asked, cluster, dense, answers)
+
+
+def _json(
     asked: Asked, cluster: Cluster, dense: Answer, answers: Sequence[Answer]
 ) -> dict[str, Any]:
     """The answers with every part of the fastest step."""
@@ -54,7 +76,7 @@ def _described(step: ClusterStep) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def show(asked: Asked, cluster: Cluster, dense: Answer, answers: Sequence[Answer]) -> None:
+def _print(asked: Asked, cluster: Cluster, dense: Answer, answers: Sequence[Answer]) -> None:
     """Prints the answers: a table, what needs memory, how many cards a density saves."""
     console = stdout()
     title = f"{asked.what.name} on {cluster.cards} cards of {cluster.name}"

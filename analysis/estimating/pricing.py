@@ -55,8 +55,8 @@ def masks_of(
     """
     from analysis.estimating.subject import random_masks, statistical_masks
 
-    if not what.shapes:
-        return {}
+    if what.masks or not what.shapes:
+        return dict(what.masks)
     if by_statistics or _known_by_statistics(what, devices):
         how = (density, setting.pattern, setting.distribution)
         return statistical_masks(what.shapes, *how, what.step.layers)

@@ -122,12 +122,7 @@ class Accelerator(Pipelined):
         if not isinstance(item, Workload) or not self.prefetch:
             return super().estimate(item)
         total = super().estimate(item)
-        saved = idle = 0.0
-        for op in item.ops:
-            known = self._leads if op.mask is None else op.mask.prices(self)
-            lead, slack = known.get(("lead", op.signature), (0.0, 0.0))
-            saved += min(lead, idle)
-            idle = slack
+        saved = sum(self._saved(item))
         if not saved:
             return total
         seconds = total.seconds - saved
@@ -141,6 +136,22 @@ class Accelerator(Pipelined):
             by_bound={b: s * left for b, s in total.by_bound.items()},
             by_kernel={k: s * left for k, s in total.by_kernel.items()},
         )
+
+    def seconds_of(self, workload: Workload) -> list[float]:
+        alone = super().seconds_of(workload)
+        if not self.prefetch:
+            return alone
+        return [s - less for s, less in zip(alone, self._saved(workload), strict=True)]
+
+    def _saved(self, workload: Workload) -> list[float]:
+        """Of each op, seconds by which its weights come while the op before it computes."""
+        saved, idle = [], 0.0
+        for op in workload.ops:
+            known = self._leads if op.mask is None else op.mask.prices(self)
+            lead, slack = known.get(("lead", op.signature), (0.0, 0.0))
+            saved.append(min(lead, idle))
+            idle = slack
+        return saved
 
     def _vector(self, op: Op, kernel: str, passes: int) -> Estimate:
         compute = op.flops * passes / (self.vector_lanes * self.clock_hz)

@@ -86,7 +86,10 @@ def test_a_trace_opens_as_json(nettime, tmp_path):
         (("--parallel", "fsdp,valeus=1"), "valeus"),
         (("--steps", "0"), "--steps: value is 0"),
         (("--steps", "5", "--schedule", "slow"), "--schedule"),
-        (("--plot", "x.svg", "--sweep", "0.1"), "--plot: cannot be combined"),
+        (
+            ("--plot", "x.svg", "--sweep", "0.1"),
+            "--plot: cannot be combined with --explain or --gpus",
+        ),
     ],
 )
 def test_bad_input_is_one_line(nettime, more, said):
@@ -97,4 +100,17 @@ def test_bad_input_is_one_line(nettime, more, said):
 
 def test_whole_runs_need_cards(nettime):
     shown = nettime("estimate", "bert-tiny", "--steps", "5")
-    assert shown.code == 2 and "--steps: need --gpus" in shown.err
+    assert shown.code == 2 and "--fit, --steps: need --gpus" in shown.err
+
+
+def test_a_single_device_has_a_trace_too(nettime, tmp_path):
+    asked = ("estimate", "bert-tiny", "--batch-size", "2", "--sequence-length", "16", "-d",
+             "ideal", "-d", "wafer")  # fmt: skip
+    found = nettime(*asked, "--trace", str(tmp_path / "t.json"), "--json").json
+    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    took = [e["dur"] for e in events if e.get("args", {}).get("cycles") and e["ts"] == 0.0]
+    for device in found["devices"]:
+        seconds = device["total"]["sparse"]["seconds"]
+        assert any(d == pytest.approx(1e6 * seconds) for d in took)
+    shown = nettime(*asked, "--trace", "t.json", "--sweep", "0.1,0.5")
+    assert shown.code == 2 and "--trace: cannot be combined with --sweep" in shown.err

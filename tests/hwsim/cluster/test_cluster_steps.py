@@ -22,7 +22,8 @@ from hwsim.cluster.plan import Plan, parse_plan
 from hwsim.cluster.search import per_sample, search
 from hwsim.cluster.step import cluster_step
 from hwsim.cluster.tasks import Tasks
-from hwsim.cluster.trace import trace_events, write_trace
+from hwsim.cluster.trace import events as trace_events
+from hwsim.cluster.trace import write_trace
 
 
 def test_ring_moves_what_the_formula_says() -> None:

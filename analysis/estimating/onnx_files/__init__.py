@@ -1,0 +1,1 @@
+"""ONNX files as models: what a file holds, and the training step that it stands for."""
