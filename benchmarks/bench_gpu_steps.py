@@ -89,22 +89,28 @@ def figures(held: Sequence[HeldOut]) -> str:
     return f"{len(held):4d} {100 * error:7.1f} % {100 * logs.mean():+7.1f} % {tau:7.2f}"
 
 
-def intervals(held: Sequence[HeldOut]) -> str:
-    """Share inside, and half-width, of intervals drawn up from the other families' errors."""
+def ends_of(held: Sequence[HeldOut]) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each step is inside an interval drawn up from the other families' errors, and the
+    half-width of that."""
     logs = np.array([abs(h.log_error) for h in held])
     families = np.array([h.timed.family for h in held])
     ends = np.array([
         np.quantile(logs[families != f], INSIDE) if (families != f).any() else logs.max()
         for f in families
     ])  # fmt: skip
-    inside, width = float((logs <= ends).mean()), float(np.median(np.sinh(ends)))
-    return f"inside {100 * inside:.0f} %, half-width {100 * width:.1f} %"
+    return logs <= ends, np.sinh(ends)
+
+
+def intervals(inside: np.ndarray, widths: np.ndarray) -> str:
+    return f"inside {100 * inside.mean():.0f} %, half-width {100 * np.median(widths):.1f} %"
 
 
 def card_rows(
-    name: str, steps: list[tuple[str, Step, Timed]], others: Sequence[dict[str, float]]
-) -> list[float]:
-    """Prints one card's table; errors by constants of the other cards alone."""
+    name: str, steps: list[tuple[str, Step, Timed]], others: Sequence[dict[str, float]],
+    folds: list[tuple[np.ndarray, np.ndarray]],
+) -> list[float]:  # fmt: skip
+    """Prints one card's table; errors by constants of the other cards alone. What intervals of
+    folds hold is added to `folds`."""
     device = load_device(CARDS[name])
     assert isinstance(device, Gpu)
     timed = [t for _, _, t in steps]
@@ -117,7 +123,10 @@ def card_rows(
         lengths = [s.sequence for f, s, _ in steps if f == file]
         for how, held in (("fold", fold), ("sheet", sheet), ("others", apart)):
             rows = [held[id(t)] for t in mine]
-            more = f"   {intervals(rows)}" if how == "fold" else ""
+            more = ""
+            if how == "fold":
+                folds.append(ends_of(rows))
+                more = f"   {intervals(*folds[-1])}"
             if how == "fold" and len(set(lengths)) > 3:
                 slope = np.polyfit(np.log2(lengths), [h.log_error for h in rows], 1)[0]
                 more += f", slope a doubling of the sequence {slope:+.3f}"
@@ -146,12 +155,15 @@ def main() -> None:
         assert isinstance(device, Gpu)
         fits[card] = fit_steps(device, [t for _, _, t in rows])
     print(f"{'card':>14} {'set':41} {'how':>7} {'n':>4} {'error':>9} {'bias':>9} {'τ':>7}")
-    apart = []
+    apart: list[float] = []
+    folds: list[tuple[np.ndarray, np.ndarray]] = []
     for card in options.cards or on:
         others = [fit for other, fit in fits.items() if other != card]
-        apart.append(float(np.mean(card_rows(card, on[card], others))))
+        apart.append(float(np.mean(card_rows(card, on[card], others, folds))))
         if options.write:
             print("   ", ", ".join(f"{k} = {v:.3g}" for k, v in fits[card].items()))
+    inside, widths = (np.concatenate(part) for part in zip(*folds, strict=True))
+    print(f"all folds, {len(inside)} steps: {intervals(inside, widths)}")
     print(f"each card by the others' constants, mean over cards: {100 * np.mean(apart):.1f} %")
 
 
