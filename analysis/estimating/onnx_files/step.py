@@ -329,13 +329,13 @@ def _updates(made: _Builder, graph: Graph, optimizer: str) -> list[Op]:
         if name not in _parameters(graph):
             continue
         number, dtype = graph.arrays[name].size, made.type_of(name)
-        moved = rule.moved_bytes(DTYPE_BYTES[dtype]) * number
+        moved = rule.moved_bytes(rule.streams, DTYPE_BYTES[dtype]) * number
         layer = made.layers[name][0] if name in made.layers else name
         shape = shaped.get(layer) if name in made.layers else None
         found.append(Op("optimizer", "update", layer, dtype=dtype,
                         dense_flops=rule.flops * number,
                         activation_bytes=0 if shape else moved,
-                        weight_bytes=moved if shape else 0, weight_shape=shape))  # fmt: skip
+                        weight_bytes=moved if shape else 0, weight_shape=shape, fused=rule.together))  # fmt: skip
     return found
 
 
