@@ -16,8 +16,8 @@ TICKS_PER_S = 1e9
 class Tasks:
     """Tasks in the order in which they were added; a stream does its own in that order.
 
-    Waits of −1 are for nothing. A duration is whole nanoseconds. A task starts when the one before it on its stream and all
-    that it waits for are done.
+    A duration is whole nanoseconds. A task starts when the one before it on its stream and all
+    that it waits for are done; waits of −1 are for nothing.
     """
 
     streams: list[str] = field(default_factory=list)

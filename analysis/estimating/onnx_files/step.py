@@ -335,7 +335,8 @@ def _updates(made: _Builder, graph: Graph, optimizer: str) -> list[Op]:
         found.append(Op("optimizer", "update", layer, dtype=dtype,
                         dense_flops=rule.flops * number,
                         activation_bytes=0 if shape else moved,
-                        weight_bytes=moved if shape else 0, weight_shape=shape, fused=rule.together))  # fmt: skip
+                        weight_bytes=moved if shape else 0, weight_shape=shape,
+                        fused=rule.together))  # fmt: skip
     return found
 
 
