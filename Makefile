@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= auto
 
-.PHONY: demo test test-slow chaos test-frameworks browser package lint types test-oldest bench \
+.PHONY: demo test test-slow chaos test-frameworks test-models browser package lint types test-oldest bench \
   mutation site clean
 
 # The CPU build of torch where its index answers; elsewhere the registry's default build.
@@ -39,6 +39,11 @@ test-frameworks: .venv/ready
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[frameworks]'
 	$(BIN)/python -m pytest -n $(WORKERS) tests/sparse_train/integrations \
 	  tests/analysis/estimating/test_public_models.py
+
+# Sixty public models of reduced width, from their configurations: some ten minutes.
+test-models: .venv/ready
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[frameworks]' torchvision torch_geometric
+	$(BIN)/python -m pytest -n $(WORKERS) tests/public_models
 
 # What the tests of the report look at it with; without it they are skipped.
 browser:

@@ -59,14 +59,14 @@ def main_study() -> list[str]:
     The demo has one seed, so that nothing follows from it.
     """
     from analysis import results
-    from analysis.comparing.stored import Stored
+    from analysis.comparing.stored import ComparisonPage
 
     table = Path(__file__).parents[1] / "docs" / "results" / MAIN_STUDY
     anecdote = "This demo is one seed: an anecdote, from which nothing follows."
     if not table.is_file():
         return [f"{anecdote} docs/results has the studies."]
     stored = results.load(table)
-    assert isinstance(stored, Stored)
+    assert isinstance(stored, ComparisonPage)
     found = stored.table
     return [
         f"{anecdote} The main study, {len(found.plan.seeds)} seeds of "

@@ -13,7 +13,9 @@ from analysis.comparing import stored as comparisons
 from analysis.measuring import page as measured
 from hwsim import InputError
 
-Stored = comparisons.Stored | agents.Stored | schedules.Stored | measured.Stored
+Stored = (
+    comparisons.ComparisonPage | agents.AgentPage | schedules.SchedulesPage | measured.KernelsPage
+)
 _READERS: dict[Any, Callable[[Any], Stored]] = {
     None: comparisons.loaded, agents.KIND: agents.loaded, measured.KIND: measured.loaded,
     schedules.KIND: schedules.loaded,
@@ -28,7 +30,7 @@ def beside(page: Path) -> Path:
 
 def dumps(stored: Stored) -> str:
     """As text; equal tables give equal texts."""
-    if isinstance(stored, comparisons.Stored):
+    if isinstance(stored, comparisons.ComparisonPage):
         content = comparisons.content(stored)
     else:
         content = stored.content()

@@ -25,8 +25,11 @@ _OBSERVER = ("workload.py", "weightless.py", "private_torch.py", "naming.py", "m
 
 
 def observed(step: Step, cached: bool = True) -> Workload:
-    """The step's ops; from disk if they were observed by these very sources and packages."""
-    if not cached:
+    """The step's ops; from disk if they were observed by these very sources and packages.
+
+    Masks are not kept.
+    """
+    if not cached or step.pattern != "dense":
         return workload_of(step)
     path = kept_in() / "measured" / sources() / f"{_digest(repr(step.what).encode())}.json"
     if not path.is_file():

@@ -2,8 +2,9 @@
 
     NETTIME_REFERENCE=FOLDER python -m benchmarks.bench_sparse_steps [--rows]
 
-FOLDER holds external/: 2:4 inference and training on an A100 80GB (pytorch/ao, pytorch/tutorials),
-V:N:M inference of BERT-large and products of 2:4, CSR and V:N:M on an RTX 3090 (UDC-GAC/venom).
+FOLDER holds external/: 2:4 and block-sparse inference and training on an A100 80GB (pytorch/ao,
+pytorch/tutorials), V:N:M inference of BERT-large and products of 2:4, CSR and V:N:M on an RTX 3090
+(UDC-GAC/venom). What a data loader takes is in the block-sparse step as it was measured.
 "Side" counts rows whose measured speed-up is below 0.95 or above 1.05 and ours on the same side.
 """
 
@@ -133,6 +134,35 @@ def sparse_steps(rows: list[Row]) -> list[Gain]:
     return found
 
 
+def vision_steps(rows: list[Row]) -> list[Gain]:
+    """SAM's ViT-H under 2:4, ViT-B under blocks of 32: layers of the MLPs, or of attention too."""
+    device = load_device("a100_sxm", packing="never")
+    found = []
+    sam = workload_of(Step(
+        "timm:samvit_huge_patch16", "", "forward", 32, 1.0, image=1024, precision="bfloat16",
+        compiled=True,
+    ))  # fmt: skip
+    rates = {r["pattern"]: r["images_per_s"] for r in rows if str(r["model"]).startswith("sam")}
+    for pattern, parts in (("2:4 mlp", (".mlp.",)), ("2:4 attention+mlp", (".mlp.", ".attn."))):
+        masks = {n: two_four(*s) for n, s in sam.layers.items() if any(p in n for p in parts)}
+        found.append(Gain(f"SAM ViT-H 32 × 1024², {pattern}", rates[pattern] / rates["dense"],
+                          gain(device, sam, sam.with_masks(masks))))  # fmt: skip
+    vit = workload_of(Step(
+        "timm:vit_base_patch16_224", "", "forward", 256, 1.0, image=224, precision="float32"
+    ))  # fmt: skip
+    times = {r["pattern"]: r["seconds"] for r in rows if r["model"] == "vit_b_16"}
+    rng = np.random.default_rng(0)
+    masks = {}
+    for name, (n, k) in vit.layers.items():
+        if ".mlp." in name:
+            kept = rng.random((n // 32, k // 32)) < 0.1
+            masks[name] = Mask(np.kron(kept, np.ones((32, 32), bool)))
+    found.append(Gain("ViT-B/16, blocks of 32 at 90 %", times["dense"]
+                      / times["block 32 at 90 %, bsr"],
+                      gain(device, vit, vit.with_masks(masks))))  # fmt: skip
+    return found
+
+
 def v_n_m_steps(rows: list[Row]) -> list[Gain]:
     """BERT-large under V:2:M in all linear layers of its encoder; attention was not fused then."""
     device = load_device("rtx3090", packing="never")
@@ -157,10 +187,16 @@ def products(rows: list[Row], kernel: str) -> tuple[list[Gain], np.ndarray]:
     device = load_device("rtx3090", packing="never", algorithm=algorithm)
     rng = np.random.default_rng(0)
     found, ratios = [], []
+    seen: set[tuple[int, ...]] = set()
     for row in rows:
         m, n, k = row["rows"], row["outputs"], row["inputs"]
         if kernel == "cusparselt" and row["kernel"] == kernel:
             mask, ours = two_four(n, k), "2:4"
+        elif kernel == "spatha" and row["kernel"] == kernel and row["m"] >= 8:
+            if n % row["v"] or (n, k, row["v"], row["m"]) in seen:
+                continue
+            seen.add((n, k, row["v"], row["m"]))
+            mask, ours = v_n_m(n, k, row["v"], row["m"]), "v_n_m"
         elif kernel == "sputnik" and row["kernel"] == kernel:
             mask, ours = Mask(rng.random((n, k), dtype=np.float32) < row["density"]), "csr"
         else:
@@ -198,9 +234,11 @@ def main() -> None:
     csr, ratios = products(rows("venom_products.json"), "sputnik")
     for name, gains in (
         ("2:4 steps, A100 80GB", sparse_steps(rows("sparse_steps.json"))),
+        ("ViTs, A100 80GB", vision_steps(rows("sparse_steps.json"))),
         ("V:N:M steps, RTX 3090", v_n_m_steps(rows("venom_inference.json"))),
         ("2:4 products, RTX 3090", products(rows("venom_products.json"), "cusparselt")[0]),
         ("CSR products, RTX 3090", csr),
+        ("V:N:M, ours beside Spatha", products(rows("venom_products.json"), "spatha")[0]),
     ):
         line(name, gains)
         for g in gains if options.rows else ():

@@ -2,11 +2,13 @@
 
     python -m benchmarks.measure_gpu_steps steps.jsonl [--minutes 8] [--card NAME] [--stand-ins]
 
-BERT-base, ViT-L, GPT-2 and ResNet-50, in float32 and under autocast, eager and compiled, until the
-minutes are over; each step is the median of its repetitions after warming up. Kernels by
-themselves, 2:4 and condensed products are `nettime measure gpu`'s. --stand-ins times small models
-on the CPU instead, to try the command where there is no GPU; its rows say so. Needs nettime's own
-packages, and timm and transformers for their models: one that is missing is named and left out.
+BERT-base, ViT-L, GPT-2 and ResNet-50, in float32 and under autocast, eager and compiled; BERT-base
+and ViT-L in bfloat16 too, dense, 2:4 and transposable 2:4 (linear layers alone, each weight masked
+and packed in every step); until the minutes are over. Each step is the median of its repetitions
+after warming up. Kernels by themselves and condensed products are `nettime measure gpu`'s.
+--stand-ins times small models on the CPU instead, their weights masked and not packed, to try the
+command where there is no GPU; its rows say so. Needs nettime's own packages, and timm and
+transformers for their models: one that is missing is named and left out.
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ from pathlib import Path
 
 import torch
 
-from analysis.steps.models import built
+from analysis.steps.models import PATTERNS, TAKEN, built
 from analysis.steps.record import Step, write_steps
 from hwsim import InputError
+from hwsim.kernels.gpu.suite.steps import MaskedLinear, Packers, cusparselt, working
+from hwsim.measured.gpu_suite import Case
 
 BERT = {"hidden": 768, "layers": 12, "heads": 12, "ffn": 3072, "vocab": 30522}
 GPT2 = {"hidden": 768, "layers": 12, "heads": 12, "ffn": 3072, "vocab": 50257}
@@ -35,6 +39,7 @@ STEPS = (
     Step("timm:resnet50", "", "training", 128, 1.0, image=224, layout="channels_last",
          optimizer="sgd_momentum", family="resnet"),
 )  # fmt: skip
+SPARSE = ("bert", "timm:vit_large_patch16_224", "decoder")
 STAND_INS = (Step("decoder", "", "training", 2, 1.0, SMALL, 32, family="decoder"),)
 
 
@@ -43,6 +48,43 @@ def cases(stand_ins: bool) -> Iterator[Step]:
     for precision, compiled in (("amp-bf16", False), ("amp-bf16", True), ("float32", False)):
         for step in STAND_INS if stand_ins else STEPS:
             yield replace(step, precision=precision, compiled=compiled and not stand_ins)
+    for step in STAND_INS if stand_ins else STEPS:
+        for pattern in PATTERNS if step.model in SPARSE else ():
+            yield replace(step, precision="bfloat16", pattern=pattern)
+
+
+class Masked(torch.nn.Module):
+    """A linear layer of any input, its weight under a 2:4 mask and packed in every step."""
+
+    def __init__(self, dense: torch.nn.Linear, packers: Packers, transposable: bool) -> None:
+        super().__init__()
+        n, k = dense.weight.shape
+        tile = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]])
+        tile = tile if transposable else tile[:1].expand(4, 4)
+        mask = tile.to(dense.weight.device, torch.bool).repeat(n // 4, k // 4)
+        self.inner = MaskedLinear(n, k, mask, packers, transposable).to(
+            dense.weight.device, dense.weight.dtype
+        )
+        self.bias = dense.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.inner(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+        return y if self.bias is None else y + self.bias
+
+
+def sparsified(model: torch.nn.Module, step: Step, rows: int, device: str) -> torch.nn.Module:
+    """The model with every linear layer that kernels take under a mask, as `masks_of` prices it."""
+    transposable = step.pattern.startswith("transposable")
+    way = Packers(lambda w: w, lambda w: (w, w.t().contiguous()), "not packed")
+    if device == "cuda":
+        case = Case(f"bert-base {step.pattern}", "step", rows, 768, 1, step.precision)
+        way = working(cusparselt(rows), case, device)
+    for name, layer in list(model.named_modules()):
+        if not isinstance(layer, torch.nn.Linear) or any(s % TAKEN for s in layer.weight.shape):
+            continue
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, Masked(layer, way, transposable))
+    return model
 
 
 def median_s(step: Step, device: str, least_s: float = 2.0) -> float:
@@ -53,13 +95,18 @@ def median_s(step: Step, device: str, least_s: float = 2.0) -> float:
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_floating_point():
             torch.nn.init.normal_(tensor.detach(), std=0.02)
+    kind = getattr(torch, step.precision, torch.float32)
+    model = model.to(kind)
+    if step.pattern != "dense":
+        rows = step.batch * (step.sequence or 197)
+        model = sparsified(model, step, rows, device)
     if step.layout == "channels_last":
         model = model.to(memory_format=torch.channels_last)  # pyrefly: ignore
     run = torch.compile(model) if step.compiled else model
     rule = torch.optim.SGD if step.optimizer.startswith("sgd") else torch.optim.AdamW
     more = {"momentum": 0.9} if step.optimizer == "sgd_momentum" else {}
     optimizer = rule(model.parameters(), lr=1e-4, **more)
-    batch = _on(batch, device)
+    batch = _on(batch, device, kind)
     half = {"amp-bf16": torch.bfloat16, "amp-fp16": torch.float16}.get(step.precision)
 
     def once() -> None:
@@ -82,11 +129,12 @@ def median_s(step: Step, device: str, least_s: float = 2.0) -> float:
     return statistics.median(times)
 
 
-def _on(batch: object, device: str) -> object:
+def _on(batch: object, device: str, kind: torch.dtype) -> object:
     if isinstance(batch, dict):
-        return {k: _on(v, device) for k, v in batch.items()}
+        return {k: _on(v, device, kind) for k, v in batch.items()}
     if isinstance(batch, torch.Tensor):
-        return torch.zeros_like(batch, device=device) if batch.is_meta else batch.to(device)
+        moved = torch.zeros_like(batch, device=device) if batch.is_meta else batch.to(device)
+        return moved.to(kind) if moved.is_floating_point() else moved
     return batch
 
 
@@ -115,7 +163,8 @@ def main() -> None:
         done.append(replace(step, device=card, seconds=seconds, source=source))
         write_steps(options.file, done)
         how = "compiled" if step.compiled else "eager"
-        print(f"{step.model:32} {step.precision:9} {how:9} {1e3 * seconds:9.2f} ms", flush=True)
+        what = f"{step.model:28} {step.precision:9} {how:9} {step.pattern:17}"
+        print(f"{what} {1e3 * seconds:9.2f} ms", flush=True)
 
 
 if __name__ == "__main__":

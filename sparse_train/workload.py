@@ -32,7 +32,7 @@ from sparse_train.observing.flex import flex_in_one
 from sparse_train.observing.fusion import fused, laid_out
 from sparse_train.observing.masks import by_layer, rows_of
 from sparse_train.observing.operators import dtype_name, tensors_in
-from sparse_train.observing.optimizers import OPTIMIZERS, Optimizer
+from sparse_train.observing.optimizers import OPTIMIZERS, Optimizer, update_ops
 from sparse_train.observing.precision import autocast_as_on_cuda
 from sparse_train.observing.refusals import observable
 from sparse_train.observing.repeats import NotRepeated, counted
@@ -236,10 +236,7 @@ def _stand_in(
 def _updates(
     model: nn.Module, rule: Optimizer, dtype: torch.dtype | None, ops: list[Op]
 ) -> list[Op]:
-    """One op per trained parameter, or per block of its rows where the model uses blocks.
-
-    Where a kernel takes parameters one by one, an op for each kernel.
-    """
+    """Of each trained parameter, or of each block of its rows where the model uses blocks."""
     shapes = {op.name: op.weight_shape for op in ops if op.weight_shape is not None}
     found: list[Op] = []
     layouts = {weight.name: weight.layout for weight in weights_of(model)}
@@ -252,20 +249,7 @@ def _updates(
         blocks = next((b for m in matrices if (b := _blocks(layer, m, shapes))), [])
         for label, shape in blocks or ((layer, None),):
             numel = shape[0] * shape[1] if shape else parameter.numel()
-            parts = [rule.streams] if rule.together else rule.kernels
-            for i, streams in enumerate(parts):
-                moved = rule.moved_bytes(streams, kind.itemsize) * numel
-                flops = rule.flops * (i + 1) // len(parts) - rule.flops * i // len(parts)
-                found.append(
-                    Op(
-                        "optimizer", "update", label, dtype=dtype_name(kind),
-                        dense_flops=flops * numel,
-                        activation_bytes=0 if shape else moved,
-                        weight_bytes=moved if shape else 0,
-                        weight_shape=shape,
-                        fused=rule.together,
-                    )
-                )  # fmt: skip
+            found += update_ops(rule, label, numel, shape, dtype_name(kind))
     return found
 
 

@@ -15,7 +15,7 @@ _WITHOUT_DENSITY = ("dense", "hardware_greedy", "random", "random_switching")
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Tunable:
     """An opponent before it is tuned.
 
     Attributes:
@@ -40,22 +40,20 @@ class Candidate:
         return make_opponent(self.opponent, Setup(density=density, switching=self.switching))
 
 
-def candidates(names: Sequence[str], densities: Sequence[float], *, real: bool) -> list[Candidate]:
+def candidates(names: Sequence[str], densities: Sequence[float], *, real: bool) -> list[Tunable]:
     """Dense, narrower models where networks are trained, and the opponents asked for.
 
     Args:
         names: of opponents; () for those of the protocol, in the white box for all.
         real: whether networks are trained.
     """
-    made = [Candidate("dense", "dense", (1.0,))]
+    made = [Tunable("dense", "dense", (1.0,))]
     if real:
-        made += [
-            Candidate(f"narrower {units.percent(d)}", "narrower_dense", (d,)) for d in densities
-        ]
+        made += [Tunable(f"narrower {units.percent(d)}", "narrower_dense", (d,)) for d in densities]
     wanted = names or (PROTOCOL if real else OPPONENTS.names())
     for name in wanted:
         if name == "dense" or (real and name == "narrower_dense"):
             continue
         single = OPPONENTS.get(name).tuned or name in _WITHOUT_DENSITY
-        made.append(Candidate(name, name, tuple(densities[:1]) if single else tuple(densities)))
+        made.append(Tunable(name, name, tuple(densities[:1]) if single else tuple(densities)))
     return made

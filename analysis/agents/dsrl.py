@@ -41,7 +41,7 @@ Tell = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Study:
+class DsrlStudy:
     """What is learnt and judged.
 
     Attributes:
@@ -93,7 +93,7 @@ class Runs:
 
 
 @dataclass(frozen=True)
-class Row:
+class DsrlRow:
     """A line of the table: means with their deviation over agents, or over episodes of an opponent.
 
     Everything but score and density is relative to the dense run of the same weights and data.
@@ -109,15 +109,15 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DsrlTable:
     """The table: its metric, its rows, and the density that opponents keep."""
 
     metric: str
-    rows: tuple[Row, ...]
+    rows: tuple[DsrlRow, ...]
     opponents_density: float
 
 
-def run(study: Study, out: Path, tell: Tell = lambda *_: None) -> Outcome:
+def run(study: DsrlStudy, out: Path, tell: Tell = lambda *_: None) -> DsrlTable:
     """Trains agents with and without state in `out`, or goes on; judges all on the same runs."""
     kinds = {AGENT: SEEN, WITHOUT_STATE: ()}
     played: dict[str, list[Runs]] = {}
@@ -142,14 +142,14 @@ def run(study: Study, out: Path, tell: Tell = lambda *_: None) -> Outcome:
         played[name] = [_runs(study, "density", one.choose, one)]
     dense = played[DENSE][0]
     rows = tuple(_row(name, runs, dense) for name, runs in played.items())
-    return Outcome(dense.metric, rows, density)
+    return DsrlTable(dense.metric, rows, density)
 
 
 def _told(tell: Tell, what: str, total: int, row: dict[str, float]) -> None:
     tell(what, int(row["iteration"]), total)
 
 
-def _environment(study: Study, contexts: list[Context], mode: str, opponent=None):
+def _environment(study: DsrlStudy, contexts: list[Context], mode: str, opponent=None):
     problems = tuple(dict.fromkeys((c.network, c.task) for c in contexts))
     config = study.world.training(mode=mode, problems=problems)
     if opponent is not None:
@@ -157,7 +157,7 @@ def _environment(study: Study, contexts: list[Context], mode: str, opponent=None
     return SparseTrainingEnv(config, len(contexts), reward=study.world.reward)
 
 
-def _runs(study: Study, mode: str, choose: Choose, opponent=None) -> Runs:
+def _runs(study: DsrlStudy, mode: str, choose: Choose, opponent=None) -> Runs:
     seconds, made = {}, None
     for device in study.world.devices:
         contexts = study.contexts(device)
@@ -198,12 +198,12 @@ def _bytes(env: SparseTrainingEnv, density: Tensor, dense_gradient: bool) -> Ten
     return taken.sum(2) + rest.clamp(min=0) * _WEIGHT_BYTES
 
 
-def _row(name: str, runs: list[Runs], dense: Runs) -> Row:
+def _row(name: str, runs: list[Runs], dense: Runs) -> DsrlRow:
     def summed(values: list[np.ndarray]) -> tuple[float, float]:
         parts = np.array([v.mean() for v in values]) if len(values) > 1 else values[0]
         return float(parts.mean()), float(parts.std(ddof=1)) if len(parts) > 1 else 0.0
 
-    return Row(
+    return DsrlRow(
         name,
         summed([r.score for r in runs]),
         summed([r.density for r in runs]),
@@ -214,7 +214,7 @@ def _row(name: str, runs: list[Runs], dense: Runs) -> Row:
     )
 
 
-def markdown(study: Study, outcome: Outcome, command: str) -> str:
+def markdown(study: DsrlStudy, outcome: DsrlTable, command: str) -> str:
     """A page with the table, and what stands behind it."""
     w = study.world
     devices = list(outcome.rows[0].seconds)
@@ -234,14 +234,14 @@ def markdown(study: Study, outcome: Outcome, command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: DsrlRow) -> list[str]:
     """A row as text."""
     parts = [row.score, row.density, row.flops, row.peak_bytes, row.mean_bytes]
     parts += list(row.seconds.values())
     return [row.name, *(f"{mean:.3f} ± {deviation:.3f}" for mean, deviation in parts)]
 
 
-def narrow_cells(row: Row) -> list[str]:
+def narrow_cells(row: DsrlRow) -> list[str]:
     """A row for a terminal of 80 columns: the deviation of the score alone."""
     first, *rest = cells(row)[1:]
     return [row.name, first, *(text.split(" ")[0] for text in rest)]

@@ -106,7 +106,7 @@ class Test:
 
 
 @dataclass(frozen=True)
-class Figures:
+class JudgedFigures:
     """What tables say of the episodes of a replicate.
 
     Attributes:
@@ -147,16 +147,16 @@ class Played:
     dense_s: tuple[float, ...] = ()
 
     @cached_property
-    def figures(self) -> Figures:
+    def figures(self) -> JudgedFigures:
         """What tables say of it."""
-        return Figures(
+        return JudgedFigures(
             self.episodes.speed_up.double().numpy(), self.episodes.reached.numpy(),
             self.episodes.mean_density, self.groups, self.cost, self.dense_s,
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Contender:
+class Judged:
     """One way of choosing on one device, over its replicates.
 
     Attributes:
@@ -169,7 +169,7 @@ class Contender:
     """
 
     name: str
-    runs: tuple[Played | Figures, ...]
+    runs: tuple[Played | JudgedFigures, ...]
     note: str = ""
     cost: float = 0.0
     learnt_from: int = 0
@@ -177,7 +177,7 @@ class Contender:
     at_an_end: bool = False
 
     @property
-    def figures(self) -> tuple[Figures, ...]:
+    def figures(self) -> tuple[JudgedFigures, ...]:
         """Of each replicate."""
         return tuple(run.figures if isinstance(run, Played) else run for run in self.runs)
 
@@ -213,11 +213,11 @@ class Contender:
         return float(np.mean([run.mean_density for run in self.figures]))
 
 
-def joined(parts: Sequence[Contender]) -> Contender:
+def joined(parts: Sequence[Judged]) -> Judged:
     """One contender of its replicates, in order."""
     first, n = parts[0], len(parts)
     notes = list(dict.fromkeys(one.note for one in parts if one.note))
-    return Contender(
+    return Judged(
         first.name, tuple(run for one in parts for run in one.runs), "; ".join(notes),
         sum(one.cost for one in parts) / n, round(sum(one.learnt_from for one in parts) / n),
         tuple(rate for one in parts for rate in one.rates), any(one.at_an_end for one in parts),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from analysis.agents.judge import Contender
+from analysis.agents.judge import Judged
 from analysis.comparing import conclusion as protocol
 from analysis.comparing.conclusion import DENSE, NARROWER, SPARSE, Clocked, Conclusion, Finding
 from analysis.stats import Interval, probability_of_improvement
@@ -22,7 +22,7 @@ HANDCRAFTED = (
 
 
 @dataclass(frozen=True)
-class Row:
+class AgentRow:
     """A line of the table.
 
     Attributes:
@@ -45,7 +45,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AgentTable:
     """All contenders by device, and what could not take part with its reason.
 
     Attributes:
@@ -54,13 +54,13 @@ class Outcome:
         rate: the task's own learning rate; 0 where there is none.
     """
 
-    contenders: Mapping[str, tuple[Contender, ...]]
+    contenders: Mapping[str, tuple[Judged, ...]]
     target: str
     left_out: Mapping[str, str] = field(default_factory=dict)
     learnt: bool | None = None
     rate: float = 0.0
 
-    def agent(self, device: str) -> Contender:
+    def agent(self, device: str) -> Judged:
         """The agent that was learnt, with the features of the hardware."""
         return next(c for c in self.contenders[device] if c.name == AGENT)
 
@@ -79,7 +79,7 @@ class Outcome:
             ))  # fmt: skip
         return tuple(protocol.corrected(made))
 
-    def _clocked(self, one: Contender) -> Clocked:
+    def _clocked(self, one: Judged) -> Clocked:
         seconds: dict[int, float] = {}
         late = set()
         for run in one.figures:
@@ -95,7 +95,7 @@ class Outcome:
             seconds=seconds, late=frozenset(late),
         )  # fmt: skip
 
-    def rows(self, device: str) -> list[Row]:
+    def rows(self, device: str) -> list[AgentRow]:
         """The table of a device, fastest first."""
         found = next(c for c in self.conclusions if c.device == device)
         agent = self.agent(device)
@@ -108,7 +108,7 @@ class Outcome:
                 beside = found.over_narrower.get(AGENT)
             elif beside is None and c.name != AGENT:
                 beside = found.over_known.get(AGENT)
-            made.append(Row(
+            made.append(AgentRow(
                 c.name, tuple(self.rate * factor for factor in c.rates), c.reached(), c.density(),
                 found.over_dense.get(c.name), found.over_narrower.get(c.name),
                 found.over_known.get(c.name), beside,
@@ -160,7 +160,7 @@ def spread(values: tuple[float, ...]) -> str:
     return low if low == high else f"{low}–{high}"
 
 
-def speed_up(outcome: Outcome, device: str) -> Interval:
+def speed_up(outcome: AgentTable, device: str) -> Interval:
     """Of the agent over dense."""
     found = next(c for c in outcome.conclusions if c.device == device).over_dense[AGENT].speed_up
     return Interval(1.0, 1.0, 1.0, 0) if found is None else found.interval

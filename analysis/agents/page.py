@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from analysis.agents.outcome import AGENT, Outcome, Row, said, speed_up, spread
-from analysis.agents.study import Study, payback
+from analysis.agents.outcome import AGENT, AgentRow, AgentTable, said, speed_up, spread
+from analysis.agents.study import AgentStudy, payback
 from analysis.comparing.conclusion import CLAIM_SEEDS, LEAST_SEEDS, Verdict
 from analysis.comparing.out import pipes
 from hwsim import units
@@ -26,7 +26,7 @@ COLUMNS = (
 _SHORT = 7  # columns that fit a terminal
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: AgentRow) -> list[str]:
     """A line of the page, in the order of COLUMNS."""
     own = row.agent_over
     return [
@@ -48,12 +48,12 @@ def _first(note: str) -> str:
     return "" if not parts else parts[0] + (f" (and {len(parts) - 1} more)" if parts[1:] else "")
 
 
-def sentences(outcome: Outcome) -> list[str]:
+def sentences(outcome: AgentTable) -> list[str]:
     """What was found, one for each device: of the agent, never more than the findings allow."""
     return [_sentence(outcome, one.device) for one in outcome.conclusions]
 
 
-def _sentence(outcome: Outcome, device: str) -> str:
+def _sentence(outcome: AgentTable, device: str) -> str:
     found = next(c for c in outcome.conclusions if c.device == device)
     beside = found.beside.get("cma_es")
     text = found.sentence
@@ -62,7 +62,7 @@ def _sentence(outcome: Outcome, device: str) -> str:
     return text
 
 
-def dense_times(outcome: Outcome) -> list[str]:
+def dense_times(outcome: AgentTable) -> list[str]:
     """What the dense runs to the target take, by network and device; nothing in the white box."""
     parts = []
     for device in outcome.contenders:
@@ -75,7 +75,7 @@ def dense_times(outcome: Outcome) -> list[str]:
     return [f"Net time of the dense runs to the target, by seed: {'; '.join(parts)}."] * bool(parts)
 
 
-def costs(outcome: Outcome, learning: float, recorded: int = 0) -> str:
+def costs(outcome: AgentTable, learning: float, recorded: int = 0) -> str:
     """What the agent's own learning cost, and when it has paid."""
     device = next(iter(outcome.contenders))
     agent, gained = outcome.agent(device), speed_up(outcome, device).point
@@ -92,7 +92,7 @@ def costs(outcome: Outcome, learning: float, recorded: int = 0) -> str:
     )
 
 
-def show(console: Console, outcome: Outcome, learning: float, recorded: int = 0) -> None:
+def show(console: Console, outcome: AgentTable, learning: float, recorded: int = 0) -> None:
     """The tables on a terminal."""
     from rich.table import Table
 
@@ -118,7 +118,7 @@ PROTOCOL = (
 )
 
 
-def about(study: Study, outcome: Outcome) -> list[str]:
+def about(study: AgentStudy, outcome: AgentTable) -> list[str]:
     """How it was made, a paragraph each."""
     learn, test = study.learn, study.test
     first = test.world.seeds[0]
@@ -134,7 +134,7 @@ def about(study: Study, outcome: Outcome) -> list[str]:
 
 
 def markdown(
-    outcome: Outcome, title: str, command: str, made: Sequence[str], learning: float,
+    outcome: AgentTable, title: str, command: str, made: Sequence[str], learning: float,
     recorded: int, figures: Sequence[str], notes: Sequence[str] = (), remarks: Sequence[str] = (),
 ) -> str:  # fmt: skip
     """The page: what was found, how it was made, the tables, figures.

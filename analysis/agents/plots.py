@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.agents.judge import Contender, Played
-from analysis.agents.outcome import AGENT, Outcome
+from analysis.agents.judge import Judged, Played
+from analysis.agents.outcome import AGENT, AgentTable
 from analysis.reporting.plots import DASHES, DEVICE_COLOURS, light, save, styled
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ SHOWN = 6  # contenders in one picture
 
 
 def write_all(
-    outcome: Outcome, curves: Sequence[Sequence[Mapping[str, float]]], folder: Path, stem: str
+    outcome: AgentTable, curves: Sequence[Sequence[Mapping[str, float]]], folder: Path, stem: str
 ) -> list[Path]:
     """Return, and for each device densities and progress, as SVG; their paths."""
     made = []
@@ -79,7 +79,7 @@ def returns(curves: Sequence[Sequence[Mapping[str, float]]]) -> Figure:
     return figure
 
 
-def progress(outcome: Outcome, device: str) -> Figure:
+def progress(outcome: AgentTable, device: str) -> Figure:
     """What is left of the dense run's way to the target, by net time: loss against time.
 
     Both axes are in units of the dense run, so that episodes of different targets can be joined.
@@ -98,7 +98,7 @@ def progress(outcome: Outcome, device: str) -> Figure:
     return figure
 
 
-def _left(contender: Contender, grid: np.ndarray) -> np.ndarray:
+def _left(contender: Judged, grid: np.ndarray) -> np.ndarray:
     """1 − progress on a grid of net time, the mean over episodes and seeds."""
     lines = []
     for run in contender.played:

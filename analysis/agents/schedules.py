@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.agents.schedules_study import METHODS, Agents, Study
+from analysis.agents.schedules_study import METHODS, Agents, ScheduleStudy
 from analysis.comparing.plan import TUNING_SEED, Job, Progress
 from analysis.comparing.race import device_names, entries, race
 from analysis.comparing.table import Row
@@ -67,7 +67,7 @@ def learn_agent(job: AgentJob, tell: Callable[[int, str], None]) -> tuple[float,
     return saved.cost, [row["return"] for row in saved.curve]
 
 
-def agent_jobs(study: Study, folder: Path) -> dict[tuple[str, float], AgentJob]:
+def agent_jobs(study: ScheduleStudy, folder: Path) -> dict[tuple[str, float], AgentJob]:
     """(algorithm, density) → the agent of those cells."""
     from rl.runs.problems import setting
 
@@ -86,7 +86,7 @@ def agent_jobs(study: Study, folder: Path) -> dict[tuple[str, float], AgentJob]:
     }  # fmt: skip
 
 
-def agents(study: Study, folder: Path, processes: int, progress: Progress | None) -> Agents:
+def agents(study: ScheduleStudy, folder: Path, processes: int, progress: Progress | None) -> Agents:
     """The agents of all cells: the one that is given, or each trained."""
     from analysis.comparing.workers import run_all
     from rl.agents.learn import CHECKPOINT
@@ -115,7 +115,7 @@ def agents(study: Study, folder: Path, processes: int, progress: Progress | None
 
 
 def run(
-    study: Study, folder: Path, *, processes: int = 2, progress: Progress | None = None
+    study: ScheduleStudy, folder: Path, *, processes: int = 2, progress: Progress | None = None
 ) -> ScheduleTable:
     """Trains what is not trained yet: curves, then agents, then the runs that agents decide.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.agents import schedules_page as pages
-from analysis.agents.schedules_study import Agents, Learning, Study
+from analysis.agents.schedules_study import Agents, Learning, ScheduleStudy
 from analysis.agents.schedules_table import ScheduleTable
 from analysis.comparing import stored as comparisons
 from sparse_train.runs.config import TrainConfig
@@ -18,7 +18,7 @@ KIND = "agent schedules"
 
 
 @dataclass(frozen=True)
-class Stored:
+class SchedulesPage:
     """A table with what its page says beside it: the arguments of `schedules_page.markdown`."""
 
     table: ScheduleTable
@@ -37,7 +37,7 @@ class Stored:
         given = {f.name: getattr(study, f.name) for f in dataclasses.fields(study)}
         agent = study.learning.agent
         learning = {**dataclasses.asdict(study.learning), "agent": agent and str(agent)}
-        compared = comparisons.Stored(self.table.compared, self.title, self.command)
+        compared = comparisons.ComparisonPage(self.table.compared, self.title, self.command)
         return {
             "kind": KIND, "study": {**given, "base": study.base.to_json(), "learning": learning},
             "agents": [self.table.agents.episodes, self.table.agents.cost_s],
@@ -45,7 +45,7 @@ class Stored:
         }  # fmt: skip
 
 
-def loaded(content: Mapping[str, Any]) -> Stored:
+def loaded(content: Mapping[str, Any]) -> SchedulesPage:
     """What `Stored.content` told, numbers that are not finite read back.
 
     Raises:
@@ -59,10 +59,10 @@ def loaded(content: Mapping[str, Any]) -> Stored:
     learning["agent"] = learning["agent"] and Path(learning["agent"])
     given["learning"] = Learning(**learning)
     made = ScheduleTable(
-        Study(**given), table.metric, table.devices, table.rows, Agents({}, *content["agents"]),
-        table.task, table.trivial, table.lower_is_better,
+        ScheduleStudy(**given), table.metric, table.devices, table.rows,
+        Agents({}, *content["agents"]), table.task, table.trivial, table.lower_is_better,
     )  # fmt: skip
-    return Stored(made, compared.title, compared.command, tuple(content["figures"]))
+    return SchedulesPage(made, compared.title, compared.command, tuple(content["figures"]))
 
 
 def _tuples(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class Learning:
 
 
 @dataclass(frozen=True)
-class Study:
+class ScheduleStudy:
     """What is compared.
 
     Attributes:

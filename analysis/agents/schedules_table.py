@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.agents.schedules_study import CURVES, LEARNED, METHODS, SCHEDULES, Agents, Study
+from analysis.agents.schedules_study import (
+    CURVES,
+    LEARNED,
+    METHODS,
+    SCHEDULES,
+    Agents,
+    ScheduleStudy,
+)
 from analysis.comparing.conclusion import CLAIM_SEEDS, LEAST_SEEDS, LEVEL
 from analysis.comparing.table import Row, Table
 from analysis.stats import Interval, holm, paired_difference, power
@@ -80,7 +87,7 @@ class ScheduleTable:
         trivial, lower_is_better: see `analysis.comparing.table.Table`.
     """
 
-    study: Study
+    study: ScheduleStudy
     metric: str
     devices: tuple[str, ...]
     rows: tuple[Row, ...]

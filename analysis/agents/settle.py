@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from analysis.agents import rates
-from analysis.agents.candidates import Candidate
+from analysis.agents.candidates import Tunable
 from analysis.agents.judge import Place, Test
 from analysis.comparing.plan import Choice
 from hwsim import InputError
@@ -94,7 +94,7 @@ class Settled:
     cost: float
 
 
-def settled(candidate: Candidate, where: TuneIn, episodes: int) -> Settled:
+def settled(candidate: Tunable, where: TuneIn, episodes: int) -> Settled:
     """Tunes an opponent: at each rate of the grid with a third of the episodes, best score wins.
 
     Rates beyond the first three cost further thirds, so that nobody is worse off for a grid that

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from analysis.agents.judge import Contender, Played
+from analysis.agents.judge import Judged, Played
 from hwsim import InputError
 from hwsim.files import replacing
 from rl.evaluate import Episodes
@@ -18,7 +18,7 @@ from rl.evaluate import Episodes
 _FIELDS = tuple(field.name for field in dataclasses.fields(Episodes))
 
 
-def kept(folder: Path, key: dict[str, Any], make: Callable[[], Contender]) -> Contender:
+def kept(folder: Path, key: dict[str, Any], make: Callable[[], Judged]) -> Judged:
     """The contender made from `key` before, or a new one, which is then kept.
 
     Args:
@@ -36,7 +36,7 @@ def kept(folder: Path, key: dict[str, Any], make: Callable[[], Contender]) -> Co
     return made
 
 
-def save(contender: Contender, path: Path) -> None:
+def save(contender: Judged, path: Path) -> None:
     """Writes a safetensors file, whole or not at all."""
     from safetensors.torch import save_file
 
@@ -53,7 +53,7 @@ def save(contender: Contender, path: Path) -> None:
         save_file(tensors, part, {"contender": json.dumps({**rest, "runs": about})})
 
 
-def load(path: Path) -> Contender:
+def load(path: Path) -> Judged:
     """Raises an InputError if the file is damaged."""
     from safetensors import SafetensorError, safe_open
 
@@ -70,4 +70,4 @@ def load(path: Path) -> Contender:
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); allowed is to remove it") from None
     rest["rates"] = tuple(rest["rates"])
-    return Contender(runs=runs, **rest)
+    return Judged(runs=runs, **rest)

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 
 from analysis.agents import page as pages
-from analysis.agents.judge import Contender, Figures
-from analysis.agents.outcome import Outcome
+from analysis.agents.judge import Judged, JudgedFigures
+from analysis.agents.outcome import AgentTable
 
 KIND = "agent compare"
 
 
 @dataclass(frozen=True)
-class Stored:
+class AgentPage:
     """A table with what its page says beside it: the arguments of `page.markdown`."""
 
-    outcome: Outcome
+    outcome: AgentTable
     title: str
     command: str
     made: tuple[str, ...]
@@ -50,7 +50,7 @@ class Stored:
         }  # fmt: skip
 
 
-def _content(one: Contender) -> dict[str, Any]:
+def _content(one: Judged) -> dict[str, Any]:
     rest = {f.name: getattr(one, f.name) for f in dataclasses.fields(one) if f.name != "runs"}
     runs = [
         {**dataclasses.asdict(run), "speed_ups": run.speed_ups.tolist(),
@@ -60,7 +60,7 @@ def _content(one: Contender) -> dict[str, Any]:
     return {**rest, "runs": runs}
 
 
-def loaded(content: Mapping[str, Any]) -> Stored:
+def loaded(content: Mapping[str, Any]) -> AgentPage:
     """What `Stored.content` told, numbers that are not finite read back.
 
     Raises:
@@ -71,22 +71,22 @@ def loaded(content: Mapping[str, Any]) -> Stored:
         device: tuple(_made(one) for one in found)
         for device, found in given.pop("contenders").items()
     }
-    outcome = Outcome(
+    outcome = AgentTable(
         contenders, given.pop("target"), given.pop("left_out"), given.pop("learnt"),
         given.pop("rate"),
     )  # fmt: skip
     said: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()
             if k not in ("kind", "version")}  # fmt: skip
-    return Stored(outcome, **said)
+    return AgentPage(outcome, **said)
 
 
-def _made(one: Mapping[str, Any]) -> Contender:
+def _made(one: Mapping[str, Any]) -> Judged:
     given: dict[str, Any] = {**one, "rates": tuple(one["rates"])}
     given["runs"] = tuple(map(_figures, one["runs"]))
-    return Contender(**given)
+    return Judged(**given)
 
 
-def _figures(run: Mapping[str, Any]) -> Figures:
+def _figures(run: Mapping[str, Any]) -> JudgedFigures:
     given: dict[str, Any] = {
         **run,
         "groups": tuple(run["groups"]),
@@ -94,4 +94,4 @@ def _figures(run: Mapping[str, Any]) -> Figures:
     }
     given["speed_ups"] = np.array(run["speed_ups"], dtype=np.float64)
     given["reached"] = np.array(run["reached"], dtype=bool)
-    return Figures(**given)
+    return JudgedFigures(**given)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from analysis.agents import rates
-from analysis.agents.candidates import Candidate, candidates
-from analysis.agents.judge import BLINDED, Contender, Place, Test, joined
-from analysis.agents.outcome import AGENT, BLIND_AGENT, OWN_RATE, Outcome
+from analysis.agents.candidates import Tunable, candidates
+from analysis.agents.judge import BLINDED, Judged, Place, Test, joined
+from analysis.agents.outcome import AGENT, BLIND_AGENT, OWN_RATE, AgentTable
 from analysis.agents.settle import Settled, TuneIn, settled, tuning_seeds
 from analysis.agents.store import kept
 from analysis.comparing.plan import Choice
@@ -34,7 +34,7 @@ JUDGED = "judged"  # folder of what was judged already
 
 
 @dataclass(frozen=True)
-class Study:
+class AgentStudy:
     """One comparison.
 
     Attributes:
@@ -139,7 +139,9 @@ def payback(cost: float, speed_up: float) -> float:
     return cost / (1 - 1 / speed_up) if speed_up > 1 else math.inf
 
 
-def agents(study: Study, out: Path, hide: tuple[str, ...], tell: Tell, what: str) -> list[Saved]:
+def agents(
+    study: AgentStudy, out: Path, hide: tuple[str, ...], tell: Tell, what: str
+) -> list[Saved]:
     """Agents of all replicates, trained in `out` or read from there."""
     found = []
     hidden = (*study.settings.get("hide", ()), *study.learn.blind, *hide)
@@ -151,14 +153,14 @@ def agents(study: Study, out: Path, hide: tuple[str, ...], tell: Tell, what: str
     return found
 
 
-def run(study: Study, out: Path, tell: Tell = lambda *_: None) -> Outcome:
+def run(study: AgentStudy, out: Path, tell: Tell = lambda *_: None) -> AgentTable:
     """Trains, tunes and judges all contenders; goes on with what `out` holds."""
     learnt = {AGENT: agents(study, out, (), tell, AGENT)}
     if study.blind:
         learnt[BLIND_AGENT] = agents(study, out, BLINDED, tell, BLIND_AGENT)
     opponents = candidates(study.opponents, study.densities, real=study.real)
     left_out: dict[str, str] = {}
-    parts: dict[tuple[str, str], list[Contender]] = {}
+    parts: dict[tuple[str, str], list[Judged]] = {}
     devices = study.test.devices
     done, total = 0, study.seeds * len(devices) * len(opponents)
     for replicate in range(study.seeds):
@@ -184,14 +186,14 @@ def run(study: Study, out: Path, tell: Tell = lambda *_: None) -> Outcome:
                       if where == device and name not in left_out)
         for device in devices
     }  # fmt: skip
-    return Outcome(found, _target(study), left_out, *_floor(study))
+    return AgentTable(found, _target(study), left_out, *_floor(study))
 
 
 @dataclass(frozen=True)
 class _Bench:
     """One replicate on one device: where its contenders are tuned and judged."""
 
-    study: Study
+    study: AgentStudy
     out: Path
     device: str
     replicate: int
@@ -207,7 +209,7 @@ class _Bench:
         return TuneIn(study.test, self.device, self.replicate, self.choice.rate, study.slots,
                       study.learn if not study.real else None)  # fmt: skip
 
-    def agents(self, name: str, saved: Saved) -> list[Contender]:
+    def agents(self, name: str, saved: Saved) -> list[Judged]:
         """The frozen agent at dense's rate; and, of the plain one, at a rate of its own."""
         agent = saved.restore()
         about = {"agent": name, "algorithm": saved.algorithm, "settings": saved.settings}
@@ -224,19 +226,19 @@ class _Bench:
 
     def _agent(
         self, name: str, agent: Agent[Any], saved: Saved, about: dict, choose: Callable[[], Choice]
-    ) -> Contender:
-        def make() -> Contender:
+    ) -> Judged:
+        def make() -> Judged:
             choice, mode = choose(), self.study.learn.mode
             played = self.study.test.run(
                 lambda _, seen: agent.act(seen), mode, self.place(choice.rate)
             )
             known = (choice.rate,) if self.study.real else ()
             end = name == OWN_RATE and choice.at_an_end
-            return Contender(name, (played,), "", saved.cost, episodes_of(saved), known, end)
+            return Judged(name, (played,), "", saved.cost, episodes_of(saved), known, end)
 
         return kept(self.out / JUDGED, {**self._key(name), **about}, make)
 
-    def opponent(self, candidate: Candidate, episodes: int) -> Contender:
+    def opponent(self, candidate: Tunable, episodes: int) -> Judged:
         """Tuned for this replicate, then judged."""
         budget = self.study.episodes or episodes
         heard: dict[str, Any] = {
@@ -246,18 +248,18 @@ class _Bench:
         if candidate.opponent == "random_switching":
             heard["switching"] = candidate.switching
 
-        def make() -> Contender:
+        def make() -> Judged:
             found = self._settled(candidate, budget)
             played = self.study.test.run(
                 found.opponent.choose, "density", self.place(found.choice.rate), found.opponent
             )
             known = (found.choice.rate,) if self.study.real else ()
-            return Contender(candidate.name, (played,), found.note, found.cost, found.episodes,
+            return Judged(candidate.name, (played,), found.note, found.cost, found.episodes,
                              known, found.choice.at_an_end)  # fmt: skip
 
         return kept(self.out / JUDGED, {**self._key(candidate.name), **heard}, make)
 
-    def _settled(self, candidate: Candidate, budget: int) -> Settled:
+    def _settled(self, candidate: Tunable, budget: int) -> Settled:
         if candidate.opponent == "dense":
             return Settled(candidate.make(1.0), self.choice, "", 0, 0.0)
         return settled(candidate, self.tuning, budget)
@@ -274,13 +276,13 @@ class _Bench:
         }  # fmt: skip
 
 
-def _target(study: Study) -> str:
+def _target(study: AgentStudy) -> str:
     if not study.real:
         return "the target of the white box"
     return f"dense's loss at {units.percent(study.test.target)} of its run"
 
 
-def _floor(study: Study) -> tuple[bool | None, float]:
+def _floor(study: AgentStudy) -> tuple[bool | None, float]:
     """Whether dense beats a predictor that trains nothing, and the task's own learning rate."""
     from rl.runs.dense import dense_runs
     from rl.runs.problems import Problem

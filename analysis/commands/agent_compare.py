@@ -14,7 +14,7 @@ from analysis.commands import agent_options as shared
 from analysis.commands import options
 
 if TYPE_CHECKING:
-    from analysis.agents.study import Study
+    from analysis.agents.study import AgentStudy
 
 
 @shared.agent_app.command(
@@ -98,7 +98,7 @@ def compare(
     test = shared.test_of(
         env, made, test_network, test_device, episodes, test_seed, target, max(seeds, 1)
     )
-    study = studies.Study(
+    study = studies.AgentStudy(
         made, test, algorithm, shared.pairs(settings), seeds, tuple(opponent or ()), blind,
         tuple(density or (0.5, 0.25, 0.1)), tune_episodes,
     )  # fmt: skip
@@ -134,14 +134,14 @@ def compare(
 
 
 def _write(
-    study: Study, outcome, out: Path, page: Path, title: str, cost: float, real: int,
+    study: AgentStudy, outcome, out: Path, page: Path, title: str, cost: float, real: int,
     remarks: list[str],
 ) -> list[Path]:  # fmt: skip
     """The page, its table beside it, its figures."""
     from analysis import results
     from analysis.agents import page as pages
     from analysis.agents import plots
-    from analysis.agents.stored import Stored
+    from analysis.agents.stored import AgentPage
     from analysis.reporting import report
     from rl.agents import checkpoint
 
@@ -154,7 +154,7 @@ def _write(
         from rl.surrogate.recorded import fitted_error
 
         notes = fitted_error(study.learn.problems, Path(study.learn.recording))
-    stored = Stored(
+    stored = AgentPage(
         outcome, title, shlex.join(["nettime", *sys.argv[1:]]),
         tuple(pages.about(study, outcome)), cost, real,
         tuple(path.name for path in figures), tuple(notes), tuple(remarks),

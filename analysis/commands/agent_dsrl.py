@@ -106,7 +106,7 @@ def made(
     seeds: int, episodes: int, density: float | None,
 ) -> Any:  # fmt: skip
     """The study, checked before anything runs."""
-    from analysis.agents.dsrl import Study
+    from analysis.agents.dsrl import DsrlStudy
     from hwsim import load_device
     from rl.algorithms import make_agent
     from rl.rewards import make_reward
@@ -136,4 +136,4 @@ def made(
         load_device(name)
     if density is not None:
         options.share("--density", density)
-    return Study(world, judged, algorithm, given, seeds, episodes, density)
+    return DsrlStudy(world, judged, algorithm, given, seeds, episodes, density)

@@ -13,7 +13,7 @@ from analysis.commands import agent_options as shared
 from analysis.commands import options
 
 if TYPE_CHECKING:
-    from analysis.agents.schedules_study import Study
+    from analysis.agents.schedules_study import ScheduleStudy
     from analysis.agents.schedules_table import ScheduleTable
 
 DEFAULT_OUT = Path("runs/schedules")
@@ -108,7 +108,7 @@ def schedules(
     RP-RR and MP-RR (random or magnitude pruning, random regrowth), as Tessera et al. (2022) have
     it. Interrupted, the same command goes on; so does one with more seeds or densities.
     """
-    from analysis.agents.schedules_study import Learning, Study
+    from analysis.agents.schedules_study import Learning, ScheduleStudy
     from analysis.commands.compare import pairs as options_of
     from rl.runs.problems import setting
     from sparse_train.registries import TASKS
@@ -130,7 +130,7 @@ def schedules(
         task=task, task_options=given, model=model, preset=preset, steps=steps,
         batch_size=batch_size, drop_fraction=drop_fraction, distribution=distribution,
     )  # fmt: skip
-    study = Study(
+    study = ScheduleStudy(
         base, densities=tuple(density or (0.1, 0.5, 1.0)), seeds=tuple(range(seeds)),
         rates=tuple(rate or (1e-3, 2e-3, 4e-3, 8e-3)), tune_steps=tune_steps,
         update_interval=update_interval or max(1, steps // 20),
@@ -155,7 +155,7 @@ def _fashion() -> dict[str, Any]:
     return {"data": "fashion_mnist"}
 
 
-def _run(study: Study, out: Path, processes: int) -> ScheduleTable:
+def _run(study: ScheduleStudy, out: Path, processes: int) -> ScheduleTable:
     from analysis.agents.schedules import run
     from analysis.display.console import progress_bar, resumable
 
@@ -177,7 +177,7 @@ def _write(table: ScheduleTable, page: Path | None, plot: Path | None, title: st
 
     from analysis import results
     from analysis.agents import schedules_page as pages
-    from analysis.agents.schedules_stored import Stored
+    from analysis.agents.schedules_stored import SchedulesPage
     from analysis.reporting import plots, report
 
     beside = page and page.with_suffix(".svg")
@@ -189,7 +189,7 @@ def _write(table: ScheduleTable, page: Path | None, plot: Path | None, title: st
         made.append(path.absolute())
     if page is not None:
         command = shlex.join(["nettime", *sys.argv[1:]])
-        stored = Stored(table, title, command, (page.with_suffix(".svg").name,))
+        stored = SchedulesPage(table, title, command, (page.with_suffix(".svg").name,))
         made.append(report.write(stored.page, page))
         made.append(report.write(results.dumps(stored), results.beside(page)))
     return made

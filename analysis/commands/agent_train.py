@@ -122,7 +122,7 @@ def evaluate(
     """N episodes of the frozen agent: speed-up over dense training, density of each layer."""
     import numpy as np
 
-    from analysis.agents.judge import Contender
+    from analysis.agents.judge import Judged
     from analysis.display.console import print_json, stdout
     from analysis.stats import stratified_bootstrap
     from rl.agents import checkpoint
@@ -139,7 +139,7 @@ def evaluate(
         )
         for name in test.devices
     ]
-    contender = Contender("agent", tuple(plays))
+    contender = Judged("agent", tuple(plays))
     interval = stratified_bootstrap(
         [s.tolist() for s in contender.strata()], rng=np.random.default_rng(0)
     )

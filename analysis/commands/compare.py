@@ -141,6 +141,10 @@ def compare(
     options.at_least("--processes", processes)
     options.at_least("--steps", steps)
     options.chosen("--on", on, ("local", "ray"))
+    if plot is not None:
+        from analysis.reporting import plots
+
+        plots.check_name(plot)
     content: dict[str, Any] = {
         "task": task, "model": model, "preset": preset, "steps": steps, "batch_size": batch_size,
         "task_options": pairs("--task-option", task_option or [], TASKS.get(task)),
@@ -268,7 +272,7 @@ def _write(
 ) -> list[Path]:  # fmt: skip
     """Writes the files asked for, and a page's table beside it; their paths."""
     from analysis.comparing import out
-    from analysis.comparing.stored import Stored
+    from analysis.comparing.stored import ComparisonPage
     from analysis.reporting import plots
     from analysis.reporting import report as pages
     from analysis.results import beside, dumps
@@ -276,7 +280,7 @@ def _write(
 
     made = []
     if write is not None:
-        stored = Stored(table, title, _command(), remarks)
+        stored = ComparisonPage(table, title, _command(), remarks)
         made.append(pages.write(stored.page, write))
         made.append(pages.write(dumps(stored), beside(write)))
     if plot is not None:

@@ -66,6 +66,7 @@ def measure(
 
     Forward and both gradients, in CUDA graphs and eagerly, with packing apart and included. What
     the file already holds is not measured again, so that the command can be started once more.
+    Whole steps go into a file NAME-steps.jsonl beside it too, which `crosscheck steps` reads.
 
     Of cpu: the forward product of every masked linear layer of runs, by every kernel of ours and
     by the dense and CSR libraries, under the learnt masks and under drawn ones of as many weights.
@@ -99,19 +100,29 @@ def measure(
         progress_bar("measuring", len(groups)) as update,
     ):
         outcome = run_suite(groups, timer, out, budget_s=60.0 * minutes, progress=update)
-    from analysis.estimating.gpu_steps import steps
+    from analysis.estimating.gpu_steps import measured_steps, steps
+    from analysis.steps.record import write_steps
 
     records = read_measurements(out) if out.exists() else []
     rows = steps(records, device)
+    whole = measured_steps(records)
+    beside = out.with_name(f"{out.stem}-steps.jsonl") if whole else None
+    if beside is not None:
+        write_steps(beside, whole)
     after = clocks()
     if as_json:
         return print_json({
             "command": "measure", "out": out, "machine": timer.machine,
             "measured": len(outcome.measured), "kept": outcome.kept, "left": outcome.left,
             "skipped": outcome.skipped, "clocks": {"before": before, "after": after},
-            "steps": rows,
+            "steps": rows, "steps_file": beside,
         })  # fmt: skip
-    return _print(out, timer.machine, outcome, (before, after), rows, records)
+    _print(out, timer.machine, outcome, (before, after), rows, records)
+    if beside is not None:
+        from analysis.display.console import stdout
+
+        stdout().print(f"whole steps, for nettime crosscheck steps: {beside}", soft_wrap=True)
+    return None
 
 
 def _on_learnt(
@@ -134,7 +145,7 @@ def _on_learnt(
             folders, tuple(batches or learnt.BATCHES), rounds=rounds, done=update
         )
     command = shlex.join(["nettime", *sys.argv[1:]])
-    stored = page.Stored(tuple(rows), title, command, processor(), remarks)
+    stored = page.KernelsPage(tuple(rows), title, command, processor(), remarks)
     written = []
     if write is not None:
         written = [report.write(stored.page, write),

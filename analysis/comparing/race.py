@@ -58,6 +58,7 @@ def compare(
     from sparse_train.tasks import make_task
 
     names = device_names(devices)
+    check(plan)
     task = make_task(plan.base.task, plan.base.task_options).prepare()
     rows = race(
         plan, entries(plan, task), Path(folder), digest=task.digest, devices=devices,
@@ -162,11 +163,32 @@ def entries(plan: Plan, task: Any) -> list[Entry]:
                 beside=tuple(densities[1:]),
             )  # fmt: skip
             made += [longer(entry, length) for length in plan.narrower_lengths]
-    for one in plan.variants:
-        own = one.settings.get("density")
-        for density in plan.densities if own is None else (own,):
-            made += [longer(_entry(plan, one, density), length) for length in plan.lengths]
-    return made
+    return made + variant_entries(plan)
+
+
+def variant_entries(plan: Plan) -> list[Entry]:
+    """The sparse contenders, which no data is needed for."""
+    return [
+        longer(_entry(plan, one, density), length)
+        for one in plan.variants
+        for density in _densities(plan, one)
+        for length in plan.lengths
+    ]
+
+
+def _densities(plan: Plan, one: Variant) -> tuple[float, ...]:
+    own = one.settings.get("density")
+    return plan.densities if own is None else (own,)
+
+
+def check(plan: Plan) -> None:
+    """An InputError for what no run could be made of, before any data is read."""
+    from sparse_train.masking.build import make_algorithm, make_pattern
+
+    for entry in variant_entries(plan):
+        config = run_config(plan, entry, plan.rates[0], 0, entry.length * plan.base.steps)
+        if config.algorithm != "dense":
+            make_pattern(config.pattern, make_algorithm(config.algorithm, config.algorithm_options))
 
 
 def narrower_widths(plan: Plan, task: Any) -> list[tuple[list[float], dict[str, Any]]]:

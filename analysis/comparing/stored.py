@@ -14,7 +14,7 @@ from analysis.comparing.variants import Variant
 
 
 @dataclass(frozen=True)
-class Stored:
+class ComparisonPage:
     """A table with what its page says beside it.
 
     Attributes:
@@ -37,7 +37,7 @@ class Stored:
         return markdown(self.table, self.title, self.command, self.remarks)
 
 
-def content(stored: Stored) -> dict[str, Any]:
+def content(stored: ComparisonPage) -> dict[str, Any]:
     """As JSON takes it, but for numbers that are not finite."""
     table = stored.table
     plan = {f.name: getattr(table.plan, f.name) for f in dataclasses.fields(table.plan)}
@@ -62,7 +62,7 @@ def _row(row: Row) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def loaded(content: dict[str, Any]) -> Stored:
+def loaded(content: dict[str, Any]) -> ComparisonPage:
     """What `content` told, numbers that are not finite read back.
 
     Raises:
@@ -80,7 +80,7 @@ def loaded(content: dict[str, Any]) -> Stored:
         devices=tuple(content["devices"]), rows=tuple(_made(row) for row in content["rows"]),
         task=content["task"], trivial=content["trivial"], share=content["share"],
     )  # fmt: skip
-    return Stored(table, content["title"], content["command"], tuple(content["remarks"]))
+    return ComparisonPage(table, content["title"], content["command"], tuple(content["remarks"]))
 
 
 def _made(row: dict[str, Any]) -> Row:

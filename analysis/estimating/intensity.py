@@ -50,6 +50,7 @@ class Spot:
 
     @property
     def flops_per_s(self) -> float:
+        """0 where no time is taken."""
         return self.flops / self.seconds if self.seconds else 0.0
 
     @property

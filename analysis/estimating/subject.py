@@ -149,17 +149,20 @@ def of(
         InputError: no named layer, and no product that a mask acts on.
     """
     from sparse_train.masking.layers import select_layers
+    from sparse_train.observing.masks import rows_of
 
     step = _step(model, batch, dtype, optimizer)
     chosen = select_layers(model, layers, None).layers
     # A layer that the batch never reaches costs nothing, with a mask or without.
-    shapes = {part: one.part_dims for one in chosen for part in one.parts if part in step.layers}
+    whole = {rows_of(name)[0] or name for name in step.layers}
+    reached = [one for one in chosen if one.name in whole]
+    shapes = {part: one.part_dims for one in reached for part in one.parts}
     if not shapes and layers is None:
         raise InputError(
             f"{name}: masks act on none of its products, so that none makes its step faster; "
             "allowed is a model with linear or convolutional layers that its batch reaches"
         )
-    tables = [one.name for one in chosen if not any(part in step.layers for part in one.parts)]
+    tables = [one.name for one in chosen if one not in reached]
     note = "" if shapes else (
         f"Its masks lie on {' and '.join(tables)}, which are looked up, not multiplied: they save "
         "memory and no time."
@@ -291,7 +294,7 @@ def random_masks(
         InputError: an unknown name, or a pattern that does not fit a layer's shape.
     """
     from sparse_train import distributions
-    from sparse_train.naming import mask_shape
+    from sparse_train.observing.masks import as_used
     from sparse_train.patterns import projection as projected
 
     projection = projected(pattern)
@@ -302,7 +305,7 @@ def random_masks(
     budgets = distributions.budgets(shapes, wanted)
     streams = np.random.SeedSequence(seed).spawn(len(shapes))
     for (name, shape), stream in zip(shapes.items(), streams, strict=True):
-        size = layers[name] if layers is not None else mask_shape(shape)
+        size = _size(name, shape, layers)
         alike = (size, budgets[name])
         if sharing and alike in shared:
             masks[name] = shared[alike]
@@ -313,7 +316,7 @@ def random_masks(
             shared[alike] = masks[name]
         except InputError as error:
             raise InputError(f"layer {name!r}: {error}") from None
-    return masks
+    return masks if layers is None else as_used(masks, layers)
 
 
 def statistical_masks(
@@ -332,7 +335,7 @@ def statistical_masks(
     from hwsim.masks.statistical import StatisticalMask
     from hwsim.patterns import PATTERNS
     from sparse_train import distributions
-    from sparse_train.naming import mask_shape
+    from sparse_train.observing.masks import as_used
     from sparse_train.patterns import projection as projected
 
     projection = projected(pattern)
@@ -342,7 +345,7 @@ def statistical_masks(
     masks: dict[str, Mask] = {}
     shared: dict[tuple, Mask] = {}
     for name, budget in distributions.budgets(shapes, wanted).items():
-        shape = layers[name] if layers is not None else mask_shape(shapes[name])
+        shape = _size(name, shapes[name], layers)
         if (shape, budget) not in shared:
             try:
                 projection.capacity(shape, budget)
@@ -351,7 +354,16 @@ def statistical_masks(
             share = budget / math.prod(shape)
             shared[shape, budget] = StatisticalMask(shape, share, kind)
         masks[name] = shared[shape, budget]
-    return masks
+    return masks if layers is None else as_used(masks, layers)
+
+
+def _size(
+    name: str, shape: tuple[int, ...], layers: Mapping[str, tuple[int, int]] | None
+) -> tuple[int, int]:
+    """(n_out, n_in) of a mask, as the step has it."""
+    from sparse_train.naming import mask_shape
+
+    return layers[name] if layers is not None and name in layers else mask_shape(shape)
 
 
 def from_onnx(

@@ -22,7 +22,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Group:
+class KernelGroup:
     """Layers of one algorithm, density and batch; ratios are geometric means over layers."""
 
     algorithm: str
@@ -32,7 +32,7 @@ class Group:
     drawn: tuple[Timed, ...]
 
 
-def groups(rows: Sequence[Timed]) -> list[Group]:
+def groups(rows: Sequence[Timed]) -> list[KernelGroup]:
     """By algorithm, then density from dense to sparse, then batch."""
     found: dict[tuple[str, float, int], list[Timed]] = {}
     for row in rows:
@@ -40,7 +40,7 @@ def groups(rows: Sequence[Timed]) -> list[Group]:
         key = (row.algorithm, -float(f"{row.density:.1g}"), row.batch)
         found.setdefault(key, []).append(row)
     return [
-        Group(
+        KernelGroup(
             algorithm, -density, batch, tuple(r for r in own if not r.drawn),
             tuple(r for r in own if r.drawn),
         )
@@ -58,7 +58,7 @@ def _times(values: Sequence[float]) -> str:
     return f"{_mean(values):.1f} ({min(values):.1f}–{max(values):.1f})"
 
 
-def cells(group: Group) -> list[str]:
+def cells(group: KernelGroup) -> list[str]:
     """A line: ratios as mean (least–most) over layers."""
     learnt, drawn = group.learnt, group.drawn
     empty = sum(row.empty for row in learnt) / sum(row.shape[0] for row in learnt)
@@ -93,7 +93,7 @@ NOTE = (
 
 
 @dataclass(frozen=True)
-class Stored:
+class KernelsPage:
     """What was timed, with what its page says beside it."""
 
     rows: tuple[Timed, ...]
@@ -124,7 +124,7 @@ class Stored:
         return {"kind": KIND, **said, "rows": [dataclasses.asdict(row) for row in self.rows]}
 
 
-def loaded(content: Mapping[str, Any]) -> Stored:
+def loaded(content: Mapping[str, Any]) -> KernelsPage:
     """What `Stored.content` told.
 
     Raises:
@@ -134,7 +134,7 @@ def loaded(content: Mapping[str, Any]) -> Stored:
     for row in content["rows"]:
         given: dict[str, Any] = {**row, "shape": tuple(row["shape"])}
         rows.append(Timed(**given))
-    return Stored(
+    return KernelsPage(
         tuple(rows),
         content["title"],
         content["command"],

@@ -131,7 +131,7 @@ def devices_of(contenders: Sequence[Contender]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TimesToLoss:
     """Net time of every contender to one loss on one device."""
 
     device: str
@@ -150,9 +150,9 @@ class Comparison:
         return one.seconds / other.seconds if one and other and other.seconds else None
 
 
-def compare(contenders: Sequence[Contender], device: str, loss: float) -> Comparison:
+def compare(contenders: Sequence[Contender], device: str, loss: float) -> TimesToLoss:
     """Net seconds that each contender takes to a validation loss on a device."""
-    return Comparison(device, loss, {c.name: time_to(c, device, loss) for c in contenders})
+    return TimesToLoss(device, loss, {c.name: time_to(c, device, loss) for c in contenders})
 
 
 def verdicts(contenders: Sequence[Contender], loss: float) -> list[str]:
@@ -160,7 +160,7 @@ def verdicts(contenders: Sequence[Contender], loss: float) -> list[str]:
     return [_verdict(contenders, compare(contenders, d, loss)) for d in devices_of(contenders)]
 
 
-def _verdict(contenders: Sequence[Contender], c: Comparison) -> str:
+def _verdict(contenders: Sequence[Contender], c: TimesToLoss) -> str:
     from hwsim.units import ratio
 
     families = {one.name: one.family for one in contenders}

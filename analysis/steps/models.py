@@ -7,15 +7,25 @@ import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from analysis.steps.record import Step
 from hwsim.errors import InputError, unknown
+from hwsim.kernels.gpu.suite.steps import encoder
+from hwsim.mask import Mask
+from hwsim.measured.gpu_suite import Case
 from hwsim.workload import Workload
 from sparse_train.weightless import weightless
 from sparse_train.workload import workload
+
+PATTERNS = ("dense", "2:4", "transposable 2:4")
+# Sizes of a weight that cuSPARSELt and CUTLASS both take, in 16 bit.
+TAKEN = 32
+_ONE_WAY = np.tile(np.array([True, True, False, False]), (4, 1))
+_BOTH_WAYS = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], bool)
 
 
 def workload_of(step: Step) -> Workload:
@@ -32,7 +42,8 @@ def workload_of(step: Step) -> Workload:
     optimizer = step.optimizer if step.mode == "training" else None
     train = step.mode != "forward"
     with _attention(step.attention == "fused"):
-        return workload(model, batch, None, optimizer, loss, dtype, train, compiled=step.compiled)
+        made = workload(model, batch, None, optimizer, loss, dtype, train, compiled=step.compiled)
+    return made.with_masks(masks_of(step.pattern, made)) if step.pattern != "dense" else made
 
 
 def built(step: Step) -> tuple[nn.Module, Any, Callable | None]:
@@ -46,6 +57,23 @@ def built(step: Step) -> tuple[nn.Module, Any, Callable | None]:
         raise InputError(
             f"model {step.model!r} needs the package {error.name}; install it to price this step"
         ) from None
+
+
+def masks_of(pattern: str, made: Workload) -> dict[str, Mask]:
+    """The masks that a measured step's linear layers have: all whose sizes kernels of 2:4 take.
+
+    Raises:
+        InputError: a pattern that measured steps do not have.
+    """
+    if pattern not in PATTERNS:
+        raise InputError(unknown("pattern", pattern, PATTERNS))
+    tile = _BOTH_WAYS if pattern.startswith("transposable") else _ONE_WAY
+    linear = {op.name for op in made if op.kind == "gemm" and op.weight_shape}
+    return {
+        name: Mask(np.tile(tile, (n // 4, k // 4)), copy=False)
+        for name, (n, k) in made.layers.items()
+        if name in linear and n % TAKEN == 0 and k % TAKEN == 0
+    }
 
 
 @contextlib.contextmanager
@@ -233,6 +261,14 @@ def _transformer_layer(step: Step, name: str) -> tuple[nn.Module, Any, Callable 
     return block, x, lambda y: (y[0] if isinstance(y, tuple) else y).sum()
 
 
+def _encoder(step: Step, name: str) -> tuple[nn.Module, Any, Callable | None]:
+    """The blocks that `nettime measure gpu` times: `batch` rows of a width."""
+    width, layers = step.arguments["width"], step.arguments["layers"]
+    case = Case(f"{name} dense", "step", step.batch, width, layers, step.precision)
+    x = torch.empty((step.batch, width), device="meta")
+    return encoder(case, "meta"), x, lambda y: y.float().square().mean()
+
+
 _BERT = {"hidden": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
          "ffn": "intermediate_size", "vocab": "vocab_size"}  # fmt: skip
 _GPT2 = {"hidden": "n_embd", "layers": "n_layer", "heads": "n_head", "ffn": "n_inner",
@@ -248,5 +284,6 @@ BUILDERS: dict[str, Callable[[Step, str], tuple[nn.Module, Any, Callable | None]
         "OPTConfig", "OPTForCausalLM", _OPT, causal=True, max_position_embeddings=4096
     ),
     "decoder": _decoder,
+    "encoder": _encoder,
     "layer": _transformer_layer,
 }

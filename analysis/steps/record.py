@@ -14,7 +14,7 @@ A file is JSON Lines, one step a line, or JSON with a list `rows`. Keys:
     attention   "fused" or "plain": whether attention is one kernel
     optimizer   sgd, sgd_momentum, adam, adamw in one kernel; adamw-foreach as torch runs it by
                 default, adamw-unfused parameter by parameter; of training
-    pattern     "dense", or which of its weights are sparse
+    pattern     "dense", "2:4" or "transposable 2:4", of all linear layers that kernels take
     seconds     of one step, median
     family      models that share one are never on two sides of a fold
     source      where it is from
@@ -75,7 +75,7 @@ class Step:
         arguments = tuple(sorted(self.arguments.items()))
         return (self.model, arguments, self.mode, self.batch, self.sequence, self.image,
                 self.precision, self.layout, self.compiled, self.attention,
-                self.optimizer)  # fmt: skip
+                self.optimizer, self.pattern)  # fmt: skip
 
 
 def step_of(path: Path, number: int, row: Any) -> Step:

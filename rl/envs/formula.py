@@ -63,7 +63,7 @@ class WhiteBoxConfig:
 
 
 @dataclass(frozen=True)
-class Networks:
+class FormulaNetworks:
     """A batch of drawn networks on drawn devices; (batch, layers) unless said. `live` pads."""
 
     live: torch.Tensor
@@ -113,7 +113,7 @@ class Networks:
         return candidates[choice]
 
 
-def draw(config: WhiteBoxConfig, batch: int, rng: torch.Generator, width: int) -> Networks:
+def draw(config: WhiteBoxConfig, batch: int, rng: torch.Generator, width: int) -> FormulaNetworks:
     """`batch` networks, padded to `width` layers."""
     low, high = config.layers
     if width < high:
@@ -130,7 +130,7 @@ def draw(config: WhiteBoxConfig, batch: int, rng: torch.Generator, width: int) -
         raw = torch.exp(spread * torch.randn(batch, width, generator=rng)) * live
         return raw / raw.sum(1, keepdim=True)
 
-    return Networks(
+    return FormulaNetworks(
         live=live,
         cost=shares(0.7) * (1.0 - fixed)[:, None],
         sensitivity=shares(0.7),

@@ -10,13 +10,13 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from rl.envs.act import step_density
-from rl.envs.formula import Networks, WhiteBoxConfig, draw
+from rl.envs.formula import FormulaNetworks, WhiteBoxConfig, draw
 from rl.envs.interface import ScheduleEnv
 from rl.envs.observe import GLOBAL_FEATURES, LAYER_FEATURES, log_share, stack
 from rl.moment import Moment
 from rl.rewards import make_reward
 
-Draw = Callable[[WhiteBoxConfig, int, torch.Generator, int], Networks]
+Draw = Callable[[WhiteBoxConfig, int, torch.Generator, int], FormulaNetworks]
 _COUNTERS = ("done", "spent", "flops", "decisions", "density", "last_density")
 
 
@@ -79,7 +79,7 @@ class WhiteBoxEnv(ScheduleEnv):
     def load_state_dict(self, state: dict[str, Any]) -> None:  # type: ignore[override]
         self.rng.set_state(state["stream"])
         if state["networks"]:
-            self.networks = Networks(**state["networks"])
+            self.networks = FormulaNetworks(**state["networks"])
             for name in _COUNTERS:
                 setattr(self, name, state["counters"][name].clone())
 
@@ -98,7 +98,7 @@ class WhiteBoxEnv(ScheduleEnv):
             self.density = torch.ones(b, w)
             self.last_density = torch.ones(b)
         else:
-            self.networks = Networks(
+            self.networks = FormulaNetworks(
                 **{
                     name: torch.where(which.reshape(b, *[1] * (new.ndim - 1)), new, old)
                     for name, new in vars(fresh).items()

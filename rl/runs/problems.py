@@ -29,7 +29,7 @@ from sparse_train.workload import workload
 
 
 @dataclass(frozen=True)
-class Setting:
+class ProblemSetting:
     """One task as small networks are trained on it.
 
     Attributes:
@@ -78,7 +78,7 @@ class Setting:
 
 
 SETTINGS = {
-    "mlm": Setting(
+    "mlm": ProblemSetting(
         "mlm",
         {"vocabulary_size": 262, "tokens": 6, "hidden_share": 0.34, "evaluation_windows": 256},
         batch_size=64,
@@ -88,7 +88,7 @@ SETTINGS = {
         width_scale=32,
         rows_scale=4,
     ),
-    "images": Setting(
+    "images": ProblemSetting(
         "images",
         {"data": "digits"},
         batch_size=64,
@@ -100,7 +100,7 @@ SETTINGS = {
         width_scale=16,
         rows_scale=32,
     ),
-    "text_classification": Setting(
+    "text_classification": ProblemSetting(
         "text_classification",
         {"classes": 5, "vocabulary_size": 400, "tokens": 16},
         optimizer=AdamW(lr=1e-3, warmup=20, density_power=1.0),
@@ -108,7 +108,7 @@ SETTINGS = {
         small=("text_classifier-1x16", "text_classifier-1x24"),
         unseen=("text_classifier-2x24",),
     ),
-    "translation": Setting(
+    "translation": ProblemSetting(
         "translation",
         {"vocabulary_size": 512, "tokens": 10, "evaluation_pairs": 256},
         dense_steps=160,
@@ -117,7 +117,7 @@ SETTINGS = {
         small=("seq2seq-1x16", "seq2seq-1x24"),
         unseen=("seq2seq-2x24",),
     ),
-    "extreme": Setting(
+    "extreme": ProblemSetting(
         "extreme",
         {"data": "planted", "outputs": 200, "inputs": 300, "examples": 4000,
          "evaluation_examples": 256},
@@ -125,7 +125,7 @@ SETTINGS = {
         small=("extreme-1x16", "extreme-1x24"),
         unseen=("extreme-1x48",),
     ),
-    "recommendation": Setting(
+    "recommendation": ProblemSetting(
         "recommendation",
         {"ratings": "generated"},
         batch_size=256,
@@ -136,7 +136,7 @@ SETTINGS = {
         unseen=("factorization-1x48",),
         trained="one_by_one",
     ),
-    "control": Setting(
+    "control": ProblemSetting(
         "control",
         {"steps_per_update": 4, "explore_steps": 2000, "evaluation_episodes": 8},
         batch_size=64,
@@ -149,7 +149,7 @@ SETTINGS = {
         trained="one_by_one",
     ),
     # One network for the whole stream, as the dense run that it is compared with has one.
-    "continual": Setting(
+    "continual": ProblemSetting(
         "continual",
         {"tasks": 4, "steps_per_task": 60, "subnetworks": "shared"},
         optimizer=AdamW(lr=3e-3, warmup=20, density_power=1.0),
@@ -162,7 +162,7 @@ SETTINGS = {
 _NAME = re.compile(r"([a-z][a-z0-9_]*)-(\d+)x(\d+)(?:@(\d+(?:\.\d+)?(?:e-?\d+)?))?")
 
 
-def setting(task: str) -> Setting:
+def setting(task: str) -> ProblemSetting:
     """How small networks are trained on a task.
 
     Raises:
@@ -206,7 +206,7 @@ class Problem:
         )
 
     @property
-    def setting(self) -> Setting:
+    def setting(self) -> ProblemSetting:
         """The task's, at the network's own learning rate."""
         own = SETTINGS[self.task]
         if self.factor == 1:

@@ -25,7 +25,7 @@ from torch import Tensor
 from hwsim import InputError
 from hwsim.checks import check_number
 from hwsim.files import replacing
-from rl.envs.formula import Networks, WhiteBoxConfig
+from rl.envs.formula import FormulaNetworks, WhiteBoxConfig
 from rl.envs.training import SparseTrainingEnv
 from rl.runs.prices import GRID, Prices
 from sparse_train.data.tensor_files import read_arrays, write_arrays
@@ -92,7 +92,7 @@ def record(env: SparseTrainingEnv, episodes: int, *, seed: int = 0) -> Recording
     )  # fmt: skip
 
 
-class Recipe:
+class SurrogateRecipe:
     """Log densities of a batch of runs: a ramp of the whole network, layers that stand off it.
 
     What is drawn is spread evenly over what an agent may do: the level of the network where the
@@ -125,7 +125,7 @@ def _batch(env: SparseTrainingEnv, rng: np.random.Generator) -> Recording:
     """One episode of each slot."""
     seen = env.reset()
     b, width = env.density.shape
-    recipe = Recipe((b, width), float(np.log(env.min_density)), rng)
+    recipe = SurrogateRecipe((b, width), float(np.log(env.min_density)), rng)
     running = np.ones(b, dtype=bool)
     densities, progress = [], [env.progress.numpy().astype(np.float64)]
     while running.any():
@@ -337,17 +337,19 @@ def fit_kernels(prices: Prices) -> KernelFit:
 
 def surrogate(
     pairs: Sequence[tuple[Fitted, Prices]],
-) -> Callable[[WhiteBoxConfig, int, torch.Generator, int], Networks]:
+) -> Callable[[WhiteBoxConfig, int, torch.Generator, int], FormulaNetworks]:
     """A source for `WhiteBoxEnv`: every episode draws one of the fitted networks and its device."""
     if not pairs:
         raise InputError("pairs: none is given; allowed is at least one (fit, prices)")
     made = [(fitted, prices, fit_kernels(prices)) for fitted, prices in pairs]
 
-    def draw(config: WhiteBoxConfig, batch: int, rng: torch.Generator, width: int) -> Networks:
+    def draw(
+        config: WhiteBoxConfig, batch: int, rng: torch.Generator, width: int
+    ) -> FormulaNetworks:
         widest = max(len(fitted.sensitivity) for fitted, _, _ in made)
         check_number("width", width, least=widest)
         chosen = torch.randint(len(made), (batch,), generator=rng).tolist()
-        zero = {name: torch.zeros(batch, width) for name in Networks.__dataclass_fields__}
+        zero = {name: torch.zeros(batch, width) for name in FormulaNetworks.__dataclass_fields__}
         zero["live"] = torch.zeros(batch, width, dtype=torch.bool)
         zero["fixed"] = torch.zeros(batch)
         for row, i in enumerate(chosen):
@@ -362,6 +364,6 @@ def surrogate(
                 ("overhead", kernels.overhead), ("slope", kernels.slope),
             ):  # fmt: skip
                 zero[name][row, :n] = torch.from_numpy(np.asarray(values)).float()
-        return Networks(**zero)
+        return FormulaNetworks(**zero)
 
     return draw

@@ -282,6 +282,9 @@ class Observer(TorchDispatchMode):
         batch, rows, inner, columns = sizes = matrix_sizes(left, right)
         if 0 in sizes:
             return None
+        if name == "_grouped_mm" and (experts := self._weights.experts(right)) is not None:
+            op = grouped(experts.layer, experts.shape, right.shape[0], rows, out)
+            return _Product(op, storage_of(left), storage_of(right), sizes, "right")
         use, side = self._weights.find(right), "right"
         if use is None:
             use, side = self._weights.find(left), "left"
@@ -399,6 +402,23 @@ class Observer(TorchDispatchMode):
                     activation_bytes=traffic + again,
                 )
             )  # fmt: skip
+
+
+def grouped(layer: str, shape: tuple[int, int] | None, experts: int, rows: int, out: Tensor) -> Op:
+    """The product of stacked experts: one an expert, over its even share of the rows.
+
+    Assumed: no router is known, so that each expert is taken to get as many rows as the others.
+    """
+    assert shape is not None
+    n, k = shape[0] // experts, shape[1]
+    itemsize = out.element_size()
+    return Op(
+        "gemm", "forward", layer, -(-rows // experts), n, k, experts, dtype_name(out.dtype),
+        dense_flops=2 * rows * n * k,
+        activation_bytes=rows * (n + k) * itemsize,
+        weight_bytes=experts * n * k * itemsize,
+        weight_shape=shape,
+    )  # fmt: skip
 
 
 def _differentiated(product: _Product, left: Tensor, right: Tensor, out: Tensor) -> str:

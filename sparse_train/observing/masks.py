@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import nn
 
 from hwsim.errors import InputError, unknown
 from hwsim.mask import Mask
+from hwsim.masks.statistical import StatisticalMask
 from hwsim.workload import Workload
-from sparse_train.masking.kinds import Weight, weights_of
 from sparse_train.naming import layer_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sparse_train.masking.kinds import Weight
 
 
 def rows_of(name: str) -> tuple[str, tuple[int, int]]:
@@ -32,6 +37,8 @@ def by_layer(
     Raises:
         InputError: a name that is no parameter's, or a mask of another shape.
     """
+    from sparse_train.masking.kinds import weights_of
+
     layers = step.layers
     known = {layer_name(weight.name): weight for weight in weights_of(model)}
     found: dict[str, Mask] = {}
@@ -74,6 +81,43 @@ def _stacked(masks: Mapping[str, Mask], known: Mapping[str, Weight]) -> dict[str
             )
         found[name] = Mask(np.concatenate([parts[g].array for g in range(groups)]))
     return found
+
+
+def as_used(masks: Mapping[str, Mask], layers: Mapping[str, tuple[int, int]]) -> dict[str, Mask]:
+    """Masks of experts, `name[expert]`, by how a step's products hold them: all in one, or rows.
+
+    What a step has neither way is left out.
+    """
+    found: dict[str, Mask] = {}
+    experts: dict[str, list[Mask]] = {}
+    for name, mask in masks.items():
+        part = re.fullmatch(r"(.*)\[(\d+)\]", name)
+        if name in layers or part is None:
+            found[name] = mask
+        elif part[1] in layers:
+            experts.setdefault(part[1], []).append(mask)
+        else:
+            start = int(part[2]) * mask.shape[0]
+            block = f"{part[1]}[{start}:{start + mask.shape[0]}]"
+            if block in layers:
+                found[block] = mask
+    made: dict[tuple[int, ...], Mask] = {}  # equal layers of a giant share their masks
+    for name, parts in experts.items():
+        alike = tuple(map(id, parts))
+        if alike not in made:
+            made[alike] = _on_top(parts)
+        found[name] = made[alike]
+    return found
+
+
+def _on_top(parts: list[Mask]) -> Mask:
+    """Masks of one width on top of each other; known by their statistics where the first is."""
+    first = parts[0]
+    if isinstance(first, StatisticalMask):
+        rows = sum(part.shape[0] for part in parts)
+        share = sum(part.density * part.size for part in parts) / sum(p.size for p in parts)
+        return StatisticalMask((rows, first.shape[1]), share, first.kind)
+    return Mask(np.concatenate([part.array for part in parts]))
 
 
 def _turned(weight: Weight | None) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from hwsim.workload import DTYPE_BYTES, Op
+
 
 @dataclass(frozen=True)
 class Optimizer:
@@ -79,3 +81,29 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
         for n, o in _ONE_KERNEL.items()
     },
 }
+
+
+def update_ops(
+    rule: Optimizer, label: str, numel: int, shape: tuple[int, int] | None, dtype: str
+) -> list[Op]:
+    """The update of one parameter, or of a block of its rows.
+
+    Where a kernel takes parameters one by one, an op for each kernel.
+
+    Args:
+        label: its layer's name.
+        shape: (n_out, n_in) of a weight that masks act on.
+    """
+    found = []
+    parts = [rule.streams] if rule.together else rule.kernels
+    for i, streams in enumerate(parts):
+        moved = rule.moved_bytes(streams, DTYPE_BYTES[dtype]) * numel
+        flops = rule.flops * (i + 1) // len(parts) - rule.flops * i // len(parts)
+        found.append(
+            Op(
+                "optimizer", "update", label, dtype=dtype, dense_flops=flops * numel,
+                activation_bytes=0 if shape else moved, weight_bytes=moved if shape else 0,
+                weight_shape=shape, fused=rule.together,
+            )
+        )  # fmt: skip
+    return found

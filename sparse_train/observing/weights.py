@@ -139,6 +139,15 @@ class Weights:
                 return _block(layer, held.matrix, start, start + high)
         return WeightUse(layer, 0, 0, None)
 
+    def experts(self, tensor: Tensor) -> WeightUse | None:
+        """The stacked experts behind an operand (experts, …, …): all of a parameter's, in order."""
+        held = self._find(tensor)
+        if held is None or tensor.ndim != 3 or tensor.shape[0] != held.layout.groups:
+            return None
+        if tensor.numel() != held.numel or tensor.stride(0) != held.rows * held.columns:
+            return None
+        return _block(layer_name(held.name), held.matrix, 0, held.matrix[0])
+
     def whole(self, tensor: Tensor) -> WeightUse | None:
         """The parameter behind a convolution's weight, as it is stored."""
         held = self._find(tensor)

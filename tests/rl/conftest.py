@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rl.runs.problems import SETTINGS, Setting
+from rl.runs.problems import SETTINGS, ProblemSetting
 from sparse_train.population.train import AdamW
 
 WORDS = ("mask", "weight", "grow", "drop", "layer", "dense", "sparse", "step", "net", "time")
@@ -26,6 +26,8 @@ def tiny(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         optimizer = AdamW(lr=0.02, warmup=2)
-        patch.setitem(SETTINGS, "tiny", Setting("mlm", options, 8, 24, 3, optimizer, ("bert",)))
+        patch.setitem(
+            SETTINGS, "tiny", ProblemSetting("mlm", options, 8, 24, 3, optimizer, ("bert",))
+        )
         yield "tiny"
     torch.set_num_threads(threads)

@@ -13,7 +13,7 @@ from rl.envs.whitebox import WhiteBoxEnv
 from rl.evaluate import dense, greedy, speed_ups
 from rl.runs.prices import GRID, Prices, prices
 from rl.runs.problems import Problem
-from rl.surrogate.fit import Recipe, Recording, fit, fit_kernels, record, surrogate
+from rl.surrogate.fit import Recording, SurrogateRecipe, fit, fit_kernels, record, surrogate
 
 ROUNDS, LAYERS = 20, 3
 
@@ -64,7 +64,7 @@ def test_the_share_explained_is_measured_against_the_mean_of_each_round():
 
 
 def test_recorded_densities_reach_from_dense_to_sparsest_and_layers_differ():
-    recipe = Recipe((400, 3), float(np.log(1 / 32)), np.random.default_rng(0))
+    recipe = SurrogateRecipe((400, 3), float(np.log(1 / 32)), np.random.default_rng(0))
     found = np.stack([recipe.densities(np.full(400, x)) for x in (0.0, 0.5, 1.0)])
     assert (found >= 1 / 32 - 1e-9).all() and (found <= 1.0).all()
     means = np.exp(np.log(found).mean((0, 2)))

@@ -72,6 +72,7 @@ class Graph:
         return self.shapes[value]
 
     def elements(self, value: str, node: Any) -> int:
+        """Of a value that a node reads or gives."""
         return prod(self.shape(value, node))
 
     def running(self) -> Iterator[Any]:

@@ -321,22 +321,18 @@ def _layers(made: _Builder, graph: Graph) -> tuple[dict[str, tuple[int, ...]], d
 
 
 def _updates(made: _Builder, graph: Graph, optimizer: str) -> list[Op]:
-    from sparse_train.workload import OPTIMIZERS
+    from sparse_train.observing.optimizers import OPTIMIZERS, update_ops
 
-    rule, found = OPTIMIZERS[optimizer], []
+    rule = OPTIMIZERS[optimizer]
+    found: list[Op] = []
     shaped = {op.name: op.weight_shape for op in made.forward if op.kind in PRODUCTS}
     for name in graph.arrays:
         if name not in _parameters(graph):
             continue
         number, dtype = graph.arrays[name].size, made.type_of(name)
-        moved = rule.moved_bytes(rule.streams, DTYPE_BYTES[dtype]) * number
         layer = made.layers[name][0] if name in made.layers else name
         shape = shaped.get(layer) if name in made.layers else None
-        found.append(Op("optimizer", "update", layer, dtype=dtype,
-                        dense_flops=rule.flops * number,
-                        activation_bytes=0 if shape else moved,
-                        weight_bytes=moved if shape else 0, weight_shape=shape,
-                        fused=rule.together))  # fmt: skip
+        found += update_ops(rule, layer, number, shape, dtype)
     return found
 
 

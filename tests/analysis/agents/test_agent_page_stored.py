@@ -7,7 +7,7 @@ from test_outcome import contender, outcome
 
 from analysis import results
 from analysis.agents.outcome import AGENT
-from analysis.agents.stored import Stored
+from analysis.agents.stored import AgentPage
 from hwsim import InputError
 
 
@@ -17,7 +17,7 @@ def stored():
         contender(AGENT, 1.2, rates=(1.0, 2.0), learnt_from=30, cost=4.0),
         contender("dense", 1.0, spread=0.0), contender("cma_es", 0.9, reached=False, note="a; b"),
     )  # fmt: skip
-    return Stored(
+    return AgentPage(
         found, "A title", "nettime agent compare …", ("Learnt in: a world.",), 12.5, 0,
         ("page_return.svg",), ("a note",), ("A remark.",),
     )  # fmt: skip

@@ -10,8 +10,15 @@ import pytest
 from analysis import results
 from analysis.agents.schedules import agent_jobs
 from analysis.agents.schedules_page import markdown, notes, plus_minus, verdict
-from analysis.agents.schedules_stored import Stored
-from analysis.agents.schedules_study import CURVES, LEARNED, METHODS, Agents, Learning, Study
+from analysis.agents.schedules_stored import SchedulesPage
+from analysis.agents.schedules_study import (
+    CURVES,
+    LEARNED,
+    METHODS,
+    Agents,
+    Learning,
+    ScheduleStudy,
+)
 from analysis.agents.schedules_table import ScheduleTable, Spread
 from analysis.comparing.plan import Choice, Entry
 from analysis.comparing.race import entries, run_config
@@ -24,8 +31,8 @@ from sparse_train.tasks import make_task
 BASE = TrainConfig(task="images", steps=40)
 
 
-def study(**changes) -> Study:
-    return Study(BASE, **{"densities": (0.1, 1.0), "seeds": (0, 1), **changes})
+def study(**changes) -> ScheduleStudy:
+    return ScheduleStudy(BASE, **{"densities": (0.1, 1.0), "seeds": (0, 1), **changes})
 
 
 def figures(accuracy: float, seconds: float) -> Figures:
@@ -149,7 +156,7 @@ def test_piecewise_goes_through_the_root_of_the_target_and_ends_at_it():
 
 def test_agents_learn_on_small_networks_of_the_tables_kind_and_task():
     def networks(**base):
-        return Study(TrainConfig(steps=40, **base)).networks
+        return ScheduleStudy(TrainConfig(steps=40, **base)).networks
 
     assert networks(task="images") == ("mlp-1x16", "mlp-2x16")
     assert networks(task="images", model="simple_cnn", preset="small")[0].startswith("simple_cnn")
@@ -205,7 +212,7 @@ def test_no_number_is_cut_on_a_terminal_of_80_columns():
 
 
 def test_the_page_comes_again_from_its_stored_table(tmp_path):
-    stored = Stored(table(), "Title", "nettime agent schedules", ("page.svg",))
+    stored = SchedulesPage(table(), "Title", "nettime agent schedules", ("page.svg",))
     page = tmp_path / "page.md"
     page.write_text(stored.page)
     results.beside(page).write_text(results.dumps(stored))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from analysis.agents import judge, store
-from analysis.agents.judge import Contender, Played
+from analysis.agents.judge import Judged, Played
 from analysis.cli import run
 from hwsim import InputError
 from rl.evaluate import Episodes
@@ -25,7 +25,7 @@ def played(times, cost=1.5):
 
 
 def test_a_contender_is_read_back_as_it_was(tmp_path):
-    first = Contender(
+    first = Judged(
         "best_constant", (played([0.5, 0.8]), played([0.7])), "density 0.2", 3.0, 64, (4.0,), True
     )
     store.save(first, tmp_path / "one.safetensors")
@@ -44,7 +44,7 @@ def test_a_contender_is_made_once_for_each_key(tmp_path):
 
     def make():
         made.append(1)
-        return Contender("linear", (played([float(len(made))]),))
+        return Judged("linear", (played([float(len(made))]),))
 
     key = {"name": "linear", "test": {"target": 0.9}}
     first = store.kept(tmp_path, key, make)

@@ -5,8 +5,8 @@ import torch
 
 from analysis.agents import judge
 from analysis.agents.candidates import PROTOCOL, candidates
-from analysis.agents.judge import Contender, Played, joined
-from analysis.agents.outcome import AGENT, Outcome
+from analysis.agents.judge import Judged, Played, joined
+from analysis.agents.outcome import AGENT, AgentTable
 from analysis.agents.page import sentences
 from analysis.agents.settle import tuning_seeds
 from analysis.comparing.conclusion import Verdict
@@ -34,11 +34,11 @@ def contender(name, speed, replicates=10, spread=0.01, reached=True, **facts):
         played((speed * np.exp(spread * rng.normal(size=N))).tolist(), reached)
         for _ in range(replicates)
     ]
-    return Contender(name, tuple(runs), **facts)
+    return Judged(name, tuple(runs), **facts)
 
 
 def outcome(*contenders):
-    return Outcome({"wafer": contenders}, "dense's loss")
+    return AgentTable({"wafer": contenders}, "dense's loss")
 
 
 def test_an_agent_that_is_twice_as_fast_as_all_is_said_to_be_so():

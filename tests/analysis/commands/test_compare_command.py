@@ -2,6 +2,8 @@ import re
 
 import pytest
 
+from sparse_train.registries import TASKS
+
 TINY = (
     "--task-option", "tokens=16", "--task-option", "vocabulary_size=300",
     "--task-option", "evaluation_windows=8", "--batch-size", "4", "--rate", "0.002",
@@ -22,11 +24,20 @@ TINY = (
         (("--task", "chess"), "chess"),
         (("--task-option", "tokenz=4"), "tokenz"),
         (("--device", "abacus"), "abacus"),
+        (("--set", "pattern=blok"), "blok"),
+        (("-a", "srigl,pattern=2:4"), "fan_in"),
+        (("-a", "rigl,gamma=2"), "gamma"),
+        (("--set", "distribution=erq"), "erq"),
+        (("--plot", "figure.bmp"), "figure.bmp"),
     ],
 )
-def test_bad_input_is_one_line_before_any_work(nettime, tmp_path, options, message):
+def test_bad_input_is_one_line_before_any_work(nettime, tmp_path, options, message, monkeypatch):
+    prepared = []
+    for name in TASKS.names():
+        monkeypatch.setattr(TASKS.get(name), "prepare", lambda task: prepared.append(task))
     assert message in nettime("compare", "--out", tmp_path / "runs", *options).error
     assert not (tmp_path / "runs").exists()
+    assert not prepared, "data was prepared for arguments that are refused"
 
 
 @pytest.mark.slow

@@ -51,6 +51,16 @@ def test_steps_stand_beside_their_estimates(nettime, tmp_path, fake_gpu):
     assert len(read_measurements(out)) == 3
 
 
+def test_whole_steps_are_written_as_crosscheck_reads_them(nettime, tmp_path, fake_gpu):
+    out = tmp_path / "gpu.jsonl"
+    found = nettime("measure", "gpu", "--out", out, "--json").json
+    assert found["steps_file"] == str(tmp_path / "gpu-steps.jsonl")
+    checked = nettime("crosscheck", "steps", found["steps_file"], "-d", "h200", "--json").json
+    assert checked["all"]["steps"] == 3 and checked["cards"] == ["made-up GPU"]
+    measured = {row["model"] for row in checked["steps"]}
+    assert measured == {"encoder:bert-base"}
+
+
 def test_a_second_run_keeps_what_is_there_and_shows_it(nettime, tmp_path, fake_gpu):
     out = tmp_path / "gpu.jsonl"
     nettime("measure", "gpu", "--out", out)

@@ -6,13 +6,15 @@ import pytest
 from test_compare import LOSSES, table, ten
 
 from analysis import results
-from analysis.comparing.stored import Stored
+from analysis.comparing.stored import ComparisonPage
 from analysis.results import beside, disagreements, dumps, load
 from hwsim import InputError
 
 
 def written(folder, name="page", **changes):
-    one = Stored(table(ten(LOSSES), **changes), "A title", "nettime compare …", ("A remark.",))
+    one = ComparisonPage(
+        table(ten(LOSSES), **changes), "A title", "nettime compare …", ("A remark.",)
+    )
     page = folder / f"{name}.md"
     page.write_text(one.page)
     beside(page).write_text(dumps(one))
@@ -30,7 +32,7 @@ def test_a_stored_table_gives_its_page_again(tmp_path):
 def test_a_run_that_diverged_is_stored_too(tmp_path):
     losses = ten(LOSSES)
     losses["SET"][3] = float("nan")
-    one = Stored(table(losses), "t", "c")
+    one = ComparisonPage(table(losses), "t", "c")
     page = tmp_path / "p.md"
     beside(page).write_text(dumps(one))
     json.loads(beside(page).read_text(), parse_constant=pytest.fail)

@@ -5,7 +5,7 @@ import pytest
 
 from analysis import results
 from analysis.measuring.learnt import Timed, time_runs
-from analysis.measuring.page import Stored, cells, groups
+from analysis.measuring.page import KernelsPage, cells, groups
 from hwsim import InputError
 from sparse_train import trainer
 from sparse_train.runs.config import TrainConfig
@@ -86,7 +86,9 @@ def test_a_group_is_a_geometric_mean_with_least_and_most():
 
 
 def test_the_page_comes_again_from_its_table(rows, tmp_path):
-    stored = Stored(tuple(rows), "A title", "nettime measure cpu …", "a machine", ("A remark.",))
+    stored = KernelsPage(
+        tuple(rows), "A title", "nettime measure cpu …", "a machine", ("A remark.",)
+    )
     page = tmp_path / "page.md"
     page.write_text(stored.page)
     results.beside(page).write_text(results.dumps(stored))

@@ -195,6 +195,41 @@ def test_experts_that_are_used_one_by_one_have_their_own_masks():
     assert used["up[24:36]"] == masks["up[2]"] and used["down[0:8]"] == masks["down[0]"]
 
 
+class Grouped(nn.Module):
+    """Two stacked products of four experts through grouped_mm, the second stored (in, out)."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_experts, self.hidden_size = 4, 16
+        self.up = nn.Parameter(torch.randn(4, 32, 16, dtype=torch.bfloat16) / 4)
+        self.down_proj = nn.Parameter(torch.randn(4, 32, 16, dtype=torch.bfloat16) / 4)
+        self.is_transposed = None
+
+    def forward(self, x):
+        ends = torch.arange(1, 5, dtype=torch.int32) * (len(x) // 4)
+        x = torch.nn.functional.grouped_mm(x, self.up.transpose(1, 2), offs=ends).relu()
+        return torch.nn.functional.grouped_mm(x, self.down_proj, offs=ends).square()
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "fan_in", "2:4"])
+def test_experts_through_grouped_products_have_their_masks_in_one(pattern):
+    model, x = Grouped(), torch.randn(64, 16, dtype=torch.bfloat16)
+    options = {"density": 0.5, "pattern": pattern, "layers": "all"}
+    masks = sparsify(model, None, "static", **options).masks()
+    dense, step = workload(model, x), workload(model, x, masks)
+    assert masks["up[3]"].shape == (32, 16) and masks["down_proj[3]"].shape == (16, 32)
+    assert dense.dense_flops == step.dense_flops
+    products = [op for op in step.ops if op.kind == "gemm"]
+    assert {(op.m, op.n, op.k, op.count) for op in products} == {(16, 32, 16, 4), (16, 16, 32, 4)}
+    assert {op.dense_flops for op in products} == {2 * 64 * 32 * 16}
+    assert len(products) == 5  # the input has no gradient
+    for op in products:
+        parts = [masks[f"{op.name}[{expert}]"] for expert in range(4)]
+        assert op.mask.nnz == sum(part.nnz for part in parts)
+        assert op.flops == op.dense_flops * op.mask.nnz // op.mask.size
+    assert not step.unmasked
+
+
 def _complex():
     model = nn.Sequential(nn.Linear(12, 8))
     model[0].weight = nn.Parameter(torch.randn(8, 12, dtype=torch.complex64))
