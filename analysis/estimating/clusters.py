@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hwsim import Workload
 from hwsim.cluster.machine import Cluster, load_cluster
 from hwsim.cluster.memory import refuse
+from hwsim.cluster.parts import parts_of
 from hwsim.cluster.plan import Plan, parse_plan, plan_words
 from hwsim.cluster.run import run_time
 from hwsim.cluster.search import per_sample, search
-from hwsim.cluster.step import ClusterStep, cluster_step
+from hwsim.cluster.step import ClusterStep, cluster_step, timed
 from hwsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def answered(
     """
     whole = load_cluster(asked.name)
     cluster = whole.of(asked.gpus)
-    dense = Answer(1.0, _steps(asked, cluster, asked.what.step, dense=True))
+    dense = Answer(1.0, _steps(asked, cluster, asked.what.step, {}, dense=True))
     dense = replace(dense, run_s=_dense_run(asked, dense))
     done(1, "dense")
     answers = []
@@ -132,13 +133,14 @@ def _answer(
     asked: Asked, whole: Cluster, cluster: Cluster, density: float, dense: Answer
 ) -> Answer:
     sparse = _sparse(asked, density)
-    found = _steps(asked, cluster, sparse)
+    known: dict[tuple, Any] = {}  # what the step's parts cost a card
+    found = _steps(asked, cluster, sparse, known)
     answer = Answer(density, found)
     grown = _grown(asked, sparse)
     if grown is not None:
-        timed = cluster_step(cluster, grown, found[0].plan)
-        answer = replace(answer, grown=timed, updates=1.0 / asked.setting.update_interval)
-    cards = list(_fewer(asked, whole, sparse, dense, found[0]))
+        one = cluster_step(cluster, grown, found[0].plan)
+        answer = replace(answer, grown=one, updates=1.0 / asked.setting.update_interval)
+    cards = list(_fewer(asked, whole, sparse, dense, found[0], known))
     return replace(answer, cards=cards, run_s=_run(asked, cluster, density, found[0].plan))
 
 
@@ -161,21 +163,32 @@ def _grown(asked: Asked, sparse: Workload) -> Workload | None:
 
 
 def _steps(
-    asked: Asked, cluster: Cluster, step: Workload, *, dense: bool = False
+    asked: Asked,
+    cluster: Cluster,
+    step: Workload,
+    known: dict[tuple, Any],
+    *,
+    dense: bool = False,
 ) -> list[ClusterStep]:
     if asked.searches:
         # Without masks there is nothing to pack.
         base = replace(asked.base, compact=False) if dense else asked.base
-        return search(cluster, step, base)
+        return search(cluster, step, base, known)
     plan = asked.plan(cluster.cards)
-    one = cluster_step(cluster, step, replace(plan, compact=False) if dense else plan)
+    plan_of_step = replace(plan, compact=False) if dense else plan
+    one = timed(cluster, parts_of(step), plan_of_step, known)
     if not dense or not plan.compact:
         refuse(one.need.total, cluster.memory_bytes, plan)
     return [one]
 
 
 def _fewer(
-    asked: Asked, whole: Cluster, sparse: Workload, dense: Answer, first: ClusterStep
+    asked: Asked,
+    whole: Cluster,
+    sparse: Workload,
+    dense: Answer,
+    first: ClusterStep,
+    known: dict[tuple, Any],
 ) -> Iterator[ClusterStep]:
     """All cards, then half of them, and so on, as long as samples take no longer than dense's."""
     one, cards = first, first.plan.cards
@@ -187,9 +200,9 @@ def _fewer(
         try:
             cluster = whole.of(cards)
             if asked.searches:
-                one = search(cluster, sparse, asked.base)[0]
+                one = search(cluster, sparse, asked.base, known)[0]
             else:
-                one = cluster_step(cluster, sparse, asked.plan(cards, dp=False))
+                one = timed(cluster, parts_of(sparse), asked.plan(cards, dp=False), known)
         except InputError:
             return
 

@@ -49,6 +49,8 @@ def _ends(
                 at = free[s]
                 ready = True
                 for j in range(starts[i], starts[i + 1]):
+                    if flat[j] < 0:
+                        continue
                     if end[flat[j]] < 0:
                         ready = False
                         break

@@ -19,7 +19,7 @@ def ends(tasks: Tasks) -> np.ndarray:
 
     def run(mine: list[int]) -> Generator[Any, Any, None]:
         for i in mine:
-            yield world.all_of([done[w] for w in tasks.waits[i]])
+            yield world.all_of([done[w] for w in tasks.waits[i] if w >= 0])
             yield world.timeout(tasks.ticks[i])
             found[i] = world.now
             done[i].succeed()

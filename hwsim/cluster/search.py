@@ -42,11 +42,18 @@ def _forms(cluster: Cluster, dp: int, pp: int) -> tuple[str, ...]:
     return ("ddp", "zero1", "fsdp", "hsdp") if cluster.nodes > 1 else ("ddp", "zero1", "fsdp")
 
 
-def search(cluster: Cluster, step: Workload, base: Plan | None = None) -> list[ClusterStep]:
+def search(
+    cluster: Cluster, step: Workload, base: Plan | None = None,
+    known: dict[tuple, Any] | None = None,
+) -> list[ClusterStep]:  # fmt: skip
     """The plans that fit, by seconds for a sample; only what nothing else beats in time and memory.
 
     Samples of a step are micro-batches × data-parallel ranks, so time is per micro-batch of one
     card: seconds · cards / (dp · micro-batches).
+
+    Args:
+        base: as for `plans`.
+        known: shared between searches of the same step on the same cards, however many.
 
     Raises:
         InputError: no plan fits; the nearest is named.
@@ -54,7 +61,7 @@ def search(cluster: Cluster, step: Workload, base: Plan | None = None) -> list[C
     parts = parts_of(step)
     layers = sum(bool(part.heads) for part in parts)
     tried: list[ClusterStep] = []
-    known: dict[tuple, Any] = {}
+    known = {} if known is None else known
     least: tuple[float, Plan] | None = None
     for tried_plan in plans(cluster, layers, base):
         try:

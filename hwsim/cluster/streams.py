@@ -33,27 +33,32 @@ class Stage:
         ranks = max((len(cost.shares) for cost in costs), default=1)
         self.names = [name] if ranks == 1 else [f"{name}.rank-{r}" for r in range(ranks)]
         self.last: Ends = (-1,) * ranks
+        self._computes = [f"{own} {COMPUTE}" for own in self.names]
+        self._exchanges = [f"{own} {TENSOR}" for own in self.names]
         self.sent = [0.0] * ranks
 
     def compute(self, name: str, takes: Sequence[float], waits: Sequence[Ends] = ()) -> Ends:
         """Adds a task on every rank's compute stream; when it ends, by rank."""
-        self.last = tuple(
-            self.tasks.add(f"{own} {COMPUTE}", name, takes[r], (*(w[r] for w in waits), last))
-            for r, (own, last) in enumerate(zip(self.names, self.last, strict=True))
-        )
+        if len(self.names) == 1:  # nearly always, and millions of times in a search
+            first = [w[0] for w in waits]
+            first.append(self.last[0])
+            self.last = (self.tasks.add(self._computes[0], name, takes[0], first),)
+        else:
+            self.last = tuple(
+                self.tasks.add(stream, name, takes[r], (*(w[r] for w in waits), self.last[r]))
+                for r, stream in enumerate(self._computes)
+            )
         return self.last
 
     def exchange(self, name: str, cost: Costs, number: int) -> None:
         """The tensor-parallel sums of a part: each waits for all ranks, the next product for it."""
-        moved = sent_bytes("all_reduce", cost.part.boundary_bytes, self.plan.tp)
+        if not number:
+            return
+        moved = sent_bytes("all_reduce", cost.part.boundary_bytes, self.plan.tp) * number
+        add, takes = self.tasks.add, cost.exchange_s
         for _ in range(number):
-            self._together(name, cost.exchange_s, moved, TENSOR)
-
-    def _together(self, name: str, takes: float, moved: float, stream: str) -> None:
-        """A collective of all ranks, which nothing is computed beside."""
-        self.last = tuple(
-            self.tasks.add(f"{own} {stream}", name, takes, self.last) for own in self.names
-        )
+            last = self.last
+            self.last = tuple([add(stream, name, takes, last) for stream in self._exchanges])
         self.sent = [sent + moved for sent in self.sent]
 
     def collective(

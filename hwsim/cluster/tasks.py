@@ -17,7 +17,7 @@ class Tasks:
     """Tasks in the order in which they were added; a stream does its own in that order.
 
     A duration is whole nanoseconds. A task starts when the one before it on its stream and all
-    that it waits for are done.
+    that it waits for are done; waits of −1 are for nothing.
     """
 
     streams: list[str] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Tasks:
         self.stream.append(number)
         self.ticks.append(round(seconds * TICKS_PER_S))
         self.names.append(name)
-        self.waits.append(tuple([w for w in waits if w >= 0]))
+        self.waits.append(tuple(waits))
         return len(self.names) - 1
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

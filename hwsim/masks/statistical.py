@@ -166,18 +166,25 @@ class StatisticalMask(Mask):
         return float(counts[: asked.n + 1].sum() ** groups)
 
     def slowest(self, axis: int, group: int) -> tuple[float, float]:
-        counts, share = self._lines(axis), self._cells[axis].share
+        share = self._cells[axis].share
         lines = self._shape[axis]
         each = max(group / share, 1.0)
         groups, left = divmod(lines, group)
-        mean, deviation = largest(counts, each)
+        mean, deviation = self._largest(axis, each)
         total = groups * mean
         if left:
-            total += largest(counts, max(left / share, 1.0))[0]
+            total += self._largest(axis, max(left / share, 1.0))[0]
         clumps = max(share / group, 1.0)
         total += self._sigmas * deviation * (max(groups, 1) * clumps) ** 0.5
-        most, spread = largest(counts, max(lines / share, 1.0))
+        most, spread = self._largest(axis, max(lines / share, 1.0))
         return total, most + self._sigmas * spread
+
+    def _largest(self, axis: int, many: float) -> tuple[float, float]:
+        """Mean and deviation of the fullest of so many lines; the same for all variants."""
+        asked = ("largest", axis, many)
+        if asked not in self._laws:
+            self._laws[asked] = largest(self._lines(axis), many)
+        return self._laws[asked]
 
     def lines_used(self, width: int) -> int:
         """Aligned runs of `width` inputs of a row that hold an active weight."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -110,10 +111,17 @@ def strata(number: int, of: int, shape: tuple[int, ...], seed: int = 0) -> np.nd
     Along the last axis; the other axes are dealt each on its own.
     """
     many = shape[-1]
-    rng = np.random.default_rng((of, seed, *shape))
-    rows = [rng.permutation(of * many)[number * many : (number + 1) * many]
-            for _ in range(math.prod(shape[:-1]))]  # fmt: skip
-    return (np.array(rows, dtype=float).reshape(shape) + 0.5) / (of * many)
+    return _dealt(of, shape, seed)[..., number * many : (number + 1) * many]
+
+
+@lru_cache(maxsize=256)
+def _dealt(of: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Places of all samples, one behind the other along the last axis."""
+    many, rng = of * shape[-1], np.random.default_rng((of, seed, *shape))
+    rows = [rng.permutation(many) for _ in range(math.prod(shape[:-1]))]
+    found = (np.array(rows, dtype=float).reshape(*shape[:-1], many) + 0.5) / many
+    found.setflags(write=False)
+    return found
 
 
 def _hypergeometric(places: int, active: int, drawn: int) -> np.ndarray:
