@@ -1,7 +1,9 @@
 """Plain attention in a compiled graph, which a compiler runs by the fused kernel.
 
-Source: torch 2.13, torch/_inductor/fx_passes/fuse_attention.py: scores that are scaled, masked by
-addition and normalised, then multiplied by the values. Graphs of a forward pass alone.
+Source: torch 2.13, torch/_inductor/fx_passes/fuse_attention.py: scores that are scaled by one
+number, masked by addition and normalised, then multiplied by the values. Scores that something is
+added to without being scaled, that are scaled by a tensor, or whose mask is looked up (relative
+positions), are no pattern of its. Graphs of a forward pass alone.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from dataclasses import replace
 from hwsim.workload import Op
 from sparse_train.observing.passed import Passed
 
-_BEFORE = ("mul", "div", "add", "_to_copy")
+_SCALES, _LOOKED_UP = ("mul", "div"), ("index", "embedding", "gather", "index_select")
 _AFTER = ("_to_copy", "clone")
 
 
@@ -57,6 +59,7 @@ def _back(
 ) -> list[int] | None:  # fmt: skip
     """From a softmax up to the product whose scores it normalises; None if there is none."""
     found: list[int] = []
+    masked = scaled = False
     while True:
         largest = max(passed[i].read, key=lambda v: passed[i].read[v], default=None)
         if largest is None or largest not in writer or readers[largest] != [i]:
@@ -64,8 +67,17 @@ def _back(
         i = writer[largest]
         found.append(i)
         if ops[i].kind == "attention" and not ops[i].fused:
-            return found
-        if ops[i].kind != "elementwise" or passed[i].operator not in _BEFORE:
+            return found if scaled or not masked else None
+        operator, beside = passed[i].operator, len(passed[i].read) - 1
+        if ops[i].kind != "elementwise" or (operator in _SCALES and beside):
+            return None
+        if operator == "add" and not masked and not scaled:
+            masked = True
+            if any(passed[writer[v]].operator in _LOOKED_UP for v in passed[i].read if v in writer):
+                return None
+        elif operator in _SCALES:
+            scaled = True
+        elif operator != "_to_copy":
             return None
 
 

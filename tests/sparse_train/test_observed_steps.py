@@ -149,6 +149,31 @@ def test_a_compiler_runs_plain_attention_by_the_fused_kernel(masked):
     assert op.bytes == 2 * q.numel() * 4 + masked * 16 * 16 * 4  # q once, the result, the mask
 
 
+class Positions(nn.Module):
+    """Relative positions are added to scores whose queries were scaled before, or whose scale is
+    learnt, or are looked up."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.scale = how, nn.Parameter(torch.ones(4, 1, 1))
+        self.table = nn.Parameter(torch.zeros(4, 31))
+
+    def forward(self, q):
+        bias = self.scale.expand(4, 16, 16)
+        if self.how == "looked up":
+            bias = self.table[:, torch.arange(16)[:, None] - torch.arange(16) + 15]
+        scores = (q / 4) @ q.transpose(-1, -2) if self.how == "before" else q @ q.transpose(-1, -2)
+        if self.how != "before":
+            scores = scores * (self.scale if self.how == "learnt" else 0.25)
+        return (scores + bias).softmax(-1) @ q
+
+
+@pytest.mark.parametrize("how", ["before", "learnt", "looked up"])
+def test_scores_with_positions_are_no_fused_attention(how):
+    ops = workload(Positions(how), torch.randn(2, 4, 16, 8), train=False, compiled=True)
+    assert not any(op.fused for op in ops if op.kind == "attention")
+
+
 def test_scores_that_are_read_elsewhere_are_no_fused_attention():
     class Shown(Plain):
         def forward(self, q):
