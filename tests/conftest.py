@@ -10,6 +10,10 @@ from hypothesis import settings
 settings.register_profile("nettime", deadline=None)
 settings.load_profile("nettime")
 
+# Triton's own functions are interpreted only if this is set before anything imports Triton, and torch
+# may do so in whichever test comes first.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # Steps of named models are kept by the tests' processes among themselves, not with the user's.
 _KEPT = tempfile.TemporaryDirectory(prefix="nettime-tests-")
 os.environ["NETTIME_CACHE"] = _KEPT.name

@@ -30,7 +30,8 @@ def test_every_page_with_python_is_here():
     }  # fmt: skip
 
 
-def test_algorithms_reads_runs_as_a_frame(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory):
     from sparse_train import trainer
     from sparse_train.runs.config import TrainConfig
 
@@ -39,11 +40,22 @@ def test_algorithms_reads_runs_as_a_frame(tmp_path, monkeypatch):
         "algorithm": "rigl", "density": 0.5, "steps": 4, "batch_size": 8, "eval_interval": 2,
         "update_interval": 2, "warmup_steps": 1, "threads": 1,
     })  # fmt: skip
-    trainer.train(config, tmp_path / "runs" / "one")
-    monkeypatch.chdir(tmp_path)
+    folder = tmp_path_factory.mktemp("page") / "runs" / "one"
+    trainer.train(config, folder)
+    return folder
+
+
+def test_algorithms_reads_runs_as_a_frame(tiny_run, monkeypatch):
+    monkeypatch.chdir(tiny_run.parents[1])
     (code,) = blocks("algorithms")
     made = run(code)
     assert made["best"]["algorithm"].to_list() == ["rigl"] and len(made["by_algorithm"]) == 1
+
+
+def test_clusters_prices_a_recorded_run(tiny_run):
+    code, _ = blocks("clusters")
+    seconds = run(code)["seconds_on_a_cluster"]
+    assert 0 < seconds(tiny_run) < float("inf")
 
 
 def test_clusters_builds_a_model_without_values():
@@ -52,7 +64,7 @@ def test_clusters_builds_a_model_without_values():
             super().__init__()
             self.parts = torch.nn.ModuleList(torch.nn.Linear(width, width) for _ in range(layers))
 
-    (code,) = blocks("clusters")
+    _, code = blocks("clusters")
     model, batch = run(code, MyDecoder=MyDecoder, torch=torch)["make"]()
     assert all(p.is_meta for p in model.parameters()) and batch.shape == (1, 4096)
 

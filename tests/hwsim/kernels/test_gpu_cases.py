@@ -1,10 +1,7 @@
 """The suite's cases in Triton's interpreter, and its training step with stand-ins for packing."""
 
-import os
-
 import pytest
 
-os.environ.setdefault("TRITON_INTERPRET", "1")
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="triton is not installed (the extra 'gpu' has it)")
 

@@ -1,11 +1,8 @@
 """GPU kernels in Triton's interpreter against a float64 oracle; torch's kernels where CUDA is."""
 
-import os
-
 import numpy as np
 import pytest
 
-os.environ.setdefault("TRITON_INTERPRET", "1")
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="triton is not installed (the extra 'gpu' has it)")
 
