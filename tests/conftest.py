@@ -10,8 +10,8 @@ from hypothesis import settings
 settings.register_profile("nettime", deadline=None)
 settings.load_profile("nettime")
 
-# Triton's own functions are interpreted only if this is set before anything imports Triton, and torch
-# may do so in whichever test comes first.
+# Triton's own functions are interpreted only if this is set before anything imports Triton, and
+# torch may do so in whichever test comes first.
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # Steps of named models are kept by the tests' processes among themselves, not with the user's.
