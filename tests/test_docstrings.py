@@ -16,11 +16,15 @@ MODULES = sorted(
 
 
 def functions_of(cls):
-    """Name → function, of the public methods and properties that the class itself defines."""
+    """Name → function, of the public methods and properties that are written in the class.
+
+    What a decorator of another package puts there is not.
+    """
     for name, value in vars(cls).items():
         inner = getattr(value, "fget", None) or getattr(value, "func", None)
         inner = inner or getattr(value, "__func__", value)
-        if not name.startswith("_") and inspect.isfunction(inner) and inner.__name__ != "<lambda>":
+        written = inspect.isfunction(inner) and inner.__module__ == cls.__module__
+        if written and not name.startswith("_") and inner.__name__ != "<lambda>":
             yield name, inner
 
 
