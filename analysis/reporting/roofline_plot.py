@@ -82,11 +82,12 @@ def _panel(axes: Any, roof: Roof, kinds: Mapping[str, list[Spot]]) -> None:
     floor = min(floor, roof.flops_per_s / 10.0) / 2.0
     axes.set(xlim=(low, high), ylim=(floor, roof.flops_per_s * 2.0))
     axes.set(xscale="log", yscale="log", xlabel="FLOP per byte", ylabel="FLOP/s")
+    said = []
+    if any(s.flops_per_s > 1.001 * s.intensity * roof.bytes_per_s for s in points):
+        said.append("above the slope: held by a cache, not read from memory")
     if left > 0.005 * whole_s:
-        axes.annotate(
-            f"without arithmetic, not shown: {units.percent(left / whole_s)} of the time",
-            (0.99, 0.02), xycoords="axes fraction", ha="right", fontsize=8,
-        )  # fmt: skip
+        said.append(f"without arithmetic, not shown: {units.percent(left / whole_s)} of the time")
+    axes.annotate("\n".join(said), (0.99, 0.02), xycoords="axes fraction", ha="right", fontsize=8)
     legend = axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     for handle in legend.legend_handles:
         handle.set_sizes([40.0])
