@@ -10,7 +10,6 @@ import ctypes
 import gc
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -65,13 +64,16 @@ def measure(config: TrainConfig) -> PeakMemory:
     """Trains in a fresh process and says what it took.
 
     Raises:
-        InputError: not a run of task extreme with a condensed layer and AdamW, or it failed.
+        InputError: not a run of task extreme with a condensed layer and AdamW, it failed, or this
+            is Windows.
     """
     if config.task != "extreme" or config.optimizer != "adamw":
         raise InputError(
             f"task, optimizer: values are {config.task!r}, {config.optimizer!r}; allowed for "
             "peak memory are 'extreme' and 'adamw'"
         )
+    if sys.platform == "win32":
+        raise InputError("peak memory: cannot be read on Windows; allowed are Linux and macOS")
     done = subprocess.run(
         [sys.executable, "-m", "sparse_train.runs.peak_memory"],
         input=json.dumps(config.to_json()), capture_output=True, text=True, check=False,
@@ -133,6 +135,8 @@ def _status(field: str) -> int:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
     except (OSError, StopIteration):
         # Elsewhere only the peak is known: in bytes on macOS, in KiB on others.
+        import resource
+
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return most if sys.platform == "darwin" else most * 1024
 
