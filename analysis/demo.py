@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.comparing.plan import Plan
+from analysis.comparing.plan import ComparisonPlan
 from analysis.comparing.variants import Variant
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ UPDATE_INTERVAL = 25
 MAIN_STUDY = "main_bert.json"
 
 
-def plan(*, quick: bool = False) -> Plan:
+def plan(*, quick: bool = False) -> ComparisonPlan:
     """What the demo compares; `quick`: every part of it, too short to mean anything."""
     from sparse_train.runs.config import TrainConfig
 
@@ -41,7 +41,7 @@ def plan(*, quick: bool = False) -> Plan:
         task="mlm", task_options=TASK, preset="tiny", model_options=MODEL, steps=STEPS,
         batch_size=BATCH_SIZE,
     )  # fmt: skip
-    made = Plan(
+    made = ComparisonPlan(
         base, tuple(Variant(name) for name in ("static", "set", "rigl")), densities=(0.2,),
         seeds=(0,), rates=RATES, update_interval=UPDATE_INTERVAL, evaluations=EVALUATIONS,
     )  # fmt: skip

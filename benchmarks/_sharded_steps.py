@@ -8,10 +8,10 @@ from typing import Any
 from analysis.steps.models import workload_of
 from analysis.steps.record import Step
 from hwsim import Workload
-from hwsim.calibration.steps import HeldOut, Timed, by_constants, fit_steps, parts_of_families
+from hwsim.calibration.steps import HeldOut, TimedStep, by_constants, fit_steps, parts_of_families
 from hwsim.cluster.machine import Cluster, load_cluster
 from hwsim.cluster.parts import Part, parts_of
-from hwsim.cluster.plan import Plan
+from hwsim.cluster.plan import ParallelPlan
 from hwsim.cluster.step import timed
 from hwsim.device import Device
 from hwsim.devices.gpu import Gpu
@@ -55,10 +55,10 @@ class Sharded:
     row: dict[str, Any]
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> ParallelPlan:
         row = self.row
         form = "fsdp" if row["sharding"] == "FULL_SHARD" else "grad_op"
-        return Plan(form, row["gpus"], micro_batches=row["grad_accum"],
+        return ParallelPlan(form, row["gpus"], micro_batches=row["grad_accum"],
                     recompute="full" if row["activation_checkpointing"] else "none")  # fmt: skip
 
     @property
@@ -93,11 +93,11 @@ class Sharded:
                               between=replace(cluster.between, slows=slows))  # fmt: skip
         return timed(cluster, self.parts, self.plan).seconds
 
-    def timed(self, device: Device, slows: float | None = None) -> Timed:
+    def timed(self, device: Device, slows: float | None = None) -> TimedStep:
         """For a fit: a micro-batch, with what collectives and the update add to its kernels."""
         many, kernels = self.row["grad_accum"], self.kernels
         beside = self.on(device, slows) / many - device.estimate(kernels).seconds
-        return Timed(kernels, self.seconds / many, self.row["model"], beside)
+        return TimedStep(kernels, self.seconds / many, self.row["model"], beside)
 
 
 def fitted(device: Gpu, rows: list[Sharded]) -> tuple[dict[str, float], float]:
@@ -120,6 +120,6 @@ def held_out_sharded(device: Gpu, rows: list[Sharded], folds: int = 5) -> list[H
         card = replace(device, step_fit=own)
         for i, row in enumerate(rows):
             if row.row["model"] in part:
-                measured = Timed(row.kernels, row.seconds, row.row["model"])
+                measured = TimedStep(row.kernels, row.seconds, row.row["model"])
                 found[i] = HeldOut(measured, row.on(card, slows))
     return [found[i] for i in range(len(rows))]

@@ -25,7 +25,7 @@ from analysis.steps.record import Step
 from benchmarks._sharded_steps import MACHINES, Sharded, decoder, held_out_sharded, machine
 from hwsim import InputError, load_device
 from hwsim.cluster.memory import need
-from hwsim.cluster.plan import Plan
+from hwsim.cluster.plan import ParallelPlan
 from hwsim.cluster.step import cluster_step
 from hwsim.devices.gpu import Gpu
 
@@ -37,7 +37,7 @@ def four_cards(row: dict[str, Any]) -> float:
     batch = row["batch"] // 4 if kind == "dp" else row["batch"]
     step = workload_of(Step("gpt2", "", "training", batch, 1.0, sizes, row["seq"],
                             attention="plain"))  # fmt: skip
-    plan = Plan("ddp", **{kind: 4})
+    plan = ParallelPlan("ddp", **{kind: 4})
     found = cluster_step(machine(MACHINES[row["device"]]).of(4), step, plan)
     return found.seconds * 1e3 / row["total_ms"]
 
@@ -56,12 +56,12 @@ def megatron(row: dict[str, Any]) -> dict[str, float]:
         ("activations_gib_no_recompute", "none", False),
         ("activations_gib_selective_and_sequence_parallel", "selective", True),
     ):
-        plan = Plan("ddp", 1, tp, pp, sequence, v, micro, recompute, gradient_bytes=4.0)
+        plan = ParallelPlan("ddp", 1, tp, pp, sequence, v, micro, recompute, gradient_bytes=4.0)
         if key.startswith("seconds"):
             found[key] = cluster_step(cluster, step, plan).seconds / row[key]
         else:
             found[key] = need(parts, plan).activations / 2**30 / row[key]
-    plan = Plan("ddp", 1, tp, pp, False, v, micro, gradient_bytes=4.0)
+    plan = ParallelPlan("ddp", 1, tp, pp, False, v, micro, gradient_bytes=4.0)
     found["model_state_gib"] = need(parts, plan).states / 2**30 / row["model_state_gib"]
     return found
 

@@ -43,7 +43,7 @@ from hwsim import Mask  # noqa: E402
 from hwsim.kernels.cpu import LINEAR  # noqa: E402
 from hwsim.kernels.cpu.linear.lookup import planned_steps  # noqa: E402
 from hwsim.kernels.cpu.lookup_passes import add_lookups  # noqa: E402
-from hwsim.kernels.cpu.tiled import Packed  # noqa: E402
+from hwsim.kernels.cpu.tiled import PackedActivations  # noqa: E402
 from hwsim.kernels.cpu.vector import add_scaled, total, zeros  # noqa: E402
 from hwsim.measured.timing import CacheFlush, processor  # noqa: E402
 from hwsim.measured.timing import compare as compare_variants  # noqa: E402
@@ -94,7 +94,7 @@ class Case:
             found["dense torch mv"] = lambda: torch.mv(weights, tx[0])
             found["csr torch mv"] = lambda: torch.mv(csr, tx[0])
         else:
-            packed = Packed.of(x)
+            packed = PackedActivations.of(x)
             found["tiled"] = lambda: layers["tiled"].matrix.multiply(packed)
             found["tiled + packing"] = lambda: layers["tiled"].forward(x)
         return found
@@ -102,7 +102,7 @@ class Case:
     def grad_input(self):
         dy, layers = self.dy, self.layers
         weights, tdy = torch.from_numpy(self.weights), torch.from_numpy(dy)
-        packed = Packed.of(dy)
+        packed = PackedActivations.of(dy)
         csr = torch.from_numpy(np.ascontiguousarray(self.weights.T)).to_sparse_csr()
         dyt = torch.from_numpy(np.ascontiguousarray(dy.T))
         return {
@@ -117,7 +117,7 @@ class Case:
     def grad_weight(self):
         x, dy = self.x, self.dy
         tx, tdy = torch.from_numpy(x), torch.from_numpy(dy)
-        px, pdy = Packed.of(x), Packed.of(dy)
+        px, pdy = PackedActivations.of(x), PackedActivations.of(dy)
         matrix = self.layers["sampled"].matrix
         return {
             "dense numpy": lambda: dy.T @ x,
@@ -229,7 +229,7 @@ def show_layer(case, rounds):
 
     def sparse():
         tiled.repack(weights)
-        px, pdy = Packed.of(x), Packed.of(dy)
+        px, pdy = PackedActivations.of(x), PackedActivations.of(dy)
         matrix.multiply(px).rows()
         transposed.multiply(pdy).rows()
         matrix.spread(matrix.sampled_product(pdy, px))

@@ -22,7 +22,7 @@ import numpy as np
 
 from hwsim import InputError, load_device
 from hwsim.calibration.dispatch import calibrate
-from hwsim.calibration.gpu import Timed, Unseen, held_out
+from hwsim.calibration.gpu import TimedProducts, Unseen, held_out
 from hwsim.devices.gpu import Gpu
 from hwsim.measured.crosscheck import CrossCheck, Pair, crosscheck
 from hwsim.measured.record import Measurement
@@ -47,7 +47,7 @@ def rows_of(card: str) -> list[dict]:
     return [r for r in rows if r["gpu"] == card and r["dtype"] in DTYPES]
 
 
-def timed_of(rows: Sequence[dict]) -> list[Timed]:
+def timed_of(rows: Sequence[dict]) -> list[TimedProducts]:
     """The products of some rows, by kernel and operand type."""
     sets = []
     for kind, column in COLUMNS.items():
@@ -55,7 +55,9 @@ def timed_of(rows: Sequence[dict]) -> list[Timed]:
             mine = [r for r in rows if r["dtype"] == short and r[column]]
             if mine:
                 shapes = np.array([(r["M"], r["N"], r["K"]) for r in mine], float)
-                sets.append(Timed(kind, dtype, shapes, np.log([r[column] * 1e-6 for r in mine])))
+                sets.append(
+                    TimedProducts(kind, dtype, shapes, np.log([r[column] * 1e-6 for r in mine]))
+                )
     return sets
 
 
@@ -78,7 +80,7 @@ def check(unseen: Sequence[Unseen]) -> CrossCheck:
     )  # fmt: skip
 
 
-def again(sets: Sequence[Timed]) -> list[Unseen]:
+def again(sets: Sequence[TimedProducts]) -> list[Unseen]:
     """bfloat16 predicted by float16 at the same shape and kernel."""
     found = []
     for kind in COLUMNS:

@@ -39,7 +39,7 @@ from benchmarks._sharded_steps import Sharded
 from hwsim import InputError, load_device
 from hwsim.calibration.steps import (
     HeldOut,
-    Timed,
+    TimedStep,
     by_constants,
     by_typical,
     fit_steps,
@@ -60,14 +60,14 @@ SHARDED = {"A100-SXM4-80GB": "a100_80gb_sxm", "A100-SXM4-40GB": "a100_40gb_sxm",
 INSIDE = 0.85
 
 
-def steps_in(folder: Path, cached: bool) -> list[tuple[str, Step, Timed]]:
+def steps_in(folder: Path, cached: bool) -> list[tuple[str, Step, TimedStep]]:
     """Every step of the public sets whose model can be built: file, step, observed."""
     found = []
     for pattern in FILES:
         for path in sorted(folder.glob(pattern)):
             for step in read_steps(path):
                 if step.device in CARDS:
-                    timed = Timed(observed(step, cached), step.seconds, step.family)
+                    timed = TimedStep(observed(step, cached), step.seconds, step.family)
                     found.append((path.stem, step, timed))
     for row in json.loads((folder / "llm_training_steps.json").read_text("utf-8"))["rows"]:
         sharded, card = Sharded(row), SHARDED[row["gpu"]]
@@ -106,7 +106,7 @@ def intervals(inside: np.ndarray, widths: np.ndarray) -> str:
 
 
 def card_rows(
-    name: str, steps: list[tuple[str, Step, Timed]], others: Sequence[dict[str, float]],
+    name: str, steps: list[tuple[str, Step, TimedStep]], others: Sequence[dict[str, float]],
     folds: list[tuple[np.ndarray, np.ndarray]],
 ) -> list[float]:  # fmt: skip
     """Prints one card's table; errors by constants of the other cards alone. What intervals of

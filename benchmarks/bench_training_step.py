@@ -89,7 +89,7 @@ class Run:
 
 def show_parts(run: Run, rounds: int) -> None:
     """What the kernels of a sparse step take, of the fastest of some steps."""
-    from hwsim.kernels.cpu.tiled import Packed, TiledMatrix
+    from hwsim.kernels.cpu.tiled import PackedActivations, TiledMatrix
 
     spent: dict[str, float] = {}
     usual = {}
@@ -104,7 +104,11 @@ def show_parts(run: Run, rounds: int) -> None:
         return call
 
     names = ("repack", "take", "multiply", "sampled_product", "spread")
-    for kind, name in ((Packed, "of"), (Packed, "rows"), *((TiledMatrix, n) for n in names)):
+    for kind, name in (
+        (PackedActivations, "of"),
+        (PackedActivations, "rows"),
+        *((TiledMatrix, n) for n in names),
+    ):
         usual[kind, name] = vars(kind)[name]
         call = timed(name, getattr(kind, name))
         setattr(kind, name, staticmethod(call) if name == "of" else call)

@@ -26,7 +26,7 @@ from analysis.steps.models import PATTERNS, TAKEN, built
 from analysis.steps.record import Step, write_steps
 from hwsim import InputError
 from hwsim.kernels.gpu.suite.steps import MaskedLinear, Packers, cusparselt, working
-from hwsim.measured.gpu_suite import Case
+from hwsim.measured.gpu_suite import GpuCase
 
 BERT = {"hidden": 768, "layers": 12, "heads": 12, "ffn": 3072, "vocab": 30522}
 GPT2 = {"hidden": 768, "layers": 12, "heads": 12, "ffn": 3072, "vocab": 50257}
@@ -77,7 +77,7 @@ def sparsified(model: torch.nn.Module, step: Step, rows: int, device: str) -> to
     transposable = step.pattern.startswith("transposable")
     way = Packers(lambda w: w, lambda w: (w, w.t().contiguous()), "not packed")
     if device == "cuda":
-        case = Case(f"bert-base {step.pattern}", "step", rows, 768, 1, step.precision)
+        case = GpuCase(f"bert-base {step.pattern}", "step", rows, 768, 1, step.precision)
         way = working(cusparselt(rows), case, device)
     for name, layer in list(model.named_modules()):
         if not isinstance(layer, torch.nn.Linear) or any(s % TAKEN for s in layer.weight.shape):

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.comparing.plan import Entry, Plan
+from analysis.comparing.plan import ComparisonPlan, Entry
 from analysis.comparing.variants import Variant
 from hwsim import InputError
 from hwsim.checks import check_number
@@ -109,7 +109,7 @@ class ScheduleStudy:
             raise InputError("devices: none is given; allowed is at least one")
 
     @cached_property
-    def plan(self) -> Plan:
+    def plan(self) -> ComparisonPlan:
         """The dense run and all handcrafted contenders."""
         moving = tuple(density for density in self.densities if density < 1)
         variants = tuple(
@@ -118,7 +118,7 @@ class ScheduleStudy:
             for curve in CURVES
             for variant in _variants(method, algorithm, curve, moving)
         )
-        return Plan(
+        return ComparisonPlan(
             self.base, variants=variants if moving else (), densities=moving or (0.5,),
             seeds=self.seeds, rates=self.rates, tune_steps=self.tune_steps, dense=True,
             narrower=self.narrower, update_interval=self.update_interval,

@@ -14,7 +14,7 @@ from analysis.commands import options
 from hwsim.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.comparing.plan import Plan
+    from analysis.comparing.plan import ComparisonPlan
     from analysis.comparing.table import Table
     from analysis.comparing.variants import Variant
 
@@ -132,7 +132,7 @@ def compare(
     grid, by runs of full length, on validation. Interrupted, the same command goes on; so does one
     with more seeds, densities or algorithms.
     """
-    from analysis.comparing.plan import Plan
+    from analysis.comparing.plan import ComparisonPlan
     from analysis.comparing.variants import variant
     from sparse_train.registries import TASKS
     from sparse_train.runs.config import TrainConfig
@@ -155,7 +155,7 @@ def compare(
         content["distribution"] = spreads[0]
     variants = _variants([variant(a) for a in algorithm or ("static", "set", "rigl")],
                          spreads, ablation)  # fmt: skip
-    plan = Plan(
+    plan = ComparisonPlan(
         base=TrainConfig.from_json(content), variants=variants,
         densities=tuple(density or (0.2, 0.1)), seeds=tuple(range(seeds)),
         rates=tuple(rate or (1e-3, 2e-3, 4e-3)), tune_steps=tune_steps,
@@ -236,7 +236,7 @@ def pairs(option: str, given: Sequence[str], kind: type) -> dict[str, Any]:
 
 
 def run(
-    plan: Plan, out: Path, devices: tuple[str, ...], processes: int, on: str = "local"
+    plan: ComparisonPlan, out: Path, devices: tuple[str, ...], processes: int, on: str = "local"
 ) -> Table:
     """Trains what is missing in `out`, with a progress bar; a second call goes on."""
     from contextlib import ExitStack

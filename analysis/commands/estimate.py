@@ -237,7 +237,7 @@ def estimate(
             raise InputError("--gpus: cannot be combined with --explain")
         from analysis.estimating import clusters, clusters_page
 
-        run = None if steps is None else clusters.Run(steps, schedule)
+        run = None if steps is None else clusters.TrainingLength(steps, schedule)
         chosen = clusters.AUTO if fit and not parallel.startswith(clusters.AUTO) else parallel
         asked = clusters.Asked(what, cluster, gpus, chosen, setting, MOMENTS[optimizer], run)
         return clusters_page.show(asked, densities, trace=trace, as_json=as_json)

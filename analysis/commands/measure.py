@@ -13,7 +13,7 @@ from hwsim.checks import check_number
 from hwsim.errors import InputError
 
 if TYPE_CHECKING:
-    from hwsim.measured.gpu_suite import Outcome
+    from hwsim.measured.gpu_suite import SuiteResult
     from hwsim.measured.record import Measurement
 
 
@@ -178,7 +178,7 @@ def _timer() -> tuple[Any, Any]:
 
 
 def _print(
-    out: Path, machine: str, outcome: Outcome, clocks: tuple[str, str],
+    out: Path, machine: str, outcome: SuiteResult, clocks: tuple[str, str],
     rows: Sequence[dict[str, Any]], records: Sequence[Measurement],
 ) -> None:  # fmt: skip
     from analysis.display.console import stdout

@@ -16,7 +16,7 @@ from hwsim import units
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from analysis.comparing.plan import Plan
+    from analysis.comparing.plan import ComparisonPlan
 
 
 # More columns do not fit 80 characters; further ones stand in a table below.
@@ -164,7 +164,7 @@ def _mark(difference: Difference) -> str:
 MARKS = "✓ better, ✗ worse, ≈ not told apart: the 95 % interval of the difference holds 0"
 
 
-def tuning(plan: Plan, metric: str, rows: Sequence[Row]) -> str:
+def tuning(plan: ComparisonPlan, metric: str, rows: Sequence[Row]) -> str:
     """How each contender came by its learning rate, and how many runs it got for that."""
     if len(plan.rates) == 1:
         return f"Learning rate: {plan.rates[0]:g} for all; it was not tuned, so nothing is claimed."

@@ -37,7 +37,7 @@ WIDTHS = 3
 
 
 @dataclass(frozen=True)
-class Plan:
+class ComparisonPlan:
     """What is compared.
 
     Attributes:

@@ -18,9 +18,9 @@ from analysis.comparing.plan import (
     CHECKPOINT_INTERVAL,
     TUNING_SEED,
     Choice,
+    ComparisonPlan,
     Entry,
     Job,
-    Plan,
     Progress,
 )
 from analysis.comparing.variants import Variant
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    plan: Plan,
+    plan: ComparisonPlan,
     folder: str | Path,
     *,
     devices: Sequence[str] = ("ideal", "wafer"),
@@ -78,7 +78,7 @@ def device_names(devices: Sequence[str]) -> tuple[str, ...]:
 
 
 def race(
-    plan: Plan,
+    plan: ComparisonPlan,
     made: Sequence[Entry],
     folder: Path,
     *,
@@ -151,7 +151,7 @@ def _runner(on: str) -> Callable[..., list[Any]]:
     return run_all
 
 
-def entries(plan: Plan, task: Any) -> list[Entry]:
+def entries(plan: ComparisonPlan, task: Any) -> list[Entry]:
     """All contenders: dense, narrower dense, then the variants, each at every density."""
     made = [Entry("dense", "dense", "dense", 1.0, "dense", {})] if plan.dense else []
     if plan.narrower:
@@ -166,7 +166,7 @@ def entries(plan: Plan, task: Any) -> list[Entry]:
     return made + variant_entries(plan)
 
 
-def variant_entries(plan: Plan) -> list[Entry]:
+def variant_entries(plan: ComparisonPlan) -> list[Entry]:
     """The sparse contenders, which no data is needed for."""
     return [
         longer(_entry(plan, one, density), length)
@@ -176,12 +176,12 @@ def variant_entries(plan: Plan) -> list[Entry]:
     ]
 
 
-def _densities(plan: Plan, one: Variant) -> tuple[float, ...]:
+def _densities(plan: ComparisonPlan, one: Variant) -> tuple[float, ...]:
     own = one.settings.get("density")
     return plan.densities if own is None else (own,)
 
 
-def check(plan: Plan) -> None:
+def check(plan: ComparisonPlan) -> None:
     """An InputError for what no run could be made of, before any data is read."""
     from sparse_train.masking.build import make_algorithm, make_pattern
 
@@ -191,7 +191,7 @@ def check(plan: Plan) -> None:
             make_pattern(config.pattern, make_algorithm(config.algorithm, config.algorithm_options))
 
 
-def narrower_widths(plan: Plan, task: Any) -> list[tuple[list[float], dict[str, Any]]]:
+def narrower_widths(plan: ComparisonPlan, task: Any) -> list[tuple[list[float], dict[str, Any]]]:
     """(densities, model options): each width once, with all densities whose cost it matches."""
     from sparse_train.narrower import narrower
 
@@ -216,7 +216,7 @@ def longer(entry: Entry, length: int) -> Entry:
     )  # fmt: skip
 
 
-def _entry(plan: Plan, one: Variant, density: float) -> Entry:
+def _entry(plan: ComparisonPlan, one: Variant, density: float) -> Entry:
     from analysis.reporting.contenders import FAMILIES
     from sparse_train.algorithms import ALGORITHMS
 
@@ -232,7 +232,9 @@ def _entry(plan: Plan, one: Variant, density: float) -> Entry:
     return Entry(name, family, one.name, density, f"{one.key}-{density:g}", settings)
 
 
-def run_config(plan: Plan, entry: Entry, rate: float, seed: int, steps: int) -> TrainConfig:
+def run_config(
+    plan: ComparisonPlan, entry: Entry, rate: float, seed: int, steps: int
+) -> TrainConfig:
     """The settings of one run of a contender."""
     from sparse_train.runs.config import TrainConfig
 
@@ -249,7 +251,7 @@ def run_config(plan: Plan, entry: Entry, rate: float, seed: int, steps: int) -> 
 
 
 def tuning_jobs(
-    plan: Plan,
+    plan: ComparisonPlan,
     made: Sequence[Entry],
     folder: Path,
     digest: str,
@@ -266,13 +268,13 @@ def tuning_jobs(
     ]  # fmt: skip
 
 
-def tuning_steps(plan: Plan, entry: Entry) -> int:
+def tuning_steps(plan: ComparisonPlan, entry: Entry) -> int:
     """Of a tuning run of the contender."""
     return entry.length * plan.base.steps if plan.tune_steps is None else plan.tune_steps
 
 
 def final_jobs(
-    plan: Plan,
+    plan: ComparisonPlan,
     made: Sequence[Entry],
     choices: Mapping[str, Choice],
     folder: Path,
@@ -294,7 +296,7 @@ def final_jobs(
 
 
 def tune_all(
-    plan: Plan,
+    plan: ComparisonPlan,
     made: Sequence[Entry],
     tune: Callable[[int, Mapping[str, Sequence[float]]], Mapping[str, Mapping[float, Any]]],
     *,

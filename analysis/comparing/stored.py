@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.comparing.plan import Choice, Entry, Plan
+from analysis.comparing.plan import Choice, ComparisonPlan, Entry
 from analysis.comparing.runs import Figures
 from analysis.comparing.table import Row, Table
 from analysis.comparing.variants import Variant
@@ -74,7 +74,7 @@ def loaded(content: dict[str, Any]) -> ComparisonPage:
     given["base"] = TrainConfig.from_json(given["base"])
     given["variants"] = tuple(Variant(**one) for one in given["variants"])
     settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-    plan = Plan(**settings)
+    plan = ComparisonPlan(**settings)
     table = Table(
         plan=plan, metric=content["metric"], lower_is_better=content["lower_is_better"],
         devices=tuple(content["devices"]), rows=tuple(_made(row) for row in content["rows"]),

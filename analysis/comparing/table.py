@@ -21,7 +21,7 @@ from analysis.comparing.conclusion import (
     conclude,
     corrected,
 )
-from analysis.comparing.plan import Choice, Entry, Plan
+from analysis.comparing.plan import Choice, ComparisonPlan, Entry
 from analysis.comparing.runs import Figures
 from analysis.stats import Interval, mean_interval, paired_difference, power
 from hwsim import units
@@ -107,7 +107,7 @@ class Table:
         share: of the dense run's net time whose loss is the target of the same seed.
     """
 
-    plan: Plan
+    plan: ComparisonPlan
     metric: str
     lower_is_better: bool
     devices: tuple[str, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from analysis.estimating.breakdown import Breakdown, Row
+from analysis.estimating.breakdown import Breakdown, Part
 from hwsim import Estimate, units
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def table(
 
 
 def breakdown_table(
-    b: Breakdown, *, top: int = 0, extra: Sequence[Row] = (), intervals: bool = True
+    b: Breakdown, *, top: int = 0, extra: Sequence[Part] = (), intervals: bool = True
 ) -> Table:
     """A step on one device. `top` keeps the rows with most time and sums up the rest.
 
@@ -51,7 +51,7 @@ def breakdown_table(
     if top and len(rows) > top:
         ranked = sorted(rows, key=lambda row: -max(row.sparse.seconds, row.dense.seconds))
         rest = ranked[top:]
-        others = Row(
+        others = Part(
             f"{len(rest)} others",
             Estimate.total(r.dense for r in rest),
             Estimate.total(r.sparse for r in rest),
@@ -71,7 +71,7 @@ def breakdown_table(
     return made
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Part) -> tuple[str, ...]:
     mark = "" if row.sparse.verified and row.dense.verified else UNVERIFIED
     return (
         row.label,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.estimating.pricing import Setting, price
 
 if TYPE_CHECKING:
-    from analysis.estimating.breakdown import Breakdown, Row
+    from analysis.estimating.breakdown import Breakdown, Part
     from analysis.estimating.subject import Subject
     from hwsim import Device, Workload
     from hwsim.answers.gpu_choice import LayerChoice
@@ -99,18 +99,18 @@ def _print_answers(chosen: Mapping[str, Sequence[LayerChoice]]) -> None:
         stdout().print(layer_answers.summary(device, choices), style="bold")
 
 
-def _narrower(what: Subject, devices: Sequence[Device], sparse: Workload) -> dict[str, Row]:
+def _narrower(what: Subject, devices: Sequence[Device], sparse: Workload) -> dict[str, Part]:
     """Device → the narrower dense model of the same arithmetic, against the dense one."""
-    from analysis.estimating.breakdown import Row
+    from analysis.estimating.breakdown import Part
 
     if what.narrowed is None:
         return {}
     label, step = what.narrowed(sparse.flops)
-    return {d.name: Row(label, d.estimate(what.step), d.estimate(step)) for d in devices}
+    return {d.name: Part(label, d.estimate(what.step), d.estimate(step)) for d in devices}
 
 
 def _print(
-    what: Subject, breakdowns: Sequence[Breakdown], covered: Any, narrower: dict[str, Row],
+    what: Subject, breakdowns: Sequence[Breakdown], covered: Any, narrower: dict[str, Part],
     sentence: str, setting: Setting, wide: bool, top: int, notes: Sequence[str],
 ) -> None:  # fmt: skip
     from analysis.display import tables
@@ -145,7 +145,7 @@ def _updates(setting: Setting) -> str:
     return f"{setting.algorithm} updating its masks every {setting.update_interval} steps"
 
 
-def _against_narrower(b: Breakdown, row: Row) -> str:
+def _against_narrower(b: Breakdown, row: Part) -> str:
     """What a narrower dense model of the same arithmetic makes of the same device."""
     from analysis.estimating.breakdown import how_much, speed_up
 

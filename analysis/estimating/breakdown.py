@@ -19,7 +19,7 @@ GROUPINGS: dict[str, Callable[[Op], str]] = {
 
 
 @dataclass(frozen=True)
-class Row:
+class Part:
     """One group of ops, priced without and with masks."""
 
     label: str
@@ -44,8 +44,8 @@ class Breakdown(Printed):
     """
 
     device: str
-    rows: tuple[Row, ...]
-    total: Row
+    rows: tuple[Part, ...]
+    total: Part
     maskable: float
 
     def as_table(self) -> TextTable:
@@ -139,10 +139,10 @@ def breakdown(
         for label, estimates in _grouped(device, grown, group, growth).items():
             masked.setdefault(label, []).extend(estimates)
     rows = tuple(
-        Row(label, Estimate.total(plain.get(label, [])), Estimate.total(masked.get(label, [])))
+        Part(label, Estimate.total(plain.get(label, [])), Estimate.total(masked.get(label, [])))
         for label in _ordered([*plain, *masked], by)
     )
-    total = Row("total", device.estimate(dense), _whole(device, sparse, growth, grown))
+    total = Part("total", device.estimate(dense), _whole(device, sparse, growth, grown))
     rows += _overlap(rows, total)
     names = sparse.masks
     reached = sum(
@@ -164,13 +164,13 @@ def _whole(device: Device, sparse: Workload, growth: float, grown: Workload | No
     )
 
 
-def _overlap(rows: Sequence[Row], total: Row) -> tuple[Row, ...]:
+def _overlap(rows: Sequence[Part], total: Part) -> tuple[Part, ...]:
     """A row of what a device saves by starting an op before the last one ends; none if nothing."""
     dense = total.dense.seconds - sum(r.dense.seconds for r in rows)
     sparse = total.sparse.seconds - sum(r.sparse.seconds for r in rows)
     if max(-dense / (total.dense.seconds or 1), -sparse / (total.sparse.seconds or 1)) < 1e-6:
         return ()
-    return (Row("overlap", _saved(min(dense, 0.0)), _saved(min(sparse, 0.0))),)
+    return (Part("overlap", _saved(min(dense, 0.0)), _saved(min(sparse, 0.0))),)
 
 
 def _saved(seconds: float) -> Estimate:
@@ -222,7 +222,7 @@ def as_json(b: Breakdown) -> dict[str, Any]:
     }
 
 
-def _row_json(row: Row) -> dict[str, Any]:
+def _row_json(row: Part) -> dict[str, Any]:
     return {
         "label": row.label,
         "dense": estimate_json(row.dense),

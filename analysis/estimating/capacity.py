@@ -8,12 +8,12 @@ from typing import Any
 from hwsim import Device, Workload, units
 from hwsim.cluster.memory import need, what_fits
 from hwsim.cluster.parts import parts_of
-from hwsim.cluster.plan import Plan
+from hwsim.cluster.plan import ParallelPlan
 
 
 def needed_bytes(step: Workload) -> float:
     """Alive at once while it runs: as observed, or by its parts where nobody looked."""
-    return float(step.peak_bytes) or need(parts_of(step), Plan()).total
+    return float(step.peak_bytes) or need(parts_of(step), ParallelPlan()).total
 
 
 def lines(step: Workload, devices: Sequence[Device], moment_bytes: float) -> dict[str, str]:
@@ -39,7 +39,7 @@ def lines(step: Workload, devices: Sequence[Device], moment_bytes: float) -> dic
     return found
 
 
-def _words(plan: Plan) -> str:
+def _words(plan: ParallelPlan) -> str:
     return plan.form + (f",recompute={plan.recompute}" if plan.recompute != "none" else "")
 
 

@@ -10,7 +10,7 @@ from hwsim import Workload
 from hwsim.cluster.machine import Cluster, load_cluster
 from hwsim.cluster.memory import refuse
 from hwsim.cluster.parts import parts_of
-from hwsim.cluster.plan import Plan, parse_plan, plan_words
+from hwsim.cluster.plan import ParallelPlan, parse_plan, plan_words
 from hwsim.cluster.run import run_time
 from hwsim.cluster.search import per_sample, search
 from hwsim.cluster.step import ClusterStep, cluster_step, timed
@@ -24,7 +24,7 @@ AUTO = "auto"
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingLength:
     """Steps of a whole training, and how density gets to where it ends."""
 
     steps: int
@@ -78,10 +78,10 @@ class Asked:
     parallel: str
     setting: Setting
     moment_bytes: float
-    run: Run | None = None
+    run: TrainingLength | None = None
 
     @property
-    def base(self) -> Plan:
+    def base(self) -> ParallelPlan:
         """What all plans of a search have in common."""
         words = plan_words(rest) if (rest := self.parallel.partition(",")[2]) else {}
         for word in ("form", "dp", "tp", "pp", "sequence", "interleave", "recompute", "shards"):
@@ -91,14 +91,14 @@ class Asked:
                     "packed= and compact="
                 )
         words.setdefault("moment_bytes", self.moment_bytes)
-        return Plan(**words)
+        return ParallelPlan(**words)
 
     @property
     def searches(self) -> bool:
         """Whether the split is to be found."""
         return self.parallel.partition(",")[0] == AUTO
 
-    def plan(self, cards: int, *, dp: bool = True) -> Plan:
+    def plan(self, cards: int, *, dp: bool = True) -> ParallelPlan:
         """How the step is split over so many cards."""
         text = self.parallel
         if not dp:
@@ -218,7 +218,7 @@ def _dense_run(asked: Asked, dense: Answer) -> float | None:
     return None if asked.run is None else dense.found[0].seconds * asked.run.steps
 
 
-def _run(asked: Asked, cluster: Cluster, density: float, plan: Plan) -> float | None:
+def _run(asked: Asked, cluster: Cluster, density: float, plan: ParallelPlan) -> float | None:
     """Seconds of a whole training whose density falls along a schedule."""
     if asked.run is None:
         return None

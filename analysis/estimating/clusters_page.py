@@ -12,7 +12,7 @@ from analysis.estimating.clusters import Answer, Asked, answered, equal_time
 from analysis.estimating.pricing import is_giant
 from hwsim import units
 from hwsim.cluster.machine import Cluster
-from hwsim.cluster.plan import Plan
+from hwsim.cluster.plan import ParallelPlan
 from hwsim.cluster.search import per_sample
 from hwsim.cluster.step import ClusterStep
 from hwsim.cluster.trace import write_trace
@@ -118,7 +118,7 @@ def _row(label: str, step: ClusterStep) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _words(plan: Plan) -> str:
+def _words(plan: ParallelPlan) -> str:
     """A plan that a narrow table breaks between words."""
     return str(plan).replace(",", ", ")
 

@@ -26,7 +26,7 @@ _DENSE, _CSR = ("dense numpy", "dense torch"), ("csr scipy", "csr torch")
 
 
 @dataclass(frozen=True)
-class Timed:
+class TimedLayer:
     """A layer's forward product, y = x Wᵀ, under one mask.
 
     Attributes:
@@ -80,7 +80,7 @@ class Timed:
 def time_runs(
     folders: Sequence[Path], batches: Sequence[int] = BATCHES, *, rounds: int = ROUNDS,
     done: Callable[[int, str], None] = lambda number, name: None,
-) -> list[Timed]:  # fmt: skip
+) -> list[TimedLayer]:  # fmt: skip
     """Times every masked linear layer of every run, on one thread.
 
     Args:
@@ -95,7 +95,7 @@ def time_runs(
     for batch in batches:
         check_integer("batch", batch, 1)
     rng = np.random.default_rng(0)
-    found: list[Timed] = []
+    found: list[TimedLayer] = []
     number = 0
     with threadpool_limits(1), _one_torch_thread():
         for folder in folders:
@@ -109,7 +109,7 @@ def time_runs(
                     for drawn, one, own in pairs:
                         seconds, steady = _timed(one, own, batch, rng, rounds)
                         counts = one.array.sum(axis=1)
-                        found.append(Timed(
+                        found.append(TimedLayer(
                             folder.name, algorithm, layer, mask.shape, one.nnz,
                             int((counts == 0).sum()), int(counts.max()), batch, drawn, seconds,
                             steady,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from analysis.comparing.out import pipes
-from analysis.measuring.learnt import Timed
+from analysis.measuring.learnt import TimedLayer
 from hwsim import units
 
 KIND = "measure cpu"
@@ -28,13 +28,13 @@ class KernelGroup:
     algorithm: str
     density: float
     batch: int
-    learnt: tuple[Timed, ...]
-    drawn: tuple[Timed, ...]
+    learnt: tuple[TimedLayer, ...]
+    drawn: tuple[TimedLayer, ...]
 
 
-def groups(rows: Sequence[Timed]) -> list[KernelGroup]:
+def groups(rows: Sequence[TimedLayer]) -> list[KernelGroup]:
     """By algorithm, then density from dense to sparse, then batch."""
-    found: dict[tuple[str, float, int], list[Timed]] = {}
+    found: dict[tuple[str, float, int], list[TimedLayer]] = {}
     for row in rows:
         # Rounding of single layers is no other density.
         key = (row.algorithm, -float(f"{row.density:.1g}"), row.batch)
@@ -71,7 +71,7 @@ def cells(group: KernelGroup) -> list[str]:
     ]  # fmt: skip
 
 
-def sentences(rows: Sequence[Timed]) -> list[str]:
+def sentences(rows: Sequence[TimedLayer]) -> list[str]:
     """What was found, one for each algorithm, density and batch."""
     return [
         f"{group.algorithm} at {units.percent(group.density)}, "
@@ -96,7 +96,7 @@ NOTE = (
 class KernelsPage:
     """What was timed, with what its page says beside it."""
 
-    rows: tuple[Timed, ...]
+    rows: tuple[TimedLayer, ...]
     title: str
     command: str
     machine: str
@@ -133,7 +133,7 @@ def loaded(content: Mapping[str, Any]) -> KernelsPage:
     rows = []
     for row in content["rows"]:
         given: dict[str, Any] = {**row, "shape": tuple(row["shape"])}
-        rows.append(Timed(**given))
+        rows.append(TimedLayer(**given))
     return KernelsPage(
         tuple(rows),
         content["title"],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.reporting.plots import WIDTH_IN, light
-from hwsim.answers.timeline import Segment, Timeline
+from hwsim.answers.timeline import Timeline, TimelineBar
 from hwsim.units import unit_of
 from hwsim.workload import PHASES
 
@@ -85,7 +85,7 @@ def _rows(resources: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _shares(
-    segments: Sequence[Segment], edges: np.ndarray, members: int
+    segments: Sequence[TimelineBar], edges: np.ndarray, members: int
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Kind → where its band begins and ends in each bin, 0 to 1, one on top of the other."""
     width = edges[1] - edges[0]

@@ -16,7 +16,7 @@ from analysis.steps.record import Step
 from hwsim.errors import InputError, unknown
 from hwsim.kernels.gpu.suite.steps import encoder
 from hwsim.mask import Mask
-from hwsim.measured.gpu_suite import Case
+from hwsim.measured.gpu_suite import GpuCase
 from hwsim.workload import Workload
 from sparse_train.weightless import weightless
 from sparse_train.workload import workload
@@ -264,7 +264,7 @@ def _transformer_layer(step: Step, name: str) -> tuple[nn.Module, Any, Callable 
 def _encoder(step: Step, name: str) -> tuple[nn.Module, Any, Callable | None]:
     """The blocks that `nettime measure gpu` times: `batch` rows of a width."""
     width, layers = step.arguments["width"], step.arguments["layers"]
-    case = Case(f"{name} dense", "step", step.batch, width, layers, step.precision)
+    case = GpuCase(f"{name} dense", "step", step.batch, width, layers, step.precision)
     x = torch.empty((step.batch, width), device="meta")
     return encoder(case, "meta"), x, lambda y: y.float().square().mean()
 

@@ -10,7 +10,7 @@ from hwsim.errors import InputError
 from hwsim.workload import PRODUCTS, Op
 
 if TYPE_CHECKING:
-    from hwsim.pipeline.tiles import Machine, Run, Tiles
+    from hwsim.pipeline.tiles import Machine, PipelineRun, Tiles
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Pipelined(Device):
         """The work of the processing elements under the product's fastest kernel."""
         raise TypeError(f"{type(self).__name__} must define pe_load(op)")
 
-    def run(self, op: Op, *, trace: bool = False) -> Run:
+    def run(self, op: Op, *, trace: bool = False) -> PipelineRun:
         """The pipeline's run of a product; with `trace`, by the reference, with its events.
 
         Raises:

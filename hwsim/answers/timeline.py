@@ -13,7 +13,7 @@ from hwsim.workload import PRODUCTS, Op, Workload
 
 
 @dataclass(frozen=True)
-class Segment:
+class TimelineBar:
     """A bar of the drawing.
 
     Attributes:
@@ -41,7 +41,7 @@ class Timeline:
         ops, ops_in_step: how many ops are drawn, and how many there are.
     """
 
-    segments: tuple[Segment, ...]
+    segments: tuple[TimelineBar, ...]
     resources: tuple[str, ...]
     seconds: float
     ops: int
@@ -102,7 +102,7 @@ def step_timeline(device: Device, workload: Workload, *, most_tiles: int = 4000)
     run = simulate(device.machine(), joined, trace=True)
     hz = device.clock_hz
     segments = tuple(
-        Segment(
+        TimelineBar(
             e.resource, e.kind, op_of[e.tile], joined.names[e.tile],
             products[op_of[e.tile]].phase, e.start / hz, e.end / hz,
         )

@@ -181,7 +181,7 @@ def _usable(
 
 
 def _timed(records: Sequence[Measurement]) -> list[Any]:
-    from hwsim.calibration.gpu import Timed
+    from hwsim.calibration.gpu import TimedProducts
     from hwsim.gpu.rules import product
     from hwsim.workload import gemm
 
@@ -190,7 +190,7 @@ def _timed(records: Sequence[Measurement]) -> list[Any]:
         shape = product(gemm(r.m, r.n, r.k, phase=r.phase, dtype=r.dtype))
         groups.setdefault((r.kernel, r.dtype), []).append((tuple(shape), r.median_s))
     return [
-        Timed(
+        TimedProducts(
             kind, dtype, np.array([s for s, _ in rows], float), np.log([t for _, t in rows])
         )
         for (kind, dtype), rows in sorted(groups.items())

@@ -23,7 +23,7 @@ from hwsim.gpu.matmul import (
     PARAMETERS,
     TILES,
     UNFITTED_SPREAD,
-    Card,
+    ProductCard,
     ProductFit,
     log_seconds,
     typical,
@@ -47,7 +47,7 @@ _MANY = 15  # held-out errors that give an interval by themselves
 
 
 @dataclass(frozen=True, eq=False)
-class Timed:
+class TimedProducts:
     """Products of one kind and dtype: shapes (products, 3) as rows, outputs, inputs; ln seconds."""
 
     kind: str
@@ -60,15 +60,15 @@ class Timed:
         """(kind of product, family of operand types)."""
         return self.kind, FAMILIES[self.dtype]
 
-    def only(self, keep: set[tuple[int, int, int]]) -> Timed:
+    def only(self, keep: set[tuple[int, int, int]]) -> TimedProducts:
         """The records of some shapes (m, n, k)."""
         chosen = np.array([tuple(s) in keep for s in self.shapes], bool)
         return replace(self, shapes=self.shapes[chosen], log_s=self.log_s[chosen])
 
 
 def fit_products(
-    timed: Iterable[Timed],
-    card: Card,
+    timed: Iterable[TimedProducts],
+    card: ProductCard,
     peaks: Mapping[str, float],
     *,
     members: int = 3,
@@ -120,8 +120,8 @@ class Unseen(NamedTuple):
 
 
 def held_out(
-    timed: Iterable[Timed],
-    card: Card,
+    timed: Iterable[TimedProducts],
+    card: ProductCard,
     peaks: Mapping[str, float],
     *,
     folds: int = 2,
@@ -150,13 +150,15 @@ def held_out(
     return found
 
 
-def ticks_of(sets: Iterable[Timed]) -> Ticks:
+def ticks_of(sets: Iterable[TimedProducts]) -> Ticks:
     """The visible step of the clock that timed some products."""
     times = [np.exp(t.log_s) for t in sets]
     return find_ticks(np.concatenate(times)) if times else Ticks()
 
 
-def _blur(fit: ProductFit, t: Timed, card: Card, peaks: Mapping[str, float]) -> float:
+def _blur(
+    fit: ProductFit, t: TimedProducts, card: ProductCard, peaks: Mapping[str, float]
+) -> float:
     """How well unseen small products are known, relative: half as much again as the seen ones.
 
     From the median residual, as for a normal distribution; of the faster half of the products.
@@ -169,7 +171,12 @@ def _blur(fit: ProductFit, t: Timed, card: Card, peaks: Mapping[str, float]) -> 
 
 
 def _priced(
-    fit: ProductFit, t: Timed, card: Card, peaks: Mapping[str, float], ticks: Ticks, blur: float
+    fit: ProductFit,
+    t: TimedProducts,
+    card: ProductCard,
+    peaks: Mapping[str, float],
+    ticks: Ticks,
+    blur: float,
 ) -> list[Unseen]:
     logs = fit.log_seconds(t.kind, t.shapes, card, peaks[t.dtype], t.dtype)
     shown = ticks.shown(np.exp(logs), blur)
@@ -186,7 +193,11 @@ class _Problem:
     """
 
     def __init__(
-        self, sets: list[Timed], card: Card, peaks: Mapping[str, float], misses: Misses
+        self,
+        sets: list[TimedProducts],
+        card: ProductCard,
+        peaks: Mapping[str, float],
+        misses: Misses,
     ) -> None:
         self.keys = list(dict.fromkeys(t.key for t in sets))
         self._sets, self._card, self._peaks, self._misses = sets, card, peaks, misses
@@ -276,7 +287,9 @@ def _member(kind: str, z: np.ndarray) -> np.ndarray:
     return member
 
 
-def _residual(fit: ProductFit, t: Timed, card: Card, peaks: Mapping[str, float]) -> np.ndarray:
+def _residual(
+    fit: ProductFit, t: TimedProducts, card: ProductCard, peaks: Mapping[str, float]
+) -> np.ndarray:
     return t.log_s - fit.log_seconds(t.kind, t.shapes, card, peaks[t.dtype], t.dtype)
 
 
@@ -291,4 +304,4 @@ def spread_of(kind: str, errors: np.ndarray) -> tuple[float, float]:
     )
 
 
-__all__ = ["DENSE", "Timed", "Unseen", "fit_products", "held_out", "spread_of", "ticks_of"]
+__all__ = ["DENSE", "TimedProducts", "Unseen", "fit_products", "held_out", "spread_of", "ticks_of"]

@@ -24,9 +24,9 @@ from hwsim.kernels.cpu.layer import Layer
 from hwsim.kernels.cpu.selection import drop_grow_mask
 from hwsim.kernels.cpu.tiled import TiledMatrix
 from hwsim.mask import Mask
-from hwsim.measured.cpu_cases import CASES, Case, drawn_mask
+from hwsim.measured.cpu_cases import CASES, CpuCase, drawn_mask
 from hwsim.measured.record import Measurement
-from hwsim.measured.timing import Comparison, Timing, clock_hz, compare, processor
+from hwsim.measured.timing import TimedVariants, Timing, clock_hz, compare, processor
 
 BUDGET_S = 90.0
 _STREAM_BYTES = (1 << 16, 1 << 19, 1 << 21, 1 << 26, 1 << 27)
@@ -35,7 +35,7 @@ _ROW_BY_ROW = ("gather", "lookup")
 
 
 def measure_cpu(
-    cases: Sequence[Case] = CASES,
+    cases: Sequence[CpuCase] = CASES,
     *,
     threads: int = 1,
     budget_s: float = BUDGET_S,
@@ -122,7 +122,7 @@ def _products(
     }
 
 
-def _patterned(timed, case: Case, threads) -> list[Measurement]:
+def _patterned(timed, case: CpuCase, threads) -> list[Measurement]:
     """Records of the kernels that need masks of their own."""
     records = []
     n, k = case.n_out, case.n_in
@@ -157,7 +157,9 @@ def _updates(mask, weights, threads, rng) -> dict[str, Callable[[], Any]]:
     }
 
 
-def _records(found: Comparison, phase: str, m: int, mask: Mask, threads: int) -> list[Measurement]:
+def _records(
+    found: TimedVariants, phase: str, m: int, mask: Mask, threads: int
+) -> list[Measurement]:
     n, k = mask.shape
     return [_record(timing, phase, m, n, k, threads, mask) for timing in found.timings]
 

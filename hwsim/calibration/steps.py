@@ -30,7 +30,7 @@ _PRODUCT, _BMM, _CONV, _GROUPED, _DEPTHWISE, _ATTENTION, _STREAM = range(7)
 
 
 @dataclass(frozen=True)
-class Timed:
+class TimedStep:
     """A step that was measured.
 
     Attributes:
@@ -51,7 +51,7 @@ class Timed:
 class HeldOut:
     """A step and what a fit to other families says of it."""
 
-    timed: Timed
+    timed: TimedStep
     estimated_s: float
 
     @property
@@ -60,7 +60,7 @@ class HeldOut:
         return float(np.log(self.estimated_s / self.timed.seconds))
 
 
-def fit_steps(device: Gpu, steps: Sequence[Timed]) -> dict[str, float]:
+def fit_steps(device: Gpu, steps: Sequence[TimedStep]) -> dict[str, float]:
     """The constants under which a card's prices of some steps are closest.
 
     A robust fit of log times, held near the typical values.
@@ -73,7 +73,7 @@ def fit_steps(device: Gpu, steps: Sequence[Timed]) -> dict[str, float]:
     return _fit(_Priced(device, steps), np.ones(len(steps), bool))
 
 
-def held_out(device: Gpu, steps: Sequence[Timed], folds: int = 5) -> list[HeldOut]:
+def held_out(device: Gpu, steps: Sequence[TimedStep], folds: int = 5) -> list[HeldOut]:
     """Every step, priced by a fit to the steps of other families."""
     priced = _Priced(device, steps)
     found: list[HeldOut] = []
@@ -85,13 +85,15 @@ def held_out(device: Gpu, steps: Sequence[Timed], folds: int = 5) -> list[HeldOu
     return found
 
 
-def by_typical(device: Gpu, steps: Sequence[Timed]) -> list[HeldOut]:
+def by_typical(device: Gpu, steps: Sequence[TimedStep]) -> list[HeldOut]:
     """Every step by the typical constants: what a card without records is given."""
     seconds = _Priced(device, steps).seconds(_typical())
     return [HeldOut(s, float(t)) for s, t in zip(steps, seconds, strict=True)]
 
 
-def by_constants(device: Gpu, steps: Sequence[Timed], own: Mapping[str, float]) -> list[HeldOut]:
+def by_constants(
+    device: Gpu, steps: Sequence[TimedStep], own: Mapping[str, float]
+) -> list[HeldOut]:
     """Every step by given constants."""
     seconds = _Priced(device, steps).seconds(np.log([own[n] for n in NAMES]))
     return [HeldOut(s, float(t)) for s, t in zip(steps, seconds, strict=True)]
@@ -134,7 +136,7 @@ def _fit(priced: _Priced, seen: np.ndarray) -> dict[str, float]:
 class _Priced:
     """The distinct operations of some steps as arrays, and how often each step has each."""
 
-    def __init__(self, device: Gpu, steps: Sequence[Timed]) -> None:
+    def __init__(self, device: Gpu, steps: Sequence[TimedStep]) -> None:
         from scipy.sparse import csr_matrix
 
         self.measured_s = np.array([s.seconds for s in steps])

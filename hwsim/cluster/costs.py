@@ -10,7 +10,7 @@ from hwsim.cluster.collectives import seconds
 from hwsim.cluster.forms import tensor
 from hwsim.cluster.machine import Cluster
 from hwsim.cluster.parts import Part
-from hwsim.cluster.plan import Plan
+from hwsim.cluster.plan import ParallelPlan
 from hwsim.patterns import pattern
 
 # Of an active value of 2:4, its place among four. Source: NVIDIA, PTX ISA, sparse matrix storage.
@@ -53,7 +53,7 @@ class Costs:
 
 
 def costs(
-    cluster: Cluster, parts: Sequence[Part], plan: Plan, known: dict[tuple, Any]
+    cluster: Cluster, parts: Sequence[Part], plan: ParallelPlan, known: dict[tuple, Any]
 ) -> list[Costs]:
     """Of each part under a plan.
 
@@ -63,7 +63,7 @@ def costs(
     return [_costs(cluster, part, plan, known) for part in parts]
 
 
-def _costs(cluster: Cluster, part: Part, plan: Plan, known: dict[tuple, Any]) -> Costs:
+def _costs(cluster: Cluster, part: Part, plan: ParallelPlan, known: dict[tuple, Any]) -> Costs:
     asked = (part.content, plan.tp, plan.sequence)
     if asked not in known:
         kept = known.setdefault(("shares of masks",), {})
@@ -78,7 +78,7 @@ def _costs(cluster: Cluster, part: Part, plan: Plan, known: dict[tuple, Any]) ->
 
 
 def _share(
-    cluster: Cluster, part: Part, own: Part, spent: tuple[float, float, float], plan: Plan
+    cluster: Cluster, part: Part, own: Part, spent: tuple[float, float, float], plan: ParallelPlan
 ) -> Share:
     forward, backward, update = spent
     if plan.recompute == "full" and part.heads:
@@ -105,7 +105,7 @@ def _share(
     )  # fmt: skip
 
 
-def carried_bytes(part: Part, own: Part, plan: Plan) -> tuple[float, float]:
+def carried_bytes(part: Part, own: Part, plan: ParallelPlan) -> tuple[float, float]:
     """What collectives carry of a rank's weights, and of their gradients.
 
     Args:
@@ -124,7 +124,7 @@ def carried_bytes(part: Part, own: Part, plan: Plan) -> tuple[float, float]:
     return weights, gradients
 
 
-def _saved(op: Any, itemsize: int, plan: Plan) -> float:
+def _saved(op: Any, itemsize: int, plan: ParallelPlan) -> float:
     left = _inactive_bytes(op, itemsize)
     if plan.values:
         return left
@@ -135,12 +135,14 @@ def _inactive_bytes(op: Any, itemsize: int) -> float:
     return float((op.weights - op.nnz) * itemsize)
 
 
-def across_bytes(size: float, plan: Plan) -> float:
+def across_bytes(size: float, plan: ParallelPlan) -> float:
     """Of a rank's share of a sum that goes on among groups."""
     return size / plan.shard_ranks if plan.rule.across and plan.shard_ranks < plan.dp else 0.0
 
 
-def slowed(cluster: Cluster, plan: Plan, moved: float, reduced: float) -> tuple[float, float]:
+def slowed(
+    cluster: Cluster, plan: ParallelPlan, moved: float, reduced: float
+) -> tuple[float, float]:
     """What collectives beside a part's forward and backward pass cost its arithmetic, seconds."""
     if not moved or plan.pp > 1 or plan.dp == 1:
         return 0.0, 0.0

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hwsim.cluster.parts import Part
-from hwsim.cluster.plan import Plan
+from hwsim.cluster.plan import ParallelPlan
 from hwsim.errors import InputError
 
 # In float32 beside 16-bit weights: the weight itself.
@@ -43,7 +43,7 @@ class Need:
         return self.states + self.activations
 
 
-def need(parts: Sequence[Part], plan: Plan) -> Need:
+def need(parts: Sequence[Part], plan: ParallelPlan) -> Need:
     """What the fullest card of a plan holds.
 
     Args:
@@ -68,7 +68,7 @@ def need(parts: Sequence[Part], plan: Plan) -> Need:
     )  # fmt: skip
 
 
-def _activations(parts: Sequence[Part], plan: Plan) -> float:
+def _activations(parts: Sequence[Part], plan: ParallelPlan) -> float:
     blocks = [part for part in parts if part.width and part.heads]
     if not blocks:
         return 0.0
@@ -82,7 +82,7 @@ def _activations(parts: Sequence[Part], plan: Plan) -> float:
     return kept + (block_bytes(blocks[0], plan, "none") if plan.recompute == "full" else 0.0)
 
 
-def block_bytes(part: Part, plan: Plan, recompute: str | None = None) -> float:
+def block_bytes(part: Part, plan: ParallelPlan, recompute: str | None = None) -> float:
     """Of one block's activations: s·b·h·(10 + 24/t + 5·a·s/(h·t)) in 16 bit."""
     recompute = plan.recompute if recompute is None else recompute
     rows, t = part.rows * part.width * (part.itemsize / 2.0), float(plan.tp)
@@ -95,7 +95,7 @@ def block_bytes(part: Part, plan: Plan, recompute: str | None = None) -> float:
     return rows * (linear + (5.0 * heads * part.length / (part.width * t) if kept else 0.0))
 
 
-def refuse(total: float, capacity: float, plan: Plan) -> None:
+def refuse(total: float, capacity: float, plan: ParallelPlan) -> None:
     """An InputError where a plan does not fit, which says what would bring it down."""
     if total <= capacity:
         return
@@ -111,9 +111,11 @@ def refuse(total: float, capacity: float, plan: Plan) -> None:
     )
 
 
-def what_fits(parts: Sequence[Part], capacity: float, moment_bytes: float = 8.0) -> Plan | None:
+def what_fits(
+    parts: Sequence[Part], capacity: float, moment_bytes: float = 8.0
+) -> ParallelPlan | None:
     """The fewest cards that hold a step: one that recomputes, or a power of two that shares."""
-    tried = [Plan(recompute="full", moment_bytes=moment_bytes)]
-    tried += [Plan("fsdp", 2**i, recompute=how, moment_bytes=moment_bytes)
+    tried = [ParallelPlan(recompute="full", moment_bytes=moment_bytes)]
+    tried += [ParallelPlan("fsdp", 2**i, recompute=how, moment_bytes=moment_bytes)
               for i in range(1, 13) for how in ("none", "full")]  # fmt: skip
     return next((plan for plan in tried if need(parts, plan).total <= capacity), None)

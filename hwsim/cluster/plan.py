@@ -12,7 +12,7 @@ RECOMPUTE = ("none", "selective", "full")
 
 
 @dataclass(frozen=True)
-class Plan:
+class ParallelPlan:
     """Data, tensor and pipeline parallel ranks: their product is the number of cards.
 
     Attributes:
@@ -94,7 +94,7 @@ class Plan:
         """What is shared among data-parallel ranks: 1 moments, 2 gradients too, 3 weights too."""
         return self.rule.level
 
-    def on(self, cards_per_node: int) -> Plan:
+    def on(self, cards_per_node: int) -> ParallelPlan:
         """The plan in nodes of so many cards: shares of a hybrid form lie within one.
 
         Raises:
@@ -128,7 +128,7 @@ _SWITCHES = ("sequence", "values", "packed", "compact")
 _SHORT = {"v": "interleave", "m": "micro_batches", "sp": "sequence"}
 
 
-def parse_plan(text: str, cards: int) -> Plan:
+def parse_plan(text: str, cards: int) -> ParallelPlan:
     """A plan as people write it: "fsdp", "tp=8,pp=2,dp=4", "zero1,tp=8,recompute=full".
 
     What is left over of the cards is data parallel.
@@ -140,10 +140,10 @@ def parse_plan(text: str, cards: int) -> Plan:
     4
     """
     given = plan_words(text)
-    others = Plan(**{n: given[n] for n in ("tp", "pp") if n in given})
+    others = ParallelPlan(**{n: given[n] for n in ("tp", "pp") if n in given})
     if cards % others.cards == 0:
         given.setdefault("dp", cards // others.cards)
-    plan = Plan(**given)
+    plan = ParallelPlan(**given)
     if plan.cards != cards:
         raise InputError(
             f"parallel: dp × tp × pp is {plan.dp} × {plan.tp} × {plan.pp} = {plan.cards}; allowed "
@@ -159,7 +159,7 @@ def plan_words(text: str) -> dict[str, Any]:
         InputError: an unknown word, or a value that is no number.
     """
     given: dict[str, Any] = {}
-    known = tuple(f.name for f in fields(Plan))
+    known = tuple(f.name for f in fields(ParallelPlan))
     for word in text.split(","):
         name, equals, value = word.strip().partition("=")
         if not equals:

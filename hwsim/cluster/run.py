@@ -10,7 +10,7 @@ import numpy as np
 
 from hwsim.cluster.machine import Cluster
 from hwsim.cluster.parts import parts_of
-from hwsim.cluster.plan import Plan
+from hwsim.cluster.plan import ParallelPlan
 from hwsim.cluster.step import ClusterStep, timed
 from hwsim.errors import InputError
 from hwsim.workload import Workload
@@ -37,7 +37,9 @@ class ClusterRun:
         return self.fullest.fits
 
 
-def run_time(cluster: Cluster, pairs: Iterable[tuple[Workload, int]], plan: Plan) -> ClusterRun:
+def run_time(
+    cluster: Cluster, pairs: Iterable[tuple[Workload, int]], plan: ParallelPlan
+) -> ClusterRun:
     """The price of a whole run; equal steps are priced once.
 
     Args:

@@ -9,19 +9,21 @@ from typing import Any
 from hwsim.cluster.machine import Cluster
 from hwsim.cluster.memory import need
 from hwsim.cluster.parts import parts_of
-from hwsim.cluster.plan import RECOMPUTE, Plan
+from hwsim.cluster.plan import RECOMPUTE, ParallelPlan
 from hwsim.cluster.step import ClusterStep, timed
 from hwsim.errors import InputError
 from hwsim.workload import Workload
 
 
-def plans(cluster: Cluster, layers: int, base: Plan | None = None) -> Iterator[Plan]:
+def plans(
+    cluster: Cluster, layers: int, base: ParallelPlan | None = None
+) -> Iterator[ParallelPlan]:
     """Every plan that is tried: tensor parallel inside a node, powers of two, each recompute.
 
     Args:
         base: what plans have in common: all but form, ranks and recomputation.
     """
-    cards, base = cluster.cards, base or Plan()
+    cards, base = cluster.cards, base or ParallelPlan()
     for tp in _divisors(cluster.cards_per_node):
         for pp in _divisors(cards // tp):
             if pp > max(layers, 1) or pp > 64:
@@ -43,7 +45,7 @@ def _forms(cluster: Cluster, dp: int, pp: int) -> tuple[str, ...]:
 
 
 def search(
-    cluster: Cluster, step: Workload, base: Plan | None = None,
+    cluster: Cluster, step: Workload, base: ParallelPlan | None = None,
     known: dict[tuple, Any] | None = None,
 ) -> list[ClusterStep]:  # fmt: skip
     """The plans that fit, by seconds for a sample; only what nothing else beats in time and memory.
@@ -62,7 +64,7 @@ def search(
     layers = sum(bool(part.heads) for part in parts)
     tried: list[ClusterStep] = []
     known = {} if known is None else known
-    least: tuple[float, Plan] | None = None
+    least: tuple[float, ParallelPlan] | None = None
     for tried_plan in plans(cluster, layers, base):
         try:
             plan = tried_plan.on(cluster.cards_per_node)

@@ -16,7 +16,7 @@ from hwsim.cluster.forms import pipeline
 from hwsim.cluster.machine import Cluster
 from hwsim.cluster.memory import Need, need
 from hwsim.cluster.parts import Part, parts_of
-from hwsim.cluster.plan import Plan
+from hwsim.cluster.plan import ParallelPlan
 from hwsim.cluster.streams import COMPUTE, Ends, Stage
 from hwsim.cluster.tasks import TICKS_PER_S, Tasks
 from hwsim.errors import InputError
@@ -35,7 +35,7 @@ class ClusterStep:
         fits: whether that is within a card's memory.
     """
 
-    plan: Plan
+    plan: ParallelPlan
     seconds: float
     compute_s: float
     sent_bytes: float
@@ -50,7 +50,7 @@ class ClusterStep:
         return self.seconds - self.compute_s
 
 
-def cluster_step(cluster: Cluster, step: Workload, plan: Plan) -> ClusterStep:
+def cluster_step(cluster: Cluster, step: Workload, plan: ParallelPlan) -> ClusterStep:
     """What a step takes: `step` is one card's, of one micro-batch, not shared out.
 
     Raises:
@@ -60,7 +60,10 @@ def cluster_step(cluster: Cluster, step: Workload, plan: Plan) -> ClusterStep:
 
 
 def timed(
-    cluster: Cluster, parts: Sequence[Part], plan: Plan, known: dict[tuple, Any] | None = None
+    cluster: Cluster,
+    parts: Sequence[Part],
+    plan: ParallelPlan,
+    known: dict[tuple, Any] | None = None,
 ) -> ClusterStep:
     """`cluster_step` of parts that were told apart before.
 
@@ -88,7 +91,9 @@ def timed(
     )  # fmt: skip
 
 
-def _one_stage(cluster: Cluster, plan: Plan, costs: list[Costs], tasks: Tasks) -> list[Stage]:
+def _one_stage(
+    cluster: Cluster, plan: ParallelPlan, costs: list[Costs], tasks: Tasks
+) -> list[Stage]:
     stage = Stage(cluster, plan, tasks, "card", costs)
     rule = plan.rule if plan.dp > 1 else ALONE
     last_block = len(costs) - 2
@@ -123,7 +128,7 @@ def _one_stage(cluster: Cluster, plan: Plan, costs: list[Costs], tasks: Tasks) -
     return [stage]
 
 
-def _stages(cluster: Cluster, plan: Plan, costs: list[Costs], tasks: Tasks) -> list[Stage]:
+def _stages(cluster: Cluster, plan: ParallelPlan, costs: list[Costs], tasks: Tasks) -> list[Stage]:
     """Each stage's cards; micro-batches go from stage to stage and back."""
     chunks, stages = plan.interleave, plan.pp
     pieces = [costs[1 + a : 1 + b] for a, b in pipeline.bounds(len(costs) - 2, stages, chunks)]

@@ -8,7 +8,7 @@ from hwsim.cluster.collectives import seconds, sent_bytes
 from hwsim.cluster.costs import Costs, across_bytes
 from hwsim.cluster.forms import masks
 from hwsim.cluster.machine import Cluster
-from hwsim.cluster.plan import Plan
+from hwsim.cluster.plan import ParallelPlan
 from hwsim.cluster.tasks import Tasks
 
 COMPUTE, DATA, TENSOR, SEND, ACROSS = "compute", "data", "tensor", "send", "across"
@@ -27,7 +27,7 @@ class Stage:
     """
 
     def __init__(
-        self, cluster: Cluster, plan: Plan, tasks: Tasks, name: str, costs: Sequence[Costs]
+        self, cluster: Cluster, plan: ParallelPlan, tasks: Tasks, name: str, costs: Sequence[Costs]
     ) -> None:
         self.cluster, self.plan, self.tasks = cluster, plan, tasks
         ranks = max((len(cost.shares) for cost in costs), default=1)

@@ -13,7 +13,7 @@ from hwsim.estimate import Estimate
 from hwsim.gpu import rules, sparse, whole_steps
 from hwsim.gpu.clock_ticks import Ticks
 from hwsim.gpu.library import Library
-from hwsim.gpu.matmul import DENSE, FAMILIES, SPARSE, Card, packed_share
+from hwsim.gpu.matmul import DENSE, FAMILIES, SPARSE, ProductCard, packed_share
 from hwsim.measured.record import Measurement
 from hwsim.workload import Op, Workload, gemm
 
@@ -152,9 +152,9 @@ class Gpu(Device):
         return self.dram_bytes_per_s * self.stream_share
 
     @property
-    def card(self) -> Card:
+    def card(self) -> ProductCard:
         """What rules of products ask of the card."""
-        return Card(self.sms, self.l2_bytes, self.dram_bytes_per_s)
+        return ProductCard(self.sms, self.l2_bytes, self.dram_bytes_per_s)
 
     def price(self, op: Op) -> tuple[Estimate, ...]:
         if op.kind in ("gemm", "conv"):

@@ -9,7 +9,7 @@ import numpy as np
 
 from hwsim.bounded import prices
 from hwsim.gpu import rules
-from hwsim.gpu.matmul import FAMILIES, SPARSE, Card, ProductFit, parse_fit, typical
+from hwsim.gpu.matmul import FAMILIES, SPARSE, ProductCard, ProductFit, parse_fit, typical
 
 
 class Library:
@@ -24,7 +24,7 @@ class Library:
     """
 
     def __init__(
-        self, card: Card, peak: Callable[[str], float],
+        self, card: ProductCard, peak: Callable[[str], float],
         fits: Mapping[str, Mapping[str, list[float]] | None], *, searched: bool, square: bool,
     ) -> None:  # fmt: skip
         self.fits: dict[tuple[str, str], ProductFit] = {

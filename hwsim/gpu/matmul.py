@@ -95,7 +95,7 @@ _WAVES = 48
 
 
 @dataclass(frozen=True)
-class Card:
+class ProductCard:
     """The data-sheet numbers that a product's time depends on."""
 
     sms: int
@@ -119,7 +119,7 @@ class ProductFit:
     spread: tuple[float, float] = (-0.4, 0.4)
 
     def log_seconds(
-        self, kind: str, shapes: np.ndarray, card: Card, peak: float, dtype: str,
+        self, kind: str, shapes: np.ndarray, card: ProductCard, peak: float, dtype: str,
         *, tiles: str = "searched",
     ) -> np.ndarray:  # fmt: skip
         """ln seconds of products, shapes (products, 3 or 5): see `hwsim/gpu/time.py`."""
@@ -133,7 +133,7 @@ class ProductFit:
 
 
 def log_seconds(
-    member: np.ndarray, kind: str, shapes: np.ndarray, card: Card, peak: float, dtype: str,
+    member: np.ndarray, kind: str, shapes: np.ndarray, card: ProductCard, peak: float, dtype: str,
     *, tiles: str = "searched",
 ) -> np.ndarray:  # fmt: skip
     """ln seconds by one member's parameters; `peak` is the data sheet's dense FLOP/s.

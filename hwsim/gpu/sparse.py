@@ -14,7 +14,7 @@ V_N_M = "v_n_m"
 ON_TENSOR_CORES = ("block", V_N_M)
 
 
-class Card(Protocol):
+class SparseCard(Protocol):
     """What a card is asked for; `hwsim.devices.gpu.Gpu` is one."""
 
     @property
@@ -93,7 +93,7 @@ class Work(NamedTuple):
 _SCATTER, _OUTGROWN, _AT_MOST, _START_S, _START_OUTPUTS = 0.0535 / 5.0, 2.67, 4.0, 73e-6, 3.1e6
 
 
-def csr(gpu: Card, op: Op, facts: rules.Facts) -> Work:
+def csr(gpu: SparseCard, op: Op, facts: rules.Facts) -> Work:
     """CSR on CUDA cores: neighbours wait for the fullest of their rows, filled up to 32 entries."""
     uneven = facts.counts(op.phase).uneven
     work = _by_entries(gpu, op, facts, gpu.csr_share, uneven, index_bytes=4.0)
@@ -109,13 +109,13 @@ def csr(gpu: Card, op: Op, facts: rules.Facts) -> Work:
     return work._replace(compute_s=max(work.compute_s * filled * scatter, work.compute_s) + start)
 
 
-def gather(gpu: Card, op: Op, facts: rules.Facts) -> Work:
+def gather(gpu: SparseCard, op: Op, facts: rules.Facts) -> Work:
     """Constant fan-in on CUDA cores: all rows are equal, and indices short."""
     return _by_entries(gpu, op, facts, gpu.gather_share, 1.0, index_bytes=2.0)
 
 
 def _by_entries(
-    gpu: Card, op: Op, facts: rules.Facts, share: float, uneven: float, index_bytes: float
+    gpu: SparseCard, op: Op, facts: rules.Facts, share: float, uneven: float, index_bytes: float
 ) -> Work:
     """One fused multiply-add per active weight and row.
 
@@ -128,7 +128,7 @@ def _by_entries(
     return Work(op.flops, moved, max(compute, chain), bound)
 
 
-def block(gpu: Card, op: Op, facts: rules.Facts) -> Work:
+def block(gpu: SparseCard, op: Op, facts: rules.Facts) -> Work:
     """Tensor cores over active blocks alone; small blocks fill them badly.
 
     Source: Gray et al. 2017 (block-sparse kernels); the efficiency is assumed.
@@ -136,7 +136,7 @@ def block(gpu: Card, op: Op, facts: rules.Facts) -> Work:
     return Work(op.flops, op.bytes, op.flops / _tile_rate(gpu, op, facts.block_side))
 
 
-def v_n_m(gpu: Card, op: Op, facts: rules.Facts) -> Work:
+def v_n_m(gpu: SparseCard, op: Op, facts: rules.Facts) -> Work:
     """Tensor cores over the columns that V rows share: 4/M of the dense arithmetic.
 
     The product is that of blocks V high, and never faster than the library's dense product of the
@@ -172,14 +172,14 @@ def v_n_m(gpu: Card, op: Op, facts: rules.Facts) -> Work:
     return Work(flops, moved, max(compute, scatter), bound, (sums, sums + x, *repacked))
 
 
-def _tile_rate(gpu: Card, op: Op, side: int) -> float:
+def _tile_rate(gpu: SparseCard, op: Op, side: int) -> float:
     """FLOP/s of tensor cores on tiles of `side` rows of a weight."""
     return gpu.peak(op.dtype) * gpu.block_share * 2 * side / (side + 128.0)
 
 
 KERNELS: dict[
     str,
-    tuple[Callable[[Op, rules.Facts | None], str], Callable[[Card, Op, rules.Facts], Work]],
+    tuple[Callable[[Op, rules.Facts | None], str], Callable[[SparseCard, Op, rules.Facts], Work]],
 ] = {
     "csr": (rules.why_not_csr, csr),
     "gather": (rules.why_not_gather, gather),

@@ -57,7 +57,7 @@ _HEAD_SIZES = (32, 64, 96, 128, 256)
 _GROUP = 16
 
 
-class Card(Protocol):
+class StepCard(Protocol):
     """What a card is asked for."""
 
     @property
@@ -117,7 +117,7 @@ def constants(given: Mapping[str, float] | None) -> dict[str, float]:
     return {name: (given or {}).get(name, c.typical) for name, c in CONSTANTS.items()}
 
 
-def stream_s(card: Card, op: Op, moved: float) -> float:
+def stream_s(card: StepCard, op: Op, moved: float) -> float:
     """A pass over `moved` bytes: by main memory, or faster where L2 holds them."""
     return max(pass_s(card, moved, share_of(op)), serial_s(op))
 
@@ -157,7 +157,7 @@ def constant_of(op: Op) -> str:
     return "depthwise_last" if op.layout == "channels_last" else "depthwise"
 
 
-def pass_s(card: Card, moved: float, share: str = "elementwise") -> float:
+def pass_s(card: StepCard, moved: float, share: str = "elementwise") -> float:
     """Seconds that moving bytes once takes, from the second-level cache where it holds them."""
     own = card.steps
     held = 1.0 / (1.0 + (moved / (card.l2_bytes * own["l2_share"])) ** 4)
@@ -169,7 +169,7 @@ def pass_s(card: Card, moved: float, share: str = "elementwise") -> float:
 Alone = Callable[[str, str, tuple[float, ...]], float]
 
 
-def any_attention_s(card: Card, op: Op, alone: Alone) -> float:
+def any_attention_s(card: StepCard, op: Op, alone: Alone) -> float:
     """Fused attention, or one of the products that plain attention is made of."""
     if op.fused:
         return attention_s(card, op)
@@ -178,7 +178,7 @@ def any_attention_s(card: Card, op: Op, alone: Alone) -> float:
     return alone(DENSE, op.dtype, product_of(op)) * product_scale(card, op.dtype)
 
 
-def any_convolution_s(card: Card, op: Op, alone: Alone) -> float:
+def any_convolution_s(card: StepCard, op: Op, alone: Alone) -> float:
     """One phase of a convolution: its implicit product, unless it is grouped."""
     product_s = 0.0
     if op.count == 1:
@@ -186,13 +186,13 @@ def any_convolution_s(card: Card, op: Op, alone: Alone) -> float:
     return convolution_s(card, op, product_s)
 
 
-def product_scale(card: Card, dtype: str) -> float:
+def product_scale(card: StepCard, dtype: str) -> float:
     """Seconds of a product in a step over those by itself."""
     name = "product_single" if FAMILIES[dtype] == "single" else "product"
     return card.steps[name] / card.sustained
 
 
-def attention_s(card: Card, op: Op) -> float:
+def attention_s(card: StepCard, op: Op) -> float:
     """Fused attention: tiles of 64 queries and keys, heads filled up to the kernel's sizes.
 
     Source: Dao et al. 2022 (FlashAttention); the tile is its kernels' own on these head sizes.
@@ -203,7 +203,7 @@ def attention_s(card: Card, op: Op) -> float:
     return max(compute, stream_s(card, op, op.bytes))
 
 
-def attention_peak(card: Card, dtype: str) -> float:
+def attention_peak(card: StepCard, dtype: str) -> float:
     """FLOP/s that fused attention can reach: its kernels issue Ampere's instructions.
 
     Later cards run these at Ampere's rate a clock and processor, whatever their own is.
@@ -217,7 +217,7 @@ def attention_peak(card: Card, dtype: str) -> float:
     return card.sustained * min(card.peak(dtype), ampere)
 
 
-def in_step_s(card: Card, op: Op, alone_s: float, moved: float) -> float:
+def in_step_s(card: StepCard, op: Op, alone_s: float, moved: float) -> float:
     """A product among others: slower clocks, and the start and end of its tiles, which nothing
     hides: operands are fetched and results written before and after the arithmetic.
 
@@ -229,13 +229,13 @@ def in_step_s(card: Card, op: Op, alone_s: float, moved: float) -> float:
     return alone_s * card.steps["product"] + pass_s(card, moved, "product_ends")
 
 
-def bmm_s(card: Card, op: Op) -> float:
+def bmm_s(card: StepCard, op: Op) -> float:
     """Many small products on tensor cores, each filled up to 16."""
     compute = op.dense_flops * bmm_filled(op) / (card.peak(op.dtype) * card.steps["bmm"])
     return max(compute, pass_s(card, op.bytes))
 
 
-def convolution_s(card: Card, op: Op, product_s: float) -> float:
+def convolution_s(card: StepCard, op: Op, product_s: float) -> float:
     """One phase of a convolution as the library runs it.
 
     `product_s` is that of the implicit product. A depthwise convolution is a pass over its

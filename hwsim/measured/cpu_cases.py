@@ -19,7 +19,7 @@ _SKEW = 1.0  # standard deviation of the logarithm of how popular an input or ou
 
 
 @dataclass(frozen=True)
-class Case:
+class CpuCase:
     """A mask (n_out, n_in), and the batches to time under it.
 
     Attributes:
@@ -40,26 +40,26 @@ class Case:
 # Each shape with two densities, each density with batches of its own: terms that grow together
 # in a grid come apart. Batches that are no multiples of four show what the rest costs.
 CASES = (
-    Case(768, 768, 0.1, (1, 8, 20, 64, 256)),
-    Case(3072, 768, 0.03, (1, 4, 18, 128), "skewed"),
-    Case(768, 3072, 0.2, (1, 7, 30, 64)),
-    Case(512, 1024, 0.05, (1, 12, 33, 512), "band"),
-    Case(1024, 512, 0.3, (1, 3, 40, 127)),
-    Case(256, 256, 0.1, (1, 8, 66, 384)),
-    Case(2048, 384, 0.1, (1, 5, 64, 255), "band"),
-    Case(384, 2048, 0.03, (1, 14, 100, 256)),
-    Case(1536, 1536, 0.15, (1, 2, 24, 97), "skewed"),
-    Case(768, 3072, 0.05, (1, 10, 35, 256), "band"),
-    Case(3072, 768, 0.15, (1, 5, 45, 256)),
-    Case(512, 1024, 0.2, (1, 16, 64, 193)),
-    Case(1024, 512, 0.05, (1, 22, 90, 384), "skewed"),
-    Case(256, 256, 0.3, (1, 2, 50, 131), "skewed"),
-    Case(768, 768, 0.03, (1, 6, 48, 510), "skewed"),
-    Case(1536, 1536, 0.05, (1, 6, 28, 128)),
+    CpuCase(768, 768, 0.1, (1, 8, 20, 64, 256)),
+    CpuCase(3072, 768, 0.03, (1, 4, 18, 128), "skewed"),
+    CpuCase(768, 3072, 0.2, (1, 7, 30, 64)),
+    CpuCase(512, 1024, 0.05, (1, 12, 33, 512), "band"),
+    CpuCase(1024, 512, 0.3, (1, 3, 40, 127)),
+    CpuCase(256, 256, 0.1, (1, 8, 66, 384)),
+    CpuCase(2048, 384, 0.1, (1, 5, 64, 255), "band"),
+    CpuCase(384, 2048, 0.03, (1, 14, 100, 256)),
+    CpuCase(1536, 1536, 0.15, (1, 2, 24, 97), "skewed"),
+    CpuCase(768, 3072, 0.05, (1, 10, 35, 256), "band"),
+    CpuCase(3072, 768, 0.15, (1, 5, 45, 256)),
+    CpuCase(512, 1024, 0.2, (1, 16, 64, 193)),
+    CpuCase(1024, 512, 0.05, (1, 22, 90, 384), "skewed"),
+    CpuCase(256, 256, 0.3, (1, 2, 50, 131), "skewed"),
+    CpuCase(768, 768, 0.03, (1, 6, 48, 510), "skewed"),
+    CpuCase(1536, 1536, 0.05, (1, 6, 28, 128)),
 )
 
 
-def drawn_cases(count: int, seed: int) -> tuple[Case, ...]:
+def drawn_cases(count: int, seed: int) -> tuple[CpuCase, ...]:
     """Layers drawn from a seed: half of them random masks, the others of the other patterns.
 
     Sides are 256 … 3072, densities 0.02 … 0.3, batches 1 and three of 2 … 512; all log-uniform.
@@ -70,7 +70,7 @@ def drawn_cases(count: int, seed: int) -> tuple[Case, ...]:
     def between(low: float, high: float) -> float:
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
-    found: list[Case] = []
+    found: list[CpuCase] = []
     while len(found) < count:
         n, k = (16 * round(between(256, 3072) / 16) for _ in range(2))
         batches = sorted({1, *(round(between(2, 512)) for _ in range(3))})
@@ -78,7 +78,7 @@ def drawn_cases(count: int, seed: int) -> tuple[Case, ...]:
         pattern = str(rng.choice(PATTERNS, p=(0.5, 0.25, 0.25)))
         number = int(rng.integers(1 << 31))
         if n * k <= 3072 * 768:
-            found.append(Case(n, k, density, tuple(batches), pattern, number))
+            found.append(CpuCase(n, k, density, tuple(batches), pattern, number))
     return tuple(found)
 
 
@@ -89,7 +89,7 @@ UNSEEN = drawn_cases(16, seed=20261123)
 
 
 def drawn_mask(n_out: int, n_in: int, density: float, pattern: str, seed: int) -> Mask:
-    """The mask of a `Case`.
+    """The mask of a `CpuCase`.
 
     Raises:
         InputError: an unknown pattern.

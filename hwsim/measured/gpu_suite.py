@@ -38,7 +38,7 @@ STEP_KINDS = ("dense", "2:4", "transposable 2:4")
 
 
 @dataclass(frozen=True)
-class Case:
+class GpuCase:
     """One kernel at one size. Fields mean what they mean in `Measurement`.
 
     Attributes:
@@ -64,7 +64,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedCase:
     """A case ready to be timed.
 
     Attributes:
@@ -83,21 +83,21 @@ class Timer(Protocol):
 
     machine: str
 
-    def toolchain(self, case: Case) -> str:
+    def toolchain(self, case: GpuCase) -> str:
         """Versions of what a kernel is made with."""
         ...
 
-    def prepare(self, case: Case) -> Prepared:
+    def prepare(self, case: GpuCase) -> PreparedCase:
         """Operands and kernel, run once and checked; InputError or RuntimeError if it cannot."""
         ...
 
-    def sample(self, prepared: Prepared, calls: int) -> float:
+    def sample(self, prepared: PreparedCase, calls: int) -> float:
         """Seconds of `calls` calls one after the other."""
         ...
 
 
 @dataclass
-class Outcome:
+class SuiteResult:
     """What a run of the suite did.
 
     Attributes:
@@ -117,71 +117,71 @@ class Outcome:
         self.skipped[why] = self.skipped.get(why, 0) + 1
 
 
-def plan() -> list[list[Case]]:
+def plan() -> list[list[GpuCase]]:
     """Groups of cases; those of a group are compared with each other. The most telling first."""
     return [*_steps(), *_products(), *_directions(), *_packing(), *_types(), *_eager(), *_sparse(),
             *_v_n_m()]  # fmt: skip
 
 
-def _products() -> list[list[Case]]:
+def _products() -> list[list[GpuCase]]:
     """Dense and both 2:4 backends forward, in graphs: what a fit needs."""
     return [
-        [Case("dense", FORWARD, m, n, k), Case("2:4", FORWARD, m, n, k, density=0.5),
-         Case("2:4 cutlass", FORWARD, m, n, k, density=0.5)]
+        [GpuCase("dense", FORWARD, m, n, k), GpuCase("2:4", FORWARD, m, n, k, density=0.5),
+         GpuCase("2:4 cutlass", FORWARD, m, n, k, density=0.5)]
         for n, k in LAYERS
         for m in ROWS
     ]  # fmt: skip
 
 
-def _directions() -> list[list[Case]]:
+def _directions() -> list[list[GpuCase]]:
     """Both gradients: grad_input also by 2:4, grad_weight dense."""
     return [
-        [Case("dense", GRAD_INPUT, m, n, k), Case("2:4", GRAD_INPUT, m, n, k, density=0.5),
-         Case("dense", GRAD_WEIGHT, m, n, k)]
+        [GpuCase("dense", GRAD_INPUT, m, n, k), GpuCase("2:4", GRAD_INPUT, m, n, k, density=0.5),
+         GpuCase("dense", GRAD_WEIGHT, m, n, k)]
         for n, k in LAYERS[::2]
         for m in (1024, 16384)
     ]  # fmt: skip
 
 
-def _packing() -> list[list[Case]]:
+def _packing() -> list[list[GpuCase]]:
     """A weight packed by the library, pruned and packed both ways at once, and with a product.
 
     The library's calls are eager: they make plans and buffers, which no graph can capture.
     """
     return [
-        [Case("library pack", "update", 1, n, k, density=0.5, graph=False),
-         Case("fused pack", "update", 1, n, k, density=0.5),
-         Case("2:4", FORWARD, 4096, n, k, density=0.5, graph=False, packing=True)]
+        [GpuCase("library pack", "update", 1, n, k, density=0.5, graph=False),
+         GpuCase("fused pack", "update", 1, n, k, density=0.5),
+         GpuCase("2:4", FORWARD, 4096, n, k, density=0.5, graph=False, packing=True)]
         for n, k in LAYERS[:10]
     ]  # fmt: skip
 
 
-def _types() -> list[list[Case]]:
+def _types() -> list[list[GpuCase]]:
     """Other operand types: float16 with 2:4, tf32 with CUTLASS's, float32 dense."""
     groups = []
     for n, k in LAYERS[1::3]:
         for m in (1024, 8192):
             groups += [
-                [Case("dense", FORWARD, m, n, k, "float16"),
-                 Case("2:4", FORWARD, m, n, k, "float16", 0.5)],
-                [Case("dense", FORWARD, m, n, k, "tfloat32"),
-                 Case("2:4 cutlass", FORWARD, m, n, k, "tfloat32", 0.5)],
-                [Case("dense", FORWARD, m, n, k, "float32")],
+                [GpuCase("dense", FORWARD, m, n, k, "float16"),
+                 GpuCase("2:4", FORWARD, m, n, k, "float16", 0.5)],
+                [GpuCase("dense", FORWARD, m, n, k, "tfloat32"),
+                 GpuCase("2:4 cutlass", FORWARD, m, n, k, "tfloat32", 0.5)],
+                [GpuCase("dense", FORWARD, m, n, k, "float32")],
             ]  # fmt: skip
     return groups
 
 
-def _eager() -> list[list[Case]]:
+def _eager() -> list[list[GpuCase]]:
     """The same kernels launched by the host, one by one."""
     return [
-        [Case("dense", FORWARD, m, n, k, graph=False),
-         Case("2:4", FORWARD, m, n, k, density=0.5, graph=False)]
+        [GpuCase("dense", FORWARD, m, n, k, graph=False),
+         GpuCase("2:4", FORWARD, m, n, k, density=0.5, graph=False)]
         for n, k in LAYERS[:6]
         for m in (64, 4096)
     ]  # fmt: skip
 
 
-def _sparse() -> list[list[Case]]:
+def _sparse() -> list[list[GpuCase]]:
     """Triton's kernels at high sparsity, against the dense product."""
     groups = []
     for n, k in ((3072, 768), (4096, 4096)):
@@ -191,13 +191,13 @@ def _sparse() -> list[list[Case]]:
                 phases = (FORWARD, GRAD_INPUT, GRAD_WEIGHT) if m == 256 else (FORWARD,)
                 for phase in phases:
                     groups.append(
-                        [Case("dense", phase, m, n, k)]
-                        + [Case(name, phase, m, n, k, density=density) for name in names]
+                        [GpuCase("dense", phase, m, n, k)]
+                        + [GpuCase(name, phase, m, n, k, density=density) for name in names]
                     )
     return groups
 
 
-def _v_n_m() -> list[list[Case]]:
+def _v_n_m() -> list[list[GpuCase]]:
     """V:N:M in Triton against the dense product, at sizes that `_products` has 2:4 for.
 
     What its price assumes: tall and low blocks, wide and narrow, and the sums of grad_input.
@@ -206,18 +206,18 @@ def _v_n_m() -> list[list[Case]]:
     for n, k in ((3072, 768), (4096, 4096)):
         for m in (1024, 16384):
             for density in (1 / 4, 1 / 8, 1 / 16):
-                blocks = [Case(name, FORWARD, m, n, k, density=density) for name in V_N_M]
-                groups.append([Case("dense", FORWARD, m, n, k), *blocks])
+                blocks = [GpuCase(name, FORWARD, m, n, k, density=density) for name in V_N_M]
+                groups.append([GpuCase("dense", FORWARD, m, n, k), *blocks])
         for phase in (GRAD_INPUT, GRAD_WEIGHT):
-            blocks = [Case(V_N_M[1], phase, 16384, n, k, density=d) for d in (1 / 8, 1 / 16)]
-            groups.append([Case("dense", phase, 16384, n, k), *blocks])
+            blocks = [GpuCase(V_N_M[1], phase, 16384, n, k, density=d) for d in (1 / 8, 1 / 16)]
+            groups.append([GpuCase("dense", phase, 16384, n, k), *blocks])
     return groups
 
 
-def _steps() -> list[list[Case]]:
+def _steps() -> list[list[GpuCase]]:
     """Whole training steps: forward, backward, optimizer, packing of changed values."""
     return [
-        [Case(f"{model} {kind}", "step", *sizes, density=1.0 if kind == "dense" else 0.5,
+        [GpuCase(f"{model} {kind}", "step", *sizes, density=1.0 if kind == "dense" else 0.5,
               graph=False, packing=kind != "dense")
          for kind in STEP_KINDS]
         for model, sizes in STEPS.items()
@@ -225,7 +225,7 @@ def _steps() -> list[list[Case]]:
 
 
 def run_suite(
-    groups: Sequence[Sequence[Case]],
+    groups: Sequence[Sequence[GpuCase]],
     timer: Timer,
     path: str | Path,
     *,
@@ -234,7 +234,7 @@ def run_suite(
     seed: int = 0,
     clock: Callable[[], float] = time.monotonic,
     progress: Callable[..., None] = lambda done, note="": None,
-) -> Outcome:
+) -> SuiteResult:
     """Measures what `path` does not hold yet and appends it, group by group.
 
     Args:
@@ -250,7 +250,7 @@ def run_suite(
     target = Path(path)
     held = _held(target, timer.machine)
     rng = np.random.default_rng(seed)
-    outcome = Outcome()
+    outcome = SuiteResult()
     started = clock()
     for done, group in enumerate(groups):
         todo = [case for case in dict.fromkeys(group) if case.key not in held]
@@ -267,9 +267,13 @@ def run_suite(
 
 
 def _measured(
-    todo: Sequence[Case], timer: Timer, rounds: int, rng: np.random.Generator, outcome: Outcome
+    todo: Sequence[GpuCase],
+    timer: Timer,
+    rounds: int,
+    rng: np.random.Generator,
+    outcome: SuiteResult,
 ) -> list[Measurement]:
-    ready: dict[Case, Prepared] = {}
+    ready: dict[GpuCase, PreparedCase] = {}
     for case in todo:
         try:
             ready[case] = timer.prepare(case)
@@ -279,7 +283,7 @@ def _measured(
     if not ready:
         return []
     calls = {case: _calls(timer, prepared) for case, prepared in ready.items()}
-    samples: dict[Case, list[float]] = {}
+    samples: dict[GpuCase, list[float]] = {}
     left = list(ready)
     for _ in range(_ATTEMPTS):
         samples.update({case: [] for case in left})
@@ -296,7 +300,7 @@ def _measured(
     return [_record(c, samples[c], timer, ready[c].note) for c in ready if c not in left]
 
 
-def _calls(timer: Timer, prepared: Prepared) -> int:
+def _calls(timer: Timer, prepared: PreparedCase) -> int:
     """How many calls fill a sample."""
     calls = 1
     while calls < _MOST_CALLS and timer.sample(prepared, calls) < SAMPLE_S:
@@ -309,7 +313,7 @@ _BEGINNING = b'{"machine": "'
 _LARGEST_BYTES = 256 << 20
 
 
-def _record(case: Case, samples: list[float], timer: Timer, note: str) -> Measurement:
+def _record(case: GpuCase, samples: list[float], timer: Timer, note: str) -> Measurement:
     low, median, high = (float(x) for x in np.percentile(samples, [25, 50, 75]))
     return Measurement(
         machine=timer.machine, toolchain=", ".join(filter(None, (timer.toolchain(case), note))),
@@ -330,7 +334,7 @@ def _held(path: Path, machine: str) -> set[tuple[Any, ...]]:
         raise InputError(
             f"{path}: holds records of {', '.join(sorted(others))}; this machine is {machine}"
         )
-    names = tuple(Case.__dataclass_fields__)
+    names = tuple(GpuCase.__dataclass_fields__)
     return {tuple(getattr(r, name) for name in names) for r in records}
 
 

@@ -67,7 +67,7 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class TimedVariants:
     """Variants timed against each other in the same rounds."""
 
     timings: tuple[Timing, ...]
@@ -104,7 +104,7 @@ def compare(
     before: Callable[[], Any] | None = None,
     seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
-) -> Comparison:
+) -> TimedVariants:
     """Times the variants against each other.
 
     Args:
@@ -134,7 +134,7 @@ def compare(
             for index in rng.permutation(len(names)):
                 name = names[index]
                 samples[name].append(_sample(variants[name], calls[name], clock, before))
-        found = Comparison(tuple(Timing(n, tuple(samples[n]), calls[n]) for n in names))
+        found = TimedVariants(tuple(Timing(n, tuple(samples[n]), calls[n]) for n in names))
         if found.steady:
             break
     return found

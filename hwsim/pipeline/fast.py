@@ -12,7 +12,7 @@ import numpy as np
 
 from hwsim.errors import InputError
 from hwsim.pipeline.reference import simulate as simulate_events
-from hwsim.pipeline.tiles import Machine, Run, Tiles
+from hwsim.pipeline.tiles import Machine, PipelineRun, Tiles
 
 # Times are exact in int64 and in the float64 that bandwidths are divided in.
 _LARGEST = 2**52
@@ -209,7 +209,7 @@ def accepts(machine: Machine, tiles: Tiles) -> bool:
     return work + moved + slowest + transfers * machine.latency_cycles < _LARGEST
 
 
-def simulate(machine: Machine, tiles: Tiles, *, trace: bool = False) -> Run:
+def simulate(machine: Machine, tiles: Tiles, *, trace: bool = False) -> PipelineRun:
     """The same as `pipeline.simulate`, fast where it can be.
 
     A trace, a machine that comes to a halt, and times past 2⁵² cycles are left to the reference.
@@ -234,7 +234,7 @@ def simulate(machine: Machine, tiles: Tiles, *, trace: bool = False) -> Run:
         raise InputError(f"pipeline is stuck: {too_small(int(totals[STUCK]))}")
     parts = {"array": int(totals[ARRAY]), "fill": int(totals[FILL]), "drain": int(totals[DRAIN])}
     parts |= {f"channel {c}": int(cycles) for c, cycles in enumerate(busy)}
-    return Run(
+    return PipelineRun(
         int(totals[CYCLES]), parts, int(totals[BYTES]), finish, stored, int(totals[FIRST_START])
     )
 

@@ -30,9 +30,9 @@ from typing import Any
 import numpy as np
 
 from hwsim.errors import InputError
-from hwsim.pipeline.tiles import TILE_FIELDS, Event, Machine, Run, Tiles, deal
+from hwsim.pipeline.tiles import TILE_FIELDS, Event, Machine, PipelineRun, Tiles, deal
 
-__all__ = ["TILE_FIELDS", "Event", "Machine", "Run", "Tiles", "deal", "simulate"]
+__all__ = ["TILE_FIELDS", "Event", "Machine", "PipelineRun", "Tiles", "deal", "simulate"]
 
 
 class _Transfer:
@@ -46,7 +46,7 @@ class _Transfer:
         self.left = sum(1 for p in pieces if p)
 
 
-def simulate(machine: Machine, tiles: Tiles, *, trace: bool = False) -> Run:
+def simulate(machine: Machine, tiles: Tiles, *, trace: bool = False) -> PipelineRun:
     """Run the tiles through the machine, event by event.
 
     Raises:
@@ -85,7 +85,7 @@ class _Simulation:
         self.buffers = {kind: self._buffer(kind) for kind in ("weight", "input", "output")}
         self.transfers = {kind: self._transfers(kind) for kind in ("weight", "input", "output")}
 
-    def run(self) -> Run:
+    def run(self) -> PipelineRun:
         env = self.env
         for kind in ("weight", "input"):
             env.process(self._loader(kind))
@@ -104,7 +104,7 @@ class _Simulation:
             stuck = self.waiting.get("buffer") or "; ".join(sorted(self.waiting.values()))
             raise InputError(f"pipeline is stuck at cycle {env.now}: {stuck}")
         self.events.sort(key=lambda e: (e.start, e.end, e.resource, e.tile))
-        return Run(
+        return PipelineRun(
             int(self.stored.max()), self.busy, self.bytes_moved, self.finish, self.stored,
             self.first_start, tuple(self.events),
         )  # fmt: skip

@@ -147,7 +147,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Run:
+class PipelineRun:
     """What a simulation found.
 
     Attributes:

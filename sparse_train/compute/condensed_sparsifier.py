@@ -20,7 +20,7 @@ from sparse_train.algorithms.static import Static
 from sparse_train.compute import _condensed_kernels as kernels
 from sparse_train.compute.condensed import CondensedLinear, by_output, columns
 from sparse_train.masking import optimizer_state
-from sparse_train.masking.plan import Plan
+from sparse_train.masking.plan import MaskCalendar
 
 _NO_MOMENTS = np.empty((0, 0), np.float32)
 
@@ -47,7 +47,7 @@ class CondensedSparsifier:
         name: str,
         optimizer: Optimizer,
         algorithm: Algorithm,
-        plan: Plan,
+        plan: MaskCalendar,
         seed: int,
     ) -> None:
         layer = model.get_submodule(name)

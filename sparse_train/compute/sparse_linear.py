@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from hwsim.checks import check_integer, check_number
 from hwsim.errors import InputError
-from hwsim.kernels.cpu.tiled import Packed, TiledMatrix
+from hwsim.kernels.cpu.tiled import PackedActivations, TiledMatrix
 from sparse_train.masking.layers import MaskedLayer
 from sparse_train.private_torch import current_dispatch_mode
 from sparse_train.sparsify import Sparsifier
@@ -64,7 +64,7 @@ class SparseCompute:
         self._sparsifier = sparsifier
         self.skipped: dict[str, str] = {}
         self._engines: dict[str, _Engine] = {}
-        self._shared: tuple[weakref.ref[Tensor], int, Packed] | None = None
+        self._shared: tuple[weakref.ref[Tensor], int, PackedActivations] | None = None
         for name, layer in sparsifier.layers.items():
             if reason := _unfit(layer):
                 self.skipped[name] = reason
@@ -95,7 +95,7 @@ class SparseCompute:
             del engine.layer.module.forward
         self._engines = {}
 
-    def packed(self, x: Tensor, threads: int) -> Packed:
+    def packed(self, x: Tensor, threads: int) -> PackedActivations:
         """An input (…, n_in) for the kernels; the last one is kept for as long as it lives."""
         if x.is_inference():  # counts no versions, so whether it has changed is unknown
             return _packed_rows(x, threads)
@@ -127,9 +127,9 @@ def sparse_compute(sparsifier: Sparsifier, **options: Any) -> Iterator[SparseCom
         compute.remove()
 
 
-def _packed_rows(x: Tensor, threads: int) -> Packed:
+def _packed_rows(x: Tensor, threads: int) -> PackedActivations:
     rows = x.detach().reshape(-1, x.shape[-1])
-    return Packed.of(rows.contiguous().numpy(), threads)
+    return PackedActivations.of(rows.contiguous().numpy(), threads)
 
 
 def _observed() -> bool:
@@ -203,7 +203,12 @@ class _SparseLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, engine: _Engine, packed: Packed
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        engine: _Engine,
+        packed: PackedActivations,
     ):
         y = torch.from_numpy(engine.matrix.multiply(packed).rows(engine.threads))
         if bias is not None:
@@ -224,7 +229,7 @@ class _SparseLinear(torch.autograd.Function):
         needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         dx = dw = db = None
         sampled = needs_weight and ctx.x_rows is None
-        packed = Packed.of(dy.numpy(), threads) if needs_x or sampled else None
+        packed = PackedActivations.of(dy.numpy(), threads) if needs_x or sampled else None
         if needs_x:
             ctx.transposed.take(ctx.matrix, ctx.order)
             dx = torch.from_numpy(ctx.transposed.multiply(packed).rows(threads))

@@ -15,7 +15,7 @@ from sparse_train.masking._dense import DenseGradients, stamp, untouched
 from sparse_train.masking._reserve import Reserve
 from sparse_train.masking.bits import whole, zero_where_not_
 from sparse_train.masking.layers import MaskedLayer, Selection
-from sparse_train.masking.plan import Plan
+from sparse_train.masking.plan import MaskCalendar
 from sparse_train.regularisers import Regulariser
 
 _PATIENCE = 100  # calls of step() without an optimizer's step: no loss scale takes so long to fit
@@ -34,7 +34,7 @@ class Following:
         optimizers: Sequence[Optimizer],
         selection: Selection,
         algorithm: Algorithm,
-        plan: Plan,
+        plan: MaskCalendar,
         *,
         replace_step: bool = False,
         regulariser: Regulariser | None = None,

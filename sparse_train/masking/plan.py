@@ -16,7 +16,7 @@ from sparse_train.schedules import Schedule
 
 
 @dataclass(frozen=True)
-class Plan:
+class MaskCalendar:
     """The calendar of a run.
 
     Attributes:
@@ -126,7 +126,7 @@ def make_plan(
     total_steps: int | None,
     pattern: Projection | None = None,
     matrices: Mapping[str, tuple[int, int]] | None = None,
-) -> Plan:
+) -> MaskCalendar:
     """A checked Plan; `end_step` is three quarters of `total_steps` unless given.
 
     Raises:
@@ -153,7 +153,7 @@ def make_plan(
             "schedule: a density that moves needs updates and their end; "
             "give total_steps or end_step, and an algorithm that updates masks"
         )
-    return Plan(
+    return MaskCalendar(
         shapes=dict(shapes),
         distribution=distribution,
         schedule=moving,

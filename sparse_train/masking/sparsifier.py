@@ -21,7 +21,7 @@ from sparse_train.masking._moving import Moving, stacked
 from sparse_train.masking._places import check_place
 from sparse_train.masking.figures import run_figures
 from sparse_train.masking.layers import Selection
-from sparse_train.masking.plan import Plan
+from sparse_train.masking.plan import MaskCalendar
 from sparse_train.patterns import Projection
 from sparse_train.regularisers import Regulariser
 
@@ -44,7 +44,7 @@ class Sparsifier(Moving):
         selection: Selection,
         algorithm: Algorithm,
         pattern: Projection,
-        plan: Plan,
+        plan: MaskCalendar,
         seed: int,
         *,
         first: str | Mapping[str, np.ndarray | Mask],

@@ -13,7 +13,7 @@ from sparse_train.weightless import weightless
 PRESETS = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3)}
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two 3 × 3 convolutions, added to the input; a 1 × 1 one fits it where sizes change."""
 
     def __init__(self, n_in: int, n_out: int, stride: int) -> None:
@@ -53,7 +53,7 @@ class ResNet(nn.Module):
         for stage, count in enumerate(blocks):
             n_out = width << stage
             for index in range(count):
-                self.blocks.append(Block(n_in, n_out, 2 if stage and not index else 1))
+                self.blocks.append(ResidualBlock(n_in, n_out, 2 if stage and not index else 1))
                 n_in = n_out
         self.head = nn.Linear(n_in, classes)
 

@@ -12,7 +12,7 @@ import torch
 from hwsim.errors import InputError
 from sparse_train.algorithms import Algorithm, Outcome, State, View
 from sparse_train.masking import optimizer_state
-from sparse_train.masking.plan import Plan
+from sparse_train.masking.plan import MaskCalendar
 from sparse_train.masking.sparsifier import Sparsifier
 from sparse_train.segments import select
 from sparse_train.selection import top_k
@@ -21,7 +21,7 @@ Taken = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class CyclicPlan(Plan):
+class CyclicPlan(MaskCalendar):
     """A plan that begins anew with each task.
 
     Attributes:

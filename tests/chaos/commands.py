@@ -134,9 +134,9 @@ class _Timer:
         return "fake"
 
     def prepare(self, case: Any) -> Any:
-        from hwsim.measured.gpu_suite import Prepared
+        from hwsim.measured.gpu_suite import PreparedCase
 
-        return Prepared(lambda: 0.01)
+        return PreparedCase(lambda: 0.01)
 
     def sample(self, prepared: Any, calls: int) -> float:
         import time

@@ -11,13 +11,15 @@ Units), section 3, here with its counts summed over ranks.
 
 from __future__ import annotations
 
-from hwsim.cluster.plan import Plan
+from hwsim.cluster.plan import ParallelPlan
 
 # Scores of 4 bytes, counts of 4 bytes for each of a byte's values.
 _ROUNDS, _COUNTS_BYTES = 4, 256 * 4
 
 
-def selections(masks: int, plan: Plan, *, dense_gradient: bool) -> list[tuple[str, float, int]]:
+def selections(
+    masks: int, plan: ParallelPlan, *, dense_gradient: bool
+) -> list[tuple[str, float, int]]:
     """Collectives by which ranks find common thresholds: kind, bytes, ranks.
 
     Args:
@@ -31,7 +33,7 @@ def selections(masks: int, plan: Plan, *, dense_gradient: bool) -> list[tuple[st
     return [("all_reduce", float(masks * _COUNTS_BYTES), ranks)] * rounds
 
 
-def told(mask_bytes: float, plan: Plan) -> list[tuple[str, float, int]]:
+def told(mask_bytes: float, plan: ParallelPlan) -> list[tuple[str, float, int]]:
     """By which each rank is told the masks of others' shares."""
     if plan.sharded < 1 or plan.shard_ranks == 1 or not mask_bytes:
         return []

@@ -19,7 +19,7 @@ from hwsim.kernels.cpu.layout import TILE, chunk_for, lanes_for
 from hwsim.kernels.cpu.threads import ranges, run
 
 
-class Packed:
+class PackedActivations:
     """Activations of a batch, packed.
 
     Attributes:
@@ -35,7 +35,7 @@ class Packed:
         self.data = aligned(self.blocks * features * self.lanes)
 
     @classmethod
-    def of(cls, x: np.ndarray, threads: int = 1) -> Packed:
+    def of(cls, x: np.ndarray, threads: int = 1) -> PackedActivations:
         """From row-major (batch, features)."""
         packed = cls(*x.shape)
         parts = ranges(packed.blocks, threads)
@@ -102,19 +102,19 @@ class TiledMatrix:
         ])  # fmt: skip
         return flat
 
-    def multiply(self, x: Packed) -> Packed:
+    def multiply(self, x: PackedActivations) -> PackedActivations:
         """The matrix times packed activations of `columns` features: packed, `rows` features."""
-        y = Packed(x.batch, self.rows)
+        y = PackedActivations(x.batch, self.rows)
         self._run(passes.multiply, (self._index, self.values, x.data, y.data), x)
         return y
 
-    def sampled_product(self, dy: Packed, x: Packed) -> np.ndarray:
+    def sampled_product(self, dy: PackedActivations, x: PackedActivations) -> np.ndarray:
         """Σ over the batch of dy[row]·x[column] for each stored value, in stored order."""
         dw = aligned(self.source.size)
         self._run(passes.sample, (self._index, dy.data, x.data, dw), x)
         return dw
 
-    def _run(self, function: Any, operands: tuple, x: Packed) -> None:
+    def _run(self, function: Any, operands: tuple, x: PackedActivations) -> None:
         shape = (self.rows, self.columns, TILE, self._chunk, x.blocks)
         given = (self._order, self._pointers, *operands, shape)
         parts = ranges(self.rows, self.threads, self._chunk)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hwsim.measured.gpu_suite import Case, Prepared
+from hwsim.measured.gpu_suite import GpuCase, PreparedCase
 from hwsim.measured.record import read_measurements
 
 torch = pytest.importorskip("torch")
@@ -20,7 +20,7 @@ class FakeTimer:
         def call():
             return SECONDS.get(case.kernel, 0.01)
 
-        return Prepared(call)
+        return PreparedCase(call)
 
     def sample(self, prepared, calls):
         return calls * prepared.call()
@@ -28,7 +28,7 @@ class FakeTimer:
 
 @pytest.fixture
 def fake_gpu(monkeypatch):
-    steps = [[Case(name, "step", 512, 128, 2, graph=False) for name in SECONDS]]
+    steps = [[GpuCase(name, "step", 512, 128, 2, graph=False) for name in SECONDS]]
     monkeypatch.setattr("hwsim.measured.gpu_suite.plan", lambda: steps)
     monkeypatch.setattr("analysis.commands.measure._timer", lambda: (FakeTimer(), lambda: "1 GHz"))
 

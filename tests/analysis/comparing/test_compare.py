@@ -7,7 +7,7 @@ import pytest
 
 from analysis.comparing.claims import claims
 from analysis.comparing.page import main_cells, notes, plus_minus, unlearnt
-from analysis.comparing.plan import Choice, Entry, Plan
+from analysis.comparing.plan import Choice, ComparisonPlan, Entry
 from analysis.comparing.race import entries, final_jobs, run_config, tune_all, tuning_jobs
 from analysis.comparing.runs import Figures
 from analysis.comparing.table import Row, Table
@@ -22,12 +22,12 @@ BASE = TrainConfig(steps=40)
 VARIANTS = (Variant("static"), Variant("set"), Variant("srigl"), variant("srigl,gamma=none"))
 
 
-def plan(**changes) -> Plan:
+def plan(**changes) -> ComparisonPlan:
     defaults = {
         "variants": VARIANTS, "densities": (0.2,), "seeds": (0, 1, 2), "narrower": False,
         "rates": (1e-3, 2e-3),
     }  # fmt: skip
-    return Plan(BASE, **{**defaults, **changes})
+    return ComparisonPlan(BASE, **{**defaults, **changes})
 
 
 def figures(loss: float, flops: float) -> Figures:

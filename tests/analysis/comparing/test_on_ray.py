@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from analysis.comparing.on_ray import run_all_on_ray
-from analysis.comparing.plan import Plan
+from analysis.comparing.plan import ComparisonPlan
 from analysis.comparing.race import compare
 from analysis.comparing.variants import Variant
 from hwsim import InputError
@@ -15,7 +15,7 @@ from sparse_train.runs.config import TrainConfig
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="ray is not installed: nettime[ray]"
 )
-PLAN = Plan(
+PLAN = ComparisonPlan(
     TrainConfig(task="images", steps=8, batch_size=16), (Variant("set"),), densities=(0.5,),
     seeds=(0, 1), rates=(4e-3,), narrower=False, update_interval=2, evaluations=2,
 )  # fmt: skip

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analysis import results
-from analysis.measuring.learnt import Timed, time_runs
+from analysis.measuring.learnt import TimedLayer, time_runs
 from analysis.measuring.page import KernelsPage, cells, groups
 from hwsim import InputError
 from sparse_train import trainer
@@ -69,7 +69,7 @@ def timed(own, drawn=False, **changes):
         "seconds": {**SECONDS, **own},
         "steady": True,
     }
-    return Timed(**{**given, "drawn": drawn, **changes})  # fmt: skip
+    return TimedLayer(**{**given, "drawn": drawn, **changes})  # fmt: skip
 
 
 def test_ratios_are_over_the_faster_library():

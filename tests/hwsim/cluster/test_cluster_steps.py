@@ -18,7 +18,7 @@ from hwsim.cluster.forms.pipeline import order
 from hwsim.cluster.machine import Cluster, Link, cluster_names, load_cluster
 from hwsim.cluster.memory import block_bytes, need, refuse
 from hwsim.cluster.parts import Part, parts_of
-from hwsim.cluster.plan import Plan, parse_plan
+from hwsim.cluster.plan import ParallelPlan, parse_plan
 from hwsim.cluster.search import per_sample, search
 from hwsim.cluster.step import cluster_step
 from hwsim.cluster.tasks import Tasks
@@ -44,13 +44,13 @@ def test_what_runs_beside_a_collective_pays_for_it() -> None:
     def takes(slows: float) -> float:
         link = Link(1e11, 1e-5, 0.8, slows)
         cluster = Cluster("test", H100, 1, 8, 8e10, link, link)
-        return cluster_step(cluster, step_of(), Plan("fsdp", 8)).seconds
+        return cluster_step(cluster, step_of(), ParallelPlan("fsdp", 8)).seconds
 
     assert takes(0.0) < takes(0.15) < takes(0.8)
     alone = Cluster("test", H100, 1, 1, 8e10, Link(1e11, 1e-5, 0.8, 0.8), Link(1e11, 0.0, 0.8))
     still = Cluster("test", H100, 1, 1, 8e10, Link(1e11, 1e-5, 0.8, 0.0), Link(1e11, 0.0, 0.8))
-    assert cluster_step(alone, step_of(), Plan()).seconds == (
-        cluster_step(still, step_of(), Plan()).seconds
+    assert cluster_step(alone, step_of(), ParallelPlan()).seconds == (
+        cluster_step(still, step_of(), ParallelPlan()).seconds
     )
     with pytest.raises(InputError, match=r"slows: value is 1\.5; allowed is 0 to 1"):
         Link(1e11, 1e-5, 0.8, 1.5)
@@ -110,7 +110,7 @@ def test_engines_agree_on_whole_plans(text: str) -> None:
 @pytest.mark.parametrize("form", form_names())
 def test_one_card_is_the_device(form: str) -> None:
     step = step_of()
-    found = cluster_step(machine_of(1), step, Plan(form))
+    found = cluster_step(machine_of(1), step, ParallelPlan(form))
     assert found.seconds == pytest.approx(H100.estimate(step).seconds, rel=1e-4)
     assert found.sent_bytes == 0.0
 
@@ -133,26 +133,31 @@ def test_nothing_beats_compute_or_the_link(text: str) -> None:
 
 def test_memory_falls_from_form_to_form() -> None:
     parts = parts_of(step_of(8, width=1024))
-    held = [need(parts, Plan(form, 8)).states for form in ("ddp", "zero1", "zero2", "zero3")]
+    held = [
+        need(parts, ParallelPlan(form, 8)).states for form in ("ddp", "zero1", "zero2", "zero3")
+    ]
     assert held == sorted(held, reverse=True) and len(set(held)) == 4
-    assert need(parts, Plan("ddp", 8)).moments == 8 * need(parts, Plan("zero1", 8)).moments
+    assert (
+        need(parts, ParallelPlan("ddp", 8)).moments
+        == 8 * need(parts, ParallelPlan("zero1", 8)).moments
+    )
 
 
 def test_activations_by_the_published_formula() -> None:
     part = Part("b", rows=4 * 2048, width=6144, heads=4 * 64, length=2048, itemsize=2, scores=True)
     size = 4 * 2048 * 6144
-    plain = block_bytes(part, Plan(tp=8))
+    plain = block_bytes(part, ParallelPlan(tp=8))
     assert plain == pytest.approx(size * (10 + 24 / 8 + 5 * 64 * 2048 / (6144 * 8)))
-    short = block_bytes(part, Plan(tp=8, sequence=True, recompute="selective"))
+    short = block_bytes(part, ParallelPlan(tp=8, sequence=True, recompute="selective"))
     assert short == pytest.approx(size * 34 / 8)
-    assert block_bytes(part, Plan(tp=8, recompute="full")) == 2 * size
+    assert block_bytes(part, ParallelPlan(tp=8, recompute="full")) == 2 * size
 
 
 def test_values_alone_move_the_active_share() -> None:
     mask = Mask(np.arange(1024 * 256).reshape(1024, 256) % 4 == 0)
     masked = step_of(masks={f"blocks.{i}.up": mask for i in range(4)})
-    whole = cluster_step(machine_of(), masked, Plan("ddp", 8)).sent_bytes
-    less = cluster_step(machine_of(), masked, Plan("ddp", 8, values=True)).sent_bytes
+    whole = cluster_step(machine_of(), masked, ParallelPlan("ddp", 8)).sent_bytes
+    less = cluster_step(machine_of(), masked, ParallelPlan("ddp", 8, values=True)).sent_bytes
     assert less / whole == pytest.approx((0.25 + 1) / 2)
 
 
@@ -199,7 +204,7 @@ def test_bad_plans_are_refused(text: str, said: str) -> None:
 
 def test_heads_that_do_not_divide_are_refused() -> None:
     with pytest.raises(InputError, match="tp: value is 16; allowed is a divisor of the 8 heads"):
-        cluster_step(machine_of(16), step_of(), Plan(tp=16))
+        cluster_step(machine_of(16), step_of(), ParallelPlan(tp=16))
 
 
 def test_a_link_without_bandwidth_is_refused(tmp_path) -> None:
@@ -220,6 +225,6 @@ def test_a_link_without_bandwidth_is_refused(tmp_path) -> None:
 
 def test_what_fits_nowhere_is_refused_with_what_would() -> None:
     with pytest.raises(InputError, match="try fsdp, recompute=full"):
-        refuse(9e10, 8e10, Plan("ddp", 8))
+        refuse(9e10, 8e10, ParallelPlan("ddp", 8))
     with pytest.raises(InputError, match="no plan fits 8 cards of 0 GB"):
         search(Cluster("s", H100, 1, 8, 1e6, Link(1e11, 0, 1), Link(1e10, 0, 1)), step_of())

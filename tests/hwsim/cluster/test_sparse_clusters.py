@@ -16,7 +16,7 @@ from hwsim.cluster.forms import tensor
 from hwsim.cluster.forms.masks import selections, told
 from hwsim.cluster.memory import need
 from hwsim.cluster.parts import parts_of
-from hwsim.cluster.plan import Plan, parse_plan
+from hwsim.cluster.plan import ParallelPlan, parse_plan
 from hwsim.cluster.run import run_time
 from hwsim.cluster.step import cluster_step
 from hwsim.masks.statistical import StatisticalMask
@@ -76,7 +76,7 @@ def test_ranks_share_out_all_active_weights(ranks: int, density: float, seed: in
 
 
 def test_a_rank_with_more_active_weights_keeps_the_others_waiting() -> None:
-    step, plan, cluster = step_of(2, width=1024), Plan(tp=2, sequence=True), machine_of(2)
+    step, plan, cluster = step_of(2, width=1024), ParallelPlan(tp=2, sequence=True), machine_of(2)
     even = cluster_step(cluster, step.with_masks(masks_of(step, _even)), plan)
     uneven = cluster_step(cluster, step.with_masks(masks_of(step, _uneven)), plan)
     assert uneven.seconds > even.seconds * 1.01
@@ -88,7 +88,7 @@ def test_a_rank_with_more_active_weights_keeps_the_others_waiting() -> None:
 
 
 def test_a_stage_with_more_active_weights_keeps_the_others_waiting() -> None:
-    step, plan = step_of(4, width=1024), Plan(pp=2, micro_batches=4)
+    step, plan = step_of(4, width=1024), ParallelPlan(pp=2, micro_batches=4)
     cluster = machine_of(2, device=load_device("ideal"))
     masks = masks_of(step, _random(0.02))
     first = {n: m for n, m in masks.items() if n.split(".")[1] in "01"}
@@ -113,7 +113,7 @@ def test_engines_agree_under_masks(
     if grown:
         masked = masked.growth_step(dense_gradient=True)
     dp, tp, pp = ranks
-    plan = Plan(form, dp, tp, pp, micro_batches=2 * pp, **({carry: True} if carry else {}))
+    plan = ParallelPlan(form, dp, tp, pp, micro_batches=2 * pp, **({carry: True} if carry else {}))
     found = cluster_step(machine_of(), masked, plan)
     np.testing.assert_array_equal(found.ends, reference.ends(found.tasks))
     assert found.seconds >= found.compute_s * (1 - 1e-9)
@@ -126,7 +126,7 @@ def test_values_alone_never_move_more_than_all(form: str, density: float, grown:
     masked = step.with_masks(masks_of(step, _random(density)))
     masked = masked.growth_step(dense_gradient=True) if grown else masked
     whole, values = (
-        cluster_step(machine_of(), masked, Plan(form, 8, values=v)).sent_bytes
+        cluster_step(machine_of(), masked, ParallelPlan(form, 8, values=v)).sent_bytes
         for v in (False, True)
     )
     assert values <= whole
@@ -136,18 +136,18 @@ def test_packed_two_of_four_moves_nine_sixteenths() -> None:
     step = step_of(1)
     two_four = masks_of(step, lambda shape: np.arange(shape[0] * shape[1]).reshape(shape) % 4 < 2)
     part = parts_of(step.with_masks(two_four))[1]
-    weights, gradients = carried_bytes(part, part, Plan("ddp", 8, packed=True))
+    weights, gradients = carried_bytes(part, part, ParallelPlan("ddp", 8, packed=True))
     assert weights == gradients == part.weights * 2 * 9 / 16
     # What no sparse kernel's format holds is carried whole.
     loose = parts_of(step.with_masks(masks_of(step, _random(0.4))))[1]
-    assert carried_bytes(loose, loose, Plan("ddp", 8, packed=True))[0] == loose.weights * 2
+    assert carried_bytes(loose, loose, ParallelPlan("ddp", 8, packed=True))[0] == loose.weights * 2
 
 
 def test_only_growth_steps_carry_dense_gradients() -> None:
     step = step_of(1)
     masked = step.with_masks(masks_of(step, _even))
     grown = masked.growth_step(dense_gradient=True)
-    plan = Plan("fsdp", 8, values=True)
+    plan = ParallelPlan("fsdp", 8, values=True)
     plain, dense = (parts_of(s)[1] for s in (masked, grown))
     half = plain.weights * 2 / 2
     assert carried_bytes(plain, plain, plan) == (half, half)
@@ -157,19 +157,28 @@ def test_only_growth_steps_carry_dense_gradients() -> None:
 
 
 def test_ranks_that_hold_everything_need_no_word_of_each_others_masks() -> None:
-    assert selections(4, Plan("ddp", 8), dense_gradient=True) == []
-    assert told(1e6, Plan("ddp", 8)) == []
-    assert selections(4, Plan("fsdp", 8), dense_gradient=True) == [("all_reduce", 4096.0, 8)] * 8
-    assert selections(4, Plan("fsdp", 8), dense_gradient=False) == [("all_reduce", 4096.0, 8)] * 4
-    assert selections(4, Plan("ddp", 4, 2), dense_gradient=False) == [("all_reduce", 4096.0, 2)] * 4
-    assert told(1e6, Plan("zero1", 8)) == [("all_gather", 1e6, 8)]
+    assert selections(4, ParallelPlan("ddp", 8), dense_gradient=True) == []
+    assert told(1e6, ParallelPlan("ddp", 8)) == []
+    assert (
+        selections(4, ParallelPlan("fsdp", 8), dense_gradient=True)
+        == [("all_reduce", 4096.0, 8)] * 8
+    )
+    assert (
+        selections(4, ParallelPlan("fsdp", 8), dense_gradient=False)
+        == [("all_reduce", 4096.0, 8)] * 4
+    )
+    assert (
+        selections(4, ParallelPlan("ddp", 4, 2), dense_gradient=False)
+        == [("all_reduce", 4096.0, 2)] * 4
+    )
+    assert told(1e6, ParallelPlan("zero1", 8)) == [("all_gather", 1e6, 8)]
 
 
 @pytest.mark.parametrize("form", form_names())
 def test_a_growth_step_takes_longer_and_tells_of_its_masks(form: str) -> None:
     step = step_of(2)
     masked = step.with_masks(masks_of(step, _even))
-    plan, cluster = Plan(form, 8, values=True), machine_of()
+    plan, cluster = ParallelPlan(form, 8, values=True), machine_of()
     plain = cluster_step(cluster, masked, plan)
     grown = cluster_step(cluster, masked.growth_step(dense_gradient=True), plan)
     assert grown.seconds > plain.seconds and grown.sent_bytes > plain.sent_bytes
@@ -180,7 +189,7 @@ def test_a_growth_step_takes_longer_and_tells_of_its_masks(form: str) -> None:
 
 def test_hybrid_shares_gather_inside_a_node_and_sum_between() -> None:
     step, cluster = step_of(2), machine_of(4, nodes=2)
-    hybrid = cluster_step(cluster, step, Plan("hsdp", 8))
+    hybrid = cluster_step(cluster, step, ParallelPlan("hsdp", 8))
     assert hybrid.plan.shards == 4 and str(hybrid.plan) == "hsdp,dp=8,shards=4"
     size = sum(part.weights * 2 for part in parts_of(step))
     # Gathered before the forward pass, and again before the backward pass except for the last.
@@ -192,17 +201,19 @@ def test_hybrid_shares_gather_inside_a_node_and_sum_between() -> None:
 @given(st.sampled_from([1, 2, 4, 8]))
 def test_hybrid_lies_between_whole_copies_and_full_sharing(shards: int) -> None:
     step, cluster = step_of(4, width=512), machine_of(4, nodes=2)
-    fsdp, hybrid = Plan("fsdp", 8), Plan("hsdp", 8, shards=shards)
+    fsdp, hybrid = ParallelPlan("fsdp", 8), ParallelPlan("hsdp", 8, shards=shards)
     one, other = (cluster_step(cluster, step, plan) for plan in (fsdp, hybrid))
     assert other.need.states >= one.need.states * (1 - 1e-9)
-    assert other.need.states <= cluster_step(cluster, step, Plan("ddp", 8)).need.states * 1.5
+    assert (
+        other.need.states <= cluster_step(cluster, step, ParallelPlan("ddp", 8)).need.states * 1.5
+    )
     if shards == 8:
         assert other.seconds == one.seconds and other.sent_bytes == one.sent_bytes
 
 
 def test_slow_links_between_nodes_favour_hybrid_shares() -> None:
     step, cluster = step_of(4, width=512), machine_of(4, nodes=2, slow=1e8)
-    fsdp, hybrid = (cluster_step(cluster, step, Plan(form, 8)) for form in ("fsdp", "hsdp"))
+    fsdp, hybrid = (cluster_step(cluster, step, ParallelPlan(form, 8)) for form in ("fsdp", "hsdp"))
     assert hybrid.seconds < fsdp.seconds
 
 
@@ -223,13 +234,13 @@ def test_bad_plans_are_refused(text: str, said: str) -> None:
 
 def test_nodes_that_no_whole_shares_fill_are_refused() -> None:
     with pytest.raises(InputError, match="hsdp,dp=6 shares within nodes of 4"):
-        Plan("hsdp", 6).on(4)
+        ParallelPlan("hsdp", 6).on(4)
 
 
 @given(st.lists(st.tuples(st.floats(0.02, 0.9), st.integers(0, 50)), min_size=1, max_size=4))
 @settings(max_examples=15)
 def test_a_run_costs_the_sum_of_its_steps(spans: list[tuple[float, int]]) -> None:
-    step, plan, cluster = step_of(1), Plan("fsdp", 8, values=True), machine_of()
+    step, plan, cluster = step_of(1), ParallelPlan("fsdp", 8, values=True), machine_of()
     pairs = [(step.with_masks(masks_of(step, _random(d))), n) for d, n in spans]
     pairs.append((step, 1))
     run = run_time(cluster, pairs, plan)
@@ -244,7 +255,7 @@ def test_a_run_costs_the_sum_of_its_steps(spans: list[tuple[float, int]]) -> Non
 def test_a_run_of_no_or_broken_steps_is_refused() -> None:
     for pairs, said in (([(step_of(1), 0)], "no steps"), ([(step_of(1), 1.5)], "value is 1.5")):
         with pytest.raises(InputError, match=said):
-            run_time(machine_of(), pairs, Plan("ddp", 8))
+            run_time(machine_of(), pairs, ParallelPlan("ddp", 8))
 
 
 @given(FORMS, st.floats(0.02, 0.45), st.floats(0.5, 0.9))
@@ -254,17 +265,17 @@ def test_compact_states_fall_with_density(form: str, low: float, high: float) ->
     held = [
         need(parts_of(step.with_masks(masks_of(step, _random(d)))), plan)
         for d in (low, high)
-        for plan in (Plan(form, 8, compact=True), Plan(form, 8))
+        for plan in (ParallelPlan(form, 8, compact=True), ParallelPlan(form, 8))
     ]
     assert held[0].total < held[2].total
     assert held[1].total == held[3].total  # stored whole, whatever the density
     assert held[0].moments < held[1].moments
     # A bit a weight, where the weights lie.
-    shared = 8 if Plan(form, 8).sharded == 3 else 1
+    shared = 8 if ParallelPlan(form, 8).sharded == 3 else 1
     assert held[1].masks * 8 * shared == sum(part.weights for part in parts_of(step))
 
 
 def test_states_of_a_byte_take_a_quarter() -> None:
     parts = parts_of(step_of(2))
-    whole, small = (need(parts, Plan(moment_bytes=m)).moments for m in (8.0, 2.0))
+    whole, small = (need(parts, ParallelPlan(moment_bytes=m)).moments for m in (8.0, 2.0))
     assert small / whole == (4 + 2) / (4 + 8)

@@ -13,7 +13,7 @@ from hwsim.calibration.dispatch import calibrate
 from hwsim.calibration.measure_cpu import measure_cpu
 from hwsim.cpu.costs import KERNEL_TERMS, TERMS, expected_lines, lookup_steps, terms, weight_lines
 from hwsim.kernels.cpu import LINEAR
-from hwsim.measured.cpu_cases import PATTERNS, Case, drawn_cases, drawn_mask
+from hwsim.measured.cpu_cases import PATTERNS, CpuCase, drawn_cases, drawn_mask
 from hwsim.measured.record import Measurement
 
 DEVICES = ("zen3", "zen4")
@@ -324,7 +324,9 @@ def test_the_calibrator_of_cpu_models_fits_records_and_says_how_far_off_it_is(tm
 
 
 def test_measuring_gives_a_record_for_every_kernel(tmp_path):
-    records = measure_cpu([Case(16, 32, 0.3, (1, 8))], rng=np.random.default_rng(0), budget_s=0.1)
+    records = measure_cpu(
+        [CpuCase(16, 32, 0.3, (1, 8))], rng=np.random.default_rng(0), budget_s=0.1
+    )
     found = {kernel_of(r) for r in records}
     assert found == set(KERNEL_TERMS)
     assert all(json.dumps(dataclasses.asdict(r)) for r in records)
@@ -352,7 +354,7 @@ def test_measuring_again_within_the_budget_keeps_the_fastest(monkeypatch):
     clock = Clock()
     monkeypatch.setattr("hwsim.calibration.measure_cpu._measured", measured)
     monkeypatch.setattr("hwsim.calibration.measure_cpu.time.perf_counter", clock)
-    cases = [Case(16, 32, 0.3, (1,))]
+    cases = [CpuCase(16, 32, 0.3, (1,))]
     records = measure_cpu(cases, budget_s=10.0, rng=np.random.default_rng(0))
     assert [r.min_s for r in records] == [2.0]
     assert len(passes) == 3 and len(set(passes)) == 1  # the same masks each time; a fourth is late

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim import InputError, Mask, gemm, load_device
-from hwsim.calibration.steps import NAMES, Timed, _Priced, fit_steps, held_out
+from hwsim.calibration.steps import NAMES, TimedStep, _Priced, fit_steps, held_out
 from hwsim.gpu.whole_steps import CONSTANTS, bmm_filled, implicit_product, stream_s
 from hwsim.workload import Op, Workload
 
@@ -62,7 +62,7 @@ def some_ops():
 def test_the_fit_prices_every_op_as_the_device_does(card):
     device = load_device(card)
     ops = some_ops()
-    priced = _Priced(device, [Timed(Workload((op,)), 1.0) for op in ops])
+    priced = _Priced(device, [TimedStep(Workload((op,)), 1.0) for op in ops])
     found = priced.seconds(np.log([device.steps[n] for n in NAMES]))
     want = [device.estimate(op).seconds for op in ops]
     # The device holds every price to the roofline; few are at it.
@@ -133,7 +133,7 @@ def test_a_fit_finds_the_constants_that_made_the_times():
     steps = []
     for i in range(12):
         step = Workload((stream(moved=(i + 1) * 10**9), *[conv()] * (3 * i % 7 * 40)))
-        steps.append(Timed(step, device.estimate(step).seconds, f"family {i % 4}"))
+        steps.append(TimedStep(step, device.estimate(step).seconds, f"family {i % 4}"))
     sheet = load_device("a100")
     found = fit_steps(sheet, steps)
     # Held near what is typical: most of the way to the truth.

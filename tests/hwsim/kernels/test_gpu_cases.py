@@ -9,7 +9,7 @@ from hwsim import InputError, Mask  # noqa: E402
 from hwsim.kernels.gpu.suite.cases import ALLOWED, Built, build, error_of, kernel_of, mask_of  # noqa: E402
 from hwsim.kernels.gpu.suite.steps import MaskedLinear, Packers, build_step, encoder, sizes, working  # noqa: E402
 from hwsim.kernels.gpu.suite.timer import CudaTimer  # noqa: E402
-from hwsim.measured.gpu_suite import Case  # noqa: E402
+from hwsim.measured.gpu_suite import GpuCase  # noqa: E402
 from hwsim.patterns import pattern  # noqa: E402
 
 PHASES = ("forward", "grad_input", "grad_weight")
@@ -24,18 +24,18 @@ SIGNED = Packers(lambda w: w.clamp(min=0), lambda w: (w.clamp(min=0), w.clamp(mi
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_triton_case_equals_its_product(kernel, phase, dtype):
     density = 0.25 if kernel.startswith("v_n_m") else 0.3
-    case = Case(kernel, phase, 20, 128, 64, dtype, density)
+    case = GpuCase(kernel, phase, 20, 128, 64, dtype, density)
     assert error_of(build(case, "cpu")) <= ALLOWED[dtype]
 
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_dense_case_is_its_product(phase):
-    case = Case("dense", phase, 7, 5, 3, "float32")
+    case = GpuCase("dense", phase, 7, 5, 3, "float32")
     assert error_of(build(case, "cpu")) <= ALLOWED["float32"]
 
 
 def test_a_wrong_result_has_a_large_error():
-    case = Case("dense", "forward", 7, 5, 3, "float32")
+    case = GpuCase("dense", "forward", 7, 5, 3, "float32")
     right = build(case, "cpu")
     wrong = Built(lambda: right.call() + 1.0, right.expected)
     assert error_of(wrong) > ALLOWED["float32"]
@@ -47,14 +47,14 @@ def test_a_wrong_result_has_a_large_error():
      ("gather", "fan_in")],
 )  # fmt: skip
 def test_masks_of_cases_are_of_their_kernels_pattern(kernel, holds):
-    case = Case(kernel, "forward", 8, 128, 256, density=0.5)
+    case = GpuCase(kernel, "forward", 8, 128, 256, density=0.5)
     made = mask_of(case, torch.Generator().manual_seed(0), "cpu")
     assert Mask(made.numpy()).satisfies(pattern(holds))
     assert 0.2 < made.float().mean() < 0.8
 
 
 def test_masks_of_tf32_keep_one_of_two_in_both_directions():
-    case = Case("2:4 cutlass", "forward", 8, 128, 256, "tfloat32", 0.5)
+    case = GpuCase("2:4 cutlass", "forward", 8, 128, 256, "tfloat32", 0.5)
     made = Mask(mask_of(case, torch.Generator().manual_seed(0), "cpu").numpy())
     assert made.density == 0.5 and made.satisfies(pattern("transposable 1:2"))
 
@@ -63,11 +63,11 @@ def test_cases_that_cannot_be_built_say_why():
     with pytest.raises(InputError, match="unknown kernel of a case 'csc'"):
         kernel_of("csc")
     with pytest.raises(InputError, match="unknown dtype 'int8'"):
-        build(Case("dense", "forward", 8, 8, 8, "int8"), "cpu")
+        build(GpuCase("dense", "forward", 8, 8, 8, "int8"), "cpu")
     with pytest.raises(InputError, match="device is cpu; allowed is cuda"):
-        build(Case("fused pack", "update", 1, 16, 16), "cpu")
+        build(GpuCase("fused pack", "update", 1, 16, 16), "cpu")
     with pytest.raises(InputError, match="packing is timed for 2:4 forward only"):
-        build(Case("csr", "forward", 8, 16, 16, packing=True), "cpu")
+        build(GpuCase("csr", "forward", 8, 16, 16, packing=True), "cpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
@@ -94,16 +94,16 @@ def test_a_masked_linears_gradients_are_those_of_the_masked_weight(transposable)
 @pytest.mark.parametrize("kind", ["dense", "2:4", "transposable 2:4"])
 def test_a_training_step_runs_and_learns(kind):
     torch.manual_seed(0)
-    step = build_step(Case(f"bert-base {kind}", "step", 32, 128, 2, "float32"), "cpu", PLAIN)
+    step = build_step(GpuCase(f"bert-base {kind}", "step", 32, 128, 2, "float32"), "cpu", PLAIN)
     losses = [step().item() for _ in range(8)]
     assert losses[-1] < losses[0]
 
 
 def test_masks_stay_boolean_and_the_sizes_are_the_models():
-    made = encoder(Case("vit-large 2:4", "step", 16, 128, 1, "bfloat16"), "cpu", PLAIN)
+    made = encoder(GpuCase("vit-large 2:4", "step", 16, 128, 1, "bfloat16"), "cpu", PLAIN)
     shapes = [tuple(m.weight.shape) for m in made.modules() if isinstance(m, MaskedLinear)]
     assert shapes == [(384, 128), (128, 128), (512, 128), (128, 512)]
-    build_step(Case("vit-large 2:4", "step", 16, 128, 1, "bfloat16"), "cpu", PLAIN)()
+    build_step(GpuCase("vit-large 2:4", "step", 16, 128, 1, "bfloat16"), "cpu", PLAIN)()
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_masks_stay_boolean_and_the_sizes_are_the_models():
     [("v_n_m 64", 0.25, 64, 8), ("v_n_m 128", 1 / 16, 128, 32), ("v_n_m 64", 0.02, 64, 100)],
 )
 def test_masks_of_v_n_m_cases_have_their_blocks_and_density(kernel, density, v, m):
-    case = Case(kernel, "forward", 8, 256, 800, density=density)
+    case = GpuCase(kernel, "forward", 8, 256, 800, density=density)
     made = mask_of(case, torch.Generator().manual_seed(0), "cpu")
     mask = Mask(made.numpy())
     assert mask.satisfies(pattern(f"v_n_m:{v},2,{m}"))
@@ -125,9 +125,9 @@ def test_what_is_timed_in_triton_says_so():
 
     timer = object.__new__(CudaTimer)
     for kernel in ("csr", "gather", "block", "v_n_m 64", "v_n_m 128"):
-        said = timer.toolchain(Case(kernel, "forward", 8, 16, 16))
+        said = timer.toolchain(GpuCase(kernel, "forward", 8, 16, 16))
         assert said.endswith(f"Triton {triton.__version__}")
-    assert timer.toolchain(Case("2:4", "forward", 8, 16, 16)).endswith("cuSPARSELt")
+    assert timer.toolchain(GpuCase("2:4", "forward", 8, 16, 16)).endswith("cuSPARSELt")
 
 
 @pytest.mark.parametrize(
@@ -136,12 +136,12 @@ def test_what_is_timed_in_triton_says_so():
 )
 def test_an_unknown_step_lists_the_valid_ones(name, says):
     with pytest.raises(InputError, match=says):
-        encoder(Case(name, "step", 16, 128, 1), "cpu", PLAIN)
+        encoder(GpuCase(name, "step", 16, 128, 1), "cpu", PLAIN)
 
 
 @pytest.mark.parametrize("kind", ["2:4", "transposable 2:4"])
 def test_a_way_to_pack_that_loses_weights_is_passed_over(kind):
-    case = Case(f"bert-base {kind}", "step", 16, 128, 1, "float32")
+    case = GpuCase(f"bert-base {kind}", "step", 16, 128, 1, "float32")
     assert working((SIGNED, PLAIN), case, "cpu") is PLAIN
     with pytest.raises(InputError, match=r"off by 0.7.*; allowed is 1e-05"):
         working((SIGNED,), case, "cpu")
@@ -149,9 +149,9 @@ def test_a_way_to_pack_that_loses_weights_is_passed_over(kind):
 
 def test_a_way_to_pack_that_is_wrong_for_grad_input_alone_is_used_only_where_that_is_dense():
     half = Packers(lambda w: w, lambda w: (w, w.t().clamp(min=0)))
-    one_way = Case("bert-base 2:4", "step", 16, 128, 1, "float32")
+    one_way = GpuCase("bert-base 2:4", "step", 16, 128, 1, "float32")
     assert working((half, PLAIN), one_way, "cpu") is half
-    both = Case("bert-base transposable 2:4", "step", 16, 128, 1, "float32")
+    both = GpuCase("bert-base transposable 2:4", "step", 16, 128, 1, "float32")
     assert working((half, PLAIN), both, "cpu") is PLAIN
 
 
@@ -160,21 +160,21 @@ def test_a_way_to_pack_that_fails_or_gives_nan_is_passed_over():
         raise RuntimeError("no such format")
 
     for bad in (Packers(fails, fails), Packers(lambda w: w * torch.nan, fails)):
-        case = Case("vit-large 2:4", "step", 16, 128, 1, "float32")
+        case = GpuCase("vit-large 2:4", "step", 16, 128, 1, "float32")
         assert working((bad, PLAIN), case, "cpu") is PLAIN
         with pytest.raises(InputError, match="off by inf"):
             working((bad,), case, "cpu")
 
 
 def test_what_is_checked_is_every_weight_of_a_block():
-    made = encoder(Case("bert-base 2:4", "step", 16, 128, 1), "cpu", PLAIN)
+    made = encoder(GpuCase("bert-base 2:4", "step", 16, 128, 1), "cpu", PLAIN)
     shapes = [tuple(m.weight.shape) for m in made.modules() if isinstance(m, MaskedLinear)]
     assert shapes == list(sizes(128))
 
 
 def test_masked_layers_need_a_way_to_pack():
     with pytest.raises(InputError, match="packers is None"):
-        encoder(Case("bert-base 2:4", "step", 16, 128, 1), "cpu")
+        encoder(GpuCase("bert-base 2:4", "step", 16, 128, 1), "cpu")
 
 
 def test_a_masked_linear_takes_activations_and_gradients_of_any_strides():

@@ -21,7 +21,7 @@ from hwsim.kernels.gpu.suite.cases import (  # noqa: E402
 )
 from hwsim.kernels.gpu.suite.steps import Packers, build_step, cusparselt, working  # noqa: E402
 from hwsim.kernels.gpu.two_four import TwoFour, fused, is_two_four, search  # noqa: E402
-from hwsim.measured.gpu_suite import Case  # noqa: E402
+from hwsim.measured.gpu_suite import GpuCase  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of SparseSemiStructuredTensor")
 
@@ -86,7 +86,7 @@ def library(monkeypatch):
 def masked_weight(n=32, k=64):
     g = torch.Generator().manual_seed(0)
     weight = torch.randn(n, k, generator=g).bfloat16()
-    return weight * mask_of(Case("2:4", "forward", 1, n, k), g, "cpu")
+    return weight * mask_of(GpuCase("2:4", "forward", 1, n, k), g, "cpu")
 
 
 @pytest.mark.usefixtures("library")
@@ -123,7 +123,7 @@ def test_a_case_with_packing_packs_in_each_call_and_searches_once(
 ):
     library.found = found
     monkeypatch.setattr(TwoFour, "check_device", lambda *_: None)
-    case = Case("2:4", "forward", 16, 32, 64, density=0.5, graph=False, packing=True)
+    case = GpuCase("2:4", "forward", 16, 32, 64, density=0.5, graph=False, packing=True)
     built = build(case, "cpu")
     assert error_of(built) <= ALLOWED["bfloat16"] and built.note == note
     built.call()
@@ -133,7 +133,7 @@ def test_a_case_with_packing_packs_in_each_call_and_searches_once(
 @pytest.mark.parametrize("phase", ["forward", "grad_input", "grad_weight"])
 def test_a_two_four_case_equals_its_product_in_every_phase(library, monkeypatch, phase):
     monkeypatch.setattr(TwoFour, "check_device", lambda *_: None)
-    built = build(Case("2:4", phase, 16, 32, 64, density=0.5), "cpu")
+    built = build(GpuCase("2:4", phase, 16, 32, 64, density=0.5), "cpu")
     assert error_of(built) <= ALLOWED["bfloat16"]
     assert built.note == ("" if phase == "grad_weight" else SEARCHED)
     assert len(library.searches) == (phase != "grad_weight")
@@ -142,7 +142,7 @@ def test_a_two_four_case_equals_its_product_in_every_phase(library, monkeypatch,
 @pytest.mark.parametrize("kind", ["2:4", "transposable 2:4"])
 @pytest.mark.parametrize("way", [0, 1])
 def test_a_step_learns_the_same_packed_as_unpacked_and_searches_each_size_once(library, kind, way):
-    case = Case(f"bert-base {kind}", "step", 16, 64, 2)
+    case = GpuCase(f"bert-base {kind}", "step", 16, 64, 2)
     plain = Packers(lambda w: w, lambda w: (w, w.t().contiguous()))
     losses = []
     for packers in (cusparselt(case.m)[way], plain):
@@ -159,10 +159,10 @@ def test_a_step_learns_the_same_packed_as_unpacked_and_searches_each_size_once(l
 def test_a_fused_packing_of_another_cards_format_gives_way_to_packing_one_by_one(library, wrong):
     library.wrong_format = wrong
     ways = cusparselt(16)
-    chosen = working(ways, Case("bert-base transposable 2:4", "step", 16, 64, 1), "cpu")
+    chosen = working(ways, GpuCase("bert-base transposable 2:4", "step", 16, 64, 1), "cpu")
     assert chosen is ways[int(wrong)]
     assert chosen.name == ("packed one by one" if wrong else "packed at once")
-    one_way = working(ways, Case("bert-base 2:4", "step", 16, 64, 1), "cpu")
+    one_way = working(ways, GpuCase("bert-base 2:4", "step", 16, 64, 1), "cpu")
     assert one_way is ways[0]
 
 
@@ -175,7 +175,7 @@ def test_what_torch_packs_for_cutlass_is_two_of_four_in_bfloat16_but_one_of_two_
     g = torch.Generator().manual_seed(0)
     weight = torch.randn(64, 64, generator=g, dtype=DTYPES[dtype])
     for mask_dtype, whole in (("tfloat32", True), ("bfloat16", kept)):
-        mask = mask_of(Case("2:4 cutlass", "forward", 1, 64, 64, mask_dtype), g, "cpu")
+        mask = mask_of(GpuCase("2:4 cutlass", "forward", 1, 64, 64, mask_dtype), g, "cpu")
         values, _ = sparse_semi_structured_from_dense_cutlass(weight * mask)
         assert (int((values != 0).sum()) == int(mask.sum())) == whole
         assert is_two_four(mask, weight.dtype) == is_two_four(mask.t(), weight.dtype) == whole

@@ -8,13 +8,13 @@ import pytest
 
 from hwsim import InputError, load_device
 from hwsim.measured.crosscheck import crosscheck
-from hwsim.measured.gpu_suite import STEP_KINDS, STEPS, Case, Prepared, plan, run_suite
+from hwsim.measured.gpu_suite import STEP_KINDS, STEPS, GpuCase, PreparedCase, plan, run_suite
 from hwsim.measured.record import read_measurements
 from hwsim.measured.timing import SAMPLE_S
 
 GROUPS = [
-    [Case("dense", "forward", 64, 32, 32), Case("2:4", "forward", 64, 32, 32, density=0.5)],
-    [Case("csr", "forward", 16, 32, 32, density=0.1)],
+    [GpuCase("dense", "forward", 64, 32, 32), GpuCase("2:4", "forward", 64, 32, 32, density=0.5)],
+    [GpuCase("csr", "forward", 16, 32, 32, density=0.1)],
 ]
 
 
@@ -33,7 +33,7 @@ class FakeTimer:
         if case.kernel in self.refuse:
             raise RuntimeError(f"no {case.kernel} here\nsecond line")
         self.prepared.append(case)
-        return Prepared(lambda: self.order.append(case), runs=10 if case.graph else 1)
+        return PreparedCase(lambda: self.order.append(case), runs=10 if case.graph else 1)
 
     def sample(self, prepared, calls):
         prepared.call()
@@ -168,7 +168,9 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
 
 def test_a_steps_record_is_not_priced_as_a_product(tmp_path):
     path = tmp_path / "gpu.jsonl"
-    run_suite([[Case("bert-base dense", "step", 16384, 768, 12, graph=False)]], FakeTimer(), path)
+    run_suite(
+        [[GpuCase("bert-base dense", "step", 16384, 768, 12, graph=False)]], FakeTimer(), path
+    )
     (record,) = read_measurements(path)
     with pytest.raises(InputError, match="without its mask"):
         crosscheck(load_device("h200"), [record])

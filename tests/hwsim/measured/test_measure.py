@@ -1,7 +1,7 @@
 import pytest
 
 from hwsim import InputError
-from hwsim.measured.timing import CacheFlush, Comparison, Timing, compare
+from hwsim.measured.timing import CacheFlush, TimedVariants, Timing, compare
 
 
 class FakeClock:
@@ -72,7 +72,7 @@ def test_the_order_is_shuffled_and_every_variant_is_in_every_round():
 
 
 def test_quartiles_of_a_ratio_are_taken_within_rounds():
-    found = Comparison((Timing("a", (1.0, 2.0, 4.0), 1), Timing("b", (2.0, 4.0, 8.0), 1)))
+    found = TimedVariants((Timing("a", (1.0, 2.0, 4.0), 1), Timing("b", (2.0, 4.0, 8.0), 1)))
     assert found.speed_up("a", over="b") == (2.0, 2.0, 2.0)
 
 

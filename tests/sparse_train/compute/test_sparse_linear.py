@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hwsim import InputError
-from hwsim.kernels.cpu.tiled import Packed
+from hwsim.kernels.cpu.tiled import PackedActivations
 from sparse_train.compute.sparse_linear import SparseCompute, sparse_compute
 from sparse_train.sparsify import sparsify
 
@@ -80,8 +80,8 @@ def test_layers_that_read_one_input_share_its_packing_until_it_changes(monkeypat
     model = nn.ModuleList([nn.Linear(32, 16), nn.Linear(32, 16), nn.Linear(32, 16)])
     sparsifier = sparsify(model, None, "static", 0.2, layers="all", distribution="uniform")
     packed = []
-    usual = Packed.of
-    monkeypatch.setattr(Packed, "of", lambda *given: packed.append(1) or usual(*given))
+    usual = PackedActivations.of
+    monkeypatch.setattr(PackedActivations, "of", lambda *given: packed.append(1) or usual(*given))
     with sparse_compute(sparsifier), torch.no_grad():
         x = torch.randn(3, 8, 32)
         first = [layer(x) for layer in model]

@@ -11,7 +11,7 @@ from sparse_train.algorithms.rigl import RigL
 from sparse_train.algorithms.set import Set
 from sparse_train.masking import _dense, _following, kinds, layers, optimizer_state, persist
 from sparse_train.masking.bits import zero_where_not_
-from sparse_train.masking.plan import Plan
+from sparse_train.masking.plan import MaskCalendar
 from sparse_train.masking.sparsifier import Sparsifier
 from sparse_train.observing import masks as masks_of_a_step
 from sparse_train.selection import on_device
@@ -162,7 +162,7 @@ def test_an_average_that_is_denser_than_its_model_is_found(monkeypatch):
 @pytest.mark.parametrize("pattern", ["fan_in", "block:4,4", "neuron"])
 def test_a_budget_lost_to_rounding_is_found(monkeypatch, pattern):
     check_loops(maker(Set(), pattern), steps=6)
-    monkeypatch.setattr(Plan, "_in_steps", lambda plan, wanted: wanted)
+    monkeypatch.setattr(MaskCalendar, "_in_steps", lambda plan, wanted: wanted)
     with pytest.raises(AssertionError, match="weights are active; asked"):
         check_loops(maker(Set(), pattern), steps=6)
 

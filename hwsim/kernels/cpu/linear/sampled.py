@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hwsim.kernels.cpu.layer import Layer
-from hwsim.kernels.cpu.tiled import Packed, TiledMatrix
+from hwsim.kernels.cpu.tiled import PackedActivations, TiledMatrix
 
 
 class SampledLayer(Layer):
@@ -25,7 +25,7 @@ class SampledLayer(Layer):
 
     def _grad_weight(self, dy: np.ndarray, x: np.ndarray) -> np.ndarray:
         sampled = self.matrix.sampled_product(
-            Packed.of(dy, self.threads), Packed.of(x, self.threads)
+            PackedActivations.of(dy, self.threads), PackedActivations.of(x, self.threads)
         )
         return self.matrix.spread(sampled).reshape(self.mask.shape)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hwsim.kernels.cpu.layer import Layer
-from hwsim.kernels.cpu.tiled import Packed, TiledMatrix
+from hwsim.kernels.cpu.tiled import PackedActivations, TiledMatrix
 
 
 class TiledLayer(Layer):
@@ -28,10 +28,10 @@ class TiledLayer(Layer):
         self.transposed.take(self.matrix, self._order)
 
     def _forward(self, x: np.ndarray) -> np.ndarray:
-        return self.matrix.multiply(Packed.of(x, self.threads)).rows(self.threads)
+        return self.matrix.multiply(PackedActivations.of(x, self.threads)).rows(self.threads)
 
     def _grad_input(self, dy: np.ndarray) -> np.ndarray:
-        return self.transposed.multiply(Packed.of(dy, self.threads)).rows(self.threads)
+        return self.transposed.multiply(PackedActivations.of(dy, self.threads)).rows(self.threads)
 
 
 KERNEL = TiledLayer

@@ -17,7 +17,7 @@ from hwsim.errors import InputError, unknown
 from hwsim.kernels.gpu import GPU_KERNELS
 from hwsim.kernels.gpu.base import GpuKernel, PackedWeight
 from hwsim.kernels.gpu.two_four import TwoFour, fused, search
-from hwsim.measured.gpu_suite import V_N_M, Case
+from hwsim.measured.gpu_suite import V_N_M, GpuCase
 
 DTYPES = {
     "bfloat16": torch.bfloat16, "float16": torch.float16, "tfloat32": torch.float32,
@@ -52,7 +52,7 @@ class Built:
     note: str = ""
 
 
-def build(case: Case, device: str, seed: int = 0) -> Built:
+def build(case: GpuCase, device: str, seed: int = 0) -> Built:
     """Operands on `device`, the weight packed.
 
     Raises:
@@ -99,7 +99,7 @@ def kernel_of(name: str) -> GpuKernel:
     return type(kernel)("cutlass") if name == "2:4 cutlass" else kernel
 
 
-def mask_of(case: Case, g: torch.Generator, device: str) -> torch.Tensor:
+def mask_of(case: GpuCase, g: torch.Generator, device: str) -> torch.Tensor:
     """A random mask (n, k) that the case's kernel takes, near its density."""
     n, k = case.n, case.k
     if case.kernel.startswith("2:4"):
@@ -125,7 +125,7 @@ def mask_of(case: Case, g: torch.Generator, device: str) -> torch.Tensor:
     return scores < case.density
 
 
-def _v_n_m_mask(case: Case, g: torch.Generator, device: str) -> torch.Tensor:
+def _v_n_m_mask(case: GpuCase, g: torch.Generator, device: str) -> torch.Tensor:
     """Four random columns of each V × M block, two of them in each row; the density is 2/M."""
     v, m = int(case.kernel.rpartition(" ")[2]), max(8, round(2 / case.density))
     blocks, groups = -(-case.n // v), -(-case.k // m)
@@ -164,7 +164,7 @@ def _product(
 
 
 def _expected(
-    case: Case, x: torch.Tensor, dy: torch.Tensor, weight: torch.Tensor,
+    case: GpuCase, x: torch.Tensor, dy: torch.Tensor, weight: torch.Tensor,
     mask: torch.Tensor | None = None,
 ) -> Callable[[], torch.Tensor]:  # fmt: skip
     """The product in float32, never tf32, on the operands as they are."""
@@ -186,7 +186,7 @@ def _searched(packed: Any, rows: int) -> str:
     return SEARCHED if search(packed, rows) else DEFAULT
 
 
-def _with_packing(case: Case, kernel: TwoFour, x: torch.Tensor, masked: torch.Tensor) -> Built:
+def _with_packing(case: GpuCase, kernel: TwoFour, x: torch.Tensor, masked: torch.Tensor) -> Built:
     """The weight packed and multiplied in every call; the algorithm is searched once."""
     first = kernel.compressed(masked)
     note = _searched(first, case.m)
@@ -198,7 +198,7 @@ def _with_packing(case: Case, kernel: TwoFour, x: torch.Tensor, masked: torch.Te
     )
 
 
-def _packing(case: Case, weight: torch.Tensor, g: torch.Generator) -> Built:
+def _packing(case: GpuCase, weight: torch.Tensor, g: torch.Generator) -> Built:
     """One weight packed as its values change: the library's compress, or pruned and packed.
 
     The weight is masked already, so that what packing must keep is known: its products with a few
@@ -206,7 +206,7 @@ def _packing(case: Case, weight: torch.Tensor, g: torch.Generator) -> Built:
     """
     if weight.device.type != "cuda":
         raise InputError(f"{case.kernel}: device is {weight.device}; allowed is cuda")
-    masked = weight * mask_of(Case("2:4", "forward", 1, case.n, case.k), g, "cuda")
+    masked = weight * mask_of(GpuCase("2:4", "forward", 1, case.n, case.k), g, "cuda")
     both = case.kernel == "fused pack"
     pack = fused if both else TwoFour().compressed
     expected, products = probe(masked, both)

@@ -18,7 +18,7 @@ from torch import nn
 from hwsim.errors import InputError, unknown
 from hwsim.kernels.gpu.suite.cases import ALLOWED, DTYPES, mask_of, probe
 from hwsim.kernels.gpu.two_four import TwoFour, fused, search
-from hwsim.measured.gpu_suite import STEP_KINDS, STEPS, Case
+from hwsim.measured.gpu_suite import STEP_KINDS, STEPS, GpuCase
 
 TOKENS = {"bert-base": 512, "vit-large": 197}
 _HEAD = 64
@@ -67,7 +67,7 @@ def cusparselt(rows: int) -> tuple[Packers, ...]:
     return Packers(one, at_once, "packed at once"), Packers(one, one_by_one, "packed one by one")
 
 
-def working(packers: Sequence[Packers], case: Case, device: str) -> Packers:
+def working(packers: Sequence[Packers], case: GpuCase, device: str) -> Packers:
     """The first of some ways to pack whose products are right at every weight of a step's case.
 
     Raises:
@@ -90,11 +90,11 @@ def sizes(width: int) -> tuple[tuple[int, int], ...]:
     return (3 * width, width), (width, width), (4 * width, width), (width, 4 * width)
 
 
-def _error(way: Packers, n: int, k: int, transposable: bool, case: Case, device: str) -> float:
+def _error(way: Packers, n: int, k: int, transposable: bool, case: GpuCase, device: str) -> float:
     """Relative error of a packed weight's products; infinite where it cannot be packed."""
     g = torch.Generator(device).manual_seed(n + k)
     weight = torch.randn(n, k, generator=g, device=device, dtype=DTYPES[case.dtype])
-    masked = weight * mask_of(Case("2:4", "forward", 1, n, k), g, device)
+    masked = weight * mask_of(GpuCase("2:4", "forward", 1, n, k), g, device)
     expected, products = probe(masked, transposable)
     try:
         packed = way.both(masked) if transposable else (way.forward(masked), None)
@@ -139,7 +139,7 @@ class MaskedLinear(nn.Module):
         return _Product.apply(x, self.weight, self.mask, self.packers, self.transposable)
 
 
-class Block(nn.Module):
+class EncoderBlock(nn.Module):
     """A pre-norm encoder block; x (batch · tokens, width) → the same."""
 
     def __init__(self, width: int, tokens: int, linear: Callable[[int, int], nn.Module]) -> None:
@@ -157,7 +157,7 @@ class Block(nn.Module):
         return x + self.down(nn.functional.gelu(self.up(self.norms[1](x))))
 
 
-def kind_of(case: Case) -> tuple[str, str]:
+def kind_of(case: GpuCase) -> tuple[str, str]:
     """(model, kind) of a step's case.
 
     Raises:
@@ -171,7 +171,7 @@ def kind_of(case: Case) -> tuple[str, str]:
     return model, kind
 
 
-def encoder(case: Case, device: str, packers: Packers | None = None) -> nn.Module:
+def encoder(case: GpuCase, device: str, packers: Packers | None = None) -> nn.Module:
     """The blocks of a step's case: `m` rows, width `n`, `k` layers; dense layers are nn.Linear.
 
     Raises:
@@ -185,16 +185,16 @@ def encoder(case: Case, device: str, packers: Packers | None = None) -> nn.Modul
         if kind == "dense":
             return nn.Linear(k, n, bias=False)
         g = torch.Generator(device).manual_seed(n + k)
-        mask = mask_of(Case("2:4", "forward", 1, n, k), g, device)
+        mask = mask_of(GpuCase("2:4", "forward", 1, n, k), g, device)
         assert packers is not None
         return MaskedLinear(n, k, mask, packers, kind.startswith("transposable"))
 
     tokens = min(TOKENS[model], case.m)
-    blocks = [Block(case.n, tokens, linear) for _ in range(case.k)]
+    blocks = [EncoderBlock(case.n, tokens, linear) for _ in range(case.k)]
     return nn.Sequential(*blocks).to(device=device, dtype=DTYPES[case.dtype])
 
 
-def build_step(case: Case, device: str, packers: Packers | None = None) -> Callable[[], Any]:
+def build_step(case: GpuCase, device: str, packers: Packers | None = None) -> Callable[[], Any]:
     """A call that does one training step: forward, backward, AdamW."""
     made = encoder(case, device, packers)
     x = torch.randn(case.m, case.n, device=device, dtype=DTYPES[case.dtype])

@@ -9,7 +9,7 @@ import torch
 from hwsim.errors import InputError
 from hwsim.kernels.gpu.suite.cases import ALLOWED, MODULES, TRITON, build, error_of
 from hwsim.kernels.gpu.suite.steps import build_step, cusparselt, working
-from hwsim.measured.gpu_suite import Case, Prepared
+from hwsim.measured.gpu_suite import GpuCase, PreparedCase
 from hwsim.measured.record import STEP
 
 _IN_A_GRAPH = 10
@@ -35,7 +35,7 @@ class CudaTimer:
             )
         self.machine = torch.cuda.get_device_name()
 
-    def toolchain(self, case: Case) -> str:
+    def toolchain(self, case: GpuCase) -> str:
         """Versions of what the kernel is made with."""
         base = f"torch {torch.__version__}"
         if MODULES.get(case.kernel) in TRITON:
@@ -46,7 +46,7 @@ class CudaTimer:
             return f"{base}, cuBLAS"
         return f"{base}, {'CUTLASS' if case.kernel == '2:4 cutlass' else 'cuSPARSELt'}"
 
-    def prepare(self, case: Case) -> Prepared:
+    def prepare(self, case: GpuCase) -> PreparedCase:
         """Operands and kernel of a case on the GPU, ready to be called."""
         torch.cuda.empty_cache()
         torch.backends.cuda.matmul.allow_tf32 = case.dtype == "tfloat32"
@@ -57,16 +57,16 @@ class CudaTimer:
         except Exception as error:  # Triton's errors of compiling have no common type
             raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
-    def _step(self, case: Case) -> Prepared:
+    def _step(self, case: GpuCase) -> PreparedCase:
         packers = None
         if not case.kernel.endswith("dense"):
             packers = working(cusparselt(case.m), case, "cuda")
         step = build_step(case, "cuda", packers)
         for _ in range(_WARM_UP):
             step()
-        return Prepared(step, note=packers.name if packers else "")
+        return PreparedCase(step, note=packers.name if packers else "")
 
-    def _kernel(self, case: Case) -> Prepared:
+    def _kernel(self, case: GpuCase) -> PreparedCase:
         built = build(case, "cuda")
         error = error_of(built)
         if not error <= ALLOWED[case.dtype]:  # also where it is NaN
@@ -75,15 +75,15 @@ class CudaTimer:
             built.call()
         torch.cuda.synchronize()
         if not case.graph:
-            return Prepared(built.call, note=built.note)
+            return PreparedCase(built.call, note=built.note)
         graph = torch.cuda.CUDAGraph()
         # Relaxed: a library that makes its plan in the call may ask the driver for memory.
         with torch.cuda.graph(graph, capture_error_mode="relaxed"):
             for _ in range(_IN_A_GRAPH):
                 built.call()
-        return Prepared(graph.replay, _IN_A_GRAPH, built.note)
+        return PreparedCase(graph.replay, _IN_A_GRAPH, built.note)
 
-    def sample(self, prepared: Prepared, calls: int) -> float:
+    def sample(self, prepared: PreparedCase, calls: int) -> float:
         """Seconds that so many calls take together, by the GPU's events."""
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         try:
