@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from analysis.agents import schedules_stored as schedules
-from analysis.agents import stored as agents
-from analysis.comparing import stored as comparisons
-from analysis.measuring import page as measured
 from hwsim import InputError
 
-Stored = (
-    comparisons.ComparisonPage | agents.AgentPage | schedules.SchedulesPage | measured.KernelsPage
-)
-_READERS: dict[Any, Callable[[Any], Stored]] = {
-    None: comparisons.loaded, agents.KIND: agents.loaded, measured.KIND: measured.loaded,
-    schedules.KIND: schedules.loaded,
-}  # fmt: skip
+# Kind of table → the module that reads it, loaded when there is one: agents need an extra.
+_READERS = {
+    None: "analysis.comparing.stored",
+    "agent compare": "analysis.agents.stored",
+    "agent schedules": "analysis.agents.schedules_stored",
+    "measure cpu": "analysis.measuring.page",
+}
 _VERSION = 1
+
+
+class Stored(Protocol):
+    """A table with all that its page says."""
+
+    @property
+    def page(self) -> str:
+        """The page as Markdown."""
+        ...
+
+    def content(self) -> dict[str, Any]:
+        """As JSON takes it, but for numbers that are not finite."""
+        ...
 
 
 def beside(page: Path) -> Path:
@@ -30,11 +40,7 @@ def beside(page: Path) -> Path:
 
 def dumps(stored: Stored) -> str:
     """As text; equal tables give equal texts."""
-    if isinstance(stored, comparisons.ComparisonPage):
-        content = comparisons.content(stored)
-    else:
-        content = stored.content()
-    plain = _plain({"version": _VERSION, **content})
+    plain = _plain({"version": _VERSION, **stored.content()})
     return json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -74,7 +80,7 @@ def load(path: Path) -> Stored:
     if not isinstance(content, dict) or content.get("version") != _VERSION:
         raise InputError(f"table {path}: not a table of nettime")
     try:
-        return _READERS[content.get("kind")](content)
+        return import_module(_READERS[content.get("kind")]).loaded(content)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"table {path}: {type(error).__name__} at {error}") from None
 

@@ -1,7 +1,9 @@
 """Without any extra every command helps, and what needs one names it in one line."""
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +65,19 @@ def test_what_needs_an_extra_names_it(argv, tmp_path):
     assert done.returncode == 2, done.stderr
     assert done.stderr.strip().count("\n") == 0
     assert "nettime[rl]" in done.stderr
+
+
+def test_pages_of_comparisons_are_checked_without_the_agents_extra(tmp_path):
+    results = Path(__file__).parent.parent / "docs" / "results"
+    for suffix in (".md", ".json"):
+        shutil.copy(results / f"ablation{suffix}", tmp_path)
+    done = without(COMMAND, "results", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    for suffix in (".md", ".json"):
+        shutil.copy(results / f"agent_images{suffix}", tmp_path)
+    done = without(COMMAND, "results", str(tmp_path))
+    assert done.returncode == 2 and "nettime[rl]" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_an_onnx_file_names_its_extra():

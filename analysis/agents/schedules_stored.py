@@ -41,7 +41,7 @@ class SchedulesPage:
         return {
             "kind": KIND, "study": {**given, "base": study.base.to_json(), "learning": learning},
             "agents": [self.table.agents.episodes, self.table.agents.cost_s],
-            "compared": comparisons.content(compared), "figures": self.figures,
+            "compared": compared.content(), "figures": self.figures,
         }  # fmt: skip
 
 

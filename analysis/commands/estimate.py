@@ -18,14 +18,6 @@ if TYPE_CHECKING:
     from hwsim import Device
     from sparse_train.runs.config import TrainConfig
 
-# Bytes of the optimizer's state a weight, beside 16-bit or 32-bit weights.
-_MOMENTS = {"sgd": 0.0, "sgd_momentum": 4.0, "adam": 8.0, "adamw": 8.0, "adamw8bit": 2.0}
-MOMENTS = {
-    **_MOMENTS,
-    **{f"{rule}-{how}": held for how in ("foreach", "unfused") for rule, held in _MOMENTS.items()
-       if rule != "adamw8bit"},
-}  # fmt: skip
-OPTIMIZERS = tuple(MOMENTS)
 GROUPINGS = ("phase", "kind", "layer")
 # Settings of a run that decide what its dense step is; the rest are options of this command.
 OF_A_STEP = ("layers", "model_options", "task_options")
@@ -203,7 +195,11 @@ def estimate(
         raise InputError("--explain: needs one density; --sweep gives several")
     options.at_least("--batch-size", batch_size)
     options.at_least("--sequence-length", sequence_length)
-    options.chosen("--optimizer", optimizer, OPTIMIZERS)
+    from sparse_train.observing.optimizers import OPTIMIZERS
+
+    options.chosen("--optimizer", optimizer, tuple(OPTIMIZERS))
+    # Moments are kept in 32 bits beside 16-bit weights too.
+    moments = float(OPTIMIZERS[optimizer].held_bytes(4))
     if steps is not None:
         options.at_least("--steps", steps)
     options.chosen("--schedule", schedule, ("constant", "gradual"))
@@ -239,7 +235,7 @@ def estimate(
 
         run = None if steps is None else clusters.TrainingLength(steps, schedule)
         chosen = clusters.AUTO if fit and not parallel.startswith(clusters.AUTO) else parallel
-        asked = clusters.Asked(what, cluster, gpus, chosen, setting, MOMENTS[optimizer], run)
+        asked = clusters.Asked(what, cluster, gpus, chosen, setting, moments, run)
         return clusters_page.show(asked, densities, trace=trace, as_json=as_json)
     if fit or steps is not None:
         raise InputError("--fit, --steps: need --gpus, the number of cards")
@@ -254,16 +250,10 @@ def estimate(
         return explaining.show(
             what.name, devices, sparse, explain, setting.described("phase"), as_json
         )
-    if trace is not None:
-        from hwsim.answers.trace import write_step
-
-        write_step(trace, devices, price(what, [], densities[0], setting)[1])
     top = 0 if every else TOP_LAYERS
     from analysis.estimating import answer
 
-    return answer.show(
-        what, devices, densities[0], setting, by, as_json, top, plot, MOMENTS[optimizer]
-    )
+    return answer.show(what, devices, densities[0], setting, by, as_json, top, plot, trace, moments)
 
 
 def _what_if(

@@ -36,21 +36,20 @@ class ComparisonPage:
 
         return markdown(self.table, self.title, self.command, self.remarks)
 
-
-def content(stored: ComparisonPage) -> dict[str, Any]:
-    """As JSON takes it, but for numbers that are not finite."""
-    table = stored.table
-    plan = {f.name: getattr(table.plan, f.name) for f in dataclasses.fields(table.plan)}
-    plan["base"] = table.plan.base.to_json()
-    plan["variants"] = [dataclasses.asdict(one) for one in table.plan.variants]
-    return {
-        "title": stored.title, "command": stored.command,
-        "remarks": stored.remarks, "plan": plan, "metric": table.metric,
-        "lower_is_better": table.lower_is_better, "devices": table.devices,
-        "task": table.task, "trivial": table.trivial, "share": table.share,
-        "rows": [_row(row) for row in table.rows],
-        "conclusions": [one.to_json() for one in table.conclusions],
-    }  # fmt: skip
+    def content(self) -> dict[str, Any]:
+        """As JSON takes it, but for numbers that are not finite."""
+        table = self.table
+        plan = {f.name: getattr(table.plan, f.name) for f in dataclasses.fields(table.plan)}
+        plan["base"] = table.plan.base.to_json()
+        plan["variants"] = [dataclasses.asdict(one) for one in table.plan.variants]
+        return {
+            "title": self.title, "command": self.command,
+            "remarks": self.remarks, "plan": plan, "metric": table.metric,
+            "lower_is_better": table.lower_is_better, "devices": table.devices,
+            "task": table.task, "trivial": table.trivial, "share": table.share,
+            "rows": [_row(row) for row in table.rows],
+            "conclusions": [one.to_json() for one in table.conclusions],
+        }  # fmt: skip
 
 
 def _row(row: Row) -> dict[str, Any]:
@@ -63,7 +62,7 @@ def _row(row: Row) -> dict[str, Any]:
 
 
 def loaded(content: dict[str, Any]) -> ComparisonPage:
-    """What `content` told, numbers that are not finite read back.
+    """What `ComparisonPage.content` told, numbers that are not finite read back.
 
     Raises:
         KeyError, TypeError, ValueError: something is missing, or of another type.

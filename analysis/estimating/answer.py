@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def show(
     what: Subject, devices: Sequence[Device], density: float, setting: Setting, by: str,
-    as_json: bool, top: int, plot: Path | None, moment_bytes: float,
+    as_json: bool, top: int, plot: Path | None, trace: Path | None,
+    moment_bytes: float,
 ) -> None:  # fmt: skip
     """Prices a step on each device and prints what is to be said of it.
 
@@ -25,6 +26,7 @@ def show(
         by: phase, kind or layer.
         top: so many layers at most in a table; 0 for all.
         plot: where the roofline goes.
+        trace: where the timeline goes.
         moment_bytes: of the optimizer's state, a weight.
     """
     from analysis.display.console import print_json, progress_bar, stdout
@@ -35,6 +37,10 @@ def show(
 
     with progress_bar(f"pricing {what.name}", len(devices)) as update:
         breakdowns, sparse = price(what, devices, density, setting, by, update)
+    if trace is not None:
+        from hwsim.answers.trace import write_step
+
+        write_step(trace, devices, sparse)
     chosen = layer_answers.answers(devices, what.step, sparse)
     covered = coverage(what.step, sparse.masks, what.weights)
     narrower = _narrower(what, devices, sparse)
