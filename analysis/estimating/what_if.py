@@ -121,6 +121,5 @@ def _possible(pattern: str, asked: Sequence[float]) -> Sequence[float]:
     """The densities that a pattern can have: of n in m that one, of others all that are asked."""
     from sparse_train.patterns import projection
 
-    made = projection(pattern)
-    n, m = getattr(made, "n", None), getattr(made, "m", None)
-    return asked if n is None or m is None else (n / m,)
+    only = projection(pattern).only_density
+    return asked if only is None else (only,)

@@ -49,7 +49,7 @@ def within(view: View, layer: str, scores: np.ndarray, kept: np.ndarray, target:
 
 def unstructured_only(pattern: Projection, algorithm: str) -> None:
     """An InputError for a pattern whose density is fixed: a global count cannot meet it."""
-    if pattern.name in ("n_m", "transposable_n_m", "v_n_m"):
+    if pattern.only_density is not None:
         raise InputError(
             f"pattern: {pattern.name} fixes every layer's density, but {algorithm} moves weights "
             "between layers; allowed is a pattern of any density"

@@ -44,9 +44,6 @@ def make_algorithm(given: str | Algorithm, options: Mapping[str, Any]) -> Algori
     return kind(**options)
 
 
-FIXED = ("n_m", "transposable_n_m", "v_n_m")  # patterns that give every layer one density
-
-
 def make_distribution(
     given: str | Distribution | Mapping[str, float] | None, pattern: Projection
 ) -> Distribution:
@@ -56,7 +53,7 @@ def make_distribution(
         InputError: an unknown name.
     """
     if given is None:
-        given = "uniform" if pattern.name in FIXED else "erk"
+        given = "uniform" if pattern.only_density is not None else "erk"
     return distribution(given)
 
 

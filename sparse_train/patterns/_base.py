@@ -37,6 +37,11 @@ class Projection:
         return False
 
     @property
+    def only_density(self) -> float | None:
+        """The density that all its masks have; None where any can be asked for."""
+        return None
+
+    @property
     def definition(self) -> definitions.Pattern:
         """The pattern of `hwsim.patterns` that every mask made here satisfies."""
         kind = definitions.PATTERNS.get(self.name)

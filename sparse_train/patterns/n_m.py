@@ -30,6 +30,10 @@ class NM(Segmented):
         definitions.PATTERNS.get(self.name)(self.n, self.m, self.axis)
 
     @property
+    def only_density(self) -> float:
+        return self.n / self.m
+
+    @property
     def on_device(self) -> bool:
         return True
 
@@ -47,7 +51,7 @@ class NM(Segmented):
         if budget == 0:
             return 0, 0
         exact = int(np.minimum(np.diff(self.edges(length)), self.n).sum()) * lines
-        check_density(f"{self.n}:{self.m}", self.n / self.m, shape, budget, exact)
+        check_density(f"{self.n}:{self.m}", self.only_density, shape, budget, exact)
         return self.n, lines
 
     def keep(self, scores: np.ndarray, mask: np.ndarray, units: int, budget: int) -> np.ndarray:

@@ -32,6 +32,10 @@ class TransposableNM(Projection):
     def __post_init__(self) -> None:
         definitions.PATTERNS.get(self.name)(self.n, self.m)
 
+    @property
+    def only_density(self) -> float:
+        return self.n / self.m
+
     def capacity(self, shape: tuple[int, int], budget: int) -> int:
         if budget == 0:
             return 0
@@ -41,7 +45,7 @@ class TransposableNM(Projection):
             for columns, times in self._sizes(shape[1])
         )
         label = f"transposable {self.n}:{self.m}"
-        check_density(label, self.n / self.m, shape, budget, exact)
+        check_density(label, self.only_density, shape, budget, exact)
         return exact
 
     def units(self, mask: np.ndarray) -> int:

@@ -39,6 +39,10 @@ class VNM(Segmented):
     def __post_init__(self) -> None:
         definitions.PATTERNS.get(self.name)(self.v, self.n, self.m)
 
+    @property
+    def only_density(self) -> float:
+        return self.n / self.m
+
     def edges(self, n_in: int) -> np.ndarray:
         return np.append(np.arange(0, n_in, self.m, dtype=np.int64), n_in)
 
@@ -49,7 +53,7 @@ class VNM(Segmented):
         if budget == 0:
             return 0, 0
         exact = int(np.minimum(np.diff(self.edges(shape[1])), self.n).sum()) * shape[0]
-        check_density(f"{self.v}:{self.n}:{self.m}", self.n / self.m, shape, budget, exact)
+        check_density(f"{self.v}:{self.n}:{self.m}", self.only_density, shape, budget, exact)
         return self.n, shape[0]
 
     def fill(self, scores: np.ndarray, kept: np.ndarray, budget: int) -> np.ndarray:

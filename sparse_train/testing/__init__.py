@@ -22,7 +22,6 @@ from sparse_train.testing._pure import (
     check_update,
 )
 from sparse_train.testing._strategies import (
-    FIXED_DENSITY,
     budgets,
     masks,
     matrices,
@@ -43,7 +42,7 @@ from sparse_train.testing._training import (
 )
 
 __all__ = [
-    "FIXED_DENSITY", "OPTIMIZERS", "Maker", "budgets", "check_algorithm", "check_budgets",
+    "OPTIMIZERS", "Maker", "budgets", "check_algorithm", "check_budgets",
     "check_gradients", "check_invariants", "check_loops", "check_option", "check_pattern",
     "check_ranks", "check_schedule", "check_states", "check_training", "check_update", "machine",
     "maker", "masks", "matrices", "schedules", "shapes", "small_model", "train_step", "views",

@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from sparse_train.algorithms import View
 from sparse_train.patterns import Projection
 
-FIXED_DENSITY = ("n_m", "transposable_n_m", "v_n_m")
-
 
 def shapes(largest: int = 12) -> st.SearchStrategy[tuple[int, int]]:
     """(n_out, n_in) that blocks seldom divide."""
@@ -31,8 +29,8 @@ def matrices(draw: Any, shape: tuple[int, int]) -> np.ndarray:
 def budgets(pattern: Projection, shape: tuple[int, int]) -> st.SearchStrategy[int]:
     """Budgets that masks of this pattern and shape can have."""
     size = shape[0] * shape[1]
-    if pattern.name in FIXED_DENSITY:
-        return st.just(round(size * pattern.n / pattern.m))  # type: ignore[attr-defined]
+    if pattern.only_density is not None:
+        return st.just(round(size * pattern.only_density))
     return st.integers(0, size)
 
 
@@ -51,7 +49,7 @@ def views(draw: Any, pattern: Projection, *, smaller: bool = False, within: bool
         smaller: budgets are at most what is active, as for algorithms that only prune.
         within: budgets are what is active.
     """
-    fixed = pattern.name in FIXED_DENSITY
+    fixed = pattern.only_density is not None
     names = draw(st.lists(st.sampled_from("abcde"), min_size=1, max_size=3, unique=True))
     seen: dict[str, dict[str, Any]] = {k: {} for k in ("weights", "masks", "grads", "budgets")}
     for name in names:

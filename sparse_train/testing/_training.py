@@ -18,7 +18,6 @@ from sparse_train.naming import layer_name
 from sparse_train.patterns import Projection
 from sparse_train.sparsify import Sparsifier, sparsify
 from sparse_train.testing._pure import pattern_of, same
-from sparse_train.testing._strategies import FIXED_DENSITY
 
 Maker = Callable[[nn.Module, torch.optim.Optimizer], Sparsifier]
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
@@ -204,8 +203,8 @@ class _Made:
     pattern: Projection
 
     def __call__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Sparsifier:
-        fixed = self.pattern.name in FIXED_DENSITY
-        density = self.pattern.n / self.pattern.m if fixed else 0.3  # type: ignore[attr-defined]
+        fixed = self.pattern.only_density is not None
+        density = 0.3 if self.pattern.only_density is None else self.pattern.only_density
         return sparsify(
             model, optimizer, self.algorithm, density, self.pattern,
             distribution="uniform" if fixed else "erk",
