@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -333,14 +332,11 @@ def statistical_masks(
             statistics are not known.
     """
     from hwsim.masks.statistical import StatisticalMask
-    from hwsim.patterns import PATTERNS
     from sparse_train import distributions
     from sparse_train.observing.masks import as_used
     from sparse_train.patterns import projection as projected
 
     projection = projected(pattern)
-    kind = PATTERNS.get(projection.name)
-    kind = kind(**{f.name: getattr(projection, f.name) for f in dataclasses.fields(kind)})
     wanted = distributions.distribution(distribution)(shapes, density)
     masks: dict[str, Mask] = {}
     shared: dict[tuple, Mask] = {}
@@ -352,7 +348,7 @@ def statistical_masks(
             except InputError as error:
                 raise InputError(f"layer {name!r}: {error}") from None
             share = budget / math.prod(shape)
-            shared[shape, budget] = StatisticalMask(shape, share, kind)
+            shared[shape, budget] = StatisticalMask(shape, share, projection.definition)
         masks[name] = shared[shape, budget]
     return masks if layers is None else as_used(masks, layers)
 
