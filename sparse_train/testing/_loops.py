@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from sparse_train.export import strip
-from sparse_train.masking.optimizer_state import fresh_values
 from sparse_train.sparsify import Sparsifier
+from sparse_train.testing._optimizers import check_optimizers
 from sparse_train.testing._surroundings import SURROUNDINGS
 from sparse_train.testing._training import (
     Maker,
@@ -149,26 +149,11 @@ def check_states(make: Maker, steps: int = 10, kinds: Sequence[Any] = ()) -> Non
     """The state of weights that are not trained is that of a new parameter.
 
     Args:
-        kinds: optimizer classes; by default those of torch whose states do not all begin at 0.
+        kinds: optimizer classes; by default some of torch whose states do not all begin at 0.
+            `check_optimizers` takes all that there are, and says of each how it went.
     """
     for kind in kinds or (torch.optim.Rprop, torch.optim.Adagrad, torch.optim.Adamax):
-        model = small_model()
-        optimizer = kind(model.parameters(), lr=0.01)
-        sparsifier = make(model, optimizer)
-        for step in range(steps):
-            _step(model, optimizer, sparsifier, step)
-            for name, layer in sparsifier.layers.items():
-                _check_state(optimizer, layer.parameter, ~sparsifier.trained_mask(name), name)
-
-
-def _check_state(optimizer: Any, parameter: Any, off: Tensor, name: str) -> None:
-    new = fresh_values(optimizer, parameter)
-    for key, value in optimizer.state[parameter].items():
-        if torch.is_tensor(value) and value.shape == parameter.shape:
-            start = torch.full_like(value[off], new.get(key, 0.0))
-            assert torch.allclose(value[off], start), (
-                f"layer {name!r}: {key} of {type(optimizer).__name__} is not a new parameter's"
-            )
+        check_optimizers(make, {kind.__name__: kind}, steps=steps)
 
 
 def check_copies(make: Maker, steps: int = 10) -> None:
