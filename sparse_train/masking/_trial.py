@@ -81,9 +81,10 @@ def placed(value: Tensor, shape: torch.Size) -> Tensor | None:
 def coded_as(value: Tensor) -> str:
     """How a tensor holds codes that stand for floats (8-bit states); empty if it holds floats."""
     if hasattr(value, "__tensor_flatten__"):
-        inner, _ = value.__tensor_flatten__()
-        coded = any(coded_as(getattr(value, name)) for name in inner)
-        return type(value).__name__ if coded else ""
+        names, _ = value.__tensor_flatten__()
+        inner = [getattr(value, name) for name in names]
+        coded = [coded_as(one) for one in inner if isinstance(one, Tensor)]
+        return type(value).__name__ if any(coded) else ""
     floats = value.dtype.is_floating_point and value.element_size() > 1
     return "" if floats or value.dtype == torch.bool else str(value.dtype)
 
