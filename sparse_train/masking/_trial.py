@@ -193,7 +193,7 @@ def _run(
 def _step(optimizer: Optimizer, parameter: nn.Parameter, push: Tensor) -> None:
     """A step, in whichever of the three ways the optimizer takes."""
 
-    def closure() -> Tensor:
+    def closure() -> Any:
         parameter.grad = push.clone()
         return torch.ones(())
 

@@ -216,9 +216,9 @@ class _SavesItself(nn.Linear):
         destination[f"{prefix}weight"] = self.weight.detach()
         destination[f"{prefix}bias"] = self.bias.detach()
 
-    def _load_from_state_dict(self, state: Any, prefix: str, *_: Any) -> None:
-        self.weight.data.copy_(state[f"{prefix}weight"])
-        self.bias.data.copy_(state[f"{prefix}bias"])
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *_: Any, **__: Any) -> None:
+        self.weight.data.copy_(state_dict[f"{prefix}weight"])
+        self.bias.data.copy_(state_dict[f"{prefix}bias"])
 
 
 def _check_own_saving(make: Maker) -> None:

@@ -53,7 +53,7 @@ def check_optimizers(
 
 
 def _verdict(make: Maker, kind: Callable[..., Any], steps: int) -> str:
-    errors = []
+    errors: list[Exception] = []
     for build in (_of_all, _of_matrices, _by_groups, _of_model):
         for call in (_plain, _closure, _with_graph):
             try:
@@ -139,7 +139,7 @@ def _plain(model: nn.Module, optimizers: list[Optimizer], step: int) -> None:
 
 def _closure(model: nn.Module, optimizers: list[Optimizer], step: int) -> None:
     @torch.enable_grad()
-    def closure() -> Tensor:
+    def closure() -> Any:
         for optimizer in optimizers:
             optimizer.zero_grad()
         loss = _loss(model, step)
