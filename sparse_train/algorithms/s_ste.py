@@ -9,7 +9,7 @@ import numpy as np
 
 from sparse_train.algorithms._base import Algorithm, Outcome, State, View
 from sparse_train.patterns import Projection
-from sparse_train.selection.arrays import Array, filled, on_host, sign, where
+from sparse_train.selection.arrays import Array, at_least, filled, on_host, sign, where
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,13 @@ def _scale(view: View, layer: str, mask: Array) -> float:
 
 
 def _soft(weight: Array, mask: Array, pattern: Any) -> Array:
-    """Active weights, drawn towards 0 by the largest |w| of their group that is not active."""
+    """Active weights, drawn towards 0 by the largest |w| of their group that is not active.
+
+    Between updates an inactive weight may have outgrown an active one, which is then 0.
+    """
     size = abs(weight)
     least = _of_groups(where(mask, 0 * size, size), pattern.m, pattern.axis)
-    return where(mask, sign(weight) * (size - least), 0)
+    return where(mask, sign(weight) * at_least(size - least, 0.0), 0)
 
 
 def _of_groups(values: Array, m: int, axis: int) -> Array:

@@ -40,6 +40,9 @@ def test_the_example_of_one_group():
     mask = np.array([[False, True, True, False]])
     shown = SSTE().shows("a", weight, mask, NM(2, 4), {"scale": {"a": 2.0}})
     assert shown.tolist() == [[0.0, -4.0, 2.0, 0.0]]
+    weight[0, 0] = 2.5  # Outgrew the third since the last update: what is seen stops at 0.
+    shown = SSTE().shows("a", weight, mask, NM(2, 4), {"scale": {"a": 2.0}})
+    assert shown.tolist() == [[0.0, -1.0, 0.0, 0.0]]
 
 
 @pytest.mark.parametrize("pattern", [NM(2, 4), NM(1, 4), NM(2, 4, axis=0)])
