@@ -22,13 +22,15 @@ import math
 import numba
 import numpy as np
 
-from hwsim.accelerators.adder_tree import PORT_CYCLES, WAVE_CYCLES, pack
+from hwsim.accelerators.adder_tree import LONGEST, PORT_CYCLES, WAVE_CYCLES, pack
 from hwsim.accelerators.base import run_seconds
 from hwsim.accelerators.steps import MOST_PIECES, more
-from hwsim.pipeline.fast import ARRAY, CYCLES, STUCK, recurrence
+from hwsim.pipeline.fast import ARRAY, CYCLES, FIRST_WEIGHTS, STUCK, recurrence
 
 _TILES = 16  # at least so many a product, where its rows allow it: loads overlap with work
 _PIECES = 8  # at least so many of a stream while it comes in, for the same reason
+# A stream that is longer than this may be cut, into chunks of this size, or into so many.
+_LONG, _CHUNK, _MOST_CHUNKS = 1 << 24, 1 << 22, 1 << 10
 _AHEAD = 3  # tiles in a buffer: one at work, two on their way (the pipeline's lookahead)
 
 
@@ -198,11 +200,15 @@ def _form(sizes, streams, base, finest, once, best, operands, array, room, memor
 
 
 @numba.njit(cache=True, nogil=True)
-def fastest_table(sizes, streams, operands, array, room, memory, facts):
-    """The tiles of the faster form, the totals of their run, and the cycles of its price.
+def fastest_table(sizes, streams, sampled, operands, array, room, memory, facts):
+    """The tiles of the fastest form, the totals of their run, and the cycles of its price.
+
+    A sampled product with a long stream is also tried in chunks of its contraction, one after the
+    other, each with both operands short; its sums must find room in half the output buffer.
 
     Args:
         sizes, streams: of the rows, as in `pack`.
+        sampled: whether every row has the whole contraction, which so may be cut.
         operands: how often the waves run (the products of a fused op); bytes of the stationary
             operand's values, of the streamed operand and of the result; bits of the bitmap that
             says where a row's values are.
@@ -215,6 +221,51 @@ def fastest_table(sizes, streams, operands, array, room, memory, facts):
         the columns of `pipeline.Tiles`, shape (7, tiles), int64; the totals of `recurrence`; and
         cycles, at least those of the run.
     """
+    repeats, held, streamed, result, bits_per_row = operands
+    table, totals, best = np.zeros((7, 0), np.int64), np.zeros(9, np.int64), np.int64(-1)
+    first, first_totals, first_cycles = table, totals, best
+    chunks = np.int64(1)
+    if sampled and streamed > _LONG and 2 * result <= room[2]:
+        chunks = -(-streamed // max(_CHUNK, streamed // _MOST_CHUNKS))
+    counted = facts.copy()
+    for attempt in range(3 if chunks > 1 else 1):
+        cut = chunks if attempt else np.int64(1)  # all at once; a chunk; the last chunk
+        short = sizes if cut == 1 else (sizes + cut - 1) // cut
+        given = (
+            repeats, (held + cut - 1) // cut, (streamed + cut - 1) // cut,
+            np.int64(0) if attempt == 1 else result, bits_per_row,
+        )  # fmt: skip
+        found, run, cycles = _faster_form(short, streams, given, array, room, memory, counted)
+        if attempt == 0:
+            table, totals, best = found, run, cycles
+            facts[:] = counted
+        elif attempt == 1:
+            first, first_totals, first_cycles = found, run, cycles
+        elif run[STUCK] < 0 and first_totals[STUCK] < 0:
+            cycles += (chunks - 1) * first_cycles
+            if totals[STUCK] >= 0 or cycles < best:
+                table = _repeated(first, chunks - 1, found)
+                totals, best = first_totals * (chunks - 1) + run, cycles
+                totals[STUCK], totals[FIRST_WEIGHTS] = -1, first_totals[FIRST_WEIGHTS]
+                facts[:] = counted * chunks
+                facts[LONGEST] = counted[LONGEST]
+    return table, totals, best
+
+
+@numba.njit(cache=True, nogil=True)
+def _repeated(first, times, last):
+    """The columns of `first` so often, then those of `last`."""
+    each = first.shape[1]
+    table = np.zeros((7, times * each + last.shape[1]), np.int64)
+    for i in range(times):
+        table[:, i * each : (i + 1) * each] = first
+    table[:, times * each :] = last
+    return table
+
+
+@numba.njit(cache=True, nogil=True)
+def _faster_form(sizes, streams, operands, array, room, memory, facts):
+    """As `fastest_table`, of a contraction that is not cut."""
     repeats, held, streamed, result, _ = operands
     base, finest = _packed(sizes, streams, _TILES, array, facts)
     others = facts.copy()
@@ -281,7 +332,7 @@ def priced(counted, lines, work, array, room, memory, constants):
         o = lines[i, _OPERANDS:]
         operands = (o[0], o[1], o[2], o[3], o[4])
         _, totals, cycles = fastest_table(
-            sizes, streams, operands, array, room, memory, facts[i]
+            sizes, streams, bool(lines[i, _SAMPLED]), operands, array, room, memory, facts[i]
         )
         _, arrays, fill, _, moved, _, channel, stuck, first = totals
         of = found[i]

@@ -180,8 +180,9 @@ class SigmaLike(Accelerator):
         op = self._chosen(op)
         sizes, streams = self.rows(op)
         table, _, _ = flexible.fastest_table(
-            sizes, streams, self._operands(op, len(sizes)), *self._around(), np.zeros(6, np.int64)
-        )
+            sizes, streams, op.phase == "grad_weight", self._operands(op, len(sizes)),
+            *self._around(), np.zeros(6, np.int64),
+        )  # fmt: skip
         return Tiles(*table, names=(op.name or op.kind,) * table.shape[1])
 
     def _runs(
