@@ -192,10 +192,15 @@ class Moving(Following):
         if self.algorithm.dense_weights:
             layer.parameter.data.copy_(self._reserve.whole(layer))
             self._reserve.values.pop(layer.name)
+            trained_before = self._gate(layer)
             layer.set_mask(new)
             self._train(layer, outcome, new)
+            gate = self._gate(layer)
+            seen = layer.parameter.detach().clone()  # by the optimizer: what it trains, else 0
+            zero_where_not_(seen, gate)
+            kept = gate & trained_before
+            optimizer_state.zero_moments(self.optimizers, layer.parameter, kept, seen)
             self._reserve.split(layer)
-            optimizer_state.zero_moments(self.optimizers, layer.parameter, self._gate(layer))
             return changed
         if outcome.weights is not None:
             own = self._shown(layer, layer.parameter)
