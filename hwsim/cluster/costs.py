@@ -11,6 +11,7 @@ from hwsim.cluster.forms import tensor
 from hwsim.cluster.machine import Cluster
 from hwsim.cluster.parts import Part
 from hwsim.cluster.plan import ParallelPlan
+from hwsim.cluster.recompute import recomputed
 from hwsim.patterns import pattern
 
 # Of an active value of 2:4, its place among four. Source: NVIDIA, PTX ISA, sparse matrix storage.
@@ -40,12 +41,17 @@ class Share:
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one part: its ranks' shares (one, where all are alike), and what they sum up."""
+    """Of one part: its ranks' shares (one, where all are alike), and what they sum up.
+
+    Attributes:
+        exchanges, exchanges_back: of activations, in the forward and in the backward pass.
+    """
 
     part: Part
     shares: tuple[Share, ...]
     exchange_s: float
     exchanges: int
+    exchanges_back: int
 
     def of(self, rank: int) -> Share:
         """What a rank of the tensor-parallel group has to do."""
@@ -60,10 +66,13 @@ def costs(
     Args:
         known: shared between calls with the same cluster and parts: what parts' shares cost.
     """
-    return [_costs(cluster, part, plan, known) for part in parts]
+    again = recomputed(parts, plan)
+    return [_costs(cluster, part, plan, known, i in again) for i, part in enumerate(parts)]
 
 
-def _costs(cluster: Cluster, part: Part, plan: ParallelPlan, known: dict[tuple, Any]) -> Costs:
+def _costs(
+    cluster: Cluster, part: Part, plan: ParallelPlan, known: dict[tuple, Any], again: bool
+) -> Costs:
     asked = (part.content, plan.tp, plan.sequence)
     if asked not in known:
         kept = known.setdefault(("shares of masks",), {})
@@ -73,20 +82,22 @@ def _costs(cluster: Cluster, part: Part, plan: ParallelPlan, known: dict[tuple, 
         known[asked] = [(own, own.seconds(cluster.device)) for own in cuts]
     exchanges = tensor.exchanges(part) if plan.tp > 1 else 0
     exchange = seconds(cluster, "all_reduce", part.boundary_bytes, plan.tp) if exchanges else 0.0
-    shares = tuple(_share(cluster, part, own, spent, plan) for own, spent in known[asked])
-    return Costs(part, shares, exchange, exchanges)
+    shares = tuple(_share(cluster, part, own, spent, plan, again) for own, spent in known[asked])
+    back = exchanges * (2 if again and plan.recompute == "full" else 1)
+    return Costs(part, shares, exchange, exchanges, back)
 
 
 def _share(
-    cluster: Cluster, part: Part, own: Part, spent: tuple[float, float, float], plan: ParallelPlan
-) -> Share:
+    cluster: Cluster, part: Part, own: Part, spent: tuple[float, float, float],
+    plan: ParallelPlan, again: bool,
+) -> Share:  # fmt: skip
     forward, backward, update = spent
-    if plan.recompute == "full" and part.heads:
+    if again and plan.recompute == "full":
         backward += forward
-    if plan.recompute == "selective" and part.scores:
+    if again and plan.recompute == "selective":
         names = ("attention", "softmax")
-        again = [op for op in own.forward if op.kind in names]
-        backward += sum(cluster.device.estimate(op).seconds for op in again)
+        scores = [op for op in own.forward if op.kind in names]
+        backward += sum(cluster.device.estimate(op).seconds for op in scores)
     moved, reduced = carried_bytes(part, own, plan)
     unpack = 0.0
     whole = part.weights * part.itemsize / plan.tp

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from hwsim.cluster.machine import Cluster
-from hwsim.cluster.memory import need
-from hwsim.cluster.parts import parts_of
-from hwsim.cluster.plan import RECOMPUTE, ParallelPlan
+from hwsim.cluster.memory import Need, activations, need, with_recompute
+from hwsim.cluster.parts import Part, parts_of
+from hwsim.cluster.plan import ParallelPlan
 from hwsim.cluster.step import ClusterStep, timed
 from hwsim.errors import InputError
 from hwsim.workload import Workload
@@ -18,7 +18,7 @@ from hwsim.workload import Workload
 def plans(
     cluster: Cluster, layers: int, base: ParallelPlan | None = None
 ) -> Iterator[ParallelPlan]:
-    """Every plan that is tried: tensor parallel inside a node, powers of two, each recompute.
+    """Every split that is tried: tensor parallel inside a node, powers of two.
 
     Args:
         base: what plans have in common: all but form, ranks and recomputation.
@@ -30,10 +30,45 @@ def plans(
                 continue
             dp = cards // tp // pp
             for form in _forms(cluster, dp, pp):
-                for recompute in RECOMPUTE[::2]:
-                    micro = max(base.micro_batches, 4 * pp if pp > 1 else 1)
-                    yield replace(base, form=form, dp=dp, tp=tp, pp=pp, sequence=tp > 1,
-                                  micro_batches=micro, recompute=recompute)  # fmt: skip
+                micro = max(base.micro_batches, 4 * pp if pp > 1 else 1)
+                yield replace(base, form=form, dp=dp, tp=tp, pp=pp, sequence=tp > 1,
+                              micro_batches=micro)  # fmt: skip
+
+
+def recomputations(
+    parts: Sequence[Part], plan: ParallelPlan, known: Need, capacity: float
+) -> Iterator[ParallelPlan]:
+    """Of a split, what may be fastest in what it needs: the plan as it is, if that fits; else
+    what computes least again and fits; and full recomputation, which needs least.
+
+    Args:
+        known: what the plan needs without any.
+    """
+    full = replace(plan, recompute="full")
+    if known.total <= capacity:
+        yield plan
+    else:
+        room = capacity - known.states
+        selective = replace(plan, recompute="selective")
+        if any(p.scores for p in parts) and activations(parts, selective) <= room:
+            yield selective
+        fewest = _fewest(parts, full, room)
+        if fewest is not None:
+            yield fewest
+    yield full
+
+
+def _fewest(parts: Sequence[Part], full: ParallelPlan, room: float) -> ParallelPlan | None:
+    """Full recomputation of each n-th layer with the largest n, above 1, that a room holds."""
+    layers = sum(bool(part.heads) for part in parts) // (full.pp * full.interleave)
+    fits, most = 1, layers
+    while fits < most:  # activations grow with n
+        n = (fits + most + 1) // 2
+        if activations(parts, replace(full, every=n)) <= room:
+            fits = n
+        else:
+            most = n - 1
+    return replace(full, every=fits) if fits > 1 else None
 
 
 def _forms(cluster: Cluster, dp: int, pp: int) -> tuple[str, ...]:
@@ -67,18 +102,20 @@ def search(
     least: tuple[float, ParallelPlan] | None = None
     for tried_plan in plans(cluster, layers, base):
         try:
-            plan = tried_plan.on(cluster.cards_per_node)
+            split = tried_plan.on(cluster.cards_per_node)
         except InputError:  # nodes that no whole shares fill
             continue
-        held = need(parts, plan).total
-        if least is None or held < least[0]:
-            least = held, plan
-        if held > cluster.memory_bytes:
-            continue
-        try:
-            tried.append(timed(cluster, parts, plan, known))
-        except InputError:  # a plan that does not divide the model
-            continue
+        plain = need(parts, split, cluster.device)
+        for plan in recomputations(parts, split, plain, cluster.memory_bytes):
+            held = with_recompute(plain, parts, plan).total
+            if least is None or held < least[0]:
+                least = held, plan
+            if held > cluster.memory_bytes:
+                continue
+            try:
+                tried.append(timed(cluster, parts, plan, known))
+            except InputError:  # a plan that does not divide the model
+                continue
     if not tried:
         assert least is not None
         raise InputError(

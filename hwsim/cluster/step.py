@@ -84,7 +84,7 @@ def timed(
     busy = np.zeros(len(tasks.streams))
     np.add.at(busy, tasks.stream, tasks.ticks)
     compute = max(b for b, s in zip(busy, tasks.streams, strict=True) if s.endswith(COMPUTE))
-    held = need(parts, plan)
+    held = need(parts, plan, cluster.device)
     return ClusterStep(
         plan, float(done.max()) / TICKS_PER_S, compute / TICKS_PER_S, max(stages[0].sent), held,
         held.total <= cluster.memory_bytes, tasks, done,

@@ -120,8 +120,7 @@ class Stage:
         takes = [s.backward_s + s.unpack_s + s.slowed_s[1] for s in shares]
         name = f"backward {cost.part.name}"
         self.compute(name, takes, waits)
-        again = self.plan.recompute == "full" and cost.part.heads
-        self.exchange(name, cost, cost.exchanges * (2 if again else 1))
+        self.exchange(name, cost, cost.exchanges_back)
         return self.last
 
     def update(self, costs: Sequence[Costs], waits: Sequence[Ends]) -> None:
