@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from hwsim.cluster.packing import kept, packs
 from hwsim.cluster.parts import Part
 from hwsim.cluster.plan import ParallelPlan
 from hwsim.cluster.recompute import recomputed
 from hwsim.device import Device
-from hwsim.devices.gpu import Gpu
 from hwsim.errors import InputError
-from hwsim.gpu.storage import Stored, stored, total
 
 # In float32 beside 16-bit weights: the weight itself.
 MASTER_BYTES = 4.0
@@ -32,7 +31,7 @@ class Need:
         masks: a byte a weight of a masked layer, as booleans are kept; a bit a weight under
             `compact` and `values`.
         indices: by which sparse kernels find the places of their values.
-        packed: values of one part in its sparse kernels' own form.
+        packed: values in sparse kernels' own forms: of one part at a time, or of all that rest.
     """
 
     weights: float
@@ -59,14 +58,16 @@ def need(parts: Sequence[Part], plan: ParallelPlan, device: Device | None = None
     """What the fullest card of a plan holds.
 
     A layer's sparse kernels keep the places of their values for as long as the mask rests, and
-    their values, which change in every step, for as long as the layer's part is at work. A layer
+    their values, which change in every step, while the layer's part is at work, or until the
+    update where they are packed once for all micro-batches. A layer
     under `compact` whose products all read a sparse form is never unpacked.
 
     Args:
         parts: of one micro-batch's step on one card, unshared.
         device: whose kernels are taken; None for none that need anything beside the weights.
     """
-    kept = [_stored(part, device) for part in parts]
+    each = packs(plan)
+    stored = [kept(part, device, each) for part in parts]
     number = sum(part.nnz if plan.compact else part.weights for part in parts)
     split = plan.tp * plan.pp
     weights = number / split
@@ -76,10 +77,10 @@ def need(parts: Sequence[Part], plan: ParallelPlan, device: Device | None = None
     largest = max((part.weights for part in parts), default=0) / plan.tp
     unpacked, made = largest, 0.0
     if plan.compact:
-        each = list(zip(parts, kept, strict=True))
-        unpacked = max((part.weights - own.sparse for part, own in each), default=0) / plan.tp
+        both = list(zip(parts, stored, strict=True))
+        unpacked = max((part.weights - own.sparse for part, own in both), default=0) / plan.tp
         # Dense as the backward pass makes it, of one part at a time.
-        made = max((part.weights - own.sampled for part, own in each), default=0) / plan.tp
+        made = max((part.weights - own.sampled for part, own in both), default=0) / plan.tp
     gradient = max(plan.gradient_bytes, float(itemsize))
     held, gradients = weights * itemsize / shared[0], weights * gradient / shared[1]
     if shared[0] > 1 or plan.compact:  # gathered, or unpacked
@@ -87,8 +88,8 @@ def need(parts: Sequence[Part], plan: ParallelPlan, device: Device | None = None
     return Need(
         held, gradients + made * gradient, weights * (master + plan.moment_bytes) / shared[2],
         activations(parts, plan), _mask_bytes(parts, plan, shared[0]),
-        sum(own.index_bytes for own in kept) / split / shared[0],
-        max((own.value_bytes for own in kept), default=0.0) / plan.tp,
+        sum(own.index_bytes for own in stored) / split / shared[0],
+        _packed_bytes([own.value_bytes for own in stored], plan),
     )  # fmt: skip
 
 
@@ -104,13 +105,13 @@ def _mask_bytes(parts: Sequence[Part], plan: ParallelPlan, shared: int) -> float
     return masked * (_BIT if plan.compact else _BOOLEAN) / shared
 
 
-def _stored(part: Part, device: Device | None) -> Stored:
-    """What the kernels of all of a part's masked layers keep; found once for a device."""
-    if not isinstance(device, Gpu) or not part.masked_weights:
-        return Stored()
-    if device not in part.stored:
-        part.stored[device] = total(stored(device, part.products(op.name)) for op in part.masked())
-    return part.stored[device]
+def _packed_bytes(values: Sequence[float], plan: ParallelPlan) -> float:
+    """Values of sparse kernels: of one part at a time, but where they rest until the update."""
+    one = max(values, default=0.0) / plan.tp
+    every = sum(values) / (plan.tp * plan.pp)
+    if plan.sharded >= 3 and plan.shard_ranks > 1:
+        return one + (every / plan.shard_ranks if plan.packed else 0.0)
+    return every if plan.micro_batches > 1 else one
 
 
 def activations(parts: Sequence[Part], plan: ParallelPlan) -> float:
@@ -127,9 +128,9 @@ def activations(parts: Sequence[Part], plan: ParallelPlan) -> float:
         return whole * len(blocks) * flying
     less = max(block_bytes(part, plan) for part in blocks)
     again = _share_of_layers(parts, plan, len(blocks))
-    kept = (again * less + (1.0 - again) * whole) * len(blocks) * flying
+    left = (again * less + (1.0 - again) * whole) * len(blocks) * flying
     # One layer at a time is there in full; where its neighbours are kept, these have made room.
-    return kept + (whole - less if plan.recompute == "full" and plan.every == 1 else 0.0)
+    return left + (whole - less if plan.recompute == "full" and plan.every == 1 else 0.0)
 
 
 def _share_of_layers(parts: Sequence[Part], plan: ParallelPlan, layers: int) -> float:

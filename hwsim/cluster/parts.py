@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from hwsim.device import Device
 from hwsim.workload import DTYPE_BYTES, PRODUCTS, Op, Workload
 
 BEFORE, AFTER = "before", "after"
@@ -39,14 +38,6 @@ class Part:
     itemsize: int = 4
     scores: bool = False
     stored: dict = field(default_factory=dict, repr=False)
-
-    def seconds(self, device: Device) -> tuple[float, float, float]:
-        """Of the forward pass, the backward pass and the update."""
-        forward, backward, update = (
-            sum(device.estimate(op).seconds for op in ops)
-            for ops in (self.forward, self.backward, self.update)
-        )
-        return forward, backward, update
 
     @property
     def boundary_bytes(self) -> float:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
+from hwsim.cluster.costs import Costs, costs
 from hwsim.cluster.machine import Cluster
 from hwsim.cluster.memory import Need, activations, need, with_recompute
 from hwsim.cluster.parts import Part, parts_of
 from hwsim.cluster.plan import ParallelPlan
-from hwsim.cluster.step import ClusterStep, timed
+from hwsim.cluster.step import ClusterStep, at_least_s, laid_out
 from hwsim.errors import InputError
 from hwsim.workload import Workload
+
+_ROUNDING = 1e-12
 
 
 def plans(
@@ -97,9 +100,9 @@ def search(
     """
     parts = parts_of(step)
     layers = sum(bool(part.heads) for part in parts)
-    tried: list[ClusterStep] = []
     known = {} if known is None else known
     least: tuple[float, ParallelPlan] | None = None
+    fits: list[_Candidate] = []
     for tried_plan in plans(cluster, layers, base):
         try:
             split = tried_plan.on(cluster.cards_per_node)
@@ -107,23 +110,48 @@ def search(
             continue
         plain = need(parts, split, cluster.device)
         for plan in recomputations(parts, split, plain, cluster.memory_bytes):
-            held = with_recompute(plain, parts, plan).total
-            if least is None or held < least[0]:
-                least = held, plan
-            if held > cluster.memory_bytes:
+            held = with_recompute(plain, parts, plan)
+            if least is None or held.total < least[0]:
+                least = held.total, plan
+            if held.total > cluster.memory_bytes:
                 continue
             try:
-                tried.append(timed(cluster, parts, plan, known))
+                fits.append(_Candidate(plan, costs(cluster, parts, plan, known), held))
             except InputError:  # a plan that does not divide the model
                 continue
-    if not tried:
+    if not fits:
         assert least is not None
         raise InputError(
             f"memory: no plan fits {cluster.cards} cards of {cluster.memory_bytes / 1e9:.0f} GB; "
             f"the least, {least[1]}, needs {least[0] / 1e9:.1f} GB a card: allowed are more cards "
             "or a smaller batch"
         )
-    tried.sort(key=per_sample)
+    return _front(cluster, fits)
+
+
+class _Candidate(NamedTuple):
+    """A plan that fits, before anybody knows when its tasks end."""
+
+    plan: ParallelPlan
+    costs: list[Costs]
+    need: Need
+
+    @property
+    def at_least_s(self) -> float:
+        """Seconds for a micro-batch of the cluster that it does not beat."""
+        return at_least_s(self.plan, self.costs) / (self.plan.dp * self.plan.micro_batches)
+
+
+def _front(cluster: Cluster, fits: Sequence[_Candidate]) -> list[ClusterStep]:
+    """The plans that nothing beats in time and memory; others are left where a bound tells."""
+    tried: list[ClusterStep] = []
+    bounds = [one.at_least_s * (1 - _ROUNDING) for one in fits]
+    for i in sorted(range(len(fits)), key=lambda i: bounds[i]):
+        one = fits[i]
+        if any(per_sample(t) < bounds[i] and t.need.total <= one.need.total for t in tried):
+            continue
+        tried.append(laid_out(cluster, *one))
+    tried.sort(key=lambda found: (per_sample(found), found.need.total))
     front: list[ClusterStep] = []
     for found in tried:
         if not front or found.need.total < front[-1].need.total:

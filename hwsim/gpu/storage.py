@@ -6,12 +6,11 @@ those of the tensor cores' format (NVIDIA, PTX ISA, sparse matrix storage): two 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from hwsim.device import Device
 from hwsim.gpu.matmul import ELEMENT_BYTES, SPARSE
 from hwsim.gpu.rules import Facts
 from hwsim.gpu.sparse import V_N_M
@@ -47,25 +46,25 @@ def total(parts: Iterable[Stored]) -> Stored:
     )  # fmt: skip
 
 
-def stored(device: Device, products: Sequence[Op]) -> Stored:
-    """What a layer's fastest kernels keep.
+def stored(products: Sequence[Op], kernels: Mapping[str, str]) -> Stored:
+    """What a layer's kernels keep.
 
     Args:
-        device: a GPU.
         products: of one masked layer, forward and backward.
+        kernels: phase → kernel, of each of them.
     """
     masked = [op for op in products if op.mask is not None]
-    kernels = {op.phase: device.estimate(op).kernel for op in masked}
+    kernels = {op.phase: kernels[op.phase] for op in masked}
     values = indices = 0.0
-    for kernel in {k for k in kernels.values() if k in _FORMS}:
+    for kernel in {k for k in kernels.values() if k in FORMS}:
         # 2:4 keeps each direction's operand apart; the others read one form both ways.
         read = sum(k == kernel for k in kernels.values()) if kernel == SPARSE else 1
         op = next(op for op in masked if kernels[op.phase] == kernel)
-        held, places = _FORMS[kernel](op)
+        held, places = FORMS[kernel](op)
         values += read * held * ELEMENT_BYTES[op.dtype]
         indices += read * places
     weights = masked[0].weights if masked else 0
-    dense = [phase for phase, kernel in kernels.items() if kernel not in _FORMS]
+    dense = [phase for phase, kernel in kernels.items() if kernel not in FORMS]
     reads = {"forward", "grad_input"} & kernels.keys()
     return Stored(
         values, indices, weights if reads and not reads & set(dense) else 0,
@@ -108,6 +107,6 @@ def _v_n_m(op: Op) -> tuple[float, float]:
 
 
 # Numbers of values that are kept, and bytes of their places.
-_FORMS: dict[str, Callable[[Op], tuple[float, float]]] = {
+FORMS: dict[str, Callable[[Op], tuple[float, float]]] = {
     SPARSE: _two_four, "csr": _csr, "gather": _gather, "block": _block, V_N_M: _v_n_m,
 }  # fmt: skip

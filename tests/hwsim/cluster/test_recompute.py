@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_clusters import H100, machine_of, step_of
+from small_clusters import H100, machine_of, masks_of, step_of
 
 from hwsim import InputError
 from hwsim.cluster import reference
+from hwsim.cluster.costs import costs
 from hwsim.cluster.machine import Cluster, Link
 from hwsim.cluster.memory import block_bytes, need
 from hwsim.cluster.parts import Part, parts_of
 from hwsim.cluster.plan import ParallelPlan, parse_plan
 from hwsim.cluster.recompute import recomputed
-from hwsim.cluster.search import search
-from hwsim.cluster.step import cluster_step
+from hwsim.cluster.search import per_sample, plans, recomputations, search
+from hwsim.cluster.step import at_least_s, cluster_step, timed
 
 SPLITS = st.sampled_from([(8, 1, 1, 1), (4, 2, 1, 1), (2, 2, 2, 1), (1, 2, 4, 1), (2, 1, 4, 2)])
 
@@ -103,3 +106,34 @@ def test_search_recomputes_no_more_layers_than_it_must(n: int) -> None:
     assert (first.plan.recompute, first.plan.every) == ("full", n)
     assert [one.plan.every for one in rest] == [1]
     assert search(_room(80.0), step)[0].plan.recompute == "none"
+
+
+@given(SPLITS, st.sampled_from(["none", "full"]), st.floats(0.05, 1.0), st.integers(0, 9))
+@settings(max_examples=25)
+def test_no_step_beats_its_bound(split: tuple, how: str, density: float, seed: int) -> None:
+    step, rng = step_of(8, 512), np.random.default_rng(seed)
+    masked = step.with_masks(masks_of(step, lambda shape: rng.random(shape) < density))
+    plan, cluster = _plan(split, recompute=how), machine_of()
+    bound = at_least_s(plan, costs(cluster, parts_of(masked), plan, {}))
+    assert 0 < bound <= cluster_step(cluster, masked, plan).seconds * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("gigabytes", [0.03, 0.06, 80.0])
+def test_search_leaves_out_nothing_that_belongs_to_the_front(gigabytes: float) -> None:
+    step = step_of(8, 512)
+    cluster = replace(machine_of(4, nodes=2), memory_bytes=gigabytes * 1e9)
+    parts, every = parts_of(step), []
+    for split in plans(cluster, 8):
+        split = split.on(4)
+        for plan in recomputations(parts, split, need(parts, split), cluster.memory_bytes):
+            try:
+                one = timed(cluster, parts, plan)
+            except InputError:
+                continue
+            every += [one] if one.fits else []
+    every.sort(key=lambda one: (per_sample(one), one.need.total))
+    front: list = []
+    for one in every:
+        if not front or one.need.total < front[-1].need.total:
+            front.append(one)
+    assert [one.plan for one in search(cluster, step)] == [one.plan for one in front]

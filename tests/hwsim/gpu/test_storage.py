@@ -7,11 +7,13 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from hwsim import Estimate, Mask, gemm, load_device
+from hwsim import Mask, gemm
 from hwsim.gpu.storage import stored, total
 from sparse_train.patterns import projection
 
 SHAPE = (256, 512)
+PHASES = ("forward", "grad_input", "grad_weight")
+DENSE = dict.fromkeys(PHASES, "dense")
 
 
 def _mask(pattern: str, nnz: int) -> np.ndarray:
@@ -19,20 +21,9 @@ def _mask(pattern: str, nnz: int) -> np.ndarray:
     return projection(pattern).project(scores, nnz)
 
 
-class _Chooses:
-    """A device whose fastest kernel is given."""
-
-    def __init__(self, **kernels: str) -> None:
-        self.kernels = kernels
-
-    def estimate(self, op):
-        kernel = self.kernels.get(op.phase, "dense")
-        return Estimate(1.0, 1.0, 1.0, 1.0, 0.0, 0.0, kernel, "compute")
-
-
 def _products(mask: np.ndarray, dtype: str = "bfloat16") -> list:
     return [gemm(64, *SHAPE, Mask(mask), phase, dtype)
-            for phase in ("forward", "grad_input", "grad_weight")]  # fmt: skip
+            for phase in PHASES]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -47,8 +38,7 @@ def test_bytes_are_those_of_the_packed_weight(kernel: str, pattern: str, nnz: in
     packed = import_module(f"hwsim.kernels.gpu.{kernel}").KERNEL.pack(
         torch.ones(SHAPE, dtype=torch.bfloat16), torch.from_numpy(mask)
     )
-    device = _Chooses(forward=kernel, grad_input=kernel, grad_weight=kernel)
-    found = stored(device, _products(mask))  # type: ignore[arg-type]
+    found = stored(_products(mask), dict.fromkeys(PHASES, kernel))
     assert found.value_bytes == packed.values.nbytes
     assert found.index_bytes == sum(t.nbytes for t in packed.indices.values())
     assert found.sparse == found.sampled == mask.size
@@ -57,15 +47,14 @@ def test_bytes_are_those_of_the_packed_weight(kernel: str, pattern: str, nnz: in
 def test_two_four_is_nine_sixteenths_each_way() -> None:
     products = _products(_mask("transposable 2:4", SHAPE[0] * SHAPE[1] // 2))
     weight = 2 * SHAPE[0] * SHAPE[1]
-    once = stored(_Chooses(forward="2:4"), products)  # type: ignore[arg-type]
+    once = stored(products, DENSE | {"forward": "2:4"})
     assert once.value_bytes + once.index_bytes == weight * 9 / 16
     assert once.sparse == 0  # the backward pass reads the weight as it is
-    both = stored(_Chooses(forward="2:4", grad_input="2:4"), products)  # type: ignore[arg-type]
+    both = stored(products, DENSE | {"forward": "2:4", "grad_input": "2:4"})
     assert both.value_bytes + both.index_bytes == weight * 9 / 8
     assert both.sparse == SHAPE[0] * SHAPE[1] and both.sampled == 0
     assert total([once, both]).value_bytes == once.value_bytes + both.value_bytes
 
 
 def test_dense_kernels_keep_nothing() -> None:
-    h200 = load_device("h200")
-    assert stored(h200, _products(_mask("unstructured", 60_000))) == total([])
+    assert stored(_products(_mask("unstructured", 60_000)), DENSE) == total([])
