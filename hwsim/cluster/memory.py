@@ -15,6 +15,7 @@ from hwsim.cluster.plan import ParallelPlan
 from hwsim.cluster.recompute import recomputed
 from hwsim.device import Device
 from hwsim.errors import InputError
+from hwsim.workload import PRODUCTS
 
 # In float32 beside 16-bit weights: the weight itself.
 MASTER_BYTES = 4.0
@@ -124,13 +125,28 @@ def activations(parts: Sequence[Part], plan: ParallelPlan) -> float:
     if plan.interleave > 1 and plan.micro_batches >= plan.pp:
         flying *= 1.0 + (plan.pp - 1) / (plan.pp * plan.interleave)
     whole = max(block_bytes(part, plan, "none") for part in blocks)
+    head = _head_bytes(parts[-1], plan)
     if plan.recompute == "none":
-        return whole * len(blocks) * flying
+        return whole * len(blocks) * flying + head
     less = max(block_bytes(part, plan) for part in blocks)
     again = _share_of_layers(parts, plan, len(blocks))
     left = (again * less + (1.0 - again) * whole) * len(blocks) * flying
     # One layer at a time is there in full; where its neighbours are kept, these have made room.
-    return left + (whole - less if plan.recompute == "full" and plan.every == 1 else 0.0)
+    return left + head + (whole - less if plan.recompute == "full" and plan.every == 1 else 0.0)
+
+
+def _head_bytes(last: Part, plan: ParallelPlan) -> float:
+    """Of what follows the layers: its products' inputs, and outputs in float32, as the loss wants.
+
+    Behind stages it is of one micro-batch while the first stage, the fullest, holds many: left out.
+    """
+    products = [op for op in last.forward if op.kind in PRODUCTS and op.weight_shape]
+    if plan.pp > 1 or not products:
+        return 0.0
+    widest = max(op.n for op in products)
+    rows = max(op.m for op in products)
+    inputs = sum(op.m * op.k * last.itemsize for op in products)
+    return (2.0 * inputs + 4.0 * rows * widest) / plan.tp
 
 
 def _share_of_layers(parts: Sequence[Part], plan: ParallelPlan, layers: int) -> float:
