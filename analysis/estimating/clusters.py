@@ -17,7 +17,6 @@ from hwsim.cluster.step import ClusterStep, cluster_step, timed
 from hwsim.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.estimating.fitting import Tried
     from analysis.estimating.pricing import Setting
     from analysis.estimating.subject import Subject
 
@@ -65,6 +64,18 @@ class Answer:
     def sample_s(self) -> float:
         """Seconds that a card's batch takes of the whole cluster."""
         return self.mean_s / self.found[0].seconds * per_sample(self.found[0])
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A batch of a card.
+
+    Attributes:
+        sample_s: seconds a sample takes of the whole cluster; None where no plan fits.
+    """
+
+    batch: int
+    sample_s: float | None
 
 
 @dataclass(frozen=True)

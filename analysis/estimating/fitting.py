@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from analysis.estimating.clusters import Asked, found_steps, sparse_step
+from analysis.estimating.clusters import Asked, Tried, found_steps, sparse_step
 from analysis.estimating.subject import Subject
 from hwsim.cluster.machine import load_cluster
 from hwsim.cluster.search import per_sample
@@ -13,18 +13,6 @@ from hwsim.errors import InputError
 
 MOST = 4096  # samples of a card that are tried
 _GAIN = 0.01  # of the time of a sample, below which a larger batch is not worth looking for
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A batch of a card.
-
-    Attributes:
-        sample_s: seconds a sample takes of the whole cluster; None where no plan fits.
-    """
-
-    batch: int
-    sample_s: float | None
 
 
 def fitted(

@@ -189,7 +189,9 @@ def refuse(total: float, capacity: float, plan: ParallelPlan) -> None:
 
 
 def what_fits(
-    parts: Sequence[Part], capacity: float, moment_bytes: float = 8.0,
+    parts: Sequence[Part],
+    capacity: float,
+    moment_bytes: float = 8.0,
     device: Device | None = None,
 ) -> ParallelPlan | None:
     """The fewest cards that hold a step: one that recomputes, or a power of two that shares."""

@@ -66,7 +66,7 @@ class ParallelPlan:
             )
         if self.every > 1 and self.recompute == "none":
             raise InputError(
-                f"every: value is {self.every}; allowed with recompute=none is 1: nothing recomputes"
+                f"every: value is {self.every}; allowed with recompute=none is 1: nothing does"
             )
         if self.values and self.packed:
             raise InputError("values, packed: both are given; allowed is one of them")

@@ -18,7 +18,6 @@ from sparse_train.patterns import projection
 
 
 def _masked(pattern: str, density: float, rows: int = 65536, width: int = 1024):
-    import numpy as np
 
     def draw(shape: tuple[int, int]):
         scores = np.random.default_rng(0).random(shape, dtype=np.float32)

@@ -28,8 +28,8 @@ def _products(mask: np.ndarray, dtype: str = "bfloat16") -> list:
 
 @pytest.mark.parametrize(
     ("kernel", "pattern", "nnz"),
-    [("csr", "unstructured", 9_000), ("gather", "fan_in", 256 * 51), ("block", "block:32,32", 16_384),
-     ("v_n_m", "v_n_m:64,2,8", 256 * 128)],
+    [("csr", "unstructured", 9_000), ("gather", "fan_in", 256 * 51),
+     ("block", "block:32,32", 16_384), ("v_n_m", "v_n_m:64,2,8", 256 * 128)],
 )  # fmt: skip
 def test_bytes_are_those_of_the_packed_weight(kernel: str, pattern: str, nnz: int) -> None:
     torch = pytest.importorskip("torch")
