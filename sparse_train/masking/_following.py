@@ -49,7 +49,7 @@ class Following:
         self._replace_step = replace_step
         self._regulariser = regulariser
         self._dense = DenseGradients(algorithm, scaler)
-        self._reserve = Reserve()
+        self._reserve = Reserve(self._seen)
         self._handles: list[Any] = []
         self._ids: dict[int, MaskedLayer] = {}
         self._new_round()
@@ -63,6 +63,10 @@ class Following:
     def _gate(self, layer: MaskedLayer) -> Tensor:
         """Where the optimizer trains: where active, unless inactive weights have values too."""
         return self._reserve.trained.get(layer.name, layer.mask)
+
+    def _seen(self, layer: MaskedLayer, weight: Tensor) -> Tensor | None:
+        """What the model is to hold of a weight; None for weight · mask."""
+        return None
 
     def _attach(self) -> None:
         self._handles.append(persist.attach_root(self.model))
