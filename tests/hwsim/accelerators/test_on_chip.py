@@ -37,7 +37,9 @@ def training(m: int, widths: list[int]) -> Workload:
         if op.kind == "elementwise":
             ops.append(relu(op.dense_flops, op.name, "grad_input"))
             continue
-        ops += [gemm(op.m, op.n, op.k, phase=p, name=op.name) for p in ("grad_input", "grad_weight")]
+        ops += [
+            gemm(op.m, op.n, op.k, phase=p, name=op.name) for p in ("grad_input", "grad_weight")
+        ]
     return Workload(tuple(ops))
 
 

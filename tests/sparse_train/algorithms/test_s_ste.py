@@ -55,7 +55,10 @@ def test_each_group_is_as_the_formula_says(pattern, weight):
         assert np.all(one * line >= 0)
 
 
-@given(weight=MATRIX, step=arrays(np.float32, (4, 10), elements=st.floats(-0.015625, 0.015625, width=32)))
+@given(
+    weight=MATRIX,
+    step=arrays(np.float32, (4, 10), elements=st.floats(-0.015625, 0.015625, width=32)),
+)
 def test_what_is_seen_has_no_jumps_where_masks_change(weight, step):
     before, after = seen(weight, NM(2, 4)), seen(weight + step, NM(2, 4))
     assert np.max(abs(after - before)) <= 2 * 0.015625 + 1e-6

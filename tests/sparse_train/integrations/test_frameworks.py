@@ -349,6 +349,7 @@ def test_on_two_ranks(how, tmp_path):
 # What the frameworks log to gets the figures too.
 
 FIGURES = {"sparse/density", "sparse/explored", "sparse/updates"}
+NET_TIME = "sparse/net_time_s/zen4"
 
 
 def in_tensorboard(folder):
@@ -427,22 +428,25 @@ def test_loggers_of_lightning_get_the_figures(tmp_path):
             super().__init__()
             self.net = Net()
 
+        def forward(self, x):
+            return self.net(x)["loss"]
+
         def training_step(self, batch, _):
-            return self.net(**batch)["loss"]
+            return self(batch["x"])
 
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
 
     lightning.Trainer(
-        max_epochs=1, callbacks=[SparseCallback(**SETTINGS)], enable_checkpointing=False,
+        max_epochs=1, callbacks=[SparseCallback(**SETTINGS, devices=("zen4",))], enable_checkpointing=False,
         logger=[TensorBoardLogger(tmp_path / "board"), CSVLogger(tmp_path / "table")],
         log_every_n_steps=5, enable_progress_bar=False, enable_model_summary=False,
         accelerator="cpu",
     ).fit(Module(), half_loader())  # fmt: skip
     found = in_tensorboard(tmp_path / "board")
-    assert set(found) >= FIGURES and found["sparse/density"] == [5, 10, 15]
+    assert set(found) >= {*FIGURES, NET_TIME} and found["sparse/density"] == [5, 10, 15]
     table = next((tmp_path / "table").rglob("metrics.csv")).read_text().splitlines()
-    assert set(table[0].split(",")) >= FIGURES and len(table) >= 4
+    assert set(table[0].split(",")) >= {*FIGURES, NET_TIME} and len(table) >= 4
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -454,7 +458,8 @@ def test_trackers_of_accelerate_get_the_figures(tmp_path):
     accelerator = accelerate.Accelerator(cpu=True, log_with="tensorboard", project_dir=tmp_path)
     accelerator.init_trackers("sparse")
     model, optimizer = accelerator.prepare(*start())
-    sparse = AcceleratedSparsity(accelerator, model, optimizer, log_every=5, **SETTINGS)
+    sparse = AcceleratedSparsity(accelerator, model, optimizer, log_every=5, devices=("zen4",),
+                                 **SETTINGS)  # fmt: skip
     for batch in half_loader():
         accelerator.backward(model(**batch)["loss"])
         optimizer.step()
@@ -462,4 +467,4 @@ def test_trackers_of_accelerate_get_the_figures(tmp_path):
         sparse.step()
     accelerator.end_training()
     found = in_tensorboard(tmp_path)
-    assert set(found) >= FIGURES and found["sparse/density"] == [5, 10, 15]
+    assert set(found) >= {*FIGURES, NET_TIME} and found["sparse/density"] == [5, 10, 15]
