@@ -146,8 +146,20 @@ def estimate(
             "(micro-batches), values=1; or auto, which searches."
         ),
     ] = "fsdp",
+    recompute: Annotated[
+        str | None,
+        typer.Option(
+            help="With --gpus: activations that are computed again: none, selective, full, or "
+            "full/4 for each 4th layer."
+        ),
+    ] = None,
     fit: Annotated[
-        bool, typer.Option("--fit", help="With --gpus: find what fits and is fastest.")
+        bool,
+        typer.Option(
+            "--fit",
+            help="With --gpus: find the batch of a card, the split and the recomputation that fit "
+            "and are fastest.",
+        ),
     ] = False,
     steps: Annotated[
         int | None, typer.Option(help="With --gpus: a whole training of so many steps too.")
@@ -235,8 +247,12 @@ def estimate(
 
         run = None if steps is None else clusters.TrainingLength(steps, schedule)
         chosen = clusters.AUTO if fit and not parallel.startswith(clusters.AUTO) else parallel
+        chosen += _recompute_words(recompute)
         asked = clusters.Asked(what, cluster, gpus, chosen, setting, moments, run)
-        return clusters_page.show(asked, densities, trace=trace, as_json=as_json)
+        own = made if fit and (model is None or task is not None) else None
+        return clusters_page.show(asked, densities, trace=trace, as_json=as_json, made=own)
+    if recompute is not None:
+        raise InputError("--recompute: needs --gpus, the number of cards; one is allowed")
     if fit or steps is not None:
         raise InputError("--fit, --steps: need --gpus, the number of cards")
     if trace is not None and (sweep or explain):
@@ -254,6 +270,14 @@ def estimate(
     from analysis.estimating import answer
 
     return answer.show(what, devices, densities[0], setting, by, as_json, top, plot, trace, moments)
+
+
+def _recompute_words(given: str | None) -> str:
+    """Of a plan: "full/4" is `recompute=full,every=4`."""
+    if given is None:
+        return ""
+    how, slash, every = given.partition("/")
+    return f",recompute={how}" + (f",every={every}" if slash else "")
 
 
 def _what_if(

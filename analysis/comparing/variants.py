@@ -13,12 +13,13 @@ from hwsim import InputError
 CALLED = {
     "static": "static", "set": "SET", "rigl": "RigL", "srigl": "SRigL", "snfs": "SNFS",
     "gmp": "GMP", "granet": "GraNet", "deep_r": "DeepR", "top_kast": "Top-KAST",
-    "sr_ste": "SR-STE", "nest": "NeST",
+    "sr_ste": "SR-STE", "s_ste": "S-STE", "nest": "NeST",
 }  # fmt: skip
 # What a variant of an algorithm may set of a run, beside the algorithm's own options.
 _VARIES = (
     "density", "pattern", "distribution", "schedule", "initial_density", "update_interval",
-    "drop_fraction", "compute", "layers", "rate_power",
+    "drop_fraction", "drop_schedule", "replace_step", "regulariser", "compute", "layers",
+    "rate_power",
 )  # fmt: skip
 
 
@@ -46,7 +47,7 @@ class Variant:
             return self.label
         called = CALLED.get(self.algorithm, self.algorithm.replace("_", " "))
         told = {k: v for k, v in self._all.items() if k != "density"}
-        plain = set(_VARIES) - {"rate_power"}
+        plain = set(_VARIES) - {"rate_power", "replace_step"}
         extras = [str(v) if k in plain else _said(k, v) for k, v in told.items()]
         return " ".join([called, *extras])
 

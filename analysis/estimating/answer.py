@@ -52,7 +52,7 @@ def show(
 
         drawn = roofline_plot.draw(what.name, devices, sparse, plot)
     roofs = {d.name: intensity.roof_of(d, what.step) for d in devices} if by == "layer" else {}
-    too_much = capacity.lines(what.step, devices, moment_bytes)
+    too_much = capacity.lines(sparse, devices, moment_bytes)
     if as_json:
         return print_json({
             "command": "estimate",
@@ -77,7 +77,7 @@ def show(
             "note": what.note,
             "measured_on": notes,
             "plot": drawn,
-            "memory": {**capacity.as_json(what.step, devices), "lines": list(too_much.values())},
+            "memory": {**capacity.as_json(sparse, devices), "lines": list(too_much.values())},
         })  # fmt: skip
     texts = [*notes.values(), *too_much.values()]
     _print(what, breakdowns, covered, narrower, sentence, setting, by != "layer", top, texts)

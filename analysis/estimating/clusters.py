@@ -39,6 +39,7 @@ class Answer:
         found: plans, the fastest first.
         grown: of the fastest plan, the step in which masks are updated.
         updates: share of the steps that are such steps.
+        step: of one card, not shared out.
         cards: (fewer) cards and their fastest plan, from all cards down to the first number that
             is slower than all of them dense.
         run_s: a whole training under the fastest plan.
@@ -50,6 +51,7 @@ class Answer:
     updates: float = 0.0
     cards: list[ClusterStep] = field(default_factory=list)
     run_s: float | None = None
+    step: Workload | None = None
 
     @property
     def mean_s(self) -> float:
@@ -65,11 +67,24 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """A batch of a card.
+
+    Attributes:
+        sample_s: seconds a sample takes of the whole cluster; None where no plan fits.
+    """
+
+    batch: int
+    sample_s: float | None
+
+
+@dataclass(frozen=True)
 class Asked:
     """What the command was asked for.
 
     Attributes:
         moment_bytes: of the optimizer's state a weight.
+        tried: batches of a card, where `--fit` looked for one.
     """
 
     what: Subject
@@ -79,12 +94,15 @@ class Asked:
     setting: Setting
     moment_bytes: float
     run: TrainingLength | None = None
+    tried: Sequence[Tried] = ()
 
     @property
     def base(self) -> ParallelPlan:
         """What all plans of a search have in common."""
         words = plan_words(rest) if (rest := self.parallel.partition(",")[2]) else {}
-        for word in ("form", "dp", "tp", "pp", "sequence", "interleave", "recompute", "shards"):
+        for word in (
+            "form", "dp", "tp", "pp", "sequence", "interleave", "recompute", "every", "shards"
+        ):  # fmt: skip
             if word in words:
                 raise InputError(
                     f"parallel: auto searches {word} itself; allowed beside it are m=, values=, "
@@ -119,7 +137,7 @@ def answered(
     """
     whole = load_cluster(asked.name)
     cluster = whole.of(asked.gpus)
-    dense = Answer(1.0, _steps(asked, cluster, asked.what.step, {}, dense=True))
+    dense = Answer(1.0, found_steps(asked, cluster, asked.what.step, {}, dense=True))
     dense = replace(dense, run_s=_dense_run(asked, dense))
     done(1, "dense")
     answers = []
@@ -132,10 +150,10 @@ def answered(
 def _answer(
     asked: Asked, whole: Cluster, cluster: Cluster, density: float, dense: Answer
 ) -> Answer:
-    sparse = _sparse(asked, density)
+    sparse = sparse_step(asked, density)
     known: dict[tuple, Any] = {}  # what the step's parts cost a card
-    found = _steps(asked, cluster, sparse, known)
-    answer = Answer(density, found)
+    found = found_steps(asked, cluster, sparse, known)
+    answer = Answer(density, found, step=sparse)
     grown = _grown(asked, sparse)
     if grown is not None:
         one = cluster_step(cluster, grown, found[0].plan)
@@ -144,7 +162,8 @@ def _answer(
     return replace(answer, cards=cards, run_s=_run(asked, cluster, density, found[0].plan))
 
 
-def _sparse(asked: Asked, density: float) -> Workload:
+def sparse_step(asked: Asked, density: float) -> Workload:
+    """One card's step under masks of a density."""
     from analysis.estimating.pricing import is_giant, price
 
     if density == 1.0:
@@ -162,7 +181,7 @@ def _grown(asked: Asked, sparse: Workload) -> Workload | None:
     return sparse.growth_step(dense_gradient=rule.gradient != "never")
 
 
-def _steps(
+def found_steps(
     asked: Asked,
     cluster: Cluster,
     step: Workload,
@@ -170,6 +189,15 @@ def _steps(
     *,
     dense: bool = False,
 ) -> list[ClusterStep]:
+    """A step under the plan that was asked for, or under those that a search finds.
+
+    Args:
+        known: what the step's parts cost a card, shared between calls.
+        dense: whether the step has no masks, so that there is nothing to pack.
+
+    Raises:
+        InputError: a plan that does not divide the cards or the model, or that does not fit.
+    """
     if asked.searches:
         # Without masks there is nothing to pack.
         base = replace(asked.base, compact=False) if dense else asked.base
@@ -234,7 +262,7 @@ def run_pairs(asked: Asked, density: float) -> Iterator[tuple[Workload, int]]:
     values, shares = densities_over(asked.run.schedule, density)
     ends = [round(asked.run.steps * end) for end in shares.cumsum()]
     for value, start, end in zip(values, [0, *ends], ends, strict=False):
-        step = _sparse(asked, float(value))
+        step = sparse_step(asked, float(value))
         grown = _grown(asked, step)
         updates = (end - start) // asked.setting.update_interval if grown is not None else 0
         yield step, end - start - updates

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from analysis.display import tables
 from analysis.display.console import print_json, progress_bar, stdout
+from analysis.estimating import layer_answers
 from analysis.estimating.clusters import Answer, Asked, answered, equal_time
 from analysis.estimating.pricing import is_giant
 from hwsim import units
@@ -17,19 +19,34 @@ from hwsim.cluster.search import per_sample
 from hwsim.cluster.step import ClusterStep
 from hwsim.cluster.trace import write_trace
 
+if TYPE_CHECKING:
+    from analysis.estimating.subject import Subject
+    from hwsim.answers.gpu_choice import LayerChoice
+
 _COLUMNS = ("", "plan", "a step", "batch of a card", "waiting", "sent", "memory")
 _MOST = 6  # plans of a search that are shown
+_HELD = ("weights", "gradients", "moments", "masks", "indices", "packed", "activations")
 
 
-def show(asked: Asked, densities: Sequence[float], *, trace: Path | None, as_json: bool) -> None:
+def show(
+    asked: Asked, densities: Sequence[float], *, trace: Path | None, as_json: bool,
+    made: Callable[[int], Subject] | None = None,
+) -> None:  # fmt: skip
     """Prints the dense and the sparse step under a plan, or the plans that fit.
 
     Args:
+        made: a model with a batch of so many, where the batch is to be found too.
         trace: where the timeline of the first density's fastest plan goes.
 
     Raises:
         InputError: a plan that does not divide the cards or the model, or that does not fit.
     """
+    if made is not None:
+        from analysis.estimating import fitting
+
+        with progress_bar(f"batches of {asked.what.name}", fitting.MOST.bit_length()) as done:
+            asked, tried = fitting.fitted(asked, made, densities[0], done)
+        asked = replace(asked, tried=tried)
     with progress_bar(f"pricing {asked.what.name}", 1 + len(densities)) as done:
         cluster, dense, answers = answered(asked, densities, done)
     if trace is not None:
@@ -62,6 +79,10 @@ def _json(
         ],
         "note": asked.what.note,
     }  # fmt: skip
+    if asked.tried:
+        content["batches"] = [{"batch": t.batch, "seconds_per_sample": t.sample_s}
+                              for t in asked.tried]  # fmt: skip
+    content["layers"] = layer_answers.as_json(_choices(asked, cluster, first))
     if asked.run is not None:
         content["run"] = {"steps": asked.run.steps, "schedule": asked.run.schedule}
     return content
@@ -73,6 +94,7 @@ def _described(step: ClusterStep) -> dict[str, Any]:
         "compute_seconds": step.compute_s, "seconds_per_sample_batch": per_sample(step),
         "sent_bytes": step.sent_bytes, "memory_bytes": step.need.total,
         "state_bytes": step.need.states, "activation_bytes": step.need.activations,
+        "needs": {name: getattr(step.need, name) for name in _HELD},
     }  # fmt: skip
 
 
@@ -88,6 +110,7 @@ def _print(asked: Asked, cluster: Cluster, dense: Answer, answers: Sequence[Answ
         if one.grown is not None:
             rows.append(_row("growth step", one.grown))
     console.print(tables.table(title, _COLUMNS, rows, text=("plan",)))
+    console.print(_memory_table(cluster, dense, answers))
     console.print(_cards_table(dense, answers))
     for one in answers:
         console.print(_sentence(one, dense, cluster.cards), style="bold")
@@ -100,6 +123,10 @@ def _print(asked: Asked, cluster: Cluster, dense: Answer, answers: Sequence[Answ
                 f"{units.seconds(dense.run_s)}.",
                 style="bold",
             )
+    if asked.tried:
+        console.print(_fitted(asked), style="bold")
+    for line in _reasons(asked, cluster, answers[0]):
+        console.print(line)
     if asked.what.note:
         console.print(asked.what.note, style="bold")
     console.print("Unverified for sparse steps: only dense ones have been held against clusters.")
@@ -116,6 +143,45 @@ def _row(label: str, step: ClusterStep) -> tuple[str, ...]:
         units.percent(step.exposed_s / step.seconds), units.quantity(step.sent_bytes, "B"),
         units.quantity(step.need.total, "B"),
     )  # fmt: skip
+
+
+def _memory_table(cluster: Cluster, dense: Answer, answers: Sequence[Answer]) -> Any:
+    """What the fullest card holds under each fastest plan."""
+    rows = []
+    for one in (dense, *answers):
+        need = one.found[0].need
+        held = [units.quantity(getattr(need, n), "B") if getattr(need, n) else "–" for n in _HELD]
+        rows.append((units.percent(one.density), *held))
+    title = f"Memory of a card, {units.quantity(cluster.memory_bytes, 'B')}"
+    return tables.table(title, ("density", *_HELD), rows)
+
+
+def _fitted(asked: Asked) -> str:
+    """Which batch was found, and what the others would take."""
+    took = {t.batch: t.sample_s for t in asked.tried}
+    best = min((s, b) for b, s in took.items() if s is not None)[1]
+    said = ", ".join(f"{b}: {'does not fit' if s is None else units.seconds(s) + ' a sample'}"
+                     for b, s in took.items())  # fmt: skip
+    return f"A batch of {best} a card is fastest of those that fit ({said})."
+
+
+def _choices(asked: Asked, cluster: Cluster, one: Answer) -> Sequence[LayerChoice]:
+    """Of each group of masked layers, the kernel that one card by itself takes, and why."""
+    if one.step is None:
+        return ()
+    found = layer_answers.answers([cluster.device], asked.what.step, one.step)
+    return found.get(cluster.device.name, ())
+
+
+def _reasons(asked: Asked, cluster: Cluster, one: Answer) -> Iterator[str]:
+    choices = _choices(asked, cluster, one)
+    if not choices:
+        return
+    yield (
+        f"Kernels of one card for a micro-batch by itself, density {units.percent(one.density)}:"
+    )
+    for title, reasons in layer_answers.paragraphs(choices)[:_MOST]:
+        yield f"{title} {'; '.join(reasons)}."
 
 
 def _words(plan: ParallelPlan) -> str:

@@ -9,8 +9,10 @@ from typing import Any
 from hwsim.cluster.collectives import seconds
 from hwsim.cluster.forms import tensor
 from hwsim.cluster.machine import Cluster
+from hwsim.cluster.packing import Spent, packs, spent
 from hwsim.cluster.parts import Part
 from hwsim.cluster.plan import ParallelPlan
+from hwsim.cluster.recompute import recomputed
 from hwsim.patterns import pattern
 
 # Of an active value of 2:4, its place among four. Source: NVIDIA, PTX ISA, sparse matrix storage.
@@ -22,7 +24,8 @@ class Share:
     """Of one tensor-parallel rank: seconds, and bytes that its data-parallel collectives move.
 
     Attributes:
-        unpack_s: of weights that arrive packed, in each pass.
+        unpack_s: of weights that arrive packed, and of gradients, in the forward and the backward
+            pass.
         gather_bytes, reduce_bytes: of the whole weight, and of its gradient.
         mask_bytes: of the masks that this step changes, a bit a weight.
         slowed_s: what collectives beside the forward and the backward pass cost them.
@@ -33,19 +36,24 @@ class Share:
     update_s: float
     gather_bytes: float
     reduce_bytes: float
-    unpack_s: float
+    unpack_s: tuple[float, float]
     mask_bytes: float
     slowed_s: tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one part: its ranks' shares (one, where all are alike), and what they sum up."""
+    """Of one part: its ranks' shares (one, where all are alike), and what they sum up.
+
+    Attributes:
+        exchanges, exchanges_back: of activations, in the forward and in the backward pass.
+    """
 
     part: Part
     shares: tuple[Share, ...]
     exchange_s: float
     exchanges: int
+    exchanges_back: int
 
     def of(self, rank: int) -> Share:
         """What a rank of the tensor-parallel group has to do."""
@@ -60,49 +68,65 @@ def costs(
     Args:
         known: shared between calls with the same cluster and parts: what parts' shares cost.
     """
-    return [_costs(cluster, part, plan, known) for part in parts]
+    again = recomputed(parts, plan)
+    return [_costs(cluster, part, plan, known, i in again) for i, part in enumerate(parts)]
 
 
-def _costs(cluster: Cluster, part: Part, plan: ParallelPlan, known: dict[tuple, Any]) -> Costs:
-    asked = (part.content, plan.tp, plan.sequence)
+def _costs(
+    cluster: Cluster, part: Part, plan: ParallelPlan, known: dict[tuple, Any], again: bool
+) -> Costs:
+    each = packs(plan) if part.masked_weights else 1.0
+    asked = (part.content, plan.tp, plan.sequence, each)
     if asked not in known:
         kept = known.setdefault(("shares of masks",), {})
         many = tensor.ranks_that_differ(part, plan.tp)
         cuts = [tensor.cut(part, plan.tp, sequence=plan.sequence, rank=rank, shares=kept)
                 for rank in range(many)]  # fmt: skip
-        known[asked] = [(own, own.seconds(cluster.device)) for own in cuts]
+        known[asked] = [(own, spent(own, cluster.device, each)) for own in cuts]
     exchanges = tensor.exchanges(part) if plan.tp > 1 else 0
     exchange = seconds(cluster, "all_reduce", part.boundary_bytes, plan.tp) if exchanges else 0.0
-    shares = tuple(_share(cluster, part, own, spent, plan) for own, spent in known[asked])
-    return Costs(part, shares, exchange, exchanges)
+    shares = tuple(_share(cluster, part, own, took, plan, again) for own, took in known[asked])
+    back = exchanges * (2 if again and plan.recompute == "full" else 1)
+    return Costs(part, shares, exchange, exchanges, back)
 
 
 def _share(
-    cluster: Cluster, part: Part, own: Part, spent: tuple[float, float, float], plan: ParallelPlan
-) -> Share:
-    forward, backward, update = spent
-    if plan.recompute == "full" and part.heads:
+    cluster: Cluster, part: Part, own: Part, took: Spent, plan: ParallelPlan, again: bool
+) -> Share:  # fmt: skip
+    forward, backward = took.forward_s, took.backward_s
+    if again and plan.recompute == "full":
         backward += forward
-    if plan.recompute == "selective" and part.scores:
+    if again and plan.recompute == "selective":
         names = ("attention", "softmax")
-        again = [op for op in own.forward if op.kind in names]
-        backward += sum(cluster.device.estimate(op).seconds for op in again)
+        scores = [op for op in own.forward if op.kind in names]
+        backward += sum(cluster.device.estimate(op).seconds for op in scores)
     moved, reduced = carried_bytes(part, own, plan)
-    unpack = 0.0
-    whole = part.weights * part.itemsize / plan.tp
-    packed = moved if moved < whole and plan.dp > 1 else whole
-    if plan.compact:
-        packed = min(packed, whole - sum(_inactive_bytes(op, part.itemsize) for op in own.masked()))
-    if packed < whole:
-        rate = getattr(cluster.device, "dram_bytes_per_s", float("inf"))
-        unpack = (packed + whole) / rate
+    unpack = _unpack_s(cluster, part, own, took, plan, moved)
     changed = {op.name for op in own.update if op.kind == "mask_update"}
     bits = sum(op.weights for op in own.masked() if op.name in changed) if changed else 0
     shared = plan.shard_ranks if plan.sharded >= 1 else 1
     return Share(
-        forward, backward, update / shared, moved, reduced, unpack, bits / 8.0,
+        forward, backward, took.update_s / shared, moved, reduced, unpack, bits / 8.0,
         slowed(cluster, plan, moved, reduced),
     )  # fmt: skip
+
+
+def _unpack_s(
+    cluster: Cluster, part: Part, own: Part, took: Spent, plan: ParallelPlan, moved: float
+) -> tuple[float, float]:
+    """A pass over the packed and the whole weights, of which kernels do not read them packed."""
+    whole = part.weights * part.itemsize / plan.tp
+    packed = moved if moved < whole and plan.dp > 1 else whole
+    if plan.compact:
+        packed = min(packed, whole - sum(_inactive_bytes(op, part.itemsize) for op in own.masked()))
+    if packed >= whole:
+        return 0.0, 0.0
+    takes = (packed + whole) / getattr(cluster.device, "dram_bytes_per_s", float("inf"))
+    read = took.as_sparse if plan.compact else took.as_two_four if plan.packed else (0, 0)
+    left = [1.0 - r / max(own.masked_weights, 1) for r in read]
+    # Without weights to gather there are gradients to pack and unpack, behind the backward pass.
+    gathers = plan.compact or plan.rule.before_forward
+    return takes * left[0] if gathers else 0.0, takes * left[1] if gathers else takes
 
 
 def carried_bytes(part: Part, own: Part, plan: ParallelPlan) -> tuple[float, float]:

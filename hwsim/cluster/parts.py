@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from hwsim.device import Device
 from hwsim.workload import DTYPE_BYTES, PRODUCTS, Op, Workload
 
 BEFORE, AFTER = "before", "after"
@@ -21,8 +20,9 @@ class Part:
     Attributes:
         rows, width: of the activations that it hands on, taken from its norms; 0 if it has none.
         heads: independent products of its attention (batch × heads); 0 if it has none.
-        score_bytes: of its attention's scores, kept for the backward pass; 0 where it is fused.
+        scores: whether its attention keeps them for the backward pass; not where it is fused.
         weights, nnz: numbers of weights, all and those under masks.
+        stored: device → what the kernels of its masked layers keep, once that was asked.
     """
 
     name: str
@@ -37,14 +37,7 @@ class Part:
     nnz: int = 0
     itemsize: int = 4
     scores: bool = False
-
-    def seconds(self, device: Device) -> tuple[float, float, float]:
-        """Of the forward pass, the backward pass and the update."""
-        forward, backward, update = (
-            sum(device.estimate(op).seconds for op in ops)
-            for ops in (self.forward, self.backward, self.update)
-        )
-        return forward, backward, update
+    stored: dict = field(default_factory=dict, repr=False)
 
     @property
     def boundary_bytes(self) -> float:
@@ -58,6 +51,16 @@ class Part:
             if op.mask is not None and (op.kind == "optimizer" or not self.update):
                 found.setdefault(op.name, op)
         return list(found.values())
+
+    @cached_property
+    def masked_weights(self) -> int:
+        """Weights of its layers under masks, active or not."""
+        return sum(op.weights for op in self.masked())
+
+    def products(self, name: str) -> list[Op]:
+        """Those of a masked layer, forward and backward."""
+        return [op for op in (*self.forward, *self.backward)
+                if op.name == name and op.kind in PRODUCTS]  # fmt: skip
 
     def dense_gradients(self) -> set[str]:
         """Masked layers whose gradients are made for inactive weights too: of a growth step."""

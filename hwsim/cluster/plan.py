@@ -22,6 +22,7 @@ class ParallelPlan:
         interleave: chunks of layers a pipeline stage holds.
         micro_batches: a step is made of; each is the workload's batch.
         recompute: of activations in the backward pass.
+        every: n, where only each n-th layer of a stage recomputes; see `hwsim.cluster.recompute`.
         shards: data-parallel ranks among which a share of everything lies, for a form that keeps
             shares within a node; 0 for those of one node, or for all ranks of other forms.
         values: whether collectives carry active values alone: masks are the same on all ranks.
@@ -47,13 +48,14 @@ class ParallelPlan:
     compact: bool = False
     shards: int = 0
     moment_bytes: float = 8.0
+    every: int = 1
 
     def __post_init__(self) -> None:
         if self.form not in form_names():
             FORMS.check(self.form)
         if self.recompute not in RECOMPUTE:
             raise InputError(unknown("recompute", self.recompute, RECOMPUTE))
-        for name in ("dp", "tp", "pp", "interleave", "micro_batches"):
+        for name in ("dp", "tp", "pp", "interleave", "micro_batches", "every"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name}: value is {value!r}; allowed is an integer of at least 1")
@@ -61,6 +63,10 @@ class ParallelPlan:
             raise InputError(
                 f"micro_batches: value is {self.micro_batches}; allowed with interleaved stages is "
                 f"a multiple of pp = {self.pp}"
+            )
+        if self.every > 1 and self.recompute == "none":
+            raise InputError(
+                f"every: value is {self.every}; allowed with recompute=none is 1: nothing does"
             )
         if self.values and self.packed:
             raise InputError("values, packed: both are given; allowed is one of them")
@@ -121,6 +127,7 @@ class ParallelPlan:
         words += ["compact=1"] if self.compact else []
         words += [f"shards={self.shards}"] if self.shards else []
         words += [f"recompute={self.recompute}"] if self.recompute != "none" else []
+        words += [f"every={self.every}"] if self.every > 1 else []
         return ",".join(words)
 
 

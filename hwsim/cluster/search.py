@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
+from hwsim.cluster.costs import Costs, costs
 from hwsim.cluster.machine import Cluster
-from hwsim.cluster.memory import need
-from hwsim.cluster.parts import parts_of
-from hwsim.cluster.plan import RECOMPUTE, ParallelPlan
-from hwsim.cluster.step import ClusterStep, timed
+from hwsim.cluster.memory import Need, activations, need, with_recompute
+from hwsim.cluster.parts import Part, parts_of
+from hwsim.cluster.plan import ParallelPlan
+from hwsim.cluster.step import ClusterStep, at_least_s, laid_out
 from hwsim.errors import InputError
 from hwsim.workload import Workload
+
+_ROUNDING = 1e-12
 
 
 def plans(
     cluster: Cluster, layers: int, base: ParallelPlan | None = None
 ) -> Iterator[ParallelPlan]:
-    """Every plan that is tried: tensor parallel inside a node, powers of two, each recompute.
+    """Every split that is tried: tensor parallel inside a node, powers of two.
 
     Args:
         base: what plans have in common: all but form, ranks and recomputation.
@@ -30,10 +33,45 @@ def plans(
                 continue
             dp = cards // tp // pp
             for form in _forms(cluster, dp, pp):
-                for recompute in RECOMPUTE[::2]:
-                    micro = max(base.micro_batches, 4 * pp if pp > 1 else 1)
-                    yield replace(base, form=form, dp=dp, tp=tp, pp=pp, sequence=tp > 1,
-                                  micro_batches=micro, recompute=recompute)  # fmt: skip
+                micro = max(base.micro_batches, 4 * pp if pp > 1 else 1)
+                yield replace(base, form=form, dp=dp, tp=tp, pp=pp, sequence=tp > 1,
+                              micro_batches=micro)  # fmt: skip
+
+
+def recomputations(
+    parts: Sequence[Part], plan: ParallelPlan, known: Need, capacity: float
+) -> Iterator[ParallelPlan]:
+    """Of a split, what may be fastest in what it needs: the plan as it is, if that fits; else
+    what computes least again and fits; and full recomputation, which needs least.
+
+    Args:
+        known: what the plan needs without any.
+    """
+    full = replace(plan, recompute="full")
+    if known.total <= capacity:
+        yield plan
+    else:
+        room = capacity - known.states
+        selective = replace(plan, recompute="selective")
+        if any(p.scores for p in parts) and activations(parts, selective) <= room:
+            yield selective
+        fewest = _fewest(parts, full, room)
+        if fewest is not None:
+            yield fewest
+    yield full
+
+
+def _fewest(parts: Sequence[Part], full: ParallelPlan, room: float) -> ParallelPlan | None:
+    """Full recomputation of each n-th layer with the largest n, above 1, that a room holds."""
+    layers = sum(bool(part.heads) for part in parts) // (full.pp * full.interleave)
+    fits, most = 1, layers
+    while fits < most:  # activations grow with n
+        n = (fits + most + 1) // 2
+        if activations(parts, replace(full, every=n)) <= room:
+            fits = n
+        else:
+            most = n - 1
+    return replace(full, every=fits) if fits > 1 else None
 
 
 def _forms(cluster: Cluster, dp: int, pp: int) -> tuple[str, ...]:
@@ -62,31 +100,58 @@ def search(
     """
     parts = parts_of(step)
     layers = sum(bool(part.heads) for part in parts)
-    tried: list[ClusterStep] = []
     known = {} if known is None else known
     least: tuple[float, ParallelPlan] | None = None
+    fits: list[_Candidate] = []
     for tried_plan in plans(cluster, layers, base):
         try:
-            plan = tried_plan.on(cluster.cards_per_node)
+            split = tried_plan.on(cluster.cards_per_node)
         except InputError:  # nodes that no whole shares fill
             continue
-        held = need(parts, plan).total
-        if least is None or held < least[0]:
-            least = held, plan
-        if held > cluster.memory_bytes:
-            continue
-        try:
-            tried.append(timed(cluster, parts, plan, known))
-        except InputError:  # a plan that does not divide the model
-            continue
-    if not tried:
+        plain = need(parts, split, cluster.device)
+        for plan in recomputations(parts, split, plain, cluster.memory_bytes):
+            held = with_recompute(plain, parts, plan)
+            if least is None or held.total < least[0]:
+                least = held.total, plan
+            if held.total > cluster.memory_bytes:
+                continue
+            try:
+                fits.append(_Candidate(plan, costs(cluster, parts, plan, known), held))
+            except InputError:  # a plan that does not divide the model
+                continue
+    if not fits:
         assert least is not None
         raise InputError(
             f"memory: no plan fits {cluster.cards} cards of {cluster.memory_bytes / 1e9:.0f} GB; "
             f"the least, {least[1]}, needs {least[0] / 1e9:.1f} GB a card: allowed are more cards "
             "or a smaller batch"
         )
-    tried.sort(key=per_sample)
+    return _front(cluster, fits)
+
+
+class _Candidate(NamedTuple):
+    """A plan that fits, before anybody knows when its tasks end."""
+
+    plan: ParallelPlan
+    costs: list[Costs]
+    need: Need
+
+    @property
+    def at_least_s(self) -> float:
+        """Seconds for a micro-batch of the cluster that it does not beat."""
+        return at_least_s(self.plan, self.costs) / (self.plan.dp * self.plan.micro_batches)
+
+
+def _front(cluster: Cluster, fits: Sequence[_Candidate]) -> list[ClusterStep]:
+    """The plans that nothing beats in time and memory; others are left where a bound tells."""
+    tried: list[ClusterStep] = []
+    bounds = [one.at_least_s * (1 - _ROUNDING) for one in fits]
+    for i in sorted(range(len(fits)), key=lambda i: bounds[i]):
+        one = fits[i]
+        if any(per_sample(t) < bounds[i] and t.need.total <= one.need.total for t in tried):
+            continue
+        tried.append(laid_out(cluster, *one))
+    tried.sort(key=lambda found: (per_sample(found), found.need.total))
     front: list[ClusterStep] = []
     for found in tried:
         if not front or found.need.total < front[-1].need.total:

@@ -75,20 +75,67 @@ def timed(
             f"parallel: {plan} has {plan.cards} cards; allowed is {cluster.cards}, those of "
             f"{cluster.name}"
         )
-    known = {} if known is None else known
     plan = plan.on(cluster.cards_per_node)
-    of_parts = costs(cluster, parts, plan, known)
+    of_parts = costs(cluster, parts, plan, {} if known is None else known)
+    return laid_out(cluster, plan, of_parts, need(parts, plan, cluster.device))
+
+
+def laid_out(
+    cluster: Cluster, plan: ParallelPlan, of_parts: list[Costs], held: Need
+) -> ClusterStep:
+    """`timed` where a plan's costs and needs are known."""
     tasks = Tasks()
     stages = (_one_stage if plan.pp == 1 else _stages)(cluster, plan, of_parts, tasks)
     done = ends(tasks)
     busy = np.zeros(len(tasks.streams))
     np.add.at(busy, tasks.stream, tasks.ticks)
     compute = max(b for b, s in zip(busy, tasks.streams, strict=True) if s.endswith(COMPUTE))
-    held = need(parts, plan)
     return ClusterStep(
         plan, float(done.max()) / TICKS_PER_S, compute / TICKS_PER_S, max(stages[0].sent), held,
         held.total <= cluster.memory_bytes, tasks, done,
     )  # fmt: skip
+
+
+def at_least_s(plan: ParallelPlan, of_parts: Sequence[Costs]) -> float:
+    """Seconds that no order of a step's tasks beats: what the busiest stage must do in turn.
+
+    Before a stage's first micro-batch others pass it forward, after its last they pass it back.
+    """
+    pieces, most = _pieces(plan, of_parts), 0
+    for rank in range(max((len(cost.shares) for cost in of_parts), default=1)):
+        there = [sum(_forward(cost, rank) for cost in piece) for piece in pieces]
+        back = [sum(_backward(cost, rank) for cost in piece) for piece in pieces]
+        for s in range(plan.pp):
+            mine = [cost for piece in pieces[s :: plan.pp] for cost in piece]
+            work = plan.micro_batches * (sum(there[s :: plan.pp]) + sum(back[s :: plan.pp]))
+            update = _ticks(sum(cost.of(rank).update_s for cost in mine))
+            most = max(most, sum(there[:s]) + work + max(sum(back[:s]), update))
+    return most / TICKS_PER_S
+
+
+def _ticks(seconds: float) -> int:
+    return round(seconds * TICKS_PER_S)
+
+
+def _forward(cost: Costs, rank: int) -> int:
+    own = cost.of(rank)
+    whole = _ticks(own.forward_s + own.unpack_s[0] + own.slowed_s[0])
+    return whole + cost.exchanges * _ticks(cost.exchange_s)
+
+
+def _backward(cost: Costs, rank: int) -> int:
+    own = cost.of(rank)
+    whole = _ticks(own.backward_s + own.unpack_s[1] + own.slowed_s[1])
+    return whole + cost.exchanges_back * _ticks(cost.exchange_s)
+
+
+def _pieces(plan: ParallelPlan, costs: Sequence[Costs]) -> list[list[Costs]]:
+    """What each stage holds, piece by piece; the first and the last have what is no layer."""
+    if plan.pp == 1:
+        return [list(costs)]
+    found = [list(costs[1 + a : 1 + b])
+             for a, b in pipeline.bounds(len(costs) - 2, plan.pp, plan.interleave)]  # fmt: skip
+    return [[costs[0], *found[0]], *found[1:-1], [*found[-1], costs[-1]]]
 
 
 def _one_stage(
@@ -131,9 +178,7 @@ def _one_stage(
 def _stages(cluster: Cluster, plan: ParallelPlan, costs: list[Costs], tasks: Tasks) -> list[Stage]:
     """Each stage's cards; micro-batches go from stage to stage and back."""
     chunks, stages = plan.interleave, plan.pp
-    pieces = [costs[1 + a : 1 + b] for a, b in pipeline.bounds(len(costs) - 2, stages, chunks)]
-    pieces[0] = [costs[0], *pieces[0]]
-    pieces[-1] = [*pieces[-1], costs[-1]]
+    pieces = _pieces(plan, costs)
     carried = max((c.part.boundary_bytes for c in costs), default=0.0)
     carried /= plan.tp if plan.sequence else 1
     hop = seconds(cluster, "send", carried, 2, plan.dp * plan.tp)

@@ -108,7 +108,7 @@ class Stage:
     def forward(self, cost: Costs, waits: Sequence[Ends] = ()) -> Ends:
         """Adds a part's forward pass and its exchanges; when it ends, by rank."""
         shares = [cost.of(r) for r in range(len(self.names))]
-        takes = [s.forward_s + s.unpack_s + s.slowed_s[0] for s in shares]
+        takes = [s.forward_s + s.unpack_s[0] + s.slowed_s[0] for s in shares]
         name = f"forward {cost.part.name}"
         self.compute(name, takes, waits)
         self.exchange(name, cost, cost.exchanges)
@@ -117,11 +117,10 @@ class Stage:
     def backward(self, cost: Costs, waits: Sequence[Ends] = ()) -> Ends:
         """Adds a part's backward pass and its exchanges; when it ends, by rank."""
         shares = [cost.of(r) for r in range(len(self.names))]
-        takes = [s.backward_s + s.unpack_s + s.slowed_s[1] for s in shares]
+        takes = [s.backward_s + s.unpack_s[1] + s.slowed_s[1] for s in shares]
         name = f"backward {cost.part.name}"
         self.compute(name, takes, waits)
-        again = self.plan.recompute == "full" and cost.part.heads
-        self.exchange(name, cost, cost.exchanges * (2 if again else 1))
+        self.exchange(name, cost, cost.exchanges_back)
         return self.last
 
     def update(self, costs: Sequence[Costs], waits: Sequence[Ends]) -> None:

@@ -61,6 +61,45 @@ def test_a_search_holds_less_where_states_are_compact(nettime):
     assert least("auto,compact=1") < least("auto")
 
 
+def test_each_nth_layer_lies_between_none_and_all(nettime):
+    def found(*more):
+        one = nettime(*SMALL, "--parallel", "ddp", *more, "--json").json["plans"]["sparse"][0]
+        return one["needs"]["activations"], one["compute_seconds"]
+
+    plain, half, full = found(), found("--recompute", "full/2"), found("--recompute", "full")
+    assert plain[0] > half[0] >= full[0] and plain[1] < half[1] < full[1]
+    shown = nettime(*SMALL, "--recompute", "full/x")
+    assert shown.code == 2 and "every: value is 'x'; allowed is an integer" in shown.err
+    shown = nettime("estimate", "bert-tiny", "--recompute", "full")
+    assert shown.code == 2 and "--recompute: needs --gpus" in shown.err
+
+
+def test_fit_finds_the_batch_too(nettime, tmp_path):
+    asked = ("estimate", "bert-tiny", "--sequence-length", "16", "--dtype", "bfloat16", "--gpus",
+             "4", "--fit")  # fmt: skip
+    cluster = tmp_path / "small.toml"
+    link = ('bytes_per_s = { value = 1e11, unit = "B/s", source = "x" }\n'
+            'latency_s = { value = 1e-6, unit = "s", source = "x" }\n'
+            'share = { value = 0.9, unit = "1", source = "x" }\n')  # fmt: skip
+    cluster.write_text(
+        'device = "h100_sxm"\nnodes = 1\ncards_per_node = 4\n'
+        'memory_bytes = { value = 1.5e8, unit = "B", source = "x" }\n'
+        f"[inside]\n{link}[between]\n{link}"
+    )
+    found = nettime(*asked, "--cluster", str(cluster), "--json").json
+    took = {one["batch"]: one["seconds_per_sample"] for one in found["batches"]}
+    assert list(took) == [2**i for i in range(len(took))] and len(took) > 2
+    assert all(a > b for a, b in zip([*took.values()][:-2], [*took.values()][1:-1], strict=True))
+    words = " ".join(nettime(*asked, "--cluster", str(cluster)).out.split())
+    assert "a card is fastest of those that fit" in words and "Memory of a card" in words
+
+
+def test_what_decides_is_said_layer_by_layer(nettime):
+    shown = " ".join(nettime(*SMALL, "--pattern", "2:4", "--density", "0.5").out.split())
+    assert "Kernels of one card for a micro-batch by itself" in shown
+    assert "grad_input: mask is not 2:4 along the outputs" in shown
+
+
 def test_fewer_bytes_of_moments_are_fewer_bytes_of_states(nettime):
     def states(optimizer):
         found = nettime(*SMALL, "--parallel", "ddp", "--optimizer", optimizer, "--json").json

@@ -332,5 +332,8 @@ def test_an_entry_says_what_it_changes_and_no_more():
 
 
 def test_the_rate_rule_is_named_in_the_table():
+    pushed = variant("rigl,regulariser=l1:1e-5,drop_schedule=linear,replace_step=true")
+    assert pushed.name == "RigL l1:1e-5 linear replace_step=True"
+    assert pushed.settings["replace_step"] is True
     assert variant("rigl,rate_power=1").name == "RigL lr/d"
     assert variant("rigl,rate_power=0.5").name == "RigL rate_power=0.5"

@@ -2,13 +2,14 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from analysis.estimating import capacity, subject
 from analysis.estimating.kept import kept
-from hwsim import load_device
+from hwsim import Mask, load_device
 
 
 def _step(width=64):
@@ -21,7 +22,18 @@ def test_what_fits_is_not_spoken_of():
     roomy = load_device("h200")
     assert capacity.lines(step, [roomy, load_device("ideal")], 8.0) == {}
     found = capacity.as_json(step, [roomy, load_device("ideal")])
-    assert found == {"needed_bytes": float(step.peak_bytes), "fits": {"h200": True}}
+    needed = float(step.peak_bytes)
+    assert found == {
+        "needed_bytes": needed, "needed_bytes_on": {"h200": needed}, "fits": {"h200": True},
+    }  # fmt: skip
+
+
+def test_masks_take_a_byte_a_weight():
+    step = _step()
+    masked = step.with_masks({name: Mask(np.eye(*shape, dtype=bool))
+                              for name, shape in step.layers.items()})  # fmt: skip
+    weights = sum(rows * columns for rows, columns in step.layers.values())
+    assert capacity.needed_bytes(masked) == step.peak_bytes + weights
 
 
 def test_what_does_not_fit_says_what_would():

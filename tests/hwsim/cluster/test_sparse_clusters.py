@@ -270,9 +270,10 @@ def test_compact_states_fall_with_density(form: str, low: float, high: float) ->
     assert held[0].total < held[2].total
     assert held[1].total == held[3].total  # stored whole, whatever the density
     assert held[0].moments < held[1].moments
-    # A bit a weight, where the weights lie.
+    # A boolean a weight, or in compact forms a bit, where the weights lie.
     shared = 8 if ParallelPlan(form, 8).sharded == 3 else 1
-    assert held[1].masks * 8 * shared == sum(part.weights for part in parts_of(step))
+    assert held[1].masks * shared == sum(part.weights for part in parts_of(step))
+    assert held[0].masks * 8 == held[1].masks
 
 
 def test_states_of_a_byte_take_a_quarter() -> None:
