@@ -195,9 +195,7 @@ class Accelerator(Pipelined):
         workload.count_masks()
         return self._with(workload, self._stay_in(workload))
 
-    def _with(
-        self, workload: Workload, stays: list[Stays]
-    ) -> tuple[list[Estimate], list[float]]:
+    def _with(self, workload: Workload, stays: list[Stays]) -> tuple[list[Estimate], list[float]]:
         """`_in_step`, given what stays on chip."""
         found: list[Any] = [None] * len(stays)
         for kind in set(stays):

@@ -72,7 +72,7 @@ def _tiles_of(parts, group, first_splits, splits, operands):
             e0, o0, r0 = e, o, r
             e, r, o = e + parts[0, part], r + parts[2, part], o + parts[3, part]
             sums = _share(result, o, outputs) - _share(result, o0, outputs)
-            own = (held if part == count - 1 else _share(held, e, elements))
+            own = held if part == count - 1 else _share(held, e, elements)
             own -= _share(held, e0, elements)
             own += (r * bits_per_row + 7) // 8 - (r0 * bits_per_row + 7) // 8
             work = parts[1, part] * repeats
@@ -266,10 +266,10 @@ def _repeated(first, times, last):
 @numba.njit(cache=True, nogil=True)
 def _faster_form(sizes, streams, operands, array, room, memory, facts):
     """As `fastest_table`, of a contraction that is not cut."""
-    repeats, held, streamed, result, _ = operands
+    _, held, streamed, result, _ = operands
     base, finest = _packed(sizes, streams, _TILES, array, facts)
     others = facts.copy()
-    best = np.int64(-1)
+    table, totals, best = np.zeros((7, 0), np.int64), np.zeros(9, np.int64), np.int64(-1)
     kept = 2 * streamed <= room[1]
     if kept:
         table, totals, best = _form(

@@ -117,8 +117,11 @@ def _array_cycles(shape, blocks):
     kind, rows, cols, contraction, across, stream, products, chained = shape
     wide = _ceil(across, cols)
     if kind == OUTPUT:
-        return products * wide * _ceil(stream, rows) * (
-            fold_cycles(kind, rows, cols, contraction, chained)
+        return (
+            products
+            * wide
+            * _ceil(stream, rows)
+            * (fold_cycles(kind, rows, cols, contraction, chained))
         )
     block = _ceil(stream, blocks)
     last = stream - (blocks - 1) * block
@@ -131,7 +134,7 @@ def _array_cycles(shape, blocks):
 
 @numba.njit(cache=True, nogil=True)
 def _run(table, weights, room, memory):
-    """The totals of `recurrence`, drains filled in; `weights`: room of their buffer, or infinite."""
+    """The totals of `recurrence`; `weights`: bytes of their buffer, or infinite."""
     port, channels, bytes_per_cycle, latency, interleave, arrays, chained = memory
     count = table.shape[1]
     for t in range(count):
@@ -196,7 +199,7 @@ def fastest(shape, operands, sum_bytes, room, memory):
         memory: bytes a cycle of the output port; channels, bytes a cycle, latency and interleave as
             in `Machine`; arrays, and whether folds are chained.
     """
-    kind, rows, cols, contraction, across, stream, products, chained = shape
+    kind, rows, cols, contraction, across, stream, products, _ = shape
     held, streamed = _ceil(operands[0], products), _ceil(operands[1], products)
     wide = _ceil(across, cols)
     one_block = products * wide * _ceil(contraction, rows)  # folds
@@ -227,7 +230,7 @@ def fastest(shape, operands, sum_bytes, room, memory):
                 if beyond:
                     break
             elif fits or beyond:
-                cycles = slowest
+                table, totals, cycles = best_table, best_totals, slowest
                 for keeps in (True, False):
                     if keeps == keeps_held or (keeps and folds <= _MOST_FOLDS):
                         table, totals, cycles = _tightened(

@@ -127,6 +127,8 @@ def _settings(device: Device, op: Op, seconds: float) -> tuple[Change, ...]:
     """The op on the device with each other choice of its named settings."""
     found = []
     for name, limits in parameters_of(type(device)).items():
+        if name == "fusion":  # of a step, not of an op
+            continue
         for choice in limits["choices"] or ():
             if choice == getattr(device, name):
                 continue

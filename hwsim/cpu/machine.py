@@ -21,6 +21,8 @@ def measured_on(device: Device) -> str:
 
 def whose_price(device: Device) -> str:
     """One line: which processor a CPU's price is of, beside the one at hand; empty for others."""
+    if device.model == "data_sheet_cpu":
+        return f"{device.name}: from a data sheet, nothing was measured; this one is {processor()}"
     if device.model != "cpu":
         return ""
     there, here = measured_on(device), processor()

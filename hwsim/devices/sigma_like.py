@@ -206,7 +206,7 @@ class SigmaLike(Accelerator):
         )  # fmt: skip
         return found.tolist(), facts
 
-    def _around(self) -> tuple[tuple[Any, ...], ...]:
+    def _around(self) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
         """What no op changes: the multipliers, the buffers around them, and memory."""
         array = (
             self.multipliers, self._delays(), self.reduction_bw,

@@ -1,5 +1,6 @@
 """`fusion = "on_chip"`: results that stay on chip for the next op."""
 
+import itertools
 import math
 
 import numpy as np
@@ -24,7 +25,7 @@ def relu(elements: int, name: str, phase: str = "forward") -> Op:
 def forward(m: int, widths: list[int], density: float = 1.0, seed: int = 0) -> Workload:
     """Layers with a function between them, no backward pass."""
     rng, ops = np.random.default_rng(seed), []
-    for i, (k, n) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (k, n) in enumerate(itertools.pairwise(widths)):
         mask = None if density == 1.0 else Mask(rng.random((n, k)) < density)
         ops += [gemm(m, n, k, mask, name=f"layer {i}"), relu(m * n, f"relu {i}")]
     return Workload(tuple(ops))
@@ -37,9 +38,8 @@ def training(m: int, widths: list[int]) -> Workload:
         if op.kind == "elementwise":
             ops.append(relu(op.dense_flops, op.name, "grad_input"))
             continue
-        ops += [
-            gemm(op.m, op.n, op.k, phase=p, name=op.name) for p in ("grad_input", "grad_weight")
-        ]
+        back = ("grad_input", "grad_weight")
+        ops += [gemm(op.m, op.n, op.k, phase=phase, name=op.name) for phase in back]
     return Workload(tuple(ops))
 
 
