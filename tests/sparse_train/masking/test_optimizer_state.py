@@ -273,3 +273,28 @@ def test_an_optimizer_without_a_learning_rate_trains():
 
     model = net(9)
     assert list(train(Rateless(model.parameters()), model))
+
+
+class SlowToo(Optimizer):
+    """Looks ahead: a second copy of the weights goes after those of an optimizer within."""
+
+    def __init__(self, inner):
+        self.optimizer = inner
+        super().__init__(inner.param_groups, {})
+
+    def step(self, closure=None):
+        self.optimizer.step()
+        for group in self.param_groups:
+            for p in group["params"]:
+                slow = self.state[p].setdefault("slow", p.detach().clone())
+                slow.add_(p.detach() - slow, alpha=0.5)
+                p.data.copy_(slow)
+
+
+@KEPT
+def test_what_a_wrapper_keeps_of_weights_follows_them_too(side):
+    model = net(side)
+    optimizer = SlowToo(Nested(model.parameters()))
+    for layer, off in train(optimizer, model):
+        assert not optimizer.state[layer.parameter]["slow"][off].any()
+        assert not of(optimizer.optimizer, layer)[..., off].any()
