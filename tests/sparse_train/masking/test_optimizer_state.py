@@ -261,6 +261,14 @@ def test_what_a_new_weight_has_follows_the_learning_rate():
     assert optimizer_state.fresh_values(optimizer, weight)["step_size"] == pytest.approx(0.003)
 
 
+@pytest.mark.parametrize("shape", [(1, 2), (2, 1), (2, 2), (3, 2), (2, 3, 1, 1), (1, 9)])
+def test_the_smallest_weights_are_tried_too(shape):
+    parameter = nn.Parameter(torch.randn(shape))
+    assert optimizer_state.fresh_values(Drifts([parameter]), parameter) == {"decay": 1.0}
+    assert optimizer_state.fresh_values(Averages([parameter]), parameter) == {"z": None}
+    assert optimizer_state.fresh_values(Flat([parameter]), parameter) == {"flat": 0.0}
+
+
 def test_an_optimizer_without_a_learning_rate_trains():
     class Rateless(Nested):
         def __init__(self, params):
