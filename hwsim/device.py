@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -15,6 +16,8 @@ from hwsim.workload import Op, Workload
 
 # Sizes of parameters whose products and quotients are numbers still.
 _LEAST, _MOST = 1e-100, 1e100
+# Prices under ways in which a mask may fall that count as alike; and how many are asked otherwise.
+_ALIKE, _MANY = 0.002, 96
 
 
 def parameter(
@@ -69,6 +72,8 @@ class Device:
     )
 
     model: ClassVar[str] = ""
+    # Ways in which a mask's statistics may fall: asked first, more where single lines decide.
+    ways: ClassVar[int] = 24
 
     def price(self, op: Op) -> tuple[Estimate, ...]:
         """One Estimate per kernel that the model knows for ops of this kind, legal or not.
@@ -133,10 +138,9 @@ class Device:
 
     def _expected(self, op: Op, ranked: tuple[Estimate, ...]) -> tuple[Estimate, ...]:
         """Over the ways in which the statistics of a mask may fall, if no more is known of it."""
-        variants = () if op.mask is None else op.mask.variants
-        if not variants:
+        if op.mask is None or not op.mask.variants:
             return ranked
-        each = [found[0] for found in self._all_kernels([op.with_mask(v) for v in variants])]
+        each = [found[0] for found in self.over_ways(op)]
         best, many = ranked[0], len(each)
         expected = dataclasses.replace(
             best, seconds=sum(e.seconds for e in each) / many,
@@ -144,6 +148,20 @@ class Device:
             cycles=sum(e.cycles for e in each) / many,
         )  # fmt: skip
         return (expected, *ranked[1:])
+
+    def over_ways(self, op: Op) -> list[tuple[Estimate, ...]]:
+        """`kernels` of an op under each way in which its mask's statistics may fall.
+
+        Where the first few differ by more than a trifle there are events among them that happen to
+        some masks alone, and more of them are asked.
+        """
+        mask = op.mask
+        assert mask is not None
+        found = self._all_kernels([op.with_mask(way) for way in mask.ways(self.ways)])
+        seconds = [ranked[0].seconds for ranked in found]
+        if not seconds or statistics.pstdev(seconds) <= _ALIKE * statistics.fmean(seconds):
+            return found
+        return self._all_kernels([op.with_mask(way) for way in mask.ways(_MANY)])
 
     def _rank_all(self, ops: Sequence[Op]) -> list[tuple[Estimate, ...]]:
         """`_ranked` of each op; a model that is faster at many at once overrides it."""

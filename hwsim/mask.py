@@ -137,6 +137,10 @@ class Mask:
         """Masks over which prices are averaged instead: none, since this one is known."""
         return ()
 
+    def ways(self, many: int) -> tuple[Mask, ...]:
+        """So many such masks, where they differ."""
+        return ()
+
     def share(self, axis: int, number: int, of: int) -> Mask:
         """Its rows (axis 0) or columns (1) that are the `number`-th of `of` neighbouring shares.
 

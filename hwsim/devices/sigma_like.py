@@ -42,6 +42,7 @@ class SigmaLike(Accelerator):
     """
 
     model = "sigma_like"
+    ways = 48
     multipliers: int = parameter(
         "1", "of one unit, a power of two", at_least=2, at_most=65536, integer=True
     )

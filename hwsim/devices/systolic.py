@@ -50,6 +50,7 @@ class Systolic(Accelerator):
     """
 
     model = "systolic"
+    ways = 48
     rows: int = parameter("1", "of the array", at_least=1, at_most=65536, integer=True)
     cols: int = parameter("1", "of the array", at_least=1, at_most=65536, integer=True)
     dataflow: str = parameter("1", "what stays", choices=("ws", "is", "os"))

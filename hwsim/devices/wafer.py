@@ -115,6 +115,7 @@ class Wafer(Pipelined):
     """
 
     model = "wafer"
+    ways = 48
     pe_rows: int = parameter("1", "PEs that share a column's features", at_least=1, integer=True)
     pe_columns: int = parameter("1", "PEs that share a row's tokens", at_least=1, integer=True)
     datapath_bytes: float = parameter("B/cycle", "values that a PE multiplies", above=0.0)

@@ -17,7 +17,7 @@ from hwsim.patterns import Pattern, pattern
 from hwsim.patterns.n_m import NM
 
 _PASSES = 20
-VARIANTS, _STRIDE = 24, 5
+VARIANTS, _STRIDE = 24, 5  # without a common factor
 
 
 class StatisticalMask(Mask):
@@ -34,7 +34,7 @@ class StatisticalMask(Mask):
         shape: (n_out, n_in).
         density: share of active weights; rounded to what the pattern can have.
         kind: a pattern of `hwsim.patterns`, or its name.
-        variant: which of the ways this one is; None for all of them.
+        variant, of: which of how many ways this one is; None for all of them.
 
     Raises:
         InputError: a shape or density that no mask has, a pattern whose statistics are not known.
@@ -45,13 +45,13 @@ class StatisticalMask(Mask):
     """
 
     __slots__ = (
-        "_cells", "_chance", "_distributions", "_given", "_kind", "_laws", "_shape", "_sigmas",
-        "_variant", "_variants",
+        "_cells", "_chance", "_distributions", "_given", "_kind", "_laws", "_of", "_shape",
+        "_sigmas", "_variant", "_ways",
     )  # fmt: skip
 
     def __init__(
         self, shape: tuple[int, int], density: float, kind: str | Pattern = "unstructured",
-        *, variant: int | None = None,
+        *, variant: int | None = None, of: int = VARIANTS,
     ) -> None:  # fmt: skip
         if len(shape) != 2 or min(shape) < 1:
             raise InputError(f"shape: value is {shape}; allowed is (n_out, n_in), both at least 1")
@@ -65,12 +65,13 @@ class StatisticalMask(Mask):
             )
         self._shape = int(shape[0]), int(shape[1])
         self._given, self._variant = density, variant
-        place = (0 if variant is None else variant) * _STRIDE % VARIANTS
-        self._chance = 0.5 if variant is None else (variant + 0.5) / VARIANTS
-        self._sigmas = 0.0 if variant is None else NormalDist().inv_cdf((place + 0.5) / VARIANTS)
+        self._of = of
+        place = (0 if variant is None else variant) * _STRIDE % of
+        self._chance = 0.5 if variant is None else (variant + 0.5) / of
+        self._sigmas = 0.0 if variant is None else NormalDist().inv_cdf((place + 0.5) / of)
         self._cells: tuple[Cells, Cells] = cells
         self._start()
-        self._variants: tuple[StatisticalMask, ...] | None = None
+        self._ways: dict[int, tuple[StatisticalMask, ...]] = {}
         self._distributions: dict[int, np.ndarray] = {}
         self._laws: dict[tuple, Any] = {}
         along = cells[0]
@@ -122,20 +123,26 @@ class StatisticalMask(Mask):
 
     @property
     def digest(self) -> str:
-        what = f"{self._kind}|{self._shape}|{self._nnz}|{self._variant}"
+        what = f"{self._kind}|{self._shape}|{self._nnz}|{self._variant}|{self._of}"
         return hashlib.blake2b(what.encode(), digest_size=16).hexdigest()
 
     @property
     def variants(self) -> tuple[StatisticalMask, ...]:
         """Ways in which its statistics may fall, of equal weight; none of a way itself."""
-        if self._variants is None:
-            ways = range(VARIANTS) if self._variant is None else ()
-            self._variants = tuple(
-                StatisticalMask(self._shape, self._given, self._kind, variant=i) for i in ways
+        return self.ways(VARIANTS)
+
+    def ways(self, many: int) -> tuple[StatisticalMask, ...]:
+        """So many ways of equal weight in which its statistics may fall; none of a way itself."""
+        if self._variant is not None:
+            return ()
+        if many not in self._ways:
+            self._ways[many] = tuple(
+                StatisticalMask(self._shape, self._given, self._kind, variant=i, of=many)
+                for i in range(many)
             )
-            for way in self._variants:
+            for way in self._ways[many]:
                 way._distributions, way._laws = self._distributions, self._laws
-        return self._variants
+        return self._ways[many]
 
     def share(self, axis: int, number: int, of: int) -> StatisticalMask:
         size = self._shape[axis]
@@ -143,7 +150,7 @@ class StatisticalMask(Mask):
             raise InputError(f"share: {number} of {of}; allowed is 0 ≤ number < of ≤ {size}")
         mine = (number + 1) * size // of - number * size // of
         shape = (mine, self._shape[1]) if axis == 0 else (self._shape[0], mine)
-        return StatisticalMask(shape, self._given, self._kind, variant=self._variant)
+        return StatisticalMask(shape, self._given, self._kind, variant=self._variant, of=self._of)
 
     def satisfies(self, pattern: Any) -> bool:
         """Whether masks of its kind are of `pattern`: all of them, or by chance most of them."""
@@ -207,9 +214,12 @@ class StatisticalMask(Mask):
         found = []
         for first in firsts.astype(int) * of:
             mine = counts[first : first + of]
-            alike = min(cells.share, of)
+            alike, each = min(cells.share, of), np.zeros(0, int)
             for at in range(0, len(mine), alike):
-                found += [_line(cells, length, int(mine[at]), rng)] * len(mine[at : at + alike])
+                if cells.size > 1 and at % cells.like == 0:
+                    each = _cell_counts(cells, length, int(mine[at]), rng)
+                line = _line(cells, length, int(mine[at]), each, rng)
+                found += [line] * len(mine[at : at + alike])
         return np.array(found)
 
     def waves(self, axis: int, columns: int, placement: str) -> np.ndarray:
@@ -233,12 +243,21 @@ class StatisticalMask(Mask):
             if self._variant is None:
                 places = np.full((3, number), 0.5)
             else:
-                places = strata(self._variant, VARIANTS, (3, number))
+                places = strata(self._variant, self._of, (3, number))
             totals = law.totals(places[0], waves)
             slowest = law.slowest(totals, places[1])
-            used = self._line_law(axis, rows).used(totals, places[2])
+            lines_law = self._line_law(axis, rows)
+            if lines_law.exact or self._variant is None:
+                used = lines_law.used(totals, places[2])
+            else:
+                used = self._used(axis)[mine][:number]
             table[mine] = np.stack([slowest, totals, used], 1)
         return table
+
+    def _used(self, axis: int) -> np.ndarray:
+        """Of each wave of typical lines, those with any active weight."""
+        counts = (self.row_nnz, self.col_nnz)[axis]
+        return np.add.reduceat(counts > 0, np.arange(0, counts.size, BLOCK), dtype=np.float64)
 
     def _line_law(self, axis: int, rows: int) -> LineLaw:
         """How many of a wave's lines have anything to do."""
@@ -298,12 +317,16 @@ class StatisticalMask(Mask):
         cells, lines = self._cells[axis], self._shape[axis]
         share = min(cells.share, lines)
         rng = np.random.default_rng((self._variant or 0, axis))
+        drawn = self._kind.line_counts(axis, self._shape, self._given, rng)
+        if drawn is not None:
+            drawn.setflags(write=False)
+            return drawn
         counts, many = self._lines(axis), -(-lines // share)
         if self._variant is None:
             found = rng.permutation(quantiles(counts, many))
         else:
             below = np.minimum(np.cumsum(counts), 1.0)
-            places = strata(self._variant, VARIANTS, (many,), axis)
+            places = strata(self._variant, self._of, (many,), axis)
             found = np.searchsorted(below, places).astype(np.int64)
         if np.count_nonzero(counts) > 1:
             _make_sum(found, self.nnz // share, counts, rng)
@@ -323,7 +346,7 @@ class StatisticalMask(Mask):
         return hash(self.digest)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self._shape, self._given, self._kind, self._variant)
+        return _again, (self._shape, self._given, self._kind, self._variant, self._of)
 
     def __repr__(self) -> str:
         return (
@@ -332,8 +355,10 @@ class StatisticalMask(Mask):
         )
 
 
-def _again(shape: tuple[int, int], density: float, kind: Pattern, variant: int | None) -> Any:
-    return StatisticalMask(shape, density, kind, variant=variant)
+def _again(
+    shape: tuple[int, int], density: float, kind: Pattern, variant: int | None, of: int
+) -> Any:
+    return StatisticalMask(shape, density, kind, variant=variant, of=of)
 
 
 def _make_sum(found: np.ndarray, total: int, counts: np.ndarray, rng: np.random.Generator) -> None:
@@ -350,7 +375,26 @@ def _make_sum(found: np.ndarray, total: int, counts: np.ndarray, rng: np.random.
         found[some] = moved[some]
 
 
-def _line(cells: Cells, length: int, count: int, rng: np.random.Generator) -> np.ndarray:
+def _cell_counts(cells: Cells, length: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Active weights of each cell of a line of so many."""
+    cuts = -(-length // cells.size)
+    possible = np.flatnonzero(cells.counts)
+    if possible.size == 1:
+        return np.full(cuts, possible[0])
+    step = int(possible[1] - possible[0])
+    if possible.size == 2:
+        each = np.full(cuts, possible[0])
+        more = round((count - int(each.sum())) / step)
+        each[rng.choice(cuts, min(max(more, 0), cuts), replace=False)] += step
+        return each
+    each = rng.choice(len(cells.counts), cuts, p=cells.counts)
+    _make_sum(each, count, np.array(cells.counts), rng)
+    return each
+
+
+def _line(
+    cells: Cells, length: int, count: int, each: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """A random line of so many active weights, lying as they do in its cells."""
     line = np.zeros(length, bool)
     if cells.size == 0 or count == 0:
@@ -359,14 +403,8 @@ def _line(cells: Cells, length: int, count: int, rng: np.random.Generator) -> np
     if cells.size == 1:
         line[rng.choice(length, min(count, length), replace=False)] = True
         return line
-    cuts = -(-length // cells.size)
-    if np.count_nonzero(cells.counts) == 1:
-        each = np.full(cuts, int(np.argmax(cells.counts)))
-    else:  # cells are full or empty, as many as make up the count
-        most = len(cells.counts) - 1
-        each = np.zeros(cuts, int)
-        each[rng.choice(cuts, min(round(count / most), cuts), replace=False)] = most
-    inside = np.argsort(rng.random((cuts, cells.size)), axis=1).argsort(axis=1) < each[:, None]
+    places = rng.random((each.size, cells.size))
+    inside = places.argsort(axis=1).argsort(axis=1) < each[:, None]
     return inside.reshape(-1)[:length]
 
 
@@ -374,5 +412,4 @@ def spread(device: Any, op: Any) -> float:
     """Standard deviation of an op's seconds over the random masks that its mask stands for."""
     if not isinstance(op.mask, StatisticalMask):
         return 0.0
-    seconds = [device.estimate(op.with_mask(v)).seconds for v in op.mask.variants]
-    return float(np.std(seconds))
+    return float(np.std([found[0].seconds for found in device.over_ways(op)]))

@@ -22,12 +22,14 @@ class Cells:
         share: neighbouring lines whose cells are the same.
         counts: probability of each number of active weights in a cell, from 0 on.
         fixed: whether every line has the same number in all, though cells differ.
+        like: neighbouring lines whose cells have as many active weights, though in other places.
     """
 
     size: int
     share: int
     counts: tuple[float, ...]
     fixed: bool = False
+    like: int = 1
 
     @property
     def mean(self) -> float:
@@ -48,6 +50,32 @@ def always(size: int, share: int, number: int) -> Cells:
     return of_each(size, share, number, 1.0)
 
 
+def near(size: int, mean: float, of: int, fixed: bool) -> Cells:
+    """Cells whose count is the mean of `of` binomial ones, rounded: so even are the cells of lines
+    that must have as many in each, and so alike are these lines."""
+    many, share = size * of, mean / size
+    law = sum_of(np.array([1.0 - share, share]), many)
+    ends = (np.arange(size) + 0.5) * of
+    below = np.interp(ends, np.arange(many + 1), np.cumsum(law))
+    counts = np.clip(np.diff(below, prepend=0.0, append=1.0), 1e-15, None)
+    counts = _with_mean(counts / counts.sum(), mean)
+    return Cells(size, 1, tuple(counts.tolist()), fixed, of)
+
+
+def _with_mean(counts: np.ndarray, mean: float) -> np.ndarray:
+    """A distribution tilted by a factor a step until it has a mean; found by halving."""
+    values, logs = np.arange(len(counts)), np.log(counts)
+    low, high = -60.0, 60.0
+    found = counts
+    for _ in range(60):
+        tilt = (low + high) / 2.0
+        found = logs + tilt * values
+        found = np.exp(found - found.max())
+        found /= found.sum()
+        low, high = (tilt, high) if float(values @ found) < mean else (low, tilt)
+    return found
+
+
 def line_counts(cells: Cells, crossing: int, length: int) -> np.ndarray:
     """Distribution of a line's count over `crossing` of its `length` places, from 0 on."""
     if cells.size == 0:
@@ -55,12 +83,12 @@ def line_counts(cells: Cells, crossing: int, length: int) -> np.ndarray:
         found[0], found[-1] = cells.counts[0], 1.0 - cells.counts[0]
         return found
     mean = cells.mean * length / cells.size
-    if cells.fixed:
-        step = len(cells.counts) - 1 if cells.size > 1 else 1
-        drawn = _hypergeometric(length // step, round(mean / step), crossing // step)
-        found = np.zeros((len(drawn) - 1) * step + 1)
-        found[::step] = drawn
+    if cells.fixed and crossing >= length:
+        found = np.zeros(round(mean) + 1)
+        found[-1] = 1.0
         return found
+    if cells.fixed and cells.size == 1:
+        return _hypergeometric(length, round(mean), crossing)
     whole, rest = divmod(crossing, cells.size)
     found = sum_of(np.array(cells.counts), whole)
     if rest:
@@ -103,6 +131,44 @@ def quantiles(counts: np.ndarray, many: int) -> np.ndarray:
     """`many` counts that are spread as the distribution is, ascending, int64."""
     places = (np.arange(many) + 0.5) / many
     return np.searchsorted(np.minimum(np.cumsum(counts), 1.0), places).astype(np.int64)
+
+
+def sums_kept(
+    lines: int, group: int, length: int, each: int, rng: np.random.Generator, uneven: float = 1.0
+) -> np.ndarray:
+    """Counts of lines of which each place along them has `each` active in every `group`, int64.
+
+    Of a group any one is spread as a binomial law of `length` places is, and all of them add up to
+    length · each. With one of each group that is a multinomial law; otherwise binomial counts, less
+    what their sum is off, rounded so that it stays.
+
+    Args:
+        uneven: share of the variance that is there, where lines were chosen that are alike.
+    """
+    groups = -(-lines // group)
+    if each == 1:
+        drawn = rng.multinomial(length, np.full(group, 1.0 / group), groups)
+        return drawn.astype(np.int64).reshape(-1)[:lines]
+    found = rng.binomial(length, each / group, (groups, group)) - length * each / group
+    found *= math.sqrt(
+        uneven * group / max(group - 1, 1)
+    )  # what is taken off again with their mean
+    found += length * each / group - found.mean(axis=1, keepdims=True)
+    # Ends of a running sum, rounded, are whole numbers whose differences add up as before.
+    ends = np.rint(np.cumsum(found, axis=1))
+    ends[:, -1] = length * each
+    counts = np.clip(np.diff(ends, axis=1, prepend=0.0), 0, length).astype(np.int64)
+    for i in np.flatnonzero(counts.sum(axis=1) != length * each):
+        _fill_up(counts[i], length * each, length)
+    return counts.reshape(-1)[:lines]
+
+
+def _fill_up(counts: np.ndarray, total: int, most: int) -> None:
+    """Moves counts by one until they add up, those first that have most room."""
+    while short := total - int(counts.sum()):
+        way = 1 if short > 0 else -1
+        order = np.argsort(way * counts, kind="stable")[: abs(short)]
+        counts[order] = np.clip(counts[order] + way, 0, most)
 
 
 def strata(number: int, of: int, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

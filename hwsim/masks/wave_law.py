@@ -69,11 +69,39 @@ class WaveLaw:
         """
         if self.fixed or self._sums is None or waves == 1:
             return np.full(len(places), self.mean)
+        if len(places) == waves and (len(self._sums) - 1) * waves <= _EXACT:
+            return self._in_turn(places) * self._unit
         law = self._given_whole(waves)
         found = np.searchsorted(np.minimum(np.cumsum(law), 1.0), places).astype(np.int64)
         if len(found) == waves:
             _settle(found, round(self.mean * waves / self._unit), len(law) - 1)
         return found * self._unit
+
+    def _in_turn(self, places: np.ndarray) -> np.ndarray:
+        """Sums of waves one after the other, each by its law given what is left for the rest."""
+        assert self._sums is not None
+        found = np.zeros(len(places), np.int64)
+        left = round(self.mean * len(places) / self._unit)
+        for i, place in enumerate(places):
+            others = self._rest(len(places) - 1 - i)
+            steps = left - np.arange(len(self._sums))
+            inside = (steps >= 0) & (steps < len(others))
+            law = np.where(inside, self._sums * others[np.clip(steps, 0, len(others) - 1)], 0.0)
+            below = np.cumsum(law)
+            if below[-1] > 0.0:
+                found[i] = min(np.searchsorted(below, place * below[-1]), len(law) - 1)
+            left -= int(found[i])
+        return found
+
+    def _rest(self, waves: int) -> np.ndarray:
+        """The law of the sum of so many waves."""
+        if waves not in self._rests:
+            self._rests[waves] = sum_of(self._steps, self.groups * waves)
+        return self._rests[waves]
+
+    @cached_property
+    def _rests(self) -> dict[int, np.ndarray]:
+        return {}
 
     def _given_whole(self, waves: int) -> np.ndarray:
         """The law of a wave's sum, given that of all waves."""
@@ -154,6 +182,11 @@ class LineLaw:
             found[j] = np.fft.irfft(some**j, _length(size))[:size] * ways
         found = np.cumsum(np.where(found > _ROUNDING, found, 0.0), axis=0)
         return found / np.maximum(found[-1], _ROUNDING)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the law is worked out for each sum; otherwise only its mean is known."""
+        return self._below is not None
 
     def used(self, totals: np.ndarray, places: np.ndarray) -> np.ndarray:
         """Lines with any, of waves that have so many active weights, at places of their law."""

@@ -69,6 +69,13 @@ class Pattern:
         that is not known."""
         return None
 
+    def line_counts(
+        self, axis: int, shape: tuple[int, int], density: float, rng: np.random.Generator
+    ) -> np.ndarray | None:
+        """Active weights of the rows (axis 0) or columns (1) of one random mask, as they depend on
+        each other; None where they do not, but for what `cells` says and their sum."""
+        return None
+
     def implies(self, other: Pattern) -> bool:
         """Whether every random mask of this pattern is also of another one."""
         return other.name == "unstructured"

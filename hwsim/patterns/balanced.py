@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from hwsim.mask import Mask
-from hwsim.masks.statistics import Cells, always, of_each
+from hwsim.masks.statistics import Cells, always, near, of_each, sum_of, sums_kept
 from hwsim.pattern_names import at_least
 from hwsim.patterns._base import Packed, Pattern
 from hwsim.patterns.fan_in import FanIn
@@ -57,9 +57,25 @@ class Balanced(Pattern):
 
     def cells(self, shape: tuple[int, int], density: float) -> tuple[Cells, Cells] | None:
         if self.rows:
-            return None
+            share = round(density * shape[1]) / shape[1]
+            # By `sparse_train`'s projection the worth of an n-th weight is that of `rows` neurons:
+            # blocks differ as the mean of as many binomial counts does.
+            along = near(self.block, share * self.block, self.rows, fixed=True)
+            # Of a column, the neurons of a group each take part with the chance that they share.
+            across = sum(
+                chance * sum_of(np.array([1.0 - k / self.block, k / self.block]), self.rows)
+                for k, chance in enumerate(along.counts)
+            )
+            return along, Cells(self.rows, 1, tuple(np.asarray(across).tolist()))
         each = round(density * self.block)
         return always(self.block, 1, each), of_each(1, 1, 1, each / self.block)
+
+    def line_counts(
+        self, axis: int, shape: tuple[int, int], density: float, rng: np.random.Generator
+    ) -> np.ndarray | None:
+        if axis == 0 or self.rows:
+            return None
+        return sums_kept(shape[1], self.block, shape[0], round(density * self.block), rng)
 
     def implies(self, other: Pattern) -> bool:
         return other.name in ("unstructured", "fan_in")

@@ -9,7 +9,7 @@ import numpy as np
 
 from hwsim.errors import InputError
 from hwsim.mask import Mask
-from hwsim.masks.statistics import Cells, always, of_each
+from hwsim.masks.statistics import Cells, always, of_each, sums_kept
 from hwsim.pattern_names import at_least
 from hwsim.patterns._base import Packed, Pattern, index_dtype
 
@@ -57,6 +57,14 @@ class NM(Pattern):
     def cells(self, shape: tuple[int, int], density: float) -> tuple[Cells, Cells]:
         along, across = always(self.m, 1, self.n), of_each(1, 1, 1, self.n / self.m)
         return (along, across) if self.axis else (across, along)
+
+    def line_counts(
+        self, axis: int, shape: tuple[int, int], density: float, rng: np.random.Generator
+    ) -> np.ndarray | None:
+        # Each of the lines across has n in every m, so that these add up to the same everywhere.
+        if axis != self.axis:
+            return None
+        return sums_kept(shape[axis], self.m, shape[1 - axis], self.n, rng)
 
     def implies(self, other: Pattern) -> bool:
         if isinstance(other, NM):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import ClassVar
 
 import numpy as np
 
 from hwsim.errors import InputError
 from hwsim.mask import Mask
-from hwsim.masks.statistics import Cells, always, line_counts, of_each
+from hwsim.masks.statistics import Cells, always, line_counts, of_each, sums_kept
 from hwsim.pattern_names import at_least
 from hwsim.patterns._base import Packed, Pattern, index_dtype
 from hwsim.patterns.n_m import NM, at_most
@@ -67,6 +68,37 @@ class VNM(Pattern):
         counts = used * line_counts(of_each(1, 1, 1, self.n / COLUMNS), self.v, self.v)
         counts[0] += 1.0 - used
         return always(self.m, 1, self.n), Cells(self.v, 1, tuple(counts.tolist()))
+
+    def line_counts(
+        self, axis: int, shape: tuple[int, int], density: float, rng: np.random.Generator
+    ) -> np.ndarray | None:
+        if axis == 0:
+            return None
+        n_out, n_in = shape
+        found = np.zeros((-(-n_in // self.m), self.m), np.int64)
+        for first in range(0, n_out, self.v):
+            rows = min(self.v, n_out - first)
+            of_block = sums_kept(len(found) * COLUMNS, COLUMNS, rows, self.n, rng, self._uneven)
+            # Which columns of a block are used is drawn anew for each block of rows.
+            used = np.argsort(rng.random(found.shape), axis=1)[:, :COLUMNS]
+            drawn = of_block.reshape(-1, COLUMNS)
+            np.put_along_axis(found, used, np.take_along_axis(found, used, 1) + drawn, 1)
+        return found.reshape(-1)[:n_in]
+
+    @property
+    def _uneven(self) -> float:
+        """Of the variance of columns' counts within a block, what is left of columns that are the
+        best four of m: their scores' sums, to which counts are correlated, differ less.
+
+        The squared correlation of a score with being one of the best two of four: 0.1² / (1/4 ·
+        1/12) where scores are uniform. Sums of the best are normal beyond a quantile.
+        """
+        if self.m == COLUMNS:
+            return 1.0
+        normal, share = NormalDist(), COLUMNS / self.m
+        edge = normal.inv_cdf(1.0 - share)
+        hazard = normal.pdf(edge) / share
+        return 1.0 - 0.48 * (hazard**2 - edge * hazard)
 
     def implies(self, other: Pattern) -> bool:
         if isinstance(other, VNM):

@@ -11,7 +11,15 @@ from hwsim import InputError, Mask, gemm, load_device
 from hwsim.cpu.costs import lookup_steps
 from hwsim.gpu.rules import Facts
 from hwsim.masks.statistical import StatisticalMask, spread
-from hwsim.masks.statistics import always, largest, line_counts, of_each, strata, sum_of
+from hwsim.masks.statistics import (
+    always,
+    largest,
+    line_counts,
+    of_each,
+    strata,
+    sum_of,
+    sums_kept,
+)
 from hwsim.masks.wave_law import LineLaw, WaveLaw
 from hwsim.patterns import pattern
 from sparse_train.patterns import projection
@@ -19,7 +27,8 @@ from sparse_train.patterns import projection
 SHAPE = (256, 512)
 KINDS = (("unstructured", 0.1), ("fan_in", 0.1), ("2:4", 0.5), ("transposable 2:4", 0.5),
          ("block:32,32", 0.25), ("group:32", 0.1), ("neuron", 0.5), ("neuron:1", 0.5),
-         ("balanced:64", 0.125), ("v_n_m:64,2,8", 0.25))  # fmt: skip
+         ("balanced:64", 0.125), ("balanced:8,8", 0.25), ("balanced:32,8", 0.1),
+         ("v_n_m:64,2,8", 0.25))  # fmt: skip
 
 
 def drawn(kind, nnz, many=12, shape=SHAPE):
@@ -103,8 +112,6 @@ def test_a_mask_without_positions_says_so_and_one_that_is_known_has_no_spread():
             ask()
     with pytest.raises(InputError, match=r"density: value is 1\.5; allowed is 0 to 1"):
         StatisticalMask((64, 64), 1.5)
-    with pytest.raises(InputError, match="not known by its statistics"):
-        StatisticalMask((64, 64), 0.5, "balanced:8,8")
     op = gemm(64, 64, 64, Mask(np.eye(64, dtype=bool)), "forward", "bfloat16")
     assert spread(load_device("a100"), op) == 0.0
 
@@ -172,3 +179,46 @@ def test_two_weights_on_two_lines_use_both_in_two_of_three_cases():
 def test_samples_together_are_spread_evenly():
     every = np.concatenate([strata(i, 5, (2, 3)) for i in range(5)], axis=1)
     assert np.sort(every, axis=1) == pytest.approx(np.tile((np.arange(15) + 0.5) / 15, (2, 1)))
+
+
+@given(st.integers(1, 40), st.sampled_from([2, 4, 8]), st.integers(1, 300), st.integers(0, 99))
+@settings(max_examples=60)
+def test_lines_that_share_a_group_add_up_to_what_the_group_has(groups, group, length, seed):
+    rng = np.random.default_rng(seed)
+    each = 1 + seed % group
+    found = sums_kept(groups * group, group, length, each, rng)
+    assert found.min() >= 0 and found.max() <= length
+    np.testing.assert_array_equal(found.reshape(-1, group).sum(1), length * each)
+
+
+@pytest.mark.parametrize(("kind", "density", "group"), [("2:4", 0.5, 4), ("balanced:64", 0.125, 64),
+                                                        ("v_n_m:64,2,32", 0.0625, 32)])  # fmt: skip
+def test_columns_hang_together_as_those_of_random_masks_do(kind, density, group):
+    known = StatisticalMask(SHAPE, density, kind)
+    masks = [mask.col_nnz for mask in drawn(kind, known.nnz)]
+    ours = [way.col_nnz for way in known.variants]
+    for counts in (*masks, *ours):
+        sums = counts.reshape(-1, group).sum(1)
+        assert (sums == sums[0]).all()
+    for of in (np.var, lambda counts: np.count_nonzero(counts == 0)):
+        theirs = np.mean([of(counts) for counts in masks])
+        assert np.mean([of(counts) for counts in ours]) == pytest.approx(theirs, rel=0.08, abs=2)
+
+
+@given(st.floats(0.01, 0.4), st.integers(2, 6), st.integers(0, 9))
+@settings(max_examples=30)
+def test_waves_in_turn_have_what_the_mask_has(share, waves, seed):
+    law = WaveLaw(np.array([1.0 - share, share]), 32, 1, 32, 128, 32 * share, fixed=False)
+    rng = np.random.default_rng(seed)
+    drawn_totals = np.array([law.totals(rng.random(waves), waves) for _ in range(200)])
+    np.testing.assert_array_equal(drawn_totals.sum(1), round(32 * share * waves))
+    # As many as cells dealt out without looking: none of the waves is favoured.
+    assert np.ptp(drawn_totals.mean(0)) <= 6.0 * drawn_totals.std() / 200**0.5 + 1e-9
+
+
+def test_what_happens_to_few_masks_is_asked_of_more_ways():
+    sigma, known = load_device("sigma-like"), StatisticalMask((256, 1024), 0.02)
+    op = gemm(512, 256, 1024, known, "grad_input", "bfloat16")
+    assert len(sigma.over_ways(op)) == 96 and spread(sigma, op) > 0.0
+    ideal = load_device("ideal")
+    assert len(ideal.over_ways(op)) == ideal.ways and spread(ideal, op) == 0.0
