@@ -34,9 +34,10 @@ test-slow: .venv/ready
 chaos: .venv/ready
 	$(BIN)/python -m tests.chaos
 
-# The same training in others' loops; installs them beside the rest, without moving torch.
+# The same training in others' loops and by others' optimizers; installs them beside the rest,
+# without moving torch.
 test-frameworks: .venv/ready
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[frameworks]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[frameworks,optimizers,tensorboard]'
 	$(BIN)/python -m pytest -n $(WORKERS) tests/sparse_train/integrations \
 	  tests/analysis/estimating/test_public_models.py
 

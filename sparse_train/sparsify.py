@@ -104,13 +104,14 @@ def sparsify(
         scaler: the torch.amp.GradScaler, if there is one. An overflow of an inactive weight's
             gradient then counts as an overflow in update steps.
         choose_on: where masks are chosen: "host"; "device", where the weights are (torch, the same
-            bits; `Sparsifier.chosen_on` names what has no form for a device and is done on the
-            host); "auto" is "device" unless that is the CPU, whose own kernels are faster.
+            bits); "auto" is "device" unless that is the CPU, whose own kernels are faster. The
+            patterns group, transposable_n_m and balanced with rows are always chosen on the host,
+            and algorithms of your own that do not say `on_device`; `Sparsifier.chosen_on` says so.
         options: of the algorithm.
 
     Raises:
-        InputError: unknown names, values out of range, weights that cannot be masked. The model
-            is then as it was.
+        InputError: unknown names, values out of range, weights that cannot be masked, optimizers
+            whose state cannot follow a mask. The model is then as it was.
     """
     optimizers = optimizer_state.as_optimizers(optimizer)
     rule = make_algorithm(algorithm, options)

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.torchvision_that_fits import torchvision
+
+torchvision()  # integrations import what imports it
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")

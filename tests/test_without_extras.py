@@ -80,10 +80,22 @@ def test_pages_of_comparisons_are_checked_without_the_agents_extra(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_an_onnx_file_names_its_extra():
-    done = without(COMMAND, "estimate", "nothing.onnx")
-    assert done.returncode == 2 and done.stderr.strip().count("\n") == 0
-    assert "nettime[onnx]" in done.stderr
+@pytest.mark.parametrize(
+    ("argv", "extra"),
+    [
+        (["estimate", "nothing.onnx"], "nettime[onnx]"),
+        (["estimate", "hf:gpt2"], "nettime[hf]"),
+        (["compare", "--on", "ray", "--quick", "--task", "extreme"], "nettime[ray]"),
+        (["train", "--set", "tensorboard=true", "--run", "x"], "nettime[tensorboard]"),
+        (["train", "--task", "images", "--run", "x"], "nettime[tasks]"),
+        (["train", "--task", "translation", "--run", "x"], "nettime[tasks]"),
+        (["train", "--task", "control", "--run", "x"], "nettime[tasks]"),
+    ],
+)
+def test_what_else_needs_an_extra_names_it(argv, extra, tmp_path):
+    done = without(f"import os; os.chdir({str(tmp_path)!r})\n" + COMMAND, *argv)
+    assert done.returncode == 2 and done.stderr.strip().count("\n") == 0, done.stderr
+    assert extra in done.stderr
 
 
 def test_the_environment_names_its_extra():

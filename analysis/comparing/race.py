@@ -141,8 +141,12 @@ def _runner(on: str) -> Callable[..., list[Any]]:
     from hwsim.errors import InputError, unknown
 
     if on == "ray":
-        from analysis.comparing.on_ray import run_all_on_ray
-
+        try:
+            from analysis.comparing.on_ray import run_all_on_ray
+        except ImportError:
+            raise InputError(
+                "--on: ray is not installed; allowed after pip install 'nettime[ray]'"
+            ) from None
         return run_all_on_ray
     if on != "local":
         raise InputError(unknown("place to run", on, ("local", "ray")))

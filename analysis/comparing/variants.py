@@ -13,7 +13,7 @@ from hwsim import InputError
 CALLED = {
     "static": "static", "set": "SET", "rigl": "RigL", "srigl": "SRigL", "snfs": "SNFS",
     "gmp": "GMP", "granet": "GraNet", "deep_r": "DeepR", "top_kast": "Top-KAST",
-    "sr_ste": "SR-STE", "nest": "NeST",
+    "sr_ste": "SR-STE", "s_ste": "S-STE", "nest": "NeST",
 }  # fmt: skip
 # What a variant of an algorithm may set of a run, beside the algorithm's own options.
 _VARIES = (

@@ -63,9 +63,10 @@ def public_model(
         build = _timm if source == "timm" else _torchvision
         return lambda width: build(name, rest, batch_size), 0
     except ImportError as error:
+        packages = {"hf": "'nettime[hf]'", "timm": "'nettime[frameworks]'"}
         raise InputError(
             f"model {name!r}: needs the package {error.name or source}; install it with "
-            f"`pip install {'transformers' if source == 'hf' else source}`"
+            f"`pip install {packages.get(source, source)}`"
         ) from None
 
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hwsim.accelerators import scaled
+from hwsim.accelerators.on_chip import Stays, staying
+from hwsim.accelerators.operands import operand_bytes, passes
 from hwsim.accelerators.pipelined import Pipelined
 from hwsim.bounded import prices
 from hwsim.device import parameter
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
-from hwsim.roofline import roofline
 from hwsim.workload import PRODUCTS, Op, Workload
 
 if TYPE_CHECKING:
-    from hwsim.pipeline.tiles import Machine
+    from hwsim.pipeline.tiles import Machine, Tiles
 
 SELECT_PASSES = 4  # a radix select over 32-bit scores looks at each of them once per byte
 
@@ -35,6 +36,10 @@ class Accelerator(Pipelined):
     one op, the weights of the next one's first tile are loaded (its inputs must wait for results).
     What is saved is the smaller of the time that this load takes and the time in which DRAM was
     idle during the op before; never so much that an op falls under its roofline.
+
+    With `fusion = "on_chip"`, a result of a workload stays on chip for the next op where half the
+    input and half the output buffer hold it: it is not read from DRAM, and not written there unless
+    it is wanted again (`hwsim.accelerators.on_chip`). An op by itself is priced without it.
     """
 
     dram_bandwidth: float = parameter("B/s", "all channels together; may be inf", above=0.0)
@@ -59,6 +64,12 @@ class Accelerator(Pipelined):
         "1", "1: the next op's first weights are loaded early", at_least=0, at_most=1,
         integer=True, default=1,
     )  # fmt: skip
+    fusion: str = parameter(
+        "1", "on_chip: results stay for the next op where they fit", choices=("off", "on_chip"),
+        default="off",
+    )  # fmt: skip
+    _stays: Stays = field(default=Stays(), init=False, repr=False)
+    _siblings: dict[Stays, Accelerator] = field(default_factory=dict, init=False, repr=False)
     _leads: dict[tuple, tuple[float, float]] = field(default_factory=prices, init=False, repr=False)
     _known: dict[Any, Any] = field(default_factory=prices, init=False, repr=False)
 
@@ -96,7 +107,8 @@ class Accelerator(Pipelined):
 
     def roofline(self, op: Op) -> float:
         per_cycle = 2 * self.macs_per_cycle if op.kind in PRODUCTS else self.vector_lanes
-        return roofline(op, per_cycle * self.clock_hz, self.dram_bandwidth)
+        compute = op.flops / (per_cycle * self.clock_hz)
+        return max(compute, (op.bytes - self._stays.spared(op)) / self.dram_bandwidth)
 
     def price(self, op: Op) -> tuple[Estimate, ...]:
         if op.kind in PRODUCTS:
@@ -119,10 +131,10 @@ class Accelerator(Pipelined):
         return (dataclasses.replace(found[0], rejected=tuple(found[1:])), *found[1:])
 
     def estimate(self, item: Op | Workload) -> Estimate:
-        if not isinstance(item, Workload) or not self.prefetch:
+        if not isinstance(item, Workload) or not (self.prefetch or self._fuses):
             return super().estimate(item)
-        total = super().estimate(item)
-        saved = sum(self._saved(item))
+        alone, less = self._in_step(item)
+        total, saved = Estimate.total(alone), sum(less)
         if not saved:
             return total
         seconds = total.seconds - saved
@@ -137,33 +149,85 @@ class Accelerator(Pipelined):
             by_kernel={k: s * left for k, s in total.by_kernel.items()},
         )
 
-    def seconds_of(self, workload: Workload) -> list[float]:
-        alone = super().seconds_of(workload)
-        if not self.prefetch:
-            return alone
-        return [s - less for s, less in zip(alone, self._saved(workload), strict=True)]
+    def breakdown(self, workload: Workload) -> list[tuple[Op, Estimate]]:
+        return list(zip(workload.ops, self._in_step(workload)[0], strict=True))
 
-    def _saved(self, workload: Workload) -> list[float]:
-        """Of each op, seconds by which its weights come while the op before it computes."""
-        saved, idle = [], 0.0
-        for op in workload.ops:
-            known = self._leads if op.mask is None else op.mask.prices(self)
+    def seconds_of(self, workload: Workload) -> list[float]:
+        alone, less = self._in_step(workload)
+        return [e.seconds - s for e, s in zip(alone, less, strict=True)]
+
+    def step_tiles(self, workload: Workload) -> Iterator[tuple[Op, Tiles]]:
+        for op, stays in zip(workload.ops, self._stay_in(workload), strict=True):
+            if op.kind in PRODUCTS:
+                yield op, self._sibling(stays).tiles(op)
+
+    @property
+    def _fuses(self) -> bool:
+        return self.fusion == "on_chip"
+
+    def _sibling(self, stays: Stays) -> Accelerator:
+        """The same device for ops of which something stays on chip."""
+        if stays == self._stays:
+            return self
+        if stays not in self._siblings:
+            other = dataclasses.replace(self)
+            object.__setattr__(other, "_stays", stays)
+            self._siblings[stays] = other
+        return self._siblings[stays]
+
+    def _stay_in(self, workload: Workload) -> list[Stays]:
+        """Of each op, what stays on chip, where that makes the step faster."""
+        nothing = [Stays()] * len(workload.ops)
+        if not self._fuses:
+            return nothing
+        room = min(self.input_buffer_bytes, self.output_buffer_bytes) / 2
+        stays = staying(workload.ops, room)
+        if self._step_seconds(workload, stays) > self._step_seconds(workload, nothing):
+            return nothing
+        return stays
+
+    def _step_seconds(self, workload: Workload, stays: list[Stays]) -> float:
+        alone, less = self._with(workload, stays)
+        return sum(e.seconds for e in alone) - sum(less)
+
+    def _in_step(self, workload: Workload) -> tuple[list[Estimate], list[float]]:
+        """Of each op its price, and the seconds by which its weights come early."""
+        workload.count_masks()
+        return self._with(workload, self._stay_in(workload))
+
+    def _with(
+        self, workload: Workload, stays: list[Stays]
+    ) -> tuple[list[Estimate], list[float]]:
+        """`_in_step`, given what stays on chip."""
+        found: list[Any] = [None] * len(stays)
+        for kind in set(stays):
+            at = [i for i, s in enumerate(stays) if s == kind]
+            ranked = self._sibling(kind)._all_kernels([workload.ops[i] for i in at])
+            for i, (best, *_) in zip(at, ranked, strict=True):
+                found[i] = best
+        if not self.prefetch:
+            return found, [0.0] * len(stays)
+        less, idle = [], 0.0
+        for op, kind in zip(workload.ops, stays, strict=True):
+            device = self._sibling(kind)
+            known = device._leads if op.mask is None else op.mask.prices(device)
             lead, slack = known.get(("lead", op.signature), (0.0, 0.0))
-            saved.append(min(lead, idle))
+            less.append(min(lead, idle))
             idle = slack
-        return saved
+        return found, less
 
     def _vector(self, op: Op, kernel: str, passes: int) -> Estimate:
         compute = op.flops * passes / (self.vector_lanes * self.clock_hz)
-        memory = op.bytes * passes / self.dram_bandwidth
+        moved = (op.bytes - self._stays.spared(op)) * passes
+        memory = moved / self.dram_bandwidth
         busy = max(compute, memory)
-        fixed = (self.dram_latency_s if op.bytes else 0.0) + self.overhead_s
+        fixed = (self.dram_latency_s if moved else 0.0) + self.overhead_s
         bound = "compute" if compute > memory else "memory" if memory else "none"
         if fixed > busy:
             bound = "launch"
         return Estimate(
             busy + fixed, busy, compute + memory + fixed, self.cycles(busy + fixed),
-            op.bytes * passes, op.flops, kernel, bound, verified=False,
+            moved, op.flops, kernel, bound, verified=False,
         )  # fmt: skip
 
     def _host_select(self, op: Op) -> Estimate:
@@ -218,7 +282,8 @@ class Accelerator(Pipelined):
 
     def _under_mask(self, op: Op) -> tuple[int, int, dict[Any, Any]]:
         """FLOPs and compulsory bytes that the mask leaves, and where its prices are kept."""
-        mask, flops, moves = op.mask, op.dense_flops, op.activation_bytes
+        mask, flops = op.mask, op.dense_flops
+        moves = op.activation_bytes - self._stays.spared(op)
         if mask is None:
             return flops, moves + op.weight_bytes, self._leads
         nnz, size = mask.nnz, op.weights
@@ -236,7 +301,11 @@ class Accelerator(Pipelined):
         """Operand bytes and passes, which no mask changes: worked out once."""
         known = self._known.get(op.signature)
         if known is None:
-            known = self._known[op.signature] = (*operand_bytes(op), passes(op))
+            first, second, result = operand_bytes(op)
+            if op.phase in ("forward", "grad_input"):
+                first = 0 if self._stays.read else first
+                result = 0 if self._stays.written else result
+            known = self._known[op.signature] = (first, second, result, passes(op))
         return known
 
     def _serial_fill(self, fill: int) -> int:
@@ -273,34 +342,3 @@ def run_seconds(
     low = min(max(max(channel, work) / hz, floor), seconds)
     high = max((work + channel + latency) / hz + overhead, seconds)
     return seconds, low, high, lead, (cycles - channel) / hz
-
-
-def operand_bytes(op: Op) -> tuple[int, int, int]:
-    """Bytes of a product's two operands and its result without a mask: (first, second, result).
-
-    The first is what streams by rows (x in forward, dy in the backward phases), the second is the
-    weight (x in grad_weight). They add up to the op's compulsory traffic, so a convolution's input
-    counts once and not once per window.
-    """
-    m, n, k = op.m, op.n, op.k
-    x, y, w = m * k, m * n, n * k
-    first, second, result = {
-        "forward": (x, w, y), "grad_input": (y, w, x), "grad_weight": (y, x, w),
-    }.get(op.phase, (x, w, y))  # fmt: skip
-    whole = op.activation_bytes + op.weight_bytes
-    if op.weight_shape is not None:
-        # The weight's bytes are known; the rest is shared by the activations in proportion.
-        rest = op.activation_bytes
-        if op.phase == "grad_weight":
-            one = rest * first // (first + second)
-            return one, rest - one, op.weight_bytes
-        one = rest * first // (first + result)
-        return one, op.weight_bytes, rest - one
-    one = whole * first // (first + second + result)
-    two = whole * second // (first + second + result)
-    return one, two, whole - one - two
-
-
-def passes(op: Op) -> int:
-    """How often m × n × k is gone through: 2 for a fused attention of two products."""
-    return max(1, -(-op.dense_flops // (2 * op.m * op.n * op.k * op.count)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hwsim.device import Device, parameter
 from hwsim.errors import InputError
-from hwsim.workload import PRODUCTS, Op
+from hwsim.workload import PRODUCTS, Op, Workload
 
 if TYPE_CHECKING:
     from hwsim.pipeline.tiles import Machine, PipelineRun, Tiles
@@ -46,6 +47,12 @@ class Pipelined(Device):
     def tiles(self, op: Op) -> Tiles:
         """The tiles of a product under its fastest kernel: what the pipeline runs."""
         raise TypeError(f"{type(self).__name__} must define tiles(op)")
+
+    def step_tiles(self, workload: Workload) -> Iterator[tuple[Op, Tiles]]:
+        """The products of a step in order, each with its tiles there."""
+        for op in workload.ops:
+            if op.kind in PRODUCTS:
+                yield op, self.tiles(op)
 
     def pe_load(self, op: Op) -> PeLoad:
         """The work of the processing elements under the product's fastest kernel."""

@@ -17,8 +17,8 @@ from hwsim.workload import Op
 # What is walked as it is: FLOPs, bytes, rows or columns, and folds of the largest matrix.
 _MOST_FLOPS = 2**56
 _MOST_BYTES = 2**40
-_MOST_SIZE = 2**19
-_MOST_FOLDS = 2**17
+_MOST_SIZE = 2**17
+_MOST_FOLDS = 2**15
 
 
 def is_huge(op: Op, cells: int) -> bool:

@@ -91,8 +91,7 @@ def step_timeline(device: Device, workload: Workload, *, most_tiles: int = 4000)
         raise InputError("workload: no matrix product in it; allowed is at least one")
     parts: list[Tiles] = []
     count = 0
-    for op in products:
-        tiles = device.tiles(op)
+    for _, tiles in device.step_tiles(workload):
         count += len(tiles)
         if parts and count > most_tiles:
             break

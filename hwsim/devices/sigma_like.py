@@ -180,11 +180,10 @@ class SigmaLike(Accelerator):
 
         op = self._chosen(op)
         sizes, streams = self.rows(op)
-        facts = np.zeros(6, np.int64)
-        arguments = (
-            sizes, streams, *self._operands(op, len(sizes)), *self._array(), *self._memory(), facts,
+        table, _, _ = flexible.fastest_table(
+            sizes, streams, op.phase == "grad_weight", self._operands(op, len(sizes)),
+            *self._around(), np.zeros(6, np.int64),
         )  # fmt: skip
-        table, _ = flexible.fastest_table(*arguments)
         return Tiles(*table, names=(op.name or op.kind,) * table.shape[1])
 
     def _runs(
@@ -201,26 +200,24 @@ class SigmaLike(Accelerator):
             for op, of_rows in zip(ops, counted, strict=True)
         ]
         work = [(flops, moves) for flops, moves, _ in left]
-        arguments = (
+        found, facts = flexible.priced(
             np.concatenate(counted), np.array(lines, np.int64), np.array(work, np.float64),
-            *self._array(), *self._memory(), self._known.get("constants") or self._constants(),
+            *self._around(), self._known.get("constants") or self._constants(),
         )  # fmt: skip
-        found, facts = flexible.priced(*arguments)
         return found.tolist(), facts
 
-    def _array(self) -> tuple[Any, ...]:
-        """What no op changes: the multipliers and the buffers around them."""
-        return (
+    def _around(self) -> tuple[tuple[Any, ...], ...]:
+        """What no op changes: the multipliers, the buffers around them, and memory."""
+        array = (
             self.multipliers, self._delays(), self.reduction_bw,
             self.multipliers // self.distribution_bw, self.lead_cycles, self.units,
-            self.weight_buffer_bytes, self.input_buffer_bytes, self.output_buffer_bytes,
         )  # fmt: skip
-
-    def _memory(self) -> tuple[float, ...]:
-        return (
+        room = (self.weight_buffer_bytes, self.input_buffer_bytes, self.output_buffer_bytes)
+        memory = (
             self.dram_channels, self.channel_bytes_per_cycle, self.latency_cycles,
             self.interleave_bytes,
         )  # fmt: skip
+        return array, room, memory
 
     def _operands(self, op: Op, rows: int) -> tuple[int, int, int, int, int]:
         """Repeats, bytes held, streamed and of the result, and bits of bitmap per row."""

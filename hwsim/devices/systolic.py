@@ -113,19 +113,15 @@ class Systolic(Accelerator):
         return int(table[3].sum() + table[4].sum())
 
     def tiles(self, op: Op) -> Tiles:
-        import numpy as np
-
         from hwsim.pipeline.tiles import Tiles
 
         table = self._table(op)
-        table[5] = np.ceil(table[2] / self.output_port_bytes).astype(np.int64)
         return Tiles(*table, names=(op.name or op.kind,) * table.shape[1])
 
     def pe_load(self, op: Op) -> PeLoad:
         """Multiply-adds of a cell, zeros included; the first one works in every fold."""
-        _, rows, cols, k, across, stream, products, *_ = self._arguments(
-            op, self.estimate(op).kernel != "dense"
-        )
+        compressed = self.estimate(op).kernel != "dense"
+        (_, rows, cols, k, across, stream, products, _), _ = self._arguments(op, compressed)
         if self.dataflow == "os":
             folds, each = -(-stream // rows) * -(-across // cols), k
         else:
@@ -137,35 +133,32 @@ class Systolic(Accelerator):
         from hwsim.accelerators import folds
 
         compressed = self.estimate(op).kernel != "dense"
-        _, blocked = self._folded(op, compressed)
-        arguments = (*self._arguments(op, compressed), blocked)
-        return folds.fold_table(*arguments)
+        table, _, _ = folds.fastest(*self._arguments(op, compressed), *self._around())
+        return table
 
     def _price(self, op: Op, *, compressed: bool, rejected: tuple[Estimate, ...] = ()) -> Estimate:
-        totals, _ = self._folded(op, compressed)
         kernel = f"{self.sparsity_n}:{self.sparsity_m}" if compressed else "dense"
-        return self._price_of_run(op, totals, kernel, "compute", rejected)
+        return self._price_of_run(op, self._run(op, compressed), kernel, "compute", rejected)
 
-    def _folded(self, op: Op, compressed: bool) -> tuple[tuple[int, ...], bool]:
-        """Totals of the run and whether it is blocked: run once per shape, whatever the mask."""
+    def _run(self, op: Op, compressed: bool) -> tuple[int, ...]:
+        """Totals of the run, with the cycles of its price: run once a shape, whatever the mask."""
         key = ("run", op.signature, compressed)
         known = self._known.get(key)
         if known is None:
             from hwsim.accelerators import folds
 
-            shape = self._arguments(op, compressed)
-            memory = (
-                self.output_port_bytes, self.dram_channels, self.channel_bytes_per_cycle,
-                self.latency_cycles, self.interleave_bytes, self.arrays,
-            )  # fmt: skip
-            runs = []
-            for blocked in (False, True):
-                arguments = (*shape, blocked, *memory)
-                totals = folds.priced(*arguments)
-                runs.append((totals[7] >= 0, totals[0], blocked, totals))
-            *_, blocked, totals = min(runs)
-            known = self._known[key] = (totals, blocked)
+            _, totals, cycles = folds.fastest(*self._arguments(op, compressed), *self._around())
+            known = self._known[key] = (int(cycles), *totals.tolist()[1:])
         return known
+
+    def _around(self) -> tuple[Any, ...]:
+        """What no op changes: the buffers, the output port and memory."""
+        room = (self.weight_buffer_bytes, self.input_buffer_bytes, self.output_buffer_bytes)
+        memory = (
+            self.output_port_bytes, self.dram_channels, self.channel_bytes_per_cycle,
+            self.latency_cycles, self.interleave_bytes, self.arrays, bool(self.chained),
+        )  # fmt: skip
+        return SUM_BYTES, room, memory
 
     def _why_not(self, op: Op) -> str:
         """Why the compressed kernel cannot run the product; empty if it can."""
@@ -185,7 +178,8 @@ class Systolic(Accelerator):
             known = self._known["pattern", axis] = NM(self.sparsity_n, self.sparsity_m, axis)
         return known
 
-    def _arguments(self, op: Op, compressed: bool) -> tuple[Any, ...]:
+    def _arguments(self, op: Op, compressed: bool) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+        """Shape and bytes of the operands, as `folds.fold_table` takes them."""
         from hwsim.accelerators import folds
 
         first, second, result, repeats = self._shape(op)
@@ -201,11 +195,10 @@ class Systolic(Accelerator):
             across, stream, held, streamed = m, n, first, second
         else:
             across, stream, held, streamed = n, m, second, first
-        return (
-            kind, self.rows, self.cols, k, across, stream, op.count * repeats,
-            held, streamed, result, bool(self.chained), self.weight_buffer_bytes,
-            self.input_buffer_bytes, self.output_buffer_bytes, SUM_BYTES,
+        shape = (
+            kind, self.rows, self.cols, k, across, stream, op.count * repeats, bool(self.chained),
         )  # fmt: skip
+        return shape, (held, streamed, result)
 
     def _serial_fill(self, fill: int) -> int:
         return 0 if self.chained else fill

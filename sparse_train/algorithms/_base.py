@@ -120,6 +120,16 @@ class Algorithm:
         """With `dense_weights`: (a, b) adds a·w to active and b·w to other trained gradients."""
         return 0.0, 0.0
 
+    def shows(
+        self, layer: str, weight: Any, mask: Any, pattern: Projection, state: State
+    ) -> Any | None:
+        """With `dense_weights`: what the model sees of a layer's weight, 0 where inactive.
+
+        None, the default, is weight · mask. Arrays are (n_out, n_in), numpy's or, for an algorithm
+        that says `on_device`, torch's. The gradient is taken for that of the weight itself.
+        """
+        return None
+
     def update(self, view: View, state: State) -> Outcome:
         """The next masks. Pure: equal inputs give equal outputs, and no input is changed."""
         raise TypeError(f"{type(self).__name__} must define update(view, state)")

@@ -14,6 +14,8 @@ from hwsim.checks import check_number
 from sparse_train.algorithms._base import Outcome, State, View
 from sparse_train.algorithms._global import count_best, unstructured_only, within
 from sparse_train.algorithms.rigl import RigL
+from sparse_train.selection import top_k
+from sparse_train.selection.arrays import brought, count, divided, size
 
 PRODUCTS = ("forward", "grad_input", "grad_weight")
 
@@ -38,6 +40,7 @@ class GrowthPerMicrosecond(RigL):
     """
 
     budget: ClassVar[str] = "total"
+    on_device: ClassVar[bool] = True
     device: Device | str = "wafer"
     rows: int | Mapping[str, int] = 1024
     probe: float = 0.05
@@ -51,18 +54,18 @@ class GrowthPerMicrosecond(RigL):
     def update(self, view: View, state: State) -> Outcome:
         unstructured_only(view.pattern, "growth_per_microsecond")
         kept = {name: self._kept(view, name) for name in view.masks}
-        total = sum(view.budgets.values()) - sum(int(mask.sum()) for mask in kept.values())
+        total = sum(view.budgets.values()) - sum(count(mask) for mask in kept.values())
         growth = {name: self.grow_scores(view, name) for name in kept}
         costs = {name: self._cost(name, kept[name], growth[name]) for name in kept}
         # Relative costs and gradients, so that float32 ranks them without loss of range.
         dearest = max(costs.values()) or 1.0
         steepest = max(float(g.max()) for g in growth.values()) or 1.0
         worth = {
-            name: (g / np.float32(steepest) / np.float32(max(costs[name] / dearest, 1e-3)))
+            name: divided(divided(g, steepest), max(costs[name] / dearest, 1e-3))
             for name, g in growth.items()
         }
         grown = count_best(worth, max(total, 0), {n: ~mask for n, mask in kept.items()})
-        active = {name: int(mask.sum()) + grown[name] for name, mask in kept.items()}
+        active = {name: count(mask) + grown[name] for name, mask in kept.items()}
         for name in kept:
             if active[name] == 0 and view.budgets[name] > 0:
                 active[name] = 1  # No layer may run empty: one that has more than one pays for it.
@@ -76,19 +79,17 @@ class GrowthPerMicrosecond(RigL):
 
     def _cost(self, name: str, kept: np.ndarray, growth: np.ndarray) -> float:
         """Seconds of a training step per additional active weight; never negative."""
-        free = kept.size - int(kept.sum())
+        free = size(kept) - count(kept)
         more = math.ceil(self.probe * free)
         if more == 0:
             return math.inf if free else 0.0
-        order = np.argsort(np.where(kept, -1.0, growth), axis=None, kind="stable")[::-1]
-        trial = kept.copy()
-        trial.reshape(-1)[order[:more]] = True
+        trial = kept | top_k(growth, more, ~kept)
         return max(self._seconds(name, trial) - self._seconds(name, kept), 0.0) / more
 
     def _seconds(self, name: str, mask: np.ndarray) -> float:
         assert isinstance(self.device, Device)
         rows = self.rows[name] if isinstance(self.rows, Mapping) else self.rows
-        held = Mask(mask)
+        held = Mask(brought(mask))  # prices are the host's: flags are copied, no floats
         n_out, n_in = held.shape
         return sum(
             self.device.estimate(gemm(rows, n_out, n_in, held, phase, name=name)).seconds

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from hwsim.errors import InputError
 from sparse_train.algorithms import Algorithm
-from sparse_train.masking import persist, steps
+from sparse_train.masking import optimizer_state, persist, steps
 from sparse_train.masking._dense import DenseGradients, stamp, untouched
 from sparse_train.masking._reserve import Reserve
 from sparse_train.masking.bits import whole, zero_where_not_
@@ -49,11 +49,12 @@ class Following:
         self._replace_step = replace_step
         self._regulariser = regulariser
         self._dense = DenseGradients(algorithm, scaler)
-        self._reserve = Reserve()
+        self._reserve = Reserve(self._seen)
         self._handles: list[Any] = []
         self._ids: dict[int, MaskedLayer] = {}
         self._new_round()
         self._idle = 0
+        self._unsteady: list[MaskedLayer] = []
 
     def is_update_step(self, step: int | None = None) -> bool:
         """Whether masks are updated in step number `step`, counted from 1; None is the next."""
@@ -62,6 +63,10 @@ class Following:
     def _gate(self, layer: MaskedLayer) -> Tensor:
         """Where the optimizer trains: where active, unless inactive weights have values too."""
         return self._reserve.trained.get(layer.name, layer.mask)
+
+    def _seen(self, layer: MaskedLayer, weight: Tensor) -> Tensor | None:
+        """What the model is to hold of a weight; None for weight · mask."""
+        return None
 
     def _attach(self) -> None:
         self._handles.append(persist.attach_root(self.model))
@@ -73,6 +78,7 @@ class Following:
             before, after = self._gradient_hooks(layer)
             self._handles.append(layer.parameter.register_hook(before))
             self._handles.append(layer.parameter.register_post_accumulate_grad_hook(after))
+        self._note_unsteady()
         steps.watch(self)
 
     def _detach(self) -> None:
@@ -112,7 +118,10 @@ class Following:
         if not layers:
             return None
         if not any(known is optimizer for known in self.optimizers):
+            for layer in layers:
+                optimizer_state.check([optimizer], layer.parameter)
             self.optimizers = (*self.optimizers, optimizer)
+            self._note_unsteady()
         overflow = getattr(optimizer, "found_inf", None)
         if overflow is not None and bool(overflow):
             # A fused optimizer is called in steps that the scaler skips, and does nothing.
@@ -147,6 +156,13 @@ class Following:
         for layer in layers:
             self._reserve.split_again(layer)
         self._stepped |= bool(layers)
+
+    def _note_unsteady(self) -> None:
+        self._unsteady = [
+            layer
+            for layer in self.layers.values()
+            if optimizer_state.is_unsteady(self.optimizers, layer.parameter)
+        ]
 
     def _held_by(self, optimizer: Optimizer) -> list[MaskedLayer]:
         held = (

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hwsim.errors import InputError
-from sparse_train.algorithms import Outcome, View
+from sparse_train.algorithms import Algorithm, Outcome, View
 from sparse_train.masking import _state, optimizer_state
 from sparse_train.masking._first import not_finite
 from sparse_train.masking._following import Following, alive_parts
@@ -70,6 +70,16 @@ class Moving(Following):
     def _shown(self, layer: MaskedLayer, values: Tensor) -> Any:
         """A tensor of the weight's shape as an algorithm sees it: float32 (n_out, n_in)."""
         return layer.array(values) if self._place()[0] is None else layer.matrix(values)
+
+    def _seen(self, layer: MaskedLayer, weight: Tensor) -> Tensor | None:
+        if type(self.algorithm).shows is Algorithm.shows:
+            return None
+        values, active = self._shown(layer, weight), as_bool(self._shown(layer, layer.mask))
+        shown = {
+            part: self.algorithm.shows(part, values[rows], active[rows], self.pattern, self._state)
+            for part, rows in layer.parts.items()
+        }
+        return layer.tensor(where(active, stacked(layer, shown), 0))
 
     def _rng(self, step: int) -> np.random.Generator:
         """The stream of one step: from seed and step alone, so that a resumed run has the same."""
@@ -182,10 +192,15 @@ class Moving(Following):
         if self.algorithm.dense_weights:
             layer.parameter.data.copy_(self._reserve.whole(layer))
             self._reserve.values.pop(layer.name)
+            trained_before = self._gate(layer)
             layer.set_mask(new)
             self._train(layer, outcome, new)
+            gate = self._gate(layer)
+            seen = layer.parameter.detach().clone()  # by the optimizer: what it trains, else 0
+            zero_where_not_(seen, gate)
+            kept = gate & trained_before
+            optimizer_state.zero_moments(self.optimizers, layer.parameter, kept, seen)
             self._reserve.split(layer)
-            optimizer_state.zero_moments(self.optimizers, layer.parameter, self._gate(layer))
             return changed
         if outcome.weights is not None:
             own = self._shown(layer, layer.parameter)

@@ -1,12 +1,12 @@
 """The values that inactive weights keep, for algorithms that train them unseen (Top-KAST, SR-STE).
 
-The model holds weight · mask, so that its forward and backward are its own. The rest is held here,
-and put back for the optimizer's step alone.
+The model holds weight · mask, or what the algorithm shows in its place (S-STE), so that its forward
+and backward are its own. The rest is held here, and put back for the optimizer's step alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -18,27 +18,36 @@ from sparse_train.masking.layers import MaskedLayer
 class Reserve:
     """Empty, and without effect, unless layers have been split.
 
+    Args:
+        show: gives what the model is to hold of a layer's weight; None for weight · mask.
+
     Attributes:
-        values: layer name → weight · (1 − mask).
+        values: layer name → weight less what the model holds, most often weight · (1 − mask).
         trained: layer name → bool, where the optimizer trains.
         pulls: layer name → (a, b): a·w is added to the gradient of active, b·w of other weights;
             they follow from masks, so that a layer whose mask is new has none yet.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, show: Callable[[MaskedLayer, Tensor], Tensor | None]) -> None:
+        self._show = show
         self.values: dict[str, Tensor] = {}
         self.trained: dict[str, Tensor] = {}
         self.pulls: dict[str, tuple[float, float]] = {}
         self._merged: set[str] = set()
 
     def split(self, layer: MaskedLayer) -> None:
-        """Move the values of inactive weights from the model to here."""
+        """Move what the model does not see of a weight from there to here."""
         weight = layer.parameter.data
-        inactive = weight.clone()
-        zero_where_not_(inactive, ~layer.mask)
+        shown = self._show(layer, weight)
+        unseen = weight.clone()
+        if shown is None:
+            zero_where_not_(unseen, ~layer.mask)
+            zero_where_not_(weight, layer.mask)
+        else:
+            unseen.sub_(shown)
+            weight.copy_(shown)
         known = self.values.get(layer.name)
-        self.values[layer.name] = inactive if known is None else known.add_(inactive)
-        zero_where_not_(weight, layer.mask)
+        self.values[layer.name] = unseen if known is None else known.add_(unseen)
         self._merged.discard(layer.name)
 
     def merge(self, layer: MaskedLayer) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer, SparseAdam
 
 from hwsim.errors import InputError
+from sparse_train.masking._trial import Nature, coded_as, entries, nature, placed, trial_shape
 from sparse_train.masking.bits import zero_where_not_
 
 
@@ -49,24 +49,36 @@ def held(optimizers: Sequence[Optimizer]) -> set[int] | None:
 
 
 def moments(optimizers: Sequence[Optimizer], parameter: nn.Parameter) -> Iterator[Tensor]:
-    """Every state tensor of the weight's shape: SGD's momentum, Adam's averages, and so on."""
+    """Every state tensor with a place per weight: SGD's momentum, Adam's averages, and so on."""
     for optimizer in optimizers:
-        for _, value in _own(optimizer, parameter):
+        for _, value in own(optimizer, parameter):
             yield value
 
 
 def check(optimizers: Sequence[Optimizer], parameter: nn.Parameter) -> None:
     """An InputError if a weight's memory cannot follow a mask."""
     for optimizer in optimizers:
-        for _ in _own(optimizer, parameter):
+        _nature(optimizer, parameter)
+        for _ in own(optimizer, parameter):
             pass
 
 
-def zero_moments(optimizers: Sequence[Optimizer], parameter: nn.Parameter, keep: Tensor) -> None:
+def is_unsteady(optimizers: Sequence[Optimizer], parameter: nn.Parameter) -> bool:
+    """Whether weights that get no gradient get a state all the same (Muon's kin, AdaI)."""
+    return any(_nature(optimizer, parameter).unsteady for optimizer in optimizers)
+
+
+def zero_moments(
+    optimizers: Sequence[Optimizer],
+    parameter: nn.Parameter,
+    keep: Tensor,
+    weights: Tensor | None = None,
+) -> None:
     """Forget everything about the weights where `keep` is False.
 
     Their state is then that of a parameter that is new. Mostly that is 0; Rprop's step size is its
-    learning rate, Adagrad's sum its first value. LBFGS, whose memory is of all weights together,
+    learning rate, Adagrad's sum its first value, an average of weights the weight itself: as in
+    `weights`, or else as the parameter is now. LBFGS, whose memory is of all weights together,
     forgets all of it.
     """
     for optimizer in optimizers:
@@ -74,90 +86,99 @@ def zero_moments(optimizers: Sequence[Optimizer], parameter: nn.Parameter, keep:
             if any(p is parameter for p in optimizer.param_groups[0]["params"]):
                 optimizer.state.clear()
             continue
-        found = list(_own(optimizer, parameter))
+        found = list(own(optimizer, parameter))
         new = fresh_values(optimizer, parameter) if found else {}
-        for key, value in found:
-            if start := new.get(key, 0.0):
+        for path, value in found:
+            start = new.get(path, 0.0)
+            if start is None:
+                now = (parameter if weights is None else weights).detach().to(value.dtype)
+                value.copy_(torch.where(keep, value, now))
+            elif start or value.shape != keep.shape:
                 value.masked_fill_(~keep, start)
             else:
                 zero_where_not_(value, keep)
 
 
-def fresh_values(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, float]:
-    """Key of a state tensor → what each entry of it is in a new parameter.
+def fresh_values(optimizer: Optimizer, parameter: nn.Parameter) -> Mapping[str, float | None]:
+    """Path of a state tensor → what each entry of it is in a new parameter.
 
-    Told by trying: an optimizer of the same kind and settings makes one step with a gradient of 0.
-    Where that cannot be done, a key is missing, which is taken for 0.
+    None stands for the parameter's own value. A path that is not there is taken for 0.
     """
-    while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
-        optimizer = inner  # accelerate's and others' wrappers
-    group = next(
-        (g for g in optimizer.param_groups if any(p is parameter for p in g["params"])), None
-    )
-    if group is None or type(optimizer) in _ALL_ZERO:
-        return {}
-    tiny = nn.Parameter(torch.zeros((2,) * parameter.ndim, dtype=parameter.dtype))
-    tiny.grad = torch.zeros_like(tiny)
-    for make in (_made_anew, _emptied):
-        try:
-            trial = make(optimizer, {**group, "params": [tiny]})
-            with torch.no_grad():
-                trial.step()
-            state = trial.state[tiny]
-        except Exception:  # a stranger's optimizer may need anything
-            continue
-        return {
-            key: float(value.reshape(-1)[0])
-            for key, value in state.items()
-            if isinstance(value, Tensor) and value.shape == tiny.shape
-        }
-    return {}
+    return _nature(optimizer, parameter).fresh
 
 
-# Of torch's own, those whose every state tensor starts at 0: not to be tried in each update.
+# Of torch's own, those with no state but one per weight that begins at 0 and stays there without a
+# gradient: they need no trial.
 _ALL_ZERO = (
     torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam,
     torch.optim.RMSprop, torch.optim.Adadelta,
 )  # fmt: skip
+_NATURES: WeakKeyDictionary[Optimizer, dict[Any, tuple[str, Nature]]] = WeakKeyDictionary()
+_KNOWN = Nature()
 
 
-def _made_anew(optimizer: Optimizer, group: dict[str, Any]) -> Optimizer:
-    settings = {key: group[key] for key in optimizer.defaults if key in group}
-    return type(optimizer)(group["params"], **settings)
+def _nature(optimizer: Optimizer, parameter: nn.Parameter) -> Nature:
+    """What is known of an optimizer's state of a parameter; tried once for all of its kind.
+
+    Raises:
+        InputError: it cannot follow a mask.
+    """
+    while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
+        optimizer = inner  # accelerate's and others' wrappers
+    if type(optimizer) in _ALL_ZERO or isinstance(optimizer, LBFGS):
+        return _KNOWN
+    groups = enumerate(optimizer.param_groups)
+    held_in = ((i, g) for i, g in groups if any(p is parameter for p in g["params"]))
+    i, group = next(held_in, (-1, None))
+    if group is None:
+        return _KNOWN
+    known = _NATURES.setdefault(optimizer, {})
+    key = i, trial_shape(parameter.shape), parameter.dtype
+    settings = repr({k: v for k, v in group.items() if k != "params"})
+    if key not in known or (known[key][0] != settings and any(known[key][1].fresh.values())):
+        known[key] = settings, nature(optimizer, group, parameter.shape, parameter.dtype)
+    found = known[key][1]
+    if found.refused:
+        raise InputError(_refusal(optimizer, found.refused))
+    return found
 
 
-def _emptied(optimizer: Optimizer, group: dict[str, Any]) -> Optimizer:
-    if any(isinstance(value, Optimizer) for value in vars(optimizer).values()):
-        raise TypeError("an optimizer within an optimizer would make a real step")
-    trial = copy.copy(optimizer)
-    trial.__dict__ = {**optimizer.__dict__, "state": defaultdict(dict), "param_groups": [group]}
-    if trial.state is optimizer.state or trial.param_groups is optimizer.param_groups:
-        raise TypeError("its state lies elsewhere")
-    return trial
-
-
-def _own(optimizer: Optimizer, parameter: nn.Parameter) -> Iterator[tuple[str, Tensor]]:
-    """Key and state tensor, of those with the weight's shape.
+def own(optimizer: Optimizer, parameter: nn.Parameter) -> Iterator[tuple[str, Tensor]]:
+    """Path and state tensor, of those with a place for each weight, as (..., *weight's shape).
 
     Raises:
         InputError: one holds integers (an optimizer of 8 bits): a code has no place for one weight.
     """
-    for key, value in optimizer.state.get(parameter, {}).items():
-        if not isinstance(value, Tensor) or value.shape != parameter.shape or value.ndim == 0:
+    state = optimizer.state.get(parameter)
+    if not state:
+        return
+    known = _nature(optimizer, parameter)
+    for path, value in entries(state):
+        if path in known.others:
+            continue  # a side's factor may be as large as the weight, where that is square
+        view = placed(value, parameter.shape)
+        if view is None:
             continue
-        if value.is_floating_point():
-            yield key, value
-        elif value.dtype != torch.bool:
-            raise InputError(
-                f"optimizer: {type(optimizer).__name__} holds {key!r} as {value.dtype}; allowed "
-                "for masked weights are floating-point states (its 32-bit form)"
-            )
+        if known.tried and path not in known.fresh and len(set(parameter.shape)) < parameter.ndim:
+            raise InputError(_refusal(optimizer, f"keeps {path!r}, whose meaning is not known"))
+        if value.dtype == torch.bool:
+            raise InputError(_refusal(optimizer, f"chooses weights itself ({path!r})"))
+        if coded := coded_as(value):
+            raise InputError(_refusal(optimizer, f"holds {path!r} as {coded}"))
+        yield path, view
+
+
+def _refusal(optimizer: Optimizer, why: str) -> str:
+    return (
+        f"optimizer: {type(optimizer).__name__} {why}; allowed for masked weights is one that "
+        "keeps a floating-point state of each weight, or none (of 8-bit ones the 32-bit form)"
+    )
 
 
 def learning_rate(optimizers: Sequence[Optimizer], parameter: nn.Parameter) -> float:
-    """The present learning rate of a parameter's group; 0 if no optimizer holds it."""
+    """The present learning rate of a parameter's group; 0 if it has none, or no optimizer."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             if any(p is parameter for p in group["params"]):
-                return float(group["lr"])
+                return float(group.get("lr", 0.0))
     return 0.0

@@ -120,6 +120,8 @@ class Sparsifier(Moving):
         step = self.steps + 1
         for layer in self.layers.values():
             layer.zero_inactive()
+        for layer in self._unsteady:
+            optimizer_state.zero_moments(self.optimizers, layer.parameter, self._gate(layer))
         self._dense.close_step(self.layers)
         try:
             changed = self._update(step) if self.is_update_step(step) else False

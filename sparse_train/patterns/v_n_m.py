@@ -12,6 +12,15 @@ from hwsim.patterns.passes.v_n_m_sizes import COLUMNS
 from sparse_train.patterns.n_m import check_density
 from sparse_train.segments import Segmented, select
 from sparse_train.selection import check_finite
+from sparse_train.selection.arrays import (
+    beside,
+    best_of_each,
+    in_segments,
+    padded,
+    repeated,
+    sums,
+    where,
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,10 @@ class VNM(Segmented):
     def only_density(self) -> float:
         return self.n / self.m
 
+    @property
+    def on_device(self) -> bool:
+        return True
+
     def edges(self, n_in: int) -> np.ndarray:
         return np.append(np.arange(0, n_in, self.m, dtype=np.int64), n_in)
 
@@ -59,26 +72,23 @@ class VNM(Segmented):
     def fill(self, scores: np.ndarray, kept: np.ndarray, budget: int) -> np.ndarray:
         check_finite(scores)
         k, _ = self.shares(kept.shape, budget)
-        edges = self.edges(kept.shape[1])
-        sizes = np.diff(edges)
-        room = np.minimum(sizes, k) - np.add.reduceat(kept, edges[:-1], axis=1, dtype=np.int64)
-        wanted = np.where(np.repeat(room > 0, sizes, axis=1), scores, 0)
+        n_in = kept.shape[1]
+        edges = self.edges(n_in)
+        room = beside(np.minimum(np.diff(edges), k), scores) - in_segments(kept, edges)
+        wanted = where(repeated(room > 0, self.m, 1)[:, :n_in], scores, 0)
         return kept | select(scores, self._columns(wanted, kept) & ~kept, room, edges)
 
     def _columns(self, scores: np.ndarray, kept: np.ndarray) -> np.ndarray:
         """The places in the four columns of their block, (n_out, n_in)."""
         n_out, n_in = scores.shape
-        starts = np.arange(0, n_out, self.v)
-        short = ((0, 0), (0, -n_in % self.m))
-        sums = np.add.reduceat(scores, starts, axis=0, dtype=np.float64)
-        used = np.logical_or.reduceat(kept, starts, axis=0)
-        by_block = (len(starts), -1, self.m)
-        sums = np.pad(sums, short, constant_values=-1.0).reshape(by_block)
-        used = np.pad(used, short).reshape(by_block)
-        best = np.lexsort((-sums, ~used), axis=2)[:, :, :COLUMNS]
-        chosen = np.zeros(sums.shape, dtype=bool)
-        np.put_along_axis(chosen, best, True, axis=2)
-        return np.repeat(chosen.reshape(len(starts), -1)[:, :n_in], self.v, axis=0)[:n_out]
+        below, beyond = -n_out % self.v, -n_in % self.m
+        in_rows = ((n_out + below) // self.v, self.v, n_in + beyond)
+        totals = sums(padded(scores, below, beyond).reshape(in_rows), 1)
+        totals[:, n_in:] = -1.0  # columns that are not there come last
+        used = padded(kept, below, beyond).reshape(in_rows).any(1)
+        by_block = (in_rows[0], -1, self.m)
+        chosen = best_of_each(totals.reshape(by_block), used.reshape(by_block), COLUMNS)
+        return repeated(chosen.reshape(in_rows[0], -1)[:, :n_in], self.v, 0)[:n_out]
 
 
 PATTERN = VNM

@@ -218,3 +218,22 @@ def best_rows(totals: Any, first: Any, rows: int) -> Array:
     order = order[(~first)[order].to(totals.dtype).argsort(stable=True)]
     active[order[rows:]] = False
     return active
+
+
+def best_of_each(totals: Any, first: Any, k: int) -> Array:
+    """k True on the last axis (or all of it): those of `first`, then those of largest total."""
+    chosen = filled(tuple(totals.shape), False, first)
+    if on_host(totals):
+        order = np.lexsort((-totals, ~first), axis=-1)
+        np.put_along_axis(chosen, order[..., :k], True, axis=-1)
+        return chosen
+    order = (-totals).argsort(dim=-1, stable=True)
+    order = order.gather(-1, (~first).gather(-1, order).int().argsort(dim=-1, stable=True))
+    return chosen.scatter_(-1, order[..., :k], True)
+
+
+def divided(values: Array, by: float) -> Array:
+    """float32 values, each divided by one float32; by an array, since torch inverts a number."""
+    if on_host(values):
+        return values / np.float32(by)
+    return values / values.new_tensor([by])

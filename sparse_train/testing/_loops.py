@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hwsim.errors import InputError
 from sparse_train.export import strip
-from sparse_train.masking.optimizer_state import fresh_values
 from sparse_train.sparsify import Sparsifier
+from sparse_train.testing._optimizers import check_optimizers
 from sparse_train.testing._surroundings import SURROUNDINGS
 from sparse_train.testing._training import (
     Maker,
@@ -37,6 +38,7 @@ def check_loops(make: Maker, *, steps: int = 10) -> None:
     check_closure(make, steps)
     check_scaler(make, steps)
     check_several_optimizers(make, steps)
+    check_another_optimizer(make, steps)
     check_thrown_away(make, steps)
     check_frozen(make, steps)
     check_foreign_gradients(make, steps)
@@ -102,6 +104,34 @@ def check_several_optimizers(make: SEVERAL, steps: int = 10) -> None:
     _same(one, (model, optimizers, sparsifier), "by two optimizers")
 
 
+def check_another_optimizer(make: Maker, steps: int = 10) -> None:
+    """An optimizer that is made anew for the second phase, or lies in a wrapper, counts as well."""
+    one, other = _start(make), _start(make)
+    model, optimizer, sparsifier = other
+    for step in range(steps):
+        _step(*one, step)
+        if step == steps // 2:
+            moments = optimizer.state_dict()
+            optimizer = _Wrapper(_sgd(model.parameters()))
+            optimizer.inner.load_state_dict(moments)
+        _step(model, optimizer, sparsifier, step)
+    assert sparsifier.steps == steps, f"{sparsifier.steps} steps are counted of {steps}"
+    _same(one, other, "by an optimizer that was made later")
+
+
+class _Wrapper:
+    """Holds an optimizer and is none, as some schedulers and frameworks do."""
+
+    def __init__(self, inner: torch.optim.Optimizer) -> None:
+        self.inner = inner
+
+    def zero_grad(self) -> None:
+        self.inner.zero_grad()
+
+    def step(self) -> None:
+        self.inner.step()
+
+
 def check_thrown_away(make: Maker, steps: int = 10) -> None:
     """A gradient that is emptied before the step does not count, NaN or not."""
     for to_none in (True, False):
@@ -149,26 +179,11 @@ def check_states(make: Maker, steps: int = 10, kinds: Sequence[Any] = ()) -> Non
     """The state of weights that are not trained is that of a new parameter.
 
     Args:
-        kinds: optimizer classes; by default those of torch whose states do not all begin at 0.
+        kinds: optimizer classes; by default some of torch whose states do not all begin at 0.
+            `check_optimizers` takes all that there are, and says of each how it went.
     """
     for kind in kinds or (torch.optim.Rprop, torch.optim.Adagrad, torch.optim.Adamax):
-        model = small_model()
-        optimizer = kind(model.parameters(), lr=0.01)
-        sparsifier = make(model, optimizer)
-        for step in range(steps):
-            _step(model, optimizer, sparsifier, step)
-            for name, layer in sparsifier.layers.items():
-                _check_state(optimizer, layer.parameter, ~sparsifier.trained_mask(name), name)
-
-
-def _check_state(optimizer: Any, parameter: Any, off: Tensor, name: str) -> None:
-    new = fresh_values(optimizer, parameter)
-    for key, value in optimizer.state[parameter].items():
-        if torch.is_tensor(value) and value.shape == parameter.shape:
-            start = torch.full_like(value[off], new.get(key, 0.0))
-            assert torch.allclose(value[off], start), (
-                f"layer {name!r}: {key} of {type(optimizer).__name__} is not a new parameter's"
-            )
+        check_optimizers(make, {kind.__name__: kind}, steps=steps)
 
 
 def check_copies(make: Maker, steps: int = 10) -> None:
@@ -190,6 +205,47 @@ def check_copies(make: Maker, steps: int = 10) -> None:
     check_invariants(sparsifier, optimizer)
     plain = strip(copied(one[0])[0])
     assert set(plain.state_dict()) == set(small_model().state_dict()), "stripping leaves masks"
+    _check_own_saving(make)
+    _check_foreign_state(make)
+
+
+class _SavesItself(nn.Linear):
+    """A module whose state has a form of its own, as quantised ones have."""
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        destination[f"{prefix}weight"] = self.weight.detach()
+        destination[f"{prefix}bias"] = self.bias.detach()
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *_: Any, **__: Any) -> None:
+        self.weight.data.copy_(state_dict[f"{prefix}weight"])
+        self.bias.data.copy_(state_dict[f"{prefix}bias"])
+
+
+def _check_own_saving(make: Maker) -> None:
+    states, found = [], []
+    for seed in (0, 5):
+        torch.manual_seed(seed)
+        model = nn.Sequential(_SavesItself(12, 10), nn.ReLU(), nn.Linear(10, 8))
+        found.append(make(model, _sgd(model.parameters())).masks())
+        states.append((model, model.state_dict()))
+    other = states[1][0]
+    other.load_state_dict(states[0][1])
+    saved_mask = states[0][0][0].state_dict().get("weight_mask")
+    assert saved_mask is not None, "a module that saves itself loses its mask"
+    off = ~saved_mask
+    assert not other[0].weight.detach()[off].any(), "a module that loads itself loses its mask"
+
+
+def _check_foreign_state(make: Maker) -> None:
+    one, other = _start(make), small_model(width=12)
+    foreign = make(other, _sgd(other.parameters())).state_dict()
+    before = one[2].masks()
+    try:
+        one[2].load_state_dict(foreign)
+    except InputError:
+        assert one[2].masks() == before, "a foreign state is refused, but masks have changed"
+    else:
+        raise AssertionError("the state of another model's sparsifier is taken without a word")
 
 
 def _sgd(parameters: Any, **options: Any) -> torch.optim.Optimizer:

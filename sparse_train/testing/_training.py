@@ -14,6 +14,7 @@ from torch import nn
 
 from sparse_train.algorithms import Algorithm
 from sparse_train.masking.kinds import weights_of
+from sparse_train.masking.optimizer_state import fresh_values, own
 from sparse_train.naming import layer_name
 from sparse_train.patterns import Projection
 from sparse_train.sparsify import Sparsifier, sparsify
@@ -62,11 +63,28 @@ def check_invariants(sparsifier: Sparsifier, optimizer: torch.optim.Optimizer) -
         stray = layer.parameter.detach()[~layer.mask]
         assert not stray.any(), f"layer {name!r}: an inactive weight is {stray[stray != 0][0]}"
         trained = sparsifier.trained_mask(name)
-        for key, value in optimizer.state[layer.parameter].items():
-            if torch.is_tensor(value) and value.shape == layer.parameter.shape:
-                alive = value[~trained]
-                assert not alive.any(), f"layer {name!r}: {key} lives on where nothing is trained"
+        check_state(optimizer, layer.parameter, ~trained, name, "lives on where nothing is trained")
     _check_coverage(sparsifier)
+
+
+def check_state(
+    optimizer: torch.optim.Optimizer,
+    parameter: nn.Parameter,
+    off: torch.Tensor,
+    name: str,
+    what: str = "is not a new parameter's",
+) -> None:
+    """What an optimizer keeps where `off` is that of a new parameter."""
+    new = fresh_values(optimizer, parameter)
+    for path, value in own(optimizer, parameter):
+        at_start = new.get(path, 0.0)
+        found = value[..., off]
+        if at_start is None:
+            start = parameter.detach()[off].expand_as(found).to(found.dtype)
+        else:
+            start = torch.full_like(found, at_start)
+        same = torch.allclose(found, start, atol=0.0)
+        assert same, f"layer {name!r}: {path} of {type(optimizer).__name__} {what}"
 
 
 def _check_coverage(sparsifier: Sparsifier) -> None:
@@ -182,9 +200,7 @@ def checked_step(
         return
     for name, layer in sparsifier.layers.items():
         grown = torch.from_numpy(after[name] & ~before[name]).view(layer.weight_shape)
-        for key, value in optimizer.state[layer.parameter].items():
-            if torch.is_tensor(value) and value.shape == layer.parameter.shape:
-                assert not value[grown].any(), f"layer {name!r}: {key} of a grown weight lives"
+        check_state(optimizer, layer.parameter, grown, name, "lives on in a grown weight")
         if sparsifier.algorithm.first_mask != "dense":
             stale = layer.parameter.detach()[grown]
             assert not stale.any(), f"layer {name!r}: a grown weight starts at {stale}"

@@ -1,10 +1,11 @@
 """Sixty public models of reduced width, from configurations: nothing is downloaded."""
 
 import importlib
-import re
 
 import torch
 from torch import nn
+
+from tests.torchvision_that_fits import torchvision
 
 _TEXT = {
     "vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -208,21 +209,3 @@ def _graph(kind):
     model = getattr(models, kind)(12, 16, num_layers=3, out_channels=5)
     edges = torch.stack([torch.arange(20), (torch.arange(20) * 7 + 3) % 20])
     return model, (torch.randn(20, 12), edges)
-
-
-def torchvision():
-    """torchvision, whose compiled part may be of another build than torch: no model here needs it,
-    but its import asks for the names of its operators."""
-    for _ in range(8):
-        try:
-            return importlib.import_module("torchvision")
-        except RuntimeError as error:
-            found = re.search(r"operator torchvision::(\w+) does not exist", str(error))
-            if found is None:
-                raise
-            _DEFINED.append(torch.library.Library("torchvision", "FRAGMENT"))
-            _DEFINED[-1].define(f"{found[1]}(Tensor x) -> Tensor")
-    raise ImportError("torchvision: its compiled part does not fit this torch")
-
-
-_DEFINED: list = []

@@ -15,6 +15,7 @@ from hwsim.workload import PRODUCTS
 from sparse_train import sparsify, workload
 from sparse_train.testing import check_invariants
 from tests.public_models import _catalogue
+from tests.torchvision_that_fits import torchvision
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 torch.set_num_threads(1)
@@ -75,8 +76,7 @@ def name(request):
     package = PACKAGES[request.param.partition(":")[0]]
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
-    if importlib.util.find_spec("torchvision") is not None:
-        _catalogue.torchvision()  # others import it too
+    torchvision()  # others import it too
     return request.param
 
 

@@ -206,6 +206,21 @@ def test_a_sparse_model_by_neurons_gets_as_small_as_its_masks_say():
     assert copy.deepcopy(pruned.model)(batch).shape == (5, 4)
 
 
+def test_the_smaller_model_goes_through_torch_export(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)).eval()
+    zero(model[0], rows=(0, 1))
+    batch = torch.randn(3, 4)
+    pruned = prune_structurally(model, batch).model
+    torch.export.save(torch.export.export(pruned, (batch,)), tmp_path / "small.pt2")
+    loaded = torch.export.load(tmp_path / "small.pt2")
+    assert torch.equal(loaded.module()(batch), pruned(batch))
+    assert torch.allclose(loaded.module()(batch), model(batch), rtol=1e-5, atol=1e-6)
+    assert sum(t.numel() for t in loaded.state_dict.values()) < sum(
+        p.numel() for p in model.parameters()
+    )
+
+
 def test_the_smaller_model_goes_to_onnx(tmp_path):
     pytest.importorskip("onnxscript", reason="torch.onnx.export needs onnx and onnxscript")
     onnx = pytest.importorskip("onnx")

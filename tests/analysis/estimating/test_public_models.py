@@ -8,7 +8,9 @@ import pytest
 
 from analysis.estimating import public_models, subject
 from hwsim import InputError
+from tests.torchvision_that_fits import torchvision
 
+torchvision()
 needs_transformers = pytest.mark.skipif(
     importlib.util.find_spec("transformers") is None, reason="transformers is not installed"
 )

@@ -3,6 +3,7 @@
 Frameworks are optional: `make test-frameworks` installs them; without them their tests are skipped.
 """
 
+import importlib
 import os
 import socket
 
@@ -232,14 +233,31 @@ def _worker(rank, port, folder, how):
         torch.distributed.destroy_process_group()
 
 
-def _distributed(rank, how):
-    model, optimizer = start()
-    if how.startswith("fsdp"):
-        from torch.distributed.fsdp import fully_shard
+def _sharded(seed=0):
+    from torch.distributed.fsdp import fully_shard
 
-        fully_shard(model.body[0])
-        fully_shard(model)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model, _ = start(seed)
+    fully_shard(model.body[0])
+    fully_shard(model)
+    return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+
+def _resumed(model, optimizer, sparsifier):
+    """Others, begun from another seed, that go on from the states of these."""
+    from torch.distributed.checkpoint import state_dict as states
+
+    saved = states.get_state_dict(model, optimizer)
+    other, other_optimizer = _sharded(seed=3)
+    other_sparsifier = sparsify(other, other_optimizer, **SETTINGS, seed=9)
+    states.set_state_dict(
+        other, other_optimizer, model_state_dict=saved[0], optim_state_dict=saved[1]
+    )
+    other_sparsifier.load_state_dict(sparsifier.state_dict())
+    return other, other_optimizer, other_sparsifier
+
+
+def _distributed(rank, how):
+    model, optimizer = _sharded() if how.startswith("fsdp") else start()
     sparsifier = sparsify(model, optimizer, **SETTINGS)
     run = model
     if how.startswith("ddp"):
@@ -254,11 +272,10 @@ def _distributed(rank, how):
 
         state = power.PowerSGDState(None, 1, start_powerSGD_iter=2, min_compression_rate=1)
         run.register_comm_hook(state, power.powerSGD_hook)
-    saved = None
     for step, batch in enumerate(loader()):
-        if step == 13 and how == "fsdp":
-            saved = sparsifier.state_dict()
-            sparsifier.load_state_dict(saved)
+        if step == 13 and how == "fsdp resumed":
+            model, optimizer, sparsifier = _resumed(model, optimizer, sparsifier)
+            run = model
         optimizer.zero_grad()
         half = batch["x"][2 * rank : 2 * rank + 2]
         run(half)["loss"].backward()
@@ -310,7 +327,9 @@ def whole(tensor):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["ddp", "ddp view", "ddp compressed", "ddp power", "fsdp"])
+@pytest.mark.parametrize(
+    "how", ["ddp", "ddp view", "ddp compressed", "ddp power", "fsdp", "fsdp resumed"]
+)
 def test_on_two_ranks(how, tmp_path):
     mp.spawn(_worker, (free_port(), str(tmp_path), how), nprocs=2)
     one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
@@ -320,8 +339,132 @@ def test_on_two_ranks(how, tmp_path):
     for name in one["weights"]:
         assert torch.equal(one["weights"][name], two["weights"][name]), name
     model, sparsifier = in_plain_loop()
-    if how in ("ddp", "ddp view", "fsdp"):
+    if how in ("ddp", "ddp view", "fsdp", "fsdp resumed"):
         for name, mask in sparsifier.masks().items():
             assert (torch.from_numpy(mask.array) == one["masks"][name]).all(), name
         for name, parameter in model.named_parameters():
             assert torch.allclose(parameter, one["weights"][name], rtol=1e-4, atol=1e-6), name
+
+
+# What the frameworks log to gets the figures too.
+
+FIGURES = {"sparse/density", "sparse/explored", "sparse/updates"}
+NET_TIME = "sparse/net_time_s/zen4"
+
+
+def in_tensorboard(folder):
+    """Tag → steps, of all events below a folder."""
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="needs tensorboard"
+    )
+    found = {}
+    for file in folder.rglob("events.*"):
+        events = event_accumulator.EventAccumulator(str(file)).Reload()
+        for tag in events.Tags()["scalars"]:
+            found.setdefault(tag, []).extend(one.step for one in events.Scalars(tag))
+    return found
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("tracker", ["any", "tensorboard", "wandb"])
+def test_trackers_of_the_trainer_get_the_figures(tracker, tmp_path, monkeypatch):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    pytest.importorskip("accelerate", reason="accelerate is not installed")
+    if tracker != "any":
+        pytest.importorskip(tracker, reason=f"{tracker} is not installed")
+    from sparse_train.integrations.huggingface import SparseCallback
+
+    seen = {}
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+    class Trainer(transformers.Trainer):
+        def get_train_dataloader(self):
+            return loader()
+
+    model, optimizer = start()
+    arguments = transformers.TrainingArguments(
+        str(tmp_path / "out"), max_steps=9, save_strategy="no", logging_steps=3, use_cpu=True,
+        report_to=[] if tracker == "any" else [tracker], disable_tqdm=True,
+    )  # fmt: skip
+    constant = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+    trainer = Trainer(model, arguments, train_dataset=Data(), optimizers=(optimizer, constant))
+    SparseCallback(**SETTINGS).add_to(trainer)
+
+    class Tracker(transformers.TrainerCallback):
+        """As MLflow's, or anybody's: it is told the logs and the step."""
+
+        def on_log(self, args, state, control, logs=None, **_):
+            note(None, logs, state.global_step)
+
+    def note(run, row, *args, **_):
+        for key in row:
+            seen.setdefault(key, []).append(row.get("train/global_step", *args[:1]))
+
+    if tracker == "any":
+        trainer.add_callback(Tracker())
+    if tracker == "wandb":
+        wandb_run = importlib.import_module("wandb.sdk.wandb_run")
+        monkeypatch.setattr(wandb_run.Run, "log", note)
+    trainer.train()
+    found = in_tensorboard(tmp_path / "board") if tracker == "tensorboard" else seen
+    logged = {key.removeprefix("train/"): steps for key, steps in found.items()}
+    assert set(logged) >= FIGURES
+    assert {3, 6, 9} <= set(logged["sparse/density"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_loggers_of_lightning_get_the_figures(tmp_path):
+    lightning = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
+    pytest.importorskip("tensorboard", reason="needs tensorboard")
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+    from sparse_train.integrations.lightning import SparseCallback
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = Net()
+
+        def forward(self, x):
+            return self.net(x)["loss"]
+
+        def training_step(self, batch, _):
+            return self(batch["x"])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+
+    lightning.Trainer(
+        max_epochs=1, callbacks=[SparseCallback(**SETTINGS, devices=("zen4",))], enable_checkpointing=False,
+        logger=[TensorBoardLogger(tmp_path / "board"), CSVLogger(tmp_path / "table")],
+        log_every_n_steps=5, enable_progress_bar=False, enable_model_summary=False,
+        accelerator="cpu",
+    ).fit(Module(), half_loader())  # fmt: skip
+    found = in_tensorboard(tmp_path / "board")
+    assert set(found) >= {*FIGURES, NET_TIME} and found["sparse/density"] == [5, 10, 15]
+    table = next((tmp_path / "table").rglob("metrics.csv")).read_text().splitlines()
+    assert set(table[0].split(",")) >= {*FIGURES, NET_TIME} and len(table) >= 4
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_trackers_of_accelerate_get_the_figures(tmp_path):
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed")
+    pytest.importorskip("tensorboard", reason="needs tensorboard")
+    from sparse_train.integrations.accelerate import AcceleratedSparsity
+
+    accelerator = accelerate.Accelerator(cpu=True, log_with="tensorboard", project_dir=tmp_path)
+    accelerator.init_trackers("sparse")
+    model, optimizer = accelerator.prepare(*start())
+    sparse = AcceleratedSparsity(accelerator, model, optimizer, log_every=5, devices=("zen4",),
+                                 **SETTINGS)  # fmt: skip
+    for batch in half_loader():
+        accelerator.backward(model(**batch)["loss"])
+        optimizer.step()
+        optimizer.zero_grad()
+        sparse.step()
+    accelerator.end_training()
+    found = in_tensorboard(tmp_path)
+    assert set(found) >= {*FIGURES, NET_TIME} and found["sparse/density"] == [5, 10, 15]

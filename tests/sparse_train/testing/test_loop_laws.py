@@ -9,7 +9,7 @@ from sparse_train import averaging
 from sparse_train.algorithms import ALGORITHMS
 from sparse_train.algorithms.rigl import RigL
 from sparse_train.algorithms.set import Set
-from sparse_train.masking import _dense, _following, kinds, layers, optimizer_state, persist
+from sparse_train.masking import _dense, _following, _state, kinds, layers, optimizer_state, persist
 from sparse_train.masking.bits import zero_where_not_
 from sparse_train.masking.plan import MaskCalendar
 from sparse_train.masking.sparsifier import Sparsifier
@@ -39,6 +39,31 @@ class CountsSkippedSteps(Sparsifier):
         found = super().before_step(optimizer, args, kwargs)
         self._skipping.clear()
         return found
+
+
+class DeafToOthers(Sparsifier):
+    """Only the optimizer that was given is followed."""
+
+    def before_step(self, optimizer, args, kwargs):
+        if optimizer in self.optimizers:
+            return super().before_step(optimizer, args, kwargs)
+        return None
+
+    def after_step(self, optimizer):
+        if optimizer in self.optimizers:
+            super().after_step(optimizer)
+
+
+class PushesForEachOptimizer(Sparsifier):
+    """What draws weights to zero is added whenever any optimizer makes a step."""
+
+    def before_step(self, optimizer, args, kwargs):
+        held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+        for layer in self.layers.values():
+            if id(layer.parameter) not in held and layer.parameter.grad is not None:
+                self._push(layer, layer.parameter.grad, 1.0)
+                self._pushed.discard(layer.name)
+        return super().before_step(optimizer, args, kwargs)
 
 
 class KeepsThrownAway(Sparsifier):
@@ -76,6 +101,7 @@ class NeverRests(Sparsifier):
     [
         (BeforeTheClosure, "in a closure"),
         (CountsSkippedSteps, "are counted|under a scaler|NaN|no gradient"),
+        (DeafToOthers, "no torch.optim.Optimizer that holds it"),
         (KeepsThrownAway, "thrown away|NaN"),
         (MasksOnlyAtAccumulation, "lives on|other weights"),
         (NeverRests, "is frozen"),
@@ -94,6 +120,28 @@ def test_a_planted_fault_of_a_loop_is_found(double, law):
 
     with pytest.raises(Exception, match=law):
         check_loops(make)
+
+
+def test_a_push_for_each_optimizer_is_found():
+    def make(model, optimizer):
+        sparsifier = maker(ALGORITHMS.get("top_kast")())(model, optimizer)
+        sparsifier.__class__ = PushesForEachOptimizer
+        return sparsifier
+
+    with pytest.raises(AssertionError, match=r"by two optimizers: other (masks|weights)"):
+        check_loops(make)
+
+
+def test_masks_that_a_module_of_its_own_state_loses_are_found(monkeypatch):
+    monkeypatch.setattr(persist, "_saved", lambda *_: None)
+    with pytest.raises(AssertionError, match="a module that saves itself loses its mask"):
+        check_loops(maker(RigL()))
+
+
+def test_a_foreign_state_that_is_taken_is_found(monkeypatch):
+    monkeypatch.setattr(_state, "check", lambda *_: None)
+    with pytest.raises(Exception, match=r"of another model's sparsifier is taken|size|shape|0"):
+        check_loops(maker(RigL()))
 
 
 def zeros_everywhere(optimizers, parameter, keep):

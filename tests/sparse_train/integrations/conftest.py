@@ -1,0 +1,3 @@
+from tests.torchvision_that_fits import torchvision
+
+torchvision()
