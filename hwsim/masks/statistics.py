@@ -12,7 +12,6 @@ from functools import lru_cache
 
 import numpy as np
 
-
 _RARE = 1e-9
 
 

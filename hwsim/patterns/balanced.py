@@ -82,7 +82,7 @@ class Balanced(Pattern):
     def _columns(
         self, shape: tuple[int, int], density: float, rng: np.random.Generator
     ) -> np.ndarray | None:
-        """Counts of columns: those of a block have the same numbers to share out, group by group."""
+        """Counts of columns: those of a block share out the same numbers, group by group."""
         n_out, n_in = shape
         if n_in % self.block:
             return None
