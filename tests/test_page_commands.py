@@ -34,7 +34,7 @@ SCALED = {
     "demo": ["--quick"],
     "estimate": ["--batch-size", "1", "--sequence-length", "16"],
     "train": _SHORT,
-    "wide": ["--outputs", "2000", "--steps", "2"],
+    "wide": ["--outputs", "2000", "--steps", "8"],
 }
 # Nothing to be scaled; `measure gpu` says in one line that there is no GPU where there is none.
 WHOLE = ("calibrate gpu", "crosscheck", "devices", "measure gpu", "plan", "report")
