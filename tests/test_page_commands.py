@@ -22,9 +22,10 @@ _SHORT = ["--batch-size", "4", "--steps", "4"]
 _SHORT += [f"--set={name}=2" for name in ("update_interval", "eval_interval", "warmup_steps")]
 _AGENT = ["--slots", "2", "--set", "iterations=1", "--set", "steps=2"]
 _FEW = ["--seeds", "1", "--episodes", "1"]
+_ONE = ["--env", "whitebox", "--tune-episodes", "2", "--opponent", "dense", "--no-blind"]
 # What makes a command short. The last of two equal options counts.
 SCALED = {
-    "agent compare": [*_AGENT, *_FEW, "--runs", "4", "--tune-episodes", "2"],
+    "agent compare": [*_AGENT, *_FEW, *_ONE],
     "agent dsrl": [*_AGENT, *_FEW],
     "agent eval": ["--episodes", "2"],
     "agent schedules": ["--quick", "--processes", "1"],
@@ -50,6 +51,14 @@ def commands(page):
 def kind(words):
     """The command of these words: one or two of them."""
     return next(k for k in (" ".join(words[:2]), words[0]) if k in SCALED or k in WHOLE)
+
+
+def scaled(words):
+    """A command with the options that make it short."""
+    if words[:2] == ["agent", "dsrl"]:
+        family = "seq2seq" if "translation" in words else "text_classifier"
+        words = [*words, "--network", f"{family}-1x8", "--test-network", f"{family}-1x12"]
+    return [*words, *SCALED.get(kind(words), [])]
 
 
 def test_every_command_is_known_here():
@@ -108,7 +117,7 @@ def desk(tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
 def test_the_commands_of_a_page_run(page, desk, capsys):
     for words in commands(page):
-        code = run([*words, *SCALED.get(kind(words), [])])
+        code = run(scaled(words))
         said = capsys.readouterr()
         if kind(words) == "measure gpu" and not torch.cuda.is_available():
             assert code == 2 and said.err.count("\n") == 1 and "GPU" in said.err

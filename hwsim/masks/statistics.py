@@ -12,6 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
+_RARE = 1e-9
+
 
 @dataclass(frozen=True)
 class Cells:
@@ -57,14 +59,20 @@ def near(size: int, mean: float, of: int, fixed: bool) -> Cells:
     law = sum_of(np.array([1.0 - share, share]), many)
     ends = (np.arange(size) + 0.5) * of
     below = np.interp(ends, np.arange(many + 1), np.cumsum(law))
-    counts = np.clip(np.diff(below, prepend=0.0, append=1.0), 1e-15, None)
+    counts = np.diff(below, prepend=0.0, append=1.0)
+    # What is hardly ever there stays away; the two numbers around the mean are always possible.
+    counts[counts < _RARE] = 0.0
+    around = np.minimum([int(mean), int(mean) + 1], size)
+    counts[around] = np.maximum(counts[around], _RARE)
     counts = _with_mean(counts / counts.sum(), mean)
     return Cells(size, 1, tuple(counts.tolist()), fixed, of)
 
 
 def _with_mean(counts: np.ndarray, mean: float) -> np.ndarray:
     """A distribution tilted by a factor a step until it has a mean; found by halving."""
-    values, logs = np.arange(len(counts)), np.log(counts)
+    values = np.arange(len(counts))
+    logs = np.log(np.where(counts > 0.0, counts, 1.0))
+    logs[counts == 0.0] = -np.inf
     low, high = -60.0, 60.0
     found = counts
     for _ in range(60):

@@ -73,9 +73,34 @@ class Balanced(Pattern):
     def line_counts(
         self, axis: int, shape: tuple[int, int], density: float, rng: np.random.Generator
     ) -> np.ndarray | None:
-        if axis == 0 or self.rows:
+        if axis == 0:
             return None
+        if self.rows:
+            return self._columns(shape, density, rng)
         return sums_kept(shape[1], self.block, shape[0], round(density * self.block), rng)
+
+    def _columns(
+        self, shape: tuple[int, int], density: float, rng: np.random.Generator
+    ) -> np.ndarray | None:
+        """Counts of columns: those of a block share out the same numbers, group by group."""
+        n_out, n_in = shape
+        if n_in % self.block:
+            return None
+        law = np.array(self.cells(shape, density)[0].counts)  # type: ignore[index]
+        whole, blocks = round(density * n_in), n_in // self.block
+        found = np.zeros((blocks, self.block), np.int64)
+        for first in range(0, n_out, self.rows):
+            each = rng.choice(len(law), blocks, p=law)
+            while short := whole - int(each.sum()):
+                way = 1 if short > 0 else -1
+                free = np.flatnonzero((each + way >= 0) & (each + way <= self.block))
+                each[rng.permutation(free)[: abs(short)]] += way
+            rows = min(self.rows, n_out - first)
+            for k in set(each[each > 0].tolist()):
+                mine = np.flatnonzero(each == k)
+                drawn = sums_kept(mine.size * self.block, self.block, rows, int(k), rng)
+                found[mine] += drawn.reshape(-1, self.block)
+        return found.reshape(-1)
 
     def implies(self, other: Pattern) -> bool:
         return other.name in ("unstructured", "fan_in")

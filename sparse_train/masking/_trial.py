@@ -116,6 +116,7 @@ def trial_shape(shape: torch.Size) -> tuple[int, ...]:
 def _tried(make: Callable[[nn.Parameter], Optimizer], sides: tuple[int, ...], dtype: Any) -> Nature:
     random = torch.Generator().manual_seed(0)
     mask = torch.rand(sides, generator=random) < 0.4
+    mask.view(-1)[0], mask.view(-1)[-1] = True, False
     start = torch.randn(sides, generator=random).to(dtype) * mask
     pushes = [torch.randn(sides, generator=random).to(dtype) * mask for _ in range(_STEPS)]
     born, _, final = _run(make, start, pushes, mask)
@@ -142,25 +143,38 @@ def _tried(make: Callable[[nn.Parameter], Optimizer], sides: tuple[int, ...], dt
         value_there = fresh[path] or 0.0
         off = view[..., ~mask]
         unsteady |= not torch.allclose(off, torch.full_like(off, value_there), atol=0.0)
-    if unsteady:
-        turned = [push.flip(0) for push in pushes]
-        _, _, again = _run(make, start.flip(0), turned, mask.flip(0))
-        for path in fresh:
-            one, other = final[path], again.get(path)
-            view, theirs = (None if t is None else placed(t, start.shape) for t in (one, other))
-            if view is None or theirs is None or not _follows(view, theirs, -len(sides)):
-                return Nature(
-                    tried=True,
-                    refused=f"keeps {path!r} mixed over the whole weight, or at random, so that no "
-                    "entry is one weight's own",
-                )
+    if unsteady and (path := _mixed(make, start, pushes, mask, {k: final[k] for k in fresh})):
+        return Nature(
+            tried=True,
+            refused=f"keeps {path!r} mixed over the whole weight, or at random, so that no entry "
+            "is one weight's own",
+        )
     return Nature(fresh, frozenset(others), unsteady, tried=True)
 
 
-def _follows(one: Tensor, other: Tensor, side: int) -> bool:
-    """Whether one state is the other with its rows turned round, as the weights were."""
-    turned = other.flip(side)
-    return bool((one - turned).norm() <= 0.05 * one.norm() + 1e-12)
+def _mixed(
+    make: Callable[[nn.Parameter], Optimizer],
+    start: Tensor,
+    pushes: list[Tensor],
+    mask: Tensor,
+    final: Mapping[str, Tensor],
+) -> str:
+    """The first path that does not follow when the weights change places; empty if all do."""
+    _, _, again = _run(make, _turned(start), [_turned(push) for push in pushes], _turned(mask))
+    for path, one in final.items():
+        view = placed(one, start.shape)
+        other = placed(again[path], start.shape) if path in again else None
+        if view is None or other is None:
+            return path
+        away = (view - _turned(other, start.ndim)).norm()
+        if not away <= 0.05 * view.norm() + 1e-12:
+            return path
+    return ""
+
+
+def _turned(values: Tensor, sides: int | None = None) -> Tensor:
+    """The last `sides` sides (all by default) in reverse."""
+    return values.flip(tuple(range(-(sides or values.ndim), 0)))
 
 
 def _is_copy(made: Tensor | None, start: Tensor) -> bool:

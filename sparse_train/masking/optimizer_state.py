@@ -123,8 +123,8 @@ def _nature(optimizer: Optimizer, parameter: nn.Parameter) -> Nature:
     Raises:
         InputError: it cannot follow a mask.
     """
-    while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
-        optimizer = inner  # accelerate's and others' wrappers
+    while _is_wrapper(optimizer):
+        optimizer = optimizer.optimizer  # type: ignore[attr-defined]
     if type(optimizer) in _ALL_ZERO or isinstance(optimizer, LBFGS):
         return _KNOWN
     groups = enumerate(optimizer.param_groups)
@@ -143,6 +143,11 @@ def _nature(optimizer: Optimizer, parameter: nn.Parameter) -> Nature:
     return found
 
 
+def _is_wrapper(optimizer: Optimizer) -> bool:
+    """Whether it hands its steps to another (accelerate's, Lookahead's, schedule-free's)."""
+    return isinstance(getattr(optimizer, "optimizer", None), Optimizer)
+
+
 def own(optimizer: Optimizer, parameter: nn.Parameter) -> Iterator[tuple[str, Tensor]]:
     """Path and state tensor, of those with a place for each weight, as (..., *weight's shape).
 
@@ -159,7 +164,8 @@ def own(optimizer: Optimizer, parameter: nn.Parameter) -> Iterator[tuple[str, Te
         view = placed(value, parameter.shape)
         if view is None:
             continue
-        if known.tried and path not in known.fresh and len(set(parameter.shape)) < parameter.ndim:
+        unseen = known.tried and path not in known.fresh and not _is_wrapper(optimizer)
+        if unseen and len(set(parameter.shape)) < parameter.ndim:
             raise InputError(_refusal(optimizer, f"keeps {path!r}, whose meaning is not known"))
         if value.dtype == torch.bool:
             raise InputError(_refusal(optimizer, f"chooses weights itself ({path!r})"))

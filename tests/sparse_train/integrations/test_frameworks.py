@@ -438,7 +438,8 @@ def test_loggers_of_lightning_get_the_figures(tmp_path):
             return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
 
     lightning.Trainer(
-        max_epochs=1, callbacks=[SparseCallback(**SETTINGS, devices=("zen4",))], enable_checkpointing=False,
+        max_epochs=1, callbacks=[SparseCallback(**SETTINGS, devices=("zen4",))],
+        enable_checkpointing=False,
         logger=[TensorBoardLogger(tmp_path / "board"), CSVLogger(tmp_path / "table")],
         log_every_n_steps=5, enable_progress_bar=False, enable_model_summary=False,
         accelerator="cpu",

@@ -261,6 +261,14 @@ def test_what_a_new_weight_has_follows_the_learning_rate():
     assert optimizer_state.fresh_values(optimizer, weight)["step_size"] == pytest.approx(0.003)
 
 
+@pytest.mark.parametrize("shape", [(1, 2), (2, 1), (2, 2), (3, 2), (2, 3, 1, 1), (1, 9)])
+def test_the_smallest_weights_are_tried_too(shape):
+    parameter = nn.Parameter(torch.randn(shape))
+    assert optimizer_state.fresh_values(Drifts([parameter]), parameter) == {"decay": 1.0}
+    assert optimizer_state.fresh_values(Averages([parameter]), parameter) == {"z": None}
+    assert optimizer_state.fresh_values(Flat([parameter]), parameter) == {"flat": 0.0}
+
+
 def test_an_optimizer_without_a_learning_rate_trains():
     class Rateless(Nested):
         def __init__(self, params):
@@ -273,3 +281,28 @@ def test_an_optimizer_without_a_learning_rate_trains():
 
     model = net(9)
     assert list(train(Rateless(model.parameters()), model))
+
+
+class SlowToo(Optimizer):
+    """Looks ahead: a second copy of the weights goes after those of an optimizer within."""
+
+    def __init__(self, inner):
+        self.optimizer = inner
+        super().__init__(inner.param_groups, {})
+
+    def step(self, closure=None):
+        self.optimizer.step()
+        for group in self.param_groups:
+            for p in group["params"]:
+                slow = self.state[p].setdefault("slow", p.detach().clone())
+                slow.add_(p.detach() - slow, alpha=0.5)
+                p.data.copy_(slow)
+
+
+@KEPT
+def test_what_a_wrapper_keeps_of_weights_follows_them_too(side):
+    model = net(side)
+    optimizer = SlowToo(Nested(model.parameters()))
+    for layer, off in train(optimizer, model):
+        assert not optimizer.state[layer.parameter]["slow"][off].any()
+        assert not of(optimizer.optimizer, layer)[..., off].any()
