@@ -197,17 +197,19 @@ class Accelerator(Pipelined):
 
     def _with(self, workload: Workload, stays: list[Stays]) -> tuple[list[Estimate], list[float]]:
         """`_in_step`, given what stays on chip."""
+        devices = [self] * len(stays)
+        if self._fuses:
+            devices = [self._sibling(kind) for kind in stays]
         found: list[Any] = [None] * len(stays)
-        for kind in set(stays):
-            at = [i for i, s in enumerate(stays) if s == kind]
-            ranked = self._sibling(kind)._all_kernels([workload.ops[i] for i in at])
+        for device in {id(d): d for d in devices}.values():
+            at = [i for i, other in enumerate(devices) if other is device]
+            ranked = device._all_kernels([workload.ops[i] for i in at])
             for i, (best, *_) in zip(at, ranked, strict=True):
                 found[i] = best
         if not self.prefetch:
             return found, [0.0] * len(stays)
         less, idle = [], 0.0
-        for op, kind in zip(workload.ops, stays, strict=True):
-            device = self._sibling(kind)
+        for op, device in zip(workload.ops, devices, strict=True):
             known = device._leads if op.mask is None else op.mask.prices(device)
             lead, slack = known.get(("lead", op.signature), (0.0, 0.0))
             less.append(min(lead, idle))

@@ -91,10 +91,11 @@ def _tiles_of(parts, group, first_splits, splits, operands):
         table[1, begin] = stream // pieces
         out, cycles, stream = out - done_out, cycles - done_cycles, stream - table[1, begin]
         rest = pieces - 1
-        for p in range(rest):
-            table[1, at] = stream * (p + 1) // rest - stream * p // rest
-            table[2, at] = out * (p + 1) // rest - out * p // rest
-            table[4, at] = cycles * (p + 1) // rest - cycles * p // rest
+        s0 = o0 = c0 = np.int64(0)
+        for p in range(1, rest + 1):
+            s1, o1, c1 = stream * p // rest, out * p // rest, cycles * p // rest
+            table[1, at], table[2, at], table[4, at] = s1 - s0, o1 - o0, c1 - c0
+            s0, o0, c0 = s1, o1, c1
             at += 1
         if rest == 0:
             table[2, at - 1] += out
@@ -139,7 +140,7 @@ def _largest(parts, group, operands):
 @numba.njit(cache=True, nogil=True)
 def _run(table, weight_capacity, output_capacity, memory):
     channels, bytes_per_cycle, latency, interleave = memory
-    scratch = np.zeros((2, table.shape[1]), np.int64)
+    scratch = np.empty((2, table.shape[1]), np.int64)
     return recurrence(
         table[0], table[1], table[2], table[3], table[4], table[5], table[6],
         channels, bytes_per_cycle, latency, interleave,

@@ -20,6 +20,8 @@ class Stays:
 
     def spared(self, op: Op) -> int:
         """Bytes of DRAM traffic that the op is spared."""
+        if not (self.read or self.written):
+            return 0
         taken, given = passed_on(op)
         return self.read * taken + self.written * given
 

@@ -87,12 +87,10 @@ def recurrence(
     totals[STUCK] = -1
     free = np.zeros(channels, np.int64)
     busy[:] = 0
-    weight_done = np.zeros(count, np.int64)
-    input_done = np.zeros(count, np.int64)
-    store_done = np.zeros(count, np.int64)
-    start = np.zeros(count, np.int64)
-    filled = np.zeros(count, np.int64)
-    finished_all = np.zeros(count, np.int64)  # when all tiles up to this one are finished
+    times = np.empty((6, count), np.int64)  # each is written before it is read
+    weight_done, input_done, store_done = times[0], times[1], times[2]
+    start, filled = times[3], times[4]
+    finished_all = times[5]  # when all tiles up to this one are finished
     w_next = i_next = 0
     w_freed = i_freed = o_freed = -1
     w_resident = i_resident = o_resident = np.int64(0)
