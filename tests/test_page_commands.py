@@ -23,6 +23,7 @@ _SHORT += [f"--set={name}=2" for name in ("update_interval", "eval_interval", "w
 _AGENT = ["--slots", "2", "--set", "iterations=1", "--set", "steps=2"]
 _FEW = ["--seeds", "1", "--episodes", "1"]
 _ONE = ["--env", "whitebox", "--tune-episodes", "2", "--opponent", "dense", "--no-blind"]
+_MOVES = ["--batch-size", "4", "--update-interval", "1"]
 # What makes a command short. The last of two equal options counts.
 SCALED = {
     "agent compare": [*_AGENT, *_FEW, *_ONE],
@@ -30,7 +31,7 @@ SCALED = {
     "agent eval": ["--episodes", "2"],
     "agent schedules": ["--quick", "--processes", "1"],
     "agent train": _AGENT,
-    "compare": ["--quick", "--steps", "4", "--evaluations", "2", "--batch-size", "4"],
+    "compare": ["--quick", "--steps", "4", "--evaluations", "2", *_MOVES, "--no-narrower"],
     "demo": ["--quick"],
     "estimate": ["--batch-size", "1", "--sequence-length", "16"],
     "train": _SHORT,
