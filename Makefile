@@ -18,7 +18,7 @@ WORKERS ?= auto
 	PYTHONWARNINGS='ignore:Editable installation' \
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[test]'
 	@# What Numba compiles is kept: compiled now, no first answer waits for it.
-	$(BIN)/nettime estimate bert-base -d ideal -d wafer -d zen3 > /dev/null
+	$(BIN)/nettime estimate bert-base -d ideal -d wafer -d zen3 -d sigma-like -d systolic > /dev/null
 	touch $@
 
 demo: .venv/ready

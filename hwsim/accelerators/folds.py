@@ -7,7 +7,8 @@ into half its buffer is read once, otherwise once per block (held) or once per c
 **More buffer is never slower**, by construction. A tiling is feasible where the tiles that the
 pipeline has under way at once fit; so loads wait for no buffer, and a larger buffer only lets more
 tilings in (in the output buffer, more room also ends waits). What depends on an operand that is no
-longer kept, or on tiles in finer pieces, counts for no less than with more room.
+longer kept, or on tiles in finer pieces, counts for no less than with more room. Beyond _MOST_FOLDS
+folds, and beyond 16 times as many, fewer ways are tried, and nothing is guaranteed.
 """
 
 from __future__ import annotations

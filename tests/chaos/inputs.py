@@ -51,6 +51,8 @@ def mutated(rng: random.Random, text: bytes) -> bytes:
 
 def inputs(rng: random.Random, folder: Path, count: int, counts: Counter) -> None:
     """In forked children of `BATCH` inputs each, so that a crash or a hang is seen and named."""
+    if children.wait(children.forked(_compiled, folder / "log", lambda: None), HANG_S * 30):
+        raise Broken("the inputs as they are could not be read")
     for start in range(0, count, BATCH):
         seed, told, last = rng.randrange(2**32), folder / "told.json", folder / "last"
         last.write_text("the inputs as they are")
@@ -71,6 +73,15 @@ def inputs(rng: random.Random, folder: Path, count: int, counts: Counter) -> Non
             how = "took too long" if code == -signal.SIGALRM else f"exit code {code}"
             raise Broken(f"{how} at {last.read_text()}: {children.text(child)[-600:]}")
         counts.update(json.loads(told.read_text()))
+
+
+def _compiled() -> int:
+    """Prices an op on every device: what Numba compiles is kept, and no input waits for it."""
+    from hwsim import device_names, gemm, load_device
+
+    for name in device_names():
+        load_device(name).estimate(gemm(64, 64, 64))
+    return 0
 
 
 def _batch(rng: random.Random, folder: Path, count: int, counts: Counter, last: Path) -> None:
