@@ -7,6 +7,7 @@ so that one picture serves a light and a dark page.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -203,13 +204,47 @@ def sweep(
     return figure
 
 
+def round_ticks(low: float, high: float, most: int) -> list[float]:
+    """At most `most` round values of a logarithmic axis, well apart.
+
+    >>> round_ticks(0.2, 0.6, 3)
+    [0.2, 0.5]
+    """
+    if not 0 < low < high < math.inf:
+        return []
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found: list[float] = []
+    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)):
+        # Powers of ten from text, so that 0.3 is not 0.30000000000000004.
+        values = [float(f"{step}e{power}") for power in decades for step in steps]
+        found = [v for v in values if low <= v <= high]
+        if len(found) > 1:
+            break
+    gap = (high / low) ** (1 / most)
+    kept: list[float] = []
+    for value in found:
+        if not kept or value >= kept[-1] * gap:
+            kept.append(value)
+    return kept[:most]
+
+
 def time_ticks(axis: Any) -> None:
     """Few round times with their units, for a logarithmic axis in seconds."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+    from matplotlib.ticker import FuncFormatter, Locator, NullFormatter, NullLocator
 
     from hwsim import units
 
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+    class Few(Locator):
+        """As many as there is room for; of the roundest values of which two are in sight."""
+
+        def __call__(self) -> list[float]:
+            return self.tick_values(*axis.get_view_interval())
+
+        def tick_values(self, vmin: float, vmax: float) -> list[float]:
+            inches = axis.axes.bbox.width / axis.axes.figure.dpi
+            return round_ticks(vmin, vmax, max(2, int(inches / 0.55)))
+
+    axis.set_major_locator(Few())
     axis.set_major_formatter(FuncFormatter(lambda seconds, _: units.seconds(seconds)))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
