@@ -78,13 +78,13 @@ def main_study() -> list[str]:
 
 
 def _ideas(conclusions: Sequence[Conclusion]) -> str:
-    """Which of the new ideas were faster than the best known algorithm, and where."""
+    """Which contenders were faster than the best known algorithm, and where."""
     from analysis.comparing.conclusion import Verdict
 
-    ahead = [
-        f"{name} on {one.device} ({finding.verdict})"
-        for one in conclusions
-        for name, finding in one.over_known.items()
-        if finding.verdict in (Verdict.FASTER, Verdict.SEEN)
-    ]
-    return f"Ahead of RigL: {', '.join(ahead)}" if ahead else "No idea is shown faster than RigL"
+    ahead: dict[str, list[str]] = {}
+    for one in conclusions:
+        for name, finding in one.over_known.items():
+            if finding.verdict in (Verdict.FASTER, Verdict.SEEN):
+                ahead.setdefault(name, []).append(f"{one.device} ({finding.verdict})")
+    where = [f"{name} on {', '.join(devices)}" for name, devices in ahead.items()]
+    return f"Ahead of RigL: {'; '.join(where)}" if where else "No idea is shown faster than RigL"

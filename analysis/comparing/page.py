@@ -275,12 +275,17 @@ def _short_speed_up(finding: Finding | None, dense: bool) -> str:
 
 
 def show_short(console: Console, table: Table) -> None:
-    """One table and a sentence a device: what fits a screen. `show` has the rest."""
+    """One table and a sentence a device: what fits a screen. `show` has the rest.
+
+    With more than three devices rates and mask updates are left to `show`.
+    """
     columns = ["", f"test {table.metric}", "rate", "updates"]
     columns += [c.device + ("" if table.verified(c.device) else tables.UNVERIFIED)
                 for c in table.conclusions]  # fmt: skip
     rows = short_rows(table)
     rows += [line[:2] + ["–"] * (len(columns) - 2) for line in trivial_rows(table, len(columns))]
+    if len(table.conclusions) > 3:
+        columns, *rows = [[*line[:2], *line[4:]] for line in (columns, *rows)]
     title = headline(table)
     if table.conclusions:
         title += f"; times as fast as dense to {table.conclusions[0].target}"

@@ -18,8 +18,12 @@ UNVERIFIED_NOTE = f"{UNVERIFIED} unverified: no real kernel has been held agains
 def table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text: Sequence[str] = ()
 ) -> Table:
-    """A plain table. Columns named in `text` wrap at words; all others are numbers, never cut."""
+    """A plain table. Columns named in `text` wrap at words; all others are numbers, never cut.
+
+    Brackets in cells are shown as they are: "encoder.*.[ud]*" is a name, not markup.
+    """
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     made = Table(
@@ -35,7 +39,7 @@ def table(
             overflow="fold",
         )
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*(escape(cell) if isinstance(cell, str) else cell for cell in row))
     return made
 
 
