@@ -6,14 +6,11 @@ import shlex
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from analysis.cli import run
-from hwsim import load_device
-from hwsim.gpu.rules import Product
-from hwsim.measured.record import Measurement, write_measurements
+from tests.made_up_records import write_products
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(["README", *(f"docs/{file.stem}" for file in (ROOT / "docs").glob("*.md"))])
@@ -67,21 +64,6 @@ def test_every_command_is_known_here():
     assert len(found) > 50 and set(SCALED) | set(WHOLE) == set(found)
 
 
-def records(path):
-    """Ten products, dense and 2:4, as an H200's specification prices them."""
-    card, rng = load_device("h200"), np.random.default_rng(0)
-    shapes = [(int(2 ** rng.integers(6, 14)), 1024 + 256 * i, 2048) for i in range(10)]
-    write_measurements(path, [
-        Measurement.of_median(
-            card.product_seconds(kernel, "bfloat16", Product(*shape)), machine="made up",
-            toolchain="none", kernel=kernel, phase="forward", m=shape[0], n=shape[1], k=shape[2],
-            dtype="bfloat16", rounds=1, density=1.0 if kernel == "dense" else 0.5,
-        )
-        for shape in shapes
-        for kernel in ("dense", "2:4")
-    ])  # fmt: skip
-
-
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
     """A folder with what the pages take for given: a model, a device, two languages, records."""
@@ -99,7 +81,7 @@ def desk(tmp_path, monkeypatch):
         shutil.copy(
             ROOT / "hwsim" / "devices" / "specs" / "tpu-like.toml", tmp_path / f"{name}.toml"
         )
-    records(tmp_path / "h200.jsonl")
+    write_products(tmp_path / "h200.jsonl", "h200")
     pairs = [
         (f"the {a} {b} number {i}", f"le {b} {a} nombre {i}")
         for i in range(40)

@@ -1,28 +1,14 @@
 """`nettime calibrate` and `nettime crosscheck`: from records to a device and back."""
 
-import numpy as np
 import pytest
 
-from hwsim import load_device
-from hwsim.gpu.rules import Product
-from hwsim.measured.record import Measurement, write_measurements
+from tests.made_up_records import write_products
 
 
 @pytest.fixture
 def records(tmp_path):
-    """Ten shapes, dense and 2:4, as the A100's fit prices them."""
-    a100, rng = load_device("a100"), np.random.default_rng(0)
-    shapes = [(int(2 ** rng.integers(6, 14)), 1024 + 256 * i, 2048) for i in range(10)]
     path = tmp_path / "records.jsonl"
-    write_measurements(path, [
-        Measurement.of_median(
-            a100.product_seconds(kernel, "bfloat16", Product(*shape)), machine="made up",
-            toolchain="none", kernel=kernel, phase="forward", m=shape[0], n=shape[1], k=shape[2],
-            dtype="bfloat16", rounds=1, density=1.0 if kernel == "dense" else 0.5,
-        )
-        for shape in shapes
-        for kernel in ("dense", "2:4")
-    ])  # fmt: skip
+    write_products(path, "a100")
     return path
 
 
