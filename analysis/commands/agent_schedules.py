@@ -87,6 +87,7 @@ def schedules(
     update_interval: Annotated[
         int | None, typer.Option(help="Steps between mask updates; default a 20th of steps.")
     ] = None,
+    evaluations: Annotated[int, typer.Option(help="On validation, in each final run.")] = 20,
     drop_fraction: Annotated[float, typer.Option(help="Dropped and regrown by an update.")] = 0.3,
     distribution: Annotated[str, typer.Option(help="Of the density: uniform, er, erk.")] = (
         "uniform"
@@ -116,7 +117,6 @@ def schedules(
 
     setting(task)  # An unknown one, or one without networks for agents.
     given = options_of("--task-option", task_option or [], TASKS.get(task))
-    evaluations = 20
     if paper:
         model, preset, steps = "simple_cnn", "small", 2000
         given = {**({} if quick else _fashion()), **given}
@@ -124,7 +124,8 @@ def schedules(
         steps, seeds, agent_episodes, slots = 20, 2, 4, 4
         density, rate = density or [0.5], rate or [4e-3]
         narrower, evaluations = False, 2
-    for name, value in (("--seeds", seeds), ("--processes", processes), ("--steps", steps)):
+    for name, value in (("--seeds", seeds), ("--processes", processes), ("--steps", steps),
+                        ("--evaluations", evaluations)):  # fmt: skip
         options.at_least(name, value)
     base = TrainConfig(
         task=task, task_options=given, model=model, preset=preset, steps=steps,
