@@ -37,6 +37,7 @@ def train(
     action: shared.Action = "step",
     hold: shared.Hold = 0.0,
     densify: shared.Densify = "zero",
+    moves: shared.Moves = "free",
     reward: shared.Reward = "log_ratio",
     min_density: Annotated[float, typer.Option(help="Lower end of every layer's density.")] = 1
     / 32,
@@ -64,7 +65,7 @@ def train(
     from rl.algorithms import make_agent
 
     made = shared.world(env, network, task, device, slots, reward, recorded, min_density, action,
-                        hold, densify)  # fmt: skip
+                        hold, densify, moves)  # fmt: skip
     if processes > shards:
         raise InputError(
             f"--processes: value is {processes}; allowed is at most the shards, {shards} (--shards)"
@@ -89,13 +90,17 @@ def train(
     if as_json:
         found: dict[str, Any] = {
             "command": "agent train", "agent": out / learn.CHECKPOINT, "curve": saved.curve,
-            "processor_s": saved.cost, "algorithm": saved.algorithm, "settings": saved.settings,
+            "processor_s": saved.cost, "episodes": saved.episodes,
+            "episodes_a_processor_second": saved.pace, "share_in_environment": saved.collecting,
+            "algorithm": saved.algorithm, "settings": saved.settings,
         }  # fmt: skip
         print_json(found)
         return
     stdout().print(
         f"{saved.algorithm}: {len(saved.curve)} iterations, {saved.cost:.0f} s of one processor, "
-        f"return {last['return']:.3f} per episode\nwritten: {out / learn.CHECKPOINT}\n"
+        f"return {last['return']:.3f} per episode\n{saved.episodes} episodes, "
+        f"{saved.pace:.3g} a second of processor, {saved.collecting:.0%} of it in the "
+        f"environment\nwritten: {out / learn.CHECKPOINT}\n"
         f"written: {out / learn.CURVE}",
         soft_wrap=True,
     )
