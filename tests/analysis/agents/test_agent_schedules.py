@@ -176,6 +176,38 @@ def test_the_papers_table_is_one_command_with_small_cnns(nettime, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_smaller_table_with_a_residual_network_is_one_command(nettime, tmp_path):
+    narrow = '--set=model_options={"width_factor": 0.05}'
+    command = ("agent", "schedules", "--resnet", "--quick", narrow, "--density", "0.5")
+    found = nettime(*command, "--out", tmp_path, "--network", "mlp-1x8", "--json").json
+    assert found["model"] == "resnet" and found["data"]["augmentation"] == "crop_flip"
+    assert len(found["cells"]) == 14
+    import json
+
+    config = json.loads((tmp_path / "final/dense/seed-0/config.json").read_text())["config"]
+    assert config["weight_decay"] == 5e-4
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--paper", "--resnet"), "--paper: given with --resnet; allowed is one of them"),
+        (("--set", "steps=3"), "--set: steps has an option of its own, --steps"),
+        (("--set", "seed=3"), "--set: seed is decided by the comparison"),
+        (("--set", "weight_decay=-1"), "weight_decay"),
+        (("--task-option", "validation=0"), "validation: value is 0; allowed is an integer"),
+        (("--task-option", "validation=5000"), "validation: value is 5000; allowed is at most"),
+        (("--evaluations", "0"), "--evaluations"),
+    ],
+)
+def test_bad_settings_are_one_line(given, message, nettime, tmp_path):
+    found = nettime("agent", "schedules", "--quick", "--out", tmp_path / "runs", *given)
+    assert found.code == 2 and found.err.count("\n") == 1
+    assert message in found.err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
 def test_the_table_is_made_written_and_gone_on_with(nettime, tmp_path):
     out, page = tmp_path / "runs", tmp_path / "page.md"
     command = (
