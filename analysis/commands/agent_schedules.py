@@ -150,13 +150,13 @@ def schedules(
         # He et al. (2016), section 4.2, decay the weights of residual networks by 1e-4; 5e-4 is
         # usual for these 64 channels (assumed).
         own = {"weight_decay": 5e-4, **own}
-        seeds = seeds or 3
-    seeds = 5 if seeds is None else seeds
+    if seeds is None:
+        seeds = 2 if quick else 3 if resnet else 5
     for name, value in (("--seeds", seeds), ("--processes", processes), ("--steps", steps),
                         ("--evaluations", evaluations)):  # fmt: skip
         options.at_least(name, value)
     if quick:
-        steps, seeds, agent_episodes, slots = 20, 2, 4, 4
+        steps, agent_episodes, slots = 20, 4, 4
         density, rate = density or [0.5], rate or [4e-3]
         narrower, evaluations = False, 2
     base = TrainConfig(

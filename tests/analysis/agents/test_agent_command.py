@@ -135,3 +135,21 @@ def test_training_says_how_fast_it_learns(tmp_path, capsys):
         found["episodes"] / found["processor_s"]
     )
     assert 0 < found["share_in_environment"] <= 1
+
+
+def test_the_unseen_network_is_judged_while_it_learns_and_learning_is_not_touched(tmp_path, capsys):
+    def learnt(folder, *more):
+        assert run(["agent", "train", *SMALL, "--out", str(folder), "--json", *more]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    plain = learnt(tmp_path / "plain")
+    watched = learnt(tmp_path / "watched", "--judge-every", "1", "--episodes", "4")
+    assert watched["curve"] == plain["curve"] and plain["judged"] == []
+    assert [row["iteration"] for row in watched["judged"]] == ["1", "2"]
+    assert all(float(row["speed_up"]) > 0 for row in watched["judged"])
+    command = ["agent", "eval", str(tmp_path / "watched/agent.pt"), "--episodes", "4", "--json"]
+    assert run(command) == 0
+    frozen = json.loads(capsys.readouterr().out)["speed_ups"]
+    assert float(watched["judged"][-1]["speed_up"]) == pytest.approx(
+        math.prod(frozen) ** (1 / len(frozen))
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -25,9 +26,12 @@ from analysis.comparing.race import entries, run_config
 from analysis.comparing.runs import Figures
 from analysis.comparing.table import Row
 from hwsim import InputError
+from rl.agents.learn import train
+from rl.worlds import World
 from sparse_train.runs.config import TrainConfig
 from sparse_train.tasks import make_task
 
+WHITE = World(kind="whitebox", slots=4, layers=(2, 3), decisions=4)
 BASE = TrainConfig(task="images", steps=40)
 
 
@@ -178,13 +182,15 @@ def test_the_papers_table_is_one_command_with_small_cnns(nettime, tmp_path):
 @pytest.mark.slow
 def test_the_smaller_table_with_a_residual_network_is_one_command(nettime, tmp_path):
     narrow = '--set=model_options={"width_factor": 0.05}'
+    agent = train(tmp_path / "agent", WHITE, "ppo", {"iterations": 1, "steps": 6, "epochs": 1})
+    assert agent.curve
     command = ("agent", "schedules", "--resnet", "--quick", narrow, "--density", "0.5")
-    found = nettime(*command, "--out", tmp_path, "--network", "mlp-1x8", "--json").json
+    given = ("--agent", tmp_path / "agent" / "agent.pt", "--seeds", "1", "--processes", "1")
+    found = nettime(*command, *given, "--out", tmp_path / "runs", "--json").json
     assert found["model"] == "resnet" and found["data"]["augmentation"] == "crop_flip"
     assert len(found["cells"]) == 14
-    import json
 
-    config = json.loads((tmp_path / "final/dense/seed-0/config.json").read_text())["config"]
+    config = json.loads((tmp_path / "runs/final/dense/seed-0/config.json").read_text())["config"]
     assert config["weight_decay"] == 5e-4
 
 
