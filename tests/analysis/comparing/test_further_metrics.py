@@ -58,8 +58,10 @@ def test_with_few_validations_only_the_other_metrics_are_told():
 
 def test_where_more_is_better_a_larger_area_is_better():
     made = with_courses(table(ten(LOSSES), lower=False, metric="accuracy"))
-    accuracy = lambda row: dataclasses.replace(row, runs={
-        seed: dataclasses.replace(run, courses={"accuracy": run.courses["loss"]})
-        for seed, run in row.runs.items()})  # fmt: skip  # noqa: E731
-    made = dataclasses.replace(made, rows=tuple(map(accuracy, made.rows)))
+    rows = []
+    for row in made.rows:
+        courses = {s: {"accuracy": run.courses["loss"]} for s, run in row.runs.items()}
+        runs = {s: dataclasses.replace(run, courses=courses[s]) for s, run in row.runs.items()}
+        rows.append(dataclasses.replace(row, runs=runs))
+    made = dataclasses.replace(made, rows=tuple(rows))
     assert made.area_differences[made.rows[-1].name][0].point > 0

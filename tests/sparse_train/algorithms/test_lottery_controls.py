@@ -67,5 +67,5 @@ def test_the_controls_stay_as_they_are_after_the_last_pruning(trains):
 
 
 def test_another_control_is_refused_in_one_line():
-    with pytest.raises(InputError, match="trains.*'random'.*ticket, reinitialised, random_mask"):
+    with pytest.raises(InputError, match=r"trains.*'random'.*ticket, reinitialised, random_mask"):
         Lottery(trains="random")
