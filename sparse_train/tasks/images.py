@@ -73,7 +73,7 @@ class PreparedImages(Classified):
         self.data = data
         usual = _USUAL.get(settings.data, "none")
         self.augmentation = usual if settings.augmentation == "usual" else settings.augmentation
-        self._parts = _split(data)
+        self._parts = split_of(data)
         mean, std = _mean_and_std(data.images, self._parts["train"])
         self._mean, self._std = mean, np.maximum(std, 1e-3)
 
@@ -136,7 +136,7 @@ class PreparedImages(Classified):
         }
 
 
-def _split(data: ImageSet) -> dict[str, np.ndarray]:
+def split_of(data: ImageSet) -> dict[str, np.ndarray]:
     """Training, validation and test images, by their place: the same for every seed.
 
     Test images lie apart where the data has some.
