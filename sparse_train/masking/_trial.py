@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sparse_train.masking._draws import TurnedDraws, placed, turned
+
 _STEPS = 12
 _SIDE = 64  # at least 4,096 weights of a large one, from where on states of 8 bits are used
 
@@ -57,25 +59,6 @@ def entries(state: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, T
             yield from entries(value, f"{path}[{i}]", depth + 1)
     elif hasattr(state, "__dict__"):
         yield from entries(vars(state), path, depth + 1)
-
-
-def placed(value: Tensor, shape: torch.Size) -> Tensor | None:
-    """A view (..., *shape) of a state tensor with a place for each weight; None of any other.
-
-    It may be flat, and may hold several for each weight along a first side.
-    """
-    if value.shape == shape:
-        return value
-    n = math.prod(shape)
-    if value.ndim == 0 or n == 0 or value.numel() % n or not value.is_contiguous():
-        return None
-    if hasattr(value, "placements"):
-        return None  # sharded: views of it are another matter
-    squeezed = [side for side in value.shape if side != 1]
-    wanted = [side for side in shape if side != 1]
-    if value.shape[-len(shape) :] == shape or squeezed == wanted or value.shape == (n,):
-        return value.view(-1, *shape)
-    return None
 
 
 def coded_as(value: Tensor) -> str:
@@ -160,21 +143,17 @@ def _mixed(
     final: Mapping[str, Tensor],
 ) -> str:
     """The first path that does not follow when the weights change places; empty if all do."""
-    _, _, again = _run(make, _turned(start), [_turned(push) for push in pushes], _turned(mask))
+    with TurnedDraws(start.shape):
+        _, _, again = _run(make, turned(start), [turned(push) for push in pushes], turned(mask))
     for path, one in final.items():
         view = placed(one, start.shape)
         other = placed(again[path], start.shape) if path in again else None
         if view is None or other is None:
             return path
-        away = (view - _turned(other, start.ndim)).norm()
+        away = (view - turned(other, start.ndim)).norm()
         if not away <= 0.05 * view.norm() + 1e-12:
             return path
     return ""
-
-
-def _turned(values: Tensor, sides: int | None = None) -> Tensor:
-    """The last `sides` sides (all by default) in reverse."""
-    return values.flip(tuple(range(-(sides or values.ndim), 0)))
 
 
 def _is_copy(made: Tensor | None, start: Tensor) -> bool:
