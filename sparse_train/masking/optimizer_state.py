@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer, SparseAdam
 
 from hwsim.errors import InputError
-from sparse_train.masking._draws import placed
-from sparse_train.masking._trial import Nature, coded_as, entries, nature, trial_shape
+from sparse_train.masking._trial import Nature, coded_as, entries, nature, placed, trial_shape
 from sparse_train.masking.bits import zero_where_not_
 
 
