@@ -172,6 +172,8 @@ class _Priced:
         self._forward = np.array([op.phase == "forward" for op in ops])
         self._share = np.array([NAMES.index(_share(op)) for op in ops])
         self._serial_s = np.array([whole_steps.serial_s(op) for op in ops])
+        again, self._waiting_s = np.array([whole_steps.rows_of(device, op) for op in ops]).T
+        self._streamed = self._moved + again
         self._gap_share = np.array([whole_steps.gap_share(op) for op in ops])
         self._product_s = _products(device, ops, self._kind) / device.sustained
 
@@ -184,7 +186,8 @@ class _Priced:
         own = dict(zip(NAMES, np.exp(x), strict=True))
         kind, bandwidth = self._kind, self._card.dram_bytes_per_s
         product = self._product_s * np.where(self._single, own["product_single"], own["product"])
-        found = np.maximum(self._pass(own, self._moved, np.exp(x)[self._share]), self._serial_s)
+        streamed = self._pass(own, self._streamed, np.exp(x)[self._share]) + self._waiting_s
+        found = np.maximum(streamed, self._serial_s)
         plain = self._pass(own, self._moved, own["elementwise"])
         turn = self._pass(own, 2.0 * self._activations, own["elementwise"]) * own["turn"]
         turn = np.where(self._turned, turn, 0.0)
