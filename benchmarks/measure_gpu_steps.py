@@ -6,8 +6,8 @@ BERT-base, ViT-L, GPT-2 and ResNet-50, in float32 and under autocast, eager and 
 and ViT-L in bfloat16 too, dense, 2:4 and transposable 2:4 (linear layers alone, each weight masked
 and packed in every step); until the minutes are over. Each step is the median of its repetitions
 after warming up. Before them come the survey's condensed products
-(SRigL's layer of a ViT-B/16: 768 outputs of 3,072 inputs at 10 %, float32, 1 and 256 samples) beside
-dense and CSR ones, whose records go to steps.kernels.jsonl; other kernels by themselves are
+(SRigL's layer of a ViT-B/16: 768 outputs of 3,072 inputs at 10 %, float32, 1 and 256 samples)
+beside dense and CSR ones; their records go to steps.kernels.jsonl, and other kernels are
 `nettime measure gpu`'s. --stand-ins times small models on the CPU instead, their weights masked and
 not packed, and small products in Triton's interpreter (set TRITON_INTERPRET=1), to try the command
 where there is no GPU; its rows say so. Needs nettime's own packages, and timm and transformers for
