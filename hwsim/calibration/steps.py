@@ -159,6 +159,7 @@ class _Priced:
         self._card = device
         self._kind = np.array([_kind(op) for op in ops])
         self._single = np.array([FAMILIES[op.dtype] == "single" for op in ops])
+        self._vector = np.array([op.kind == "gemm" and whole_steps.times_vector(op) for op in ops])
         self._moved = np.array([_moved(op) for op in ops], float)
         self._operands = np.array([op.activation_bytes + op.weight_bytes for op in ops], float)
         self._activations = np.array([op.activation_bytes for op in ops], float)
@@ -192,7 +193,8 @@ class _Priced:
         turn = self._pass(own, 2.0 * self._activations, own["elementwise"]) * own["turn"]
         turn = np.where(self._turned, turn, 0.0)
         of = kind == _PRODUCT
-        ends = np.where(self._single, 0.0, self._pass(own, self._operands, own["product_ends"]))
+        ends = self._pass(own, self._operands, own["product_ends"])
+        ends = np.where(self._single | self._vector, 0.0, ends)
         found[of] = (product + ends)[of]
         of = kind == _BMM
         by_peak = self._flops * self._filled / (self._peak * own["bmm"])

@@ -264,7 +264,13 @@ def in_step_s(card: StepCard, op: Op, alone_s: float, moved: float) -> float:
     alone_s /= card.sustained
     if FAMILIES[op.dtype] == "single":
         return alone_s * card.steps["product_single"]
-    return alone_s * card.steps["product"] + pass_s(card, moved, "product_ends")
+    ends_s = 0.0 if times_vector(op) else pass_s(card, moved, "product_ends")
+    return alone_s * card.steps["product"] + ends_s
+
+
+def times_vector(op: Op) -> bool:
+    """Whether a product reads a matrix once, for one row or column: then it has no other ends."""
+    return 1 in product_of(op)[:2]
 
 
 def bmm_s(card: StepCard, op: Op) -> float:
