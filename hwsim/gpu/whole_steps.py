@@ -155,8 +155,10 @@ def rows_of(card: StepCard, op: Op) -> tuple[float, float]:
     running = card.sms * (_THREADS_AN_SM // threads)
     in_flight = min(op.m, running) * op.n * element
     missed = 1.0 / (1.0 + (_ROWS_HELD * card.l2_bytes / in_flight) ** 4)
-    operands = 1.0 if op.phase == "forward" else 2.0
-    again = readings * operands * op.m * op.n * element
+    if op.phase != "forward":  # a gradient and a result are summed up together, then read again
+        readings = 2.0 * min(readings, 1.0)
+        sums = min(sums, 1.0)
+    again = readings * op.m * op.n * element
     return missed * again, op.m / running * sums * _SUM_S
 
 

@@ -160,9 +160,7 @@ class _Graph:
         product that gives the gradient of the values.
         """
         inner = {v for j in forward[:-1] for v in self._passed[j].written}
-        starts = {
-            j for v in inner for j in self._later(v, False) if self._ops[j].kind == "softmax"
-        }
+        starts = {j for v in inner for j in self._later(v, False) if self._ops[j].kind == "softmax"}
         if len(starts) != 1:
             return None
         found, waiting, products = set(starts), list(starts), set()

@@ -205,9 +205,12 @@ def serial_of(name: str, written: list[Tensor]) -> tuple[int, int]:
     """(elements in turn, threads) of an operator that is not run by a thread an element.
 
     CUDA's bilinear and bicubic resampling of contiguous images has a thread for each pixel, which
-    goes through all samples and channels.
-    Source: torch 2.13, UpSampleBilinear2d.cu, upsample_bilinear2d_out_frame.
+    goes through all samples and channels; the bilinear one's gradient has a thread an element.
+    Source: torch 2.13, UpSampleBilinear2d.cu, upsample_bilinear2d_out_frame and
+    upsample_bilinear2d_backward_out_frame.
     """
+    if "bilinear2d_backward" in name:
+        return 0, 0
     if not name.startswith(("upsample_bilinear2d", "upsample_bicubic2d")):
         return 0, 0
     y = written[0]

@@ -202,6 +202,50 @@ def test_norms_and_softmaxes_of_rows_know_them_and_others_have_none():
     assert {(op.m, op.n) for op in workload(others, x) if op.kind in kinds} == {(0, 0)}
 
 
+@pytest.mark.parametrize("real", [False, True])
+def test_an_rms_norm_is_one_kernel_each_way_as_on_cuda(real):
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.linear = nn.RMSNorm(32), nn.Linear(32, 8)
+
+        def forward(self, x):
+            y = self.norm(x)
+            return self.linear(y if not real else y + y.sum().item())
+
+    model, x = Normed(), torch.randn(4, 16, 32)
+    norms = [op for op in workload(model, x) if op.name == "norm" and op.kind != "optimizer"]
+    assert [(op.kind, op.phase, op.m, op.n) for op in norms] == [
+        ("norm", "forward", 64, 32), ("norm", "grad_input", 64, 32),
+    ]  # fmt: skip
+    tensor, weight, roots = 64 * 32 * 4, 32 * 4, 64 * 4
+    assert norms[0].bytes == 2 * tensor + weight + roots
+    assert norms[1].bytes == 2 * tensor + 2 * weight + roots  # the batch has no gradient
+
+
+def test_an_rms_norm_on_real_tensors_leaves_gradients_right():
+    class Looking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.norm = nn.Linear(8, 8), nn.RMSNorm(8)
+
+        def forward(self, x):
+            y = self.norm(self.first(x))
+            return y * (2.0 if y.sum().item() > -1e9 else 1.0)
+
+    model, x = Looking(), torch.randn(4, 8)
+    step = workload(model, x)
+    assert step.on_values
+    assert [op.phase for op in step if op.kind == "norm"] == ["forward", "grad_input"]
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_bilinear_gradient_has_a_thread_an_element():
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Upsample(scale_factor=2, mode="bilinear"))
+    step = [op for op in workload(model, torch.randn(2, 4, 8, 8)) if op.name == "1"]
+    assert [(op.phase, op.m, op.n) for op in step] == [("forward", 8, 256), ("grad_input", 0, 0)]
+
+
 class Positions(nn.Module):
     """Relative positions are added to scores whose queries were scaled before, or whose scale is
     learnt, or are looked up."""
