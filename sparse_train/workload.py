@@ -34,6 +34,7 @@ from sparse_train.observing.masks import by_layer, rows_of
 from sparse_train.observing.operators import dtype_name, tensors_in
 from sparse_train.observing.optimizers import OPTIMIZERS, Optimizer, update_ops
 from sparse_train.observing.precision import autocast_as_on_cuda
+from sparse_train.observing.recurrent import RecurrentInOne
 from sparse_train.observing.refusals import observable
 from sparse_train.observing.repeats import NotRepeated, counted
 from sparse_train.observing.rms_norm import RmsNormInOne
@@ -203,8 +204,9 @@ def _observe(
         attention = _attention(observer) if gpu else contextlib.nullcontext()
         dropout = DropoutInOne() if gpu else contextlib.nullcontext()
         norms = RmsNormInOne(observer) if gpu else contextlib.nullcontext()
+        recurrent = RecurrentInOne(observer) if gpu else contextlib.nullcontext()
         with torch.set_grad_enabled(train), observer, attention, repeats:
-            with autocast_as_on_cuda(amp), dropout, norms:
+            with autocast_as_on_cuda(amp), dropout, norms, recurrent:
                 output = functional_call(model, state, args, kwargs)
                 scalar = scalar_of(output, loss) if train else None
             if scalar is not None:

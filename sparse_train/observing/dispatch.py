@@ -138,6 +138,10 @@ class Observer(TorchDispatchMode):
         """The module that is being computed."""
         return self._here()
 
+    def weight_of(self, tensor: Tensor) -> WeightUse | None:
+        """The parameter that a tensor is."""
+        return self._weights.whole(tensor)
+
     def write(self, op: Op, read: list[Tensor], written: list[Tensor]) -> None:
         """An op that was found by other means than an operator being dispatched."""
         before = len(self.ops)
