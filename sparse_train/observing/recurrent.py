@@ -83,8 +83,12 @@ class _Run(NamedTuple):
         state = states if self.name == "lstm" else states[0]
         return self.plain(x, state, list(weights), *self.options)
 
-    def write(self, phase: str, x: Tensor, here: str, written: list[Tensor]) -> None:
-        """All ops of a pass."""
+    def write(
+        self, phase: str, given: tuple[Tensor, ...], here: str, written: list[Tensor]
+    ) -> None:
+        """All ops of a pass; a first state that learns nothing is given no gradient."""
+        x = given[0]
+        learnt = any(s.requires_grad for s in given[1 : 1 + self.states])
         batch_first, both_ways = self.options[5], self.options[4]
         steps, batch = (x.shape[1], x.shape[0]) if batch_first else x.shape[:2]
         kind, size = dtype_name(x.dtype), x.element_size()
@@ -116,7 +120,7 @@ class _Run(NamedTuple):
                 joined("forward", layer)
                 continue
             joined("grad_input", layer)
-            product("grad_input", layer.state_weight, batch, steps)
+            product("grad_input", layer.state_weight, batch, steps if learnt else steps - 1)
             if index >= 1 + both_ways or x.requires_grad:
                 product("grad_input", layer.input_weight, rows)
             product("grad_weight", layer.input_weight, rows)
@@ -141,7 +145,7 @@ class _Recurrent(torch.autograd.Function):
                 with run.observer.fake:
                     out = (x.new_empty((*x.shape[:2], wide)),
                            *(torch.empty_like(s) for s in given[1 : 1 + run.states]))  # fmt: skip
-        run.write("forward", x, run.observer.here, list(out))
+        run.write("forward", given, run.observer.here, list(out))
         return tuple(out)
 
     @staticmethod
@@ -160,6 +164,6 @@ class _Recurrent(torch.autograd.Function):
                 with run.observer.fake:
                     found = [torch.empty(t.shape, dtype=t.dtype, device=t.device)
                              for t, w in zip(given, wanted, strict=True) if w]  # fmt: skip
-        run.write("grad_input", given[0], here, [g for g in found if g is not None])
+        run.write("grad_input", given, here, [g for g in found if g is not None])
         left = iter(found)
         return (None, *(next(left) if w else None for w in wanted))
