@@ -79,7 +79,7 @@ class PreparedImages(Classified):
         self.data = data
         usual = _USUAL.get(settings.data, "none")
         self.augmentation = usual if settings.augmentation == "usual" else settings.augmentation
-        self._parts = _split(data)
+        self._parts = split_of(data)
         if settings.validation is not None:
             held, wanted = self._parts["validation"], settings.validation
             if wanted > len(held):
@@ -153,7 +153,7 @@ class PreparedImages(Classified):
         }
 
 
-def _split(data: ImageSet) -> dict[str, np.ndarray]:
+def split_of(data: ImageSet) -> dict[str, np.ndarray]:
     """Training, validation and test images, by their place: the same for every seed.
 
     Test images lie apart where the data has some.
