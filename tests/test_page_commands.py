@@ -58,7 +58,7 @@ def scaled(words):
         words = [*words, "--network", f"{family}-1x8", "--test-network", f"{family}-1x12"]
     if "--resnet" in words:
         words = [*words, '--set=model_options={"width_factor": 0.05}', "--density", "0.5"]
-        words += ["--rate", "0.004", "--seeds", "1", "--network", "mlp-1x8"]
+        words += ["--seeds", "1", "--network", "mlp-1x8"]
     return [*words, *SCALED.get(kind(words), [])]
 
 

@@ -157,7 +157,7 @@ def schedules(
         options.at_least(name, value)
     if quick:
         steps, agent_episodes, slots = 20, 4, 4
-        density, rate = density or [0.5], rate or [4e-3]
+        density, rate = density or [0.5], rate or [2e-2 if resnet else 4e-3]
         narrower, evaluations = False, 2
     base = TrainConfig(
         task=task, task_options=given, model=model, preset=preset, steps=steps,

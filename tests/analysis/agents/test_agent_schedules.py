@@ -186,7 +186,9 @@ def test_the_smaller_table_with_a_residual_network_is_one_command(nettime, tmp_p
     assert agent.curve
     command = ("agent", "schedules", "--resnet", "--quick", narrow, "--density", "0.5")
     given = ("--agent", tmp_path / "agent" / "agent.pt", "--seeds", "1", "--processes", "1")
-    found = nettime(*command, *given, "--out", tmp_path / "runs", "--json").json
+    ran = nettime(*command, *given, "--out", tmp_path / "runs", "--json")
+    assert ran.code == 0, ran.err
+    found = ran.json
     assert found["model"] == "resnet" and found["data"]["augmentation"] == "crop_flip"
     assert len(found["cells"]) == 14
 
