@@ -37,7 +37,7 @@ chaos: .venv/ready
 # The same training in others' loops and by others' optimizers; installs them beside the rest,
 # without moving torch.
 test-frameworks: .venv/ready
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[frameworks,optimizers,tensorboard]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[frameworks,optimizers,trackers]'
 	$(BIN)/python -m pytest -n $(WORKERS) tests/sparse_train/integrations \
 	  tests/analysis/estimating/test_public_models.py
 

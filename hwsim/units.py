@@ -99,3 +99,17 @@ def percent(share: float) -> str:
     if 0 < value < 1 or 99 < value < 100:
         return f"{min(value, 99.9) if value > 99 else value:.1f} %"
     return f"{value:.0f} %"
+
+
+def shares(parts: dict[str, float]) -> str:
+    """What has which share of a sum, the most first; below half a per cent of it is left out.
+
+    >>> shares({"memory": 1.0, "port": 3.0, "launch": 0.001}), shares({"port": 2.0}), shares({})
+    ('port 75 %, memory 25 %', 'port', 'nothing')
+    """
+    total = sum(parts.values())
+    ranked = sorted(parts.items(), key=lambda part: -part[1])
+    named = [(name, value / total) for name, value in ranked if value > 0.005 * total]
+    if len(named) < 2:
+        return named[0][0] if named else "nothing"
+    return ", ".join(f"{name} {percent(share)}" for name, share in named)

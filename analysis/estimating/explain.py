@@ -125,6 +125,8 @@ def _facts(phases: Sequence[Explanation]) -> Iterator[list[str]]:
     marked = [p.estimate.kernel + ("" if p.estimate.verified else "*") for p in phases]
     yield ["kernel", *marked]
     yield ["limited by", *(_bounds(p) for p in phases)]
+    if any(p.limits for p in phases):
+        yield ["longest chain", *(units.shares(p.limits) for p in phases)]
     if all(p.pes is not None for p in phases):
         pes = [p.pes for p in phases if p.pes is not None]
         yield ["slowest PE", *(load.slowest for load in pes)]
@@ -141,8 +143,7 @@ def _bounds(p: Explanation) -> str:
     known = {b: s for b, s in p.estimate.by_bound.items() if s > 0}
     if not p.estimate.seconds or len(known) < 2:
         return p.estimate.bound
-    ranked = sorted(known.items(), key=lambda item: -item[1])
-    return ", ".join(f"{b} {units.percent(s / p.estimate.seconds)}" for b, s in ranked)
+    return units.shares(known)
 
 
 def _occupancy(p: Explanation) -> dict[str, float]:
@@ -217,6 +218,7 @@ def _phase_json(p: Explanation, caches: Traffic | str | None) -> dict[str, Any]:
         "phase": p.op.phase,
         **estimate_json(p.estimate),
         "by_bound_s": dict(p.estimate.by_bound),
+        "longest_chain_s": p.limits,
         "roofline_s": p.roofline_s,
         "outputs": _balance_json(p.rows),
         "inputs": _balance_json(p.columns),

@@ -84,13 +84,16 @@ def _dearest(device: Device, products: Workload) -> str | None:
 
 
 def _waits(line: Timeline) -> str:
-    """How much the arrays work, and what they wait for, the longest first."""
+    """What limits it, how much the arrays work, and what they wait for, the longest first."""
     from hwsim import units
 
     arrays = sum(name.startswith("array") for name in line.resources)
     whole = max(line.seconds * arrays, 1e-30)
     busy = sum(s.end_s - s.start_s for s in line.segments if s.kind == "compute") / whole
-    text = f"Arrays work {units.percent(min(busy, 1.0))} of the time"
+    text = (
+        f"Limited by {units.shares(line.limits())} (its longest chain). "
+        f"Arrays work {units.percent(min(busy, 1.0))} of the time"
+    )
     waits = sorted(line.waiting().items(), key=lambda item: -item[1])
     named = [("filling" if cause == "fill" else cause, s / whole) for cause, s in waits if s]
     told = [f"{units.percent(min(share, 1.0))} for {cause}" for cause, share in named]

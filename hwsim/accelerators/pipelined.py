@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from hwsim.device import Device, parameter
 from hwsim.errors import InputError
@@ -36,7 +36,13 @@ class PeLoad:
 
 @dataclass(frozen=True, eq=False)
 class Pipelined(Device):
-    """A device with a `machine`, and `tiles` of every product for it."""
+    """A device with a `machine`, and `tiles` of every product for it.
+
+    Attributes:
+        filling: the bound that filling an array counts as; see `hwsim.answers.timeline.Timeline`.
+    """
+
+    filling: ClassVar[str] = "compute"
 
     clock_hz: float = parameter("Hz", "of array and buffers", above=0.0, at_most=1e15)
 

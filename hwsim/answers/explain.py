@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from hwsim.accelerators.pipelined import PeLoad, Pipelined
+from hwsim.answers.timeline import layer_timeline
 from hwsim.device import Device, parameters_of
 from hwsim.errors import InputError, unknown
 from hwsim.estimate import Estimate
 from hwsim.mask import Mask
 from hwsim.workload import PRODUCTS, Op, Workload
+
+_MOST_TILES = 20_000  # whose timeline is drawn for an explanation
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Explanation:
         pes: how evenly the work lies on the processing elements; None for devices without a
             pipeline.
         occupancy: busy share of each resource; empty for devices without a pipeline.
+        limits: seconds of the timeline's longest chain by bound; empty without a pipeline, and of
+            more than 20,000 tiles.
         changes: masks that would cost less or more, the best first.
         settings: the same mask on the device with another choice for a parameter that has named
             ones (dataflow, placement), the best first.
@@ -70,6 +75,7 @@ class Explanation:
     occupancy: dict[str, float]
     changes: tuple[Change, ...]
     settings: tuple[Change, ...]
+    limits: dict[str, float] = field(default_factory=dict)
 
     @property
     def best_change(self) -> Change | None:
@@ -107,10 +113,13 @@ def _other_masks(device: Device, mask: Mask, rng: np.random.Generator | None) ->
 def _explain(device: Device, op: Op, others: Mapping[str, Mask]) -> Explanation:
     mask, estimate = _mask_of(op), device.estimate(op)
     occupancy: dict[str, float] = {}
+    limits: dict[str, float] = {}
     pes = None
     if isinstance(device, Pipelined):
         occupancy = device.run(op).occupancy(device.machine())
         pes = device.pe_load(op)
+        if len(device.tiles(op)) <= _MOST_TILES:
+            limits = layer_timeline(device, op).limits()
     changes = []
     for what, other in others.items():
         seconds = device.estimate(op.with_mask(other)).seconds
@@ -119,7 +128,7 @@ def _explain(device: Device, op: Op, others: Mapping[str, Mask]) -> Explanation:
     changes.sort(key=lambda c: (c.seconds, c.what))
     return Explanation(
         op, estimate, device.roofline(op), _balance(mask.row_nnz), _balance(mask.col_nnz),
-        pes, occupancy, tuple(changes), _settings(device, op, estimate.seconds),
+        pes, occupancy, tuple(changes), _settings(device, op, estimate.seconds), limits,
     )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +41,7 @@ class Timeline:
 
     Attributes:
         ops, ops_in_step: how many ops are drawn, and how many there are.
+        filling: the bound that filling an array counts as: "compute", its own work, or "port".
     """
 
     segments: tuple[TimelineBar, ...]
@@ -46,6 +49,7 @@ class Timeline:
     seconds: float
     ops: int
     ops_in_step: int
+    filling: str = "compute"
 
     def waiting(self) -> dict[str, float]:
         """Seconds for which arrays stood still, by cause."""
@@ -55,6 +59,56 @@ class Timeline:
                 cause = s.kind.removeprefix("waits for ")
                 waits[cause] = waits.get(cause, 0.0) + s.end_s - s.start_s
         return waits
+
+    def limits(self) -> dict[str, float]:
+        """Seconds by bound (a word of `hwsim.estimate.BOUNDS`), the most first; they add up to all.
+
+        They are those of the longest chain: from the end back to what ended when the last thing
+        began, and so on. Of several such things it is what the same resource did before, or else
+        what feeds it. A latency, in which nothing is busy, is memory's.
+        """
+        work = [s for s in self.segments if not s.kind.startswith("waits for ")]
+        ended = defaultdict(list)
+        for s in work:
+            ended[s.end_s].append(s)
+        ends = sorted(ended)
+        spent: dict[str, float] = defaultdict(float)
+        begun, at = self.seconds, None
+        while begun > 0.0 and (place := bisect.bisect_right(ends, begun)):
+            end = ends[place - 1]
+            at = _before(at, ended[end])
+            spent["memory"] += begun - end
+            spent[self._bound_of(at)] += at.end_s - at.start_s
+            begun = at.start_s
+        spent["memory"] += begun
+        ranked = sorted(spent.items(), key=lambda item: -item[1])
+        return {bound: seconds for bound, seconds in ranked if seconds > 0.0}
+
+    def _bound_of(self, bar: TimelineBar) -> str:
+        kind = bar.resource.split()[0]
+        return {"channel": "memory", "array": "compute", "fill": self.filling}.get(kind, "port")
+
+
+# What may let a resource begin, the likeliest first.
+_FEEDS = {
+    "channel": ("array", "output", "fill"), "fill": ("channel", "array"),
+    "array": ("fill", "channel", "output"), "output": ("array", "channel"),
+}  # fmt: skip
+
+
+def _before(bar: TimelineBar | None, ended: list[TimelineBar]) -> TimelineBar:
+    """Which of the bars that ended when this one began it is that it waited for."""
+    if bar is None:
+        return ended[-1]
+    feeds = _FEEDS[bar.resource.split()[0]]
+
+    def rank(other: TimelineBar) -> int:
+        kind = other.resource.split()[0]
+        if other.resource == bar.resource:
+            return -1
+        return feeds.index(kind) if kind in feeds else len(feeds)
+
+    return min(ended, key=rank)
 
 
 def has_timeline(device: Device) -> bool:
@@ -110,4 +164,6 @@ def step_timeline(device: Device, workload: Workload, *, most_tiles: int = 4000)
     order = {"channel": 0, "fill": 1, "array": 2, "output": 3}
     rows = {s.resource for s in segments}
     resources = sorted(rows, key=lambda name: (order[name.split()[0]], len(name), name))
-    return Timeline(segments, tuple(resources), run.cycles / hz, len(parts), len(products))
+    return Timeline(
+        segments, tuple(resources), run.cycles / hz, len(parts), len(products), device.filling
+    )

@@ -115,6 +115,7 @@ class Wafer(Pipelined):
     """
 
     model = "wafer"
+    filling = "port"  # dy's broadcast along the rows
     ways = 48
     pe_rows: int = parameter("1", "PEs that share a column's features", at_least=1, integer=True)
     pe_columns: int = parameter("1", "PEs that share a row's tokens", at_least=1, integer=True)

@@ -269,10 +269,13 @@ class _Simulation:
         if last["fill"] == last["weights"]:
             last.pop("fill")
         cause = max(last, key=last.__getitem__)
-        index = tile % self.machine.arrays
-        self.events.append(
-            Event(f"array {index}", f"waits for {cause}", tile, free_at, int(self.env.now))
-        )
+        spans = [(cause, free_at, int(self.env.now))]
+        if cause == "fill" and last["weights"] > free_at:  # it begins when the weights are there
+            spans = [
+                ("weights", free_at, last["weights"]), ("fill", last["weights"], int(self.env.now))
+            ]  # fmt: skip
+        array = f"array {tile % self.machine.arrays}"
+        self.events += [Event(array, f"waits for {why}", tile, a, b) for why, a, b in spans]
 
     def _compute(self, tile: int) -> Generator:
         index = tile % self.machine.arrays

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sparse_train.private_torch import TorchDispatchMode
+
 _STEPS = 12
 _SIDE = 64  # at least 4,096 weights of a large one, from where on states of 8 bits are used
 
@@ -76,6 +78,11 @@ def placed(value: Tensor, shape: torch.Size) -> Tensor | None:
     if value.shape[-len(shape) :] == shape or squeezed == wanted or value.shape == (n,):
         return value.view(-1, *shape)
     return None
+
+
+def _turned(values: Tensor, sides: int | None = None) -> Tensor:
+    """The last `sides` sides (all by default) in reverse."""
+    return values.flip(tuple(range(-(sides or values.ndim), 0)))
 
 
 def coded_as(value: Tensor) -> str:
@@ -160,7 +167,8 @@ def _mixed(
     final: Mapping[str, Tensor],
 ) -> str:
     """The first path that does not follow when the weights change places; empty if all do."""
-    _, _, again = _run(make, _turned(start), [_turned(push) for push in pushes], _turned(mask))
+    with _TurnedDraws(start.shape):
+        _, _, again = _run(make, _turned(start), [_turned(push) for push in pushes], _turned(mask))
     for path, one in final.items():
         view = placed(one, start.shape)
         other = placed(again[path], start.shape) if path in again else None
@@ -170,11 +178,6 @@ def _mixed(
         if not away <= 0.05 * view.norm() + 1e-12:
             return path
     return ""
-
-
-def _turned(values: Tensor, sides: int | None = None) -> Tensor:
-    """The last `sides` sides (all by default) in reverse."""
-    return values.flip(tuple(range(-(sides or values.ndim), 0)))
 
 
 def _is_copy(made: Tensor | None, start: Tensor) -> bool:
@@ -307,3 +310,32 @@ def _holds_model(value: Any, depth: int = 0) -> bool:
     return hasattr(value, "__dict__") and not isinstance(value, Tensor | type) and _holds_model(
         vars(value), depth + 1
     )  # fmt: skip
+
+
+class _TurnedDraws(TorchDispatchMode):
+    """Within it, what is drawn for each weight of a shape is drawn in the weights' reverse order.
+
+    A draw that hangs on values (torch.bernoulli) sees them in the order of before. Draws that have
+    no place for each weight are left as they are.
+    """
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__()
+        self._shape = shape
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
+        drawn = func(*map(self._turn, args), **{k: self._turn(v) for k, v in kwargs.items()})
+        if not func._schema.is_mutable:
+            return tuple(map(self._turn, drawn)) if isinstance(drawn, tuple) else self._turn(drawn)
+        target = kwargs.get("out", args[0] if args else None)
+        if isinstance(target, Tensor) and isinstance(drawn, Tensor):
+            target.copy_(self._turn(drawn))
+            return target
+        return drawn
+
+    def _turn(self, value: Any) -> Any:
+        view = placed(value, self._shape) if isinstance(value, Tensor) else None
+        return value if view is None else _turned(view, len(self._shape)).reshape(value.shape)

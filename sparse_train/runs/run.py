@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from hwsim.errors import InputError
 from sparse_train.compute.sparse_linear import SparseCompute
 from sparse_train.masking.figures import Explored
 from sparse_train.masking.sparsifier import Sparsifier
+from sparse_train.runs.clock import working_s
 from sparse_train.runs.config import TrainConfig
 from sparse_train.runs.rewind import Rewind
 from sparse_train.tasks import Prepared
@@ -63,9 +63,9 @@ class Run:
 
     def before_step(self) -> bool:
         """Lets the task prepare the next step; whether it changed the masks."""
-        started = time.perf_counter()
+        started = working_s()
         changed = self.task.before_step(self.step + 1, self.model, self.sparsifier)
-        self.elapsed_s += time.perf_counter() - started
+        self.elapsed_s += working_s() - started
         return changed
 
     def advance(self) -> tuple[float, bool]:
@@ -78,7 +78,7 @@ class Run:
             Diverged: the loss is not finite; nothing was updated.
         """
         self.warm_up()
-        started = time.perf_counter()
+        started = working_s()
         config = self.config
         step = self.step + 1
         schedule = config if self.rewind is None else self.rewind
@@ -107,7 +107,7 @@ class Run:
         if self.rewind is not None:
             self.rewind.after(step, changed)
         self.step = step
-        self.elapsed_s += time.perf_counter() - started
+        self.elapsed_s += working_s() - started
         self.metrics.append(
             {
                 "step": step, "loss": value, "learning_rate": rate, "gradient_norm": norm,

@@ -227,8 +227,13 @@ def test_the_smaller_model_goes_to_onnx(tmp_path):
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)).eval()
     zero(model[0], rows=(0, 1))
     pruned = prune_structurally(model)
-    torch.onnx.export(pruned.model, (torch.randn(3, 4),), tmp_path / "x.onnx", dynamo=True)
+    batch = torch.randn(3, 4)
+    torch.onnx.export(pruned.model, (batch,), tmp_path / "x.onnx", dynamo=True)
     made = onnx.load(tmp_path / "x.onnx")
+    reference = pytest.importorskip("onnx.reference").ReferenceEvaluator(made)
+    (answer,) = reference.run(None, {made.graph.input[0].name: batch.numpy()})
+    with torch.no_grad():
+        assert torch.allclose(torch.from_numpy(answer), model(batch), rtol=1e-5, atol=1e-6)
     shapes = {tuple(t.dims) for t in made.graph.initializer}
     assert shapes & {(4, 4), (2, 4), (4, 2)} and not shapes & {(6, 4), (4, 6)}
 

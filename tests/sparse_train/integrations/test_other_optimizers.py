@@ -30,7 +30,6 @@ REFUSED = {
     "alice": "mixed over the whole weight",  # in its own subspace
     "conda": "mixed over the whole weight",  # by the projector of its momentum
     "soap": "mixed over the whole weight",  # in the basis of Shampoo's factors
-    "sophiah": "mixed over the whole weight",  # by random vectors
     "gravity": "with values of its own",  # a velocity that starts as noise
     "sara": "chooses weights itself",  # trains a share of the weights
     "spam": "chooses weights itself",  # likewise

@@ -9,8 +9,10 @@ from torch import nn
 
 from hwsim import InputError
 from sparse_train import sparsify
+from sparse_train.algorithms.rigl import RigL
 from sparse_train.export import strip
 from sparse_train.masking.optimizer_state import fresh_values
+from sparse_train.testing import check_optimizers, known_optimizers, maker
 from tests.sparse_train.loops._loops import loss_of, made, net, plain, same, whole
 
 OPTIMIZERS = {
@@ -54,6 +56,39 @@ def test_inactive_and_grown_weights_have_the_state_of_a_new_parameter(name):
                     off = value[grown | ~layer.mask]
                     assert torch.allclose(off, torch.full_like(off, start)), (name, key)
     assert sparsifier.version >= 2
+
+
+def test_each_optimizer_of_torch_is_listed_clean_or_refused():
+    found = check_optimizers(maker(RigL()), known_optimizers(others=False))
+    refused = found.pop("SparseAdam")
+    assert refused.startswith("optimizer: type is SparseAdam") and "\n" not in refused
+    assert {"Muon", "NAdam", "RAdam", "RMSprop", "Adadelta", *OPTIMIZERS} <= set(found)
+    assert set(found.values()) == {"clean"}
+
+
+@pytest.mark.parametrize("settings", [{}, {"nesterov": False}, {"adjust_lr_fn": "match_rms_adamw"}])
+def test_muon_takes_matrices_and_another_optimizer_the_rest(settings):
+    """Its step mixes all weights of a matrix, and moves those without a gradient; its momentum is
+    each weight's own."""
+    model = net()
+    weights = [p for p in model.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if p.ndim != 2]
+    muon = torch.optim.Muon(weights, lr=0.02, weight_decay=0.1, **settings)
+    _, _, sparsifier = made([muon, torch.optim.AdamW(others, lr=0.01)], "rigl", model)
+    for step in range(12):
+        before = {n: layer.mask.clone() for n, layer in sparsifier.layers.items()}
+        for optimizer in sparsifier.optimizers:
+            optimizer.zero_grad()
+        loss_of(model, step).backward()
+        for optimizer in sparsifier.optimizers:
+            optimizer.step()
+        sparsifier.step()
+        for name, layer in sparsifier.layers.items():
+            off = ~layer.mask | ~before[name]
+            momentum = muon.state[layer.parameter]["momentum_buffer"]
+            assert not layer.parameter[off].any() and not momentum[off].any()
+            assert momentum[~off].any()
+    assert sparsifier.version >= 2 and sparsifier.steps == 12
 
 
 def test_a_grown_weight_of_rprop_steps_as_far_as_a_new_one():
