@@ -112,14 +112,14 @@ class StatisticalMask(Mask):
     def row_nnz(self) -> np.ndarray:
         """Counts spread as those of random masks are, in one order of many."""
         if self._row_nnz is None:
-            self._row_nnz = self._typical(0)
-        return self._row_nnz
+            self._row_nnz = _short(self._typical(0))
+        return _long(self._row_nnz)
 
     @property
     def col_nnz(self) -> np.ndarray:
         if self._col_nnz is None:
-            self._col_nnz = self._typical(1)
-        return self._col_nnz
+            self._col_nnz = _short(self._typical(1))
+        return _long(self._col_nnz)
 
     @property
     def digest(self) -> str:
@@ -353,6 +353,18 @@ class StatisticalMask(Mask):
             f"StatisticalMask({self._shape[0]}×{self._shape[1]}, {self._kind}, "
             f"density={self.density:.4f})"
         )
+
+
+def _short(counts: np.ndarray) -> np.ndarray:
+    """Counts as they are kept: a model has many lines, in as many ways."""
+    return counts.astype(np.int32)
+
+
+def _long(counts: np.ndarray) -> np.ndarray:
+    """Counts as they are read."""
+    found = counts.astype(np.int64)
+    found.setflags(write=False)
+    return found
 
 
 def _again(

@@ -185,15 +185,18 @@ def strata(number: int, of: int, shape: tuple[int, ...], seed: int = 0) -> np.nd
     Along the last axis; the other axes are dealt each on its own.
     """
     many = shape[-1]
-    return _dealt(of, shape, seed)[..., number * many : (number + 1) * many]
+    mine = _dealt(of, shape, seed)[..., number * many : (number + 1) * many]
+    return (mine + 0.5) / (of * many)
 
 
 @lru_cache(maxsize=256)
 def _dealt(of: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Places of all samples, one behind the other along the last axis."""
+    """Ranks of all samples, one behind the other along the last axis, int32."""
     many, rng = of * shape[-1], np.random.default_rng((of, seed, *shape))
-    rows = [rng.permutation(many) for _ in range(math.prod(shape[:-1]))]
-    found = (np.array(rows, dtype=float).reshape(*shape[:-1], many) + 0.5) / many
+    found = np.empty((math.prod(shape[:-1]), many), np.int32)
+    for row in found:
+        row[:] = rng.permutation(many)
+    found = found.reshape(*shape[:-1], many)
     found.setflags(write=False)
     return found
 

@@ -26,6 +26,7 @@ _NORMS = {
     "BatchNormalization", "LayerNormalization", "InstanceNormalization", "GroupNormalization",
     "RMSNormalization", "LpNormalization", "SimplifiedLayerNormalization",
 }  # fmt: skip
+_OF_ROWS = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 _OF_BATCHES = ("BatchNormalization", "GroupNormalization")
 # Counted off their formulas, each exponential, root or error function as one, as for torch's
 # operators; one for what is not listed.
@@ -229,7 +230,7 @@ def _node(made: _Builder, graph: Graph, node: Any) -> None:
         return  # integers: positions and sizes
     elif kind in _NORMS:
         made.passing(node, "norm", 8 * graph.elements(node.input[0], node),
-                     sized=kind != "BatchNormalization")  # fmt: skip
+                     sized=kind in _OF_ROWS)  # fmt: skip
     elif kind in ("Softmax", "LogSoftmax"):
         made.passing(node, "softmax", 5 * graph.elements(node.input[0], node), sized=True)
     elif kind in _MOVES:
