@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from analysis.commands import options
-from analysis.estimating.pricing import Setting, price
+from analysis.estimating.pricing import Setting, price, told
 from hwsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -264,8 +264,9 @@ def estimate(
 
         _, sparse = price(what, [], densities[0], setting)
         return explaining.show(
-            what.name, devices, sparse, explain, setting.described("phase"), as_json
-        )
+            what.name, devices, sparse, explain, setting.described("phase"), as_json,
+            told(what, setting),
+        )  # fmt: skip
     top = 0 if every else TOP_LAYERS
     from analysis.estimating import answer
 
