@@ -14,6 +14,7 @@ from hwsim import InputError
 _READERS = {
     None: "analysis.comparing.stored",
     "agent compare": "analysis.agents.stored",
+    "agent dsrl": "analysis.agents.dsrl_table",
     "agent schedules": "analysis.agents.schedules_stored",
     "measure cpu": "analysis.measuring.page",
 }

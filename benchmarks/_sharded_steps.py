@@ -35,15 +35,20 @@ def machine(name: str) -> Cluster:
 
 def decoder(
     hidden: int, layers: int, heads: int, vocab: int, batch: int, length: int,
-    attention: str = "fused",
+    attention: str = "fused", fused_loss: bool = False,
 ) -> tuple[Workload, list[Part]]:  # fmt: skip
-    key = (hidden, layers, heads, vocab, batch, length, attention)
+    """The step of a decoder, and its parts; a fused loss reads its scores once a pass."""
+    key = (hidden, layers, heads, vocab, batch, length, attention, fused_loss)
     if key not in _decoders:
         sizes = {"hidden": hidden, "layers": layers, "heads": heads, "vocab": vocab}
         step = workload_of(Step(
             "decoder", "", "training", batch, 1.0, sizes, length, precision="bfloat16",
             optimizer="adamw", attention=attention,
         ))  # fmt: skip
+        if fused_loss:
+            step = Workload(tuple(
+                replace(op, fused=True) if op.kind == "softmax" else op for op in step
+            ))  # fmt: skip
         _decoders[key] = step, parts_of(step)
     return _decoders[key]
 
@@ -71,8 +76,9 @@ class Sharded:
     @property
     def parts(self) -> list[Part]:
         row = self.row
+        # Source: llm-foundry, composer_mpt: the loss is flash-attn's fused one by default.
         return decoder(row["d_model"], row["n_layers"], row["n_heads"], row["vocab"],
-                       row["micro_batch"], row["seq"])[1]  # fmt: skip
+                       row["micro_batch"], row["seq"], fused_loss=True)[1]  # fmt: skip
 
     @property
     def kernels(self) -> Workload:

@@ -5,10 +5,13 @@
 BERT-base, ViT-L, GPT-2 and ResNet-50, in float32 and under autocast, eager and compiled; BERT-base
 and ViT-L in bfloat16 too, dense, 2:4 and transposable 2:4 (linear layers alone, each weight masked
 and packed in every step); until the minutes are over. Each step is the median of its repetitions
-after warming up. Kernels by themselves and condensed products are `nettime measure gpu`'s.
---stand-ins times small models on the CPU instead, their weights masked and not packed, to try the
-command where there is no GPU; its rows say so. Needs nettime's own packages, and timm and
-transformers for their models: one that is missing is named and left out.
+after warming up. Before them come the survey's condensed products
+(SRigL's layer of a ViT-B/16: 768 outputs of 3,072 inputs at 10 %, float32, 1 and 256 samples)
+beside dense and CSR ones; their records go to steps.kernels.jsonl, and other kernels are
+`nettime measure gpu`'s. --stand-ins times small models on the CPU instead, their weights masked and
+not packed, and small products in Triton's interpreter (set TRITON_INTERPRET=1), to try the command
+where there is no GPU; its rows say so. Needs nettime's own packages, and timm and transformers for
+their models: one that is missing is named and left out.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ from analysis.steps.models import PATTERNS, TAKEN, built
 from analysis.steps.record import Step, write_steps
 from hwsim import InputError
 from hwsim.kernels.gpu.suite.steps import MaskedLinear, Packers, cusparselt, working
-from hwsim.measured.gpu_suite import GpuCase
+from hwsim.measured.gpu_suite import FORWARD, GpuCase, PreparedCase, Timer, run_suite
+from hwsim.measured.record import Measurement
 
 BERT = {"hidden": 768, "layers": 12, "heads": 12, "ffn": 3072, "vocab": 30522}
 GPT2 = {"hidden": 768, "layers": 12, "heads": 12, "ffn": 3072, "vocab": 50257}
@@ -40,6 +44,9 @@ STEPS = (
          optimizer="sgd_momentum", family="resnet"),
 )  # fmt: skip
 SPARSE = ("bert", "timm:vit_large_patch16_224", "decoder")
+# Source: Lasby et al. 2023 (SRigL), section 4.3.
+SAMPLES, OUTPUTS, INPUTS, DENSITY = (1, 256), 768, 3072, 0.1
+CONDENSED_S = 90.0
 STAND_INS = (Step("decoder", "", "training", 2, 1.0, SMALL, 32, family="decoder"),)
 
 
@@ -51,6 +58,67 @@ def cases(stand_ins: bool) -> Iterator[Step]:
     for step in STAND_INS if stand_ins else STEPS:
         for pattern in PATTERNS if step.model in SPARSE else ():
             yield replace(step, precision="bfloat16", pattern=pattern)
+
+
+def products(stand_ins: bool) -> list[list[GpuCase]]:
+    """Dense, CSR and condensed (gather) products, those of as many samples together."""
+    n, k = (8, 32) if stand_ins else (OUTPUTS, INPUTS)
+    return [
+        [GpuCase(kernel, FORWARD, m, n, k, "float32", 1.0 if kernel == "dense" else DENSITY,
+                 graph=not stand_ins)
+         for kernel in ("dense", "csr", "gather")]
+        for m in ((1, 4) if stand_ins else SAMPLES)
+    ]  # fmt: skip
+
+
+class StandInTimer:
+    """Kernels on the CPU, Triton's in its interpreter: what they take says nothing of a GPU."""
+
+    machine = "cpu, stand-ins"
+
+    def toolchain(self, case: GpuCase) -> str:
+        return f"torch {torch.__version__}, interpreted"
+
+    def prepare(self, case: GpuCase) -> PreparedCase:
+        from hwsim.kernels.gpu.suite.cases import ALLOWED, build, error_of
+
+        try:
+            built = build(case, "cpu")
+            error = error_of(built)
+        except ImportError as missing:
+            raise InputError(f"needs the package {missing.name}") from None
+        except Exception as failed:  # the interpreter's errors have no common type
+            raise RuntimeError(f"{type(failed).__name__}: {failed}") from failed
+        if not error <= ALLOWED[case.dtype]:
+            raise InputError(f"result is off by {error:.2g}; allowed is {ALLOWED[case.dtype]:.2g}")
+        return PreparedCase(built.call, note=built.note)
+
+    def sample(self, prepared: PreparedCase, calls: int) -> float:
+        begun = time.perf_counter()
+        for _ in range(calls):
+            prepared.call()
+        return time.perf_counter() - begun
+
+
+def measure_products(file: Path, stand_ins: bool, card: str) -> list[Measurement]:
+    """Times them, writes their records, prints each beside its dense product."""
+    timer: Timer
+    if stand_ins:
+        timer = StandInTimer()
+    else:
+        from hwsim.kernels.gpu.suite.timer import CudaTimer
+
+        timer = CudaTimer()
+        timer.machine = card
+    groups, rounds = products(stand_ins), 3 if stand_ins else 15
+    done = run_suite(groups, timer, file, budget_s=CONDENSED_S, rounds=rounds)
+    for why, count in done.skipped.items():
+        print(f"left out: {count} × {why}")
+    dense = {r.m: r.median_s for r in done.measured if r.kernel == "dense"}
+    for r in done.measured:
+        beside = f"{dense[r.m] / r.median_s:6.2f} × dense" if r.m in dense else ""
+        print(f"{r.kernel:8} {r.n}×{r.k}, {r.m:4d} samples {1e6 * r.median_s:10.1f} µs {beside}")
+    return done.measured
 
 
 class Masked(torch.nn.Module):
@@ -150,6 +218,7 @@ def main() -> None:
     device = "cpu" if options.stand_ins else "cuda"
     card = options.card or ("cpu, stand-ins" if device == "cpu" else torch.cuda.get_device_name())
     end, done = time.monotonic() + 60.0 * options.minutes, []
+    measure_products(options.file.with_suffix(".kernels.jsonl"), options.stand_ins, card)
     for step in cases(options.stand_ins):
         if time.monotonic() > end:
             print(f"out of time before {step.model}, {step.precision}")

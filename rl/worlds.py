@@ -37,8 +37,8 @@ class World:
         reward: a name in `rl.rewards`.
         mode, factor, min_density, budget: see `rl.envs.interface` and the configurations.
         points, max_density, capped_from, drop, grow, drop_fraction, restore, stop_at_target,
-            hold, reference: of real training, see `rl.envs.training_config.TrainingConfig` and
-            `rl.envs.slots.Topology`.
+            hold, reference, moves: of real training, see
+            `rl.envs.training_config.TrainingConfig` and `rl.envs.slots.Topology`.
         decisions: of a dense run, white box and surrogate.
     """
 
@@ -66,6 +66,7 @@ class World:
     stop_at_target: bool = True
     hold: float = 0.0
     reference: float = 0.0
+    moves: str = "free"
     shards: int = 1
 
     def __post_init__(self) -> None:
@@ -98,7 +99,7 @@ class World:
             "capped_from": self.capped_from,
             "topology": Topology(self.drop, self.grow, self.drop_fraction, self.restore),
             "stop_at_target": self.stop_at_target, "hold": self.hold,
-            "reference": self.reference,
+            "reference": self.reference, "moves": self.moves,
         }  # fmt: skip
         return TrainingConfig(**{**given, **changes})
 

@@ -34,8 +34,10 @@ from sparse_train.observing.masks import by_layer, rows_of
 from sparse_train.observing.operators import dtype_name, tensors_in
 from sparse_train.observing.optimizers import OPTIMIZERS, Optimizer, update_ops
 from sparse_train.observing.precision import autocast_as_on_cuda
+from sparse_train.observing.recurrent import RecurrentInOne
 from sparse_train.observing.refusals import observable
 from sparse_train.observing.repeats import NotRepeated, counted
+from sparse_train.observing.rms_norm import RmsNormInOne
 from sparse_train.observing.values import arguments, map_tensors, scalar_of
 from sparse_train.observing.weights import Weights
 from sparse_train.private_torch import FakeTensorMode, fused_libraries
@@ -198,13 +200,13 @@ def _observe(
         repeats = (
             counted(model, observer) if mode is not None and count else contextlib.nullcontext()
         )
-        attention, dropout = (
-            (_attention(observer), DropoutInOne())
-            if machine == "gpu"
-            else (contextlib.nullcontext(), contextlib.nullcontext())
-        )
+        gpu = machine == "gpu"
+        attention = _attention(observer) if gpu else contextlib.nullcontext()
+        dropout = DropoutInOne() if gpu else contextlib.nullcontext()
+        norms = RmsNormInOne(observer) if gpu else contextlib.nullcontext()
+        recurrent = RecurrentInOne(observer) if gpu else contextlib.nullcontext()
         with torch.set_grad_enabled(train), observer, attention, repeats:
-            with autocast_as_on_cuda(amp), dropout:
+            with autocast_as_on_cuda(amp), dropout, norms, recurrent:
                 output = functional_call(model, state, args, kwargs)
                 scalar = scalar_of(output, loss) if train else None
             if scalar is not None:

@@ -24,7 +24,7 @@ _MOVES = ["--batch-size", "4", "--update-interval", "1"]
 # What makes a command short. The last of two equal options counts.
 SCALED = {
     "agent compare": [*_AGENT, *_FEW, *_ONE],
-    "agent dsrl": [*_AGENT, *_FEW],
+    "agent dsrl": [*_AGENT, *_FEW, "--no-tune"],
     "agent eval": ["--episodes", "2"],
     "agent schedules": ["--quick", "--processes", "1"],
     "agent train": _AGENT,
@@ -56,6 +56,9 @@ def scaled(words):
     if words[:2] == ["agent", "dsrl"]:
         family = "seq2seq" if "translation" in words else "text_classifier"
         words = [*words, "--network", f"{family}-1x8", "--test-network", f"{family}-1x12"]
+    if "--resnet" in words:
+        words = [*words, '--set=model_options={"width_factor": 0.05}', "--density", "0.5"]
+        words += ["--seeds", "1", "--network", "mlp-1x8"]
     return [*words, *SCALED.get(kind(words), [])]
 
 

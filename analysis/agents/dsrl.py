@@ -7,22 +7,37 @@ the dense one, so accuracy, FLOPs, memory and net time are those of equally long
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.agents import rates
+from analysis.agents.dsrl_table import (
+    AGENT,
+    DENSE,
+    WITHOUT_STATE,
+    DsrlTable,
+    Runs,
+    kept,
+)
+from analysis.agents.settle import tuning_seeds
+from hwsim import InputError
 from rl.agents import checkpoint, learn
 from rl.algorithms import make_agent
-from rl.baselines import Setup, make_opponent
+from rl.baselines import Opponent, Setup, make_opponent
+from rl.baselines.dense import Dense
 from rl.envs.interface import Context
 from rl.envs.observe import GLOBAL_FEATURES, LAYER_FEATURES
 from rl.envs.training import SparseTrainingEnv
-from rl.evaluate import Choose, play
+from rl.evaluate import Choose, Episodes, play
+from rl.runs.problems import at_rate
 from rl.worlds import World
 
 SEEN = (
@@ -30,13 +45,14 @@ SEEN = (
     "log_activation_variance", "elapsed",
 )  # fmt: skip
 FEATURES = tuple(dict.fromkeys(LAYER_FEATURES + GLOBAL_FEATURES))
-AGENT, WITHOUT_STATE, DENSE = "DSRL agent", "agent without state", "dense"
+# Gradual magnitude pruning comes down to the density at which the others stay.
 OPPONENTS = {
-    DENSE: "dense", "static, uniform": "static_uniform", "static, ERK": "static_erk",
-    "dynamic, SET": "set", "dynamic, RigL": "rigl",
+    DENSE: "dense", "narrower dense": "narrower_dense", "static, uniform": "static_uniform",
+    "static, ERK": "static_erk", "GMP": "cubic", "dynamic, SET": "set", "dynamic, RigL": "rigl",
 }  # fmt: skip
 # Of a float32 weight in training with Adam: value, gradient and two moments, 4 bytes each.
 _WEIGHT_BYTES, _INDEX_BYTES, _GRADIENT_BYTES = 16, 4, 4
+_TUNING_SEEDS = 4
 Tell = Callable[[str, int, int], None]
 
 
@@ -51,6 +67,8 @@ class DsrlStudy:
         seeds: how many agents.
         episodes: to judge on, of each network and device; their seeds follow those learnt from.
         density: of static and dynamic opponents; None for the agents' mean.
+        tune: whether every opponent has a base learning rate of its own, agents dense's; else all
+            train at the task's.
     """
 
     world: World
@@ -60,119 +78,176 @@ class DsrlStudy:
     seeds: int
     episodes: int
     density: float | None = None
+    tune: bool = True
 
-    def contexts(self, device: str) -> list[Context]:
-        """What is judged on a device: every network, with seeds that were not learnt from."""
-        first, task = self.world.seeds[1], self.world.problems[0][1]
+    @property
+    def task(self) -> str:
+        """That all networks are trained on."""
+        return self.world.problems[0][1]
+
+    @property
+    def problems(self) -> tuple[tuple[str, str], ...]:
+        """(network, task) of all that is judged."""
+        return tuple((network, self.task) for network in self.judged)
+
+    @functools.cached_property
+    def rate(self) -> float:
+        """Dense's factor on the judged networks, by its loss at the end; 1 without tuning."""
+        return _dense_rate(self.problems) if self.tune else 1.0
+
+    @functools.cached_property
+    def learning(self) -> World:
+        """The world at dense's factor on the networks that agents learn from."""
+        if not self.tune:
+            return self.world
+        factor = _dense_rate(self.world.problems)
+        named = tuple((at_rate(name, factor), task) for name, task in self.world.problems)
+        return dataclasses.replace(self.world, problems=named)
+
+    @property
+    def seeds_judged(self) -> tuple[int, ...]:
+        """Of weights and data that no agent learnt from."""
+        first = self.world.seeds[1]
+        return tuple(range(first, first + self.episodes))
+
+    def contexts(self, device: str, factor: float, seeds: tuple[int, ...]) -> list[Context]:
+        """Every network with every seed, at so many times the task's rate."""
         return [
-            Context(network, task, device, 1.0, first + i)
-            for i in range(self.episodes)
-            for network in self.judged
+            Context(at_rate(n, factor), self.task, device, 1.0, seed, at_rate(n, self.rate))
+            for seed in seeds
+            for n in self.judged
         ]
-
-
-@dataclass(frozen=True)
-class Runs:
-    """Equally long runs of one contender: arrays (episodes,), over networks and test seeds.
-
-    Attributes:
-        metric, score: on test data; the accuracy where the task tells one, else the loss.
-        flops, seconds: of the whole run; seconds by device.
-        peak_bytes, mean_bytes: of values, gradients, moments and indices over the run. Activations
-            are left out: they are the same for all.
-        density: mean over layers and decisions.
-    """
-
-    metric: str
-    score: np.ndarray
-    flops: np.ndarray
-    seconds: dict[str, np.ndarray]
-    peak_bytes: np.ndarray
-    mean_bytes: np.ndarray
-    density: np.ndarray
-
-
-@dataclass(frozen=True)
-class DsrlRow:
-    """A line of the table: means with their deviation over agents, or over episodes of an opponent.
-
-    Everything but score and density is relative to the dense run of the same weights and data.
-    """
-
-    name: str
-    score: tuple[float, float]
-    density: tuple[float, float]
-    flops: tuple[float, float]
-    peak_bytes: tuple[float, float]
-    mean_bytes: tuple[float, float]
-    seconds: dict[str, tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class DsrlTable:
-    """The table: its metric, its rows, and the density that opponents keep."""
-
-    metric: str
-    rows: tuple[DsrlRow, ...]
-    opponents_density: float
 
 
 def run(study: DsrlStudy, out: Path, tell: Tell = lambda *_: None) -> DsrlTable:
     """Trains agents with and without state in `out`, or goes on; judges all on the same runs."""
-    kinds = {AGENT: SEEN, WITHOUT_STATE: ()}
     played: dict[str, list[Runs]] = {}
-    for name, seen in kinds.items():
+    for name, seen in ((AGENT, SEEN), (WITHOUT_STATE, ())):
         played[name] = []
         for seed in range(study.seeds):
             folder = out / f"{'agent' if seen else 'blind'}-{seed}"
             hide = tuple(f for f in FEATURES if f not in seen)
             given = {**study.settings, "seed": seed, "hide": hide}
-
             total = make_agent(study.algorithm, **given).config.iterations
             learn.train(
-                folder, study.world, study.algorithm, given,
+                folder, study.learning, study.algorithm, given,
                 report=functools.partial(_told, tell, f"{name} {seed + 1}", total),
             )  # fmt: skip
-            policy = checkpoint.load(folder / learn.CHECKPOINT).restore()
-            played[name].append(_runs(study, "step", lambda _, now, p=policy: p.act(now)))
-    density = study.density or float(np.mean([one.density.mean() for one in played[AGENT]]))
+            saved = checkpoint.load(folder / learn.CHECKPOINT)
+            # Equal settings give equal agents, so they stand for the agent.
+            about = {"world": dataclasses.asdict(study.learning), "settings": saved.settings}
+            make = functools.partial(_frozen, study, saved)
+            played[name].append(_judged(study, out, f"{name} {seed}", about, make))
+    density = study.density or float(np.mean([one.density for one in played[AGENT]]))
     for done, (name, opponent) in enumerate(OPPONENTS.items(), 1):
-        tell("opponents", done, len(OPPONENTS))
         one = make_opponent(opponent, Setup(density=density))
-        played[name] = [_runs(study, "density", one.choose, one)]
-    dense = played[DENSE][0]
-    rows = tuple(_row(name, runs, dense) for name, runs in played.items())
-    return DsrlTable(dense.metric, rows, density)
+        about = {"opponent": opponent, "density": density}
+        played[name] = [_judged(study, out, name, about, functools.partial(_tuned, study, one))]
+        tell("opponents", done, len(OPPONENTS))
+    return DsrlTable({name: tuple(runs) for name, runs in played.items()}, density, _about(study))
+
+
+def _about(study: DsrlStudy) -> dict[str, Any]:
+    """What a page says of the study."""
+    w, config = study.world, make_agent(study.algorithm, **study.settings).config
+    return {
+        "task": study.task, "learnt_on": [name for name, _ in study.learning.problems],
+        "judged_on": list(study.judged), "agents": study.seeds, "algorithm": study.algorithm,
+        "episodes_learnt": config.iterations * w.slots, "episodes": study.episodes,
+        "reward": w.reward, "points": w.points, "tuned": study.tune, "dense_rate": study.rate,
+        "steps": _steps(study),
+    }  # fmt: skip
+
+
+def _steps(study: DsrlStudy) -> int:
+    from rl.runs.problems import setting
+
+    return setting(study.task).dense_steps
 
 
 def _told(tell: Tell, what: str, total: int, row: dict[str, float]) -> None:
     tell(what, int(row["iteration"]), total)
 
 
-def _environment(study: DsrlStudy, contexts: list[Context], mode: str, opponent=None):
+def _dense_rate(problems: tuple[tuple[str, str], ...]) -> float:
+    return rates.dense_rate(problems, tuning_seeds(0)[:_TUNING_SEEDS], 1.0).rate
+
+
+def _judged(
+    study: DsrlStudy, out: Path, name: str, about: dict[str, Any], make: Callable[[], Runs]
+) -> Runs:
+    """The runs, made or read from `out`."""
+    key = {
+        "name": name, **about, "judged": study.judged, "task": study.task, "rate": study.rate,
+        "tune": study.tune, "seeds": study.seeds_judged, "devices": study.world.devices,
+        "rules": dataclasses.asdict(study.world),
+    }  # fmt: skip
+    return kept(out / "judged", key, make)
+
+
+def _frozen(study: DsrlStudy, saved: checkpoint.Saved) -> Runs:
+    """Runs of a learnt agent at dense's rate."""
+    policy = saved.restore()
+    return _runs(study, "step", lambda _, seen: policy.act(seen), study.rate)
+
+
+def _tuned(study: DsrlStudy, opponent: Opponent) -> Runs:
+    """Runs of an opponent at the rate of its best metric on validation data."""
+    if not study.tune:
+        return _runs(study, "density", opponent.choose, study.rate, opponent)
+    device, seeds = study.world.devices[0], tuning_seeds(0)[:_TUNING_SEEDS]
+
+    def score(factor: float) -> float | None:
+        contexts = study.contexts(device, factor, seeds)
+        try:
+            env, _ = _played(study, "density", opponent.choose, contexts, opponent)
+        except InputError:  # The dense run at this rate diverges.
+            return None
+        if bool((env.state["failed"] > 0).any()):
+            return None
+        metrics = env.evaluate("validation")
+        name = _metric(metrics)
+        return float(metrics[name].double().mean()) * (-1 if name == "loss" else 1)
+
+    factor = study.rate if isinstance(opponent, Dense) else rates.tune(score).rate
+    return _runs(study, "density", opponent.choose, factor, opponent)
+
+
+def _metric(found: Mapping[str, Tensor]) -> str:
+    return next((name for name in ("accuracy", "token_accuracy") if name in found), "loss")
+
+
+def _played(
+    study: DsrlStudy, mode: str, choose: Choose, contexts: list[Context],
+    opponent: Opponent | None = None,
+) -> tuple[SparseTrainingEnv, Episodes]:  # fmt: skip
+    """Every context once."""
     problems = tuple(dict.fromkeys((c.network, c.task) for c in contexts))
     config = study.world.training(mode=mode, problems=problems)
     if opponent is not None:
-        config, _ = opponent.setting(config, contexts)
-    return SparseTrainingEnv(config, len(contexts), reward=study.world.reward)
+        config, contexts = opponent.setting(config, contexts)
+    env = SparseTrainingEnv(config, len(contexts), reward=study.world.reward)
+    return env, play(env, choose, contexts)
 
 
-def _runs(study: DsrlStudy, mode: str, choose: Choose, opponent=None) -> Runs:
+def _runs(
+    study: DsrlStudy, mode: str, choose: Choose, factor: float, opponent: Opponent | None = None
+) -> Runs:
+    """The judged runs, whose networks train at `factor` times the task's rate."""
     seconds, made = {}, None
     for device in study.world.devices:
-        contexts = study.contexts(device)
-        env = _environment(study, contexts, mode, opponent)
-        found = play(env, choose, contexts)
-        seconds[device] = env.state["spent_s"].numpy().copy()
+        contexts = study.contexts(device, factor, study.seeds_judged)
+        env, found = _played(study, mode, choose, contexts, opponent)
+        seconds[device] = env.state["spent_s"].tolist()
         metrics = env.evaluate("test")
-        name = next((n for n in ("accuracy", "token_accuracy") if n in metrics), "loss")
+        name = _metric(metrics)
         grown = env.config.topology.drop_fraction > 0 and env.config.topology.grow == "gradient"
         memory = _bytes(env, found.density, grown)
         live = found.live[None].expand_as(found.density)
         density = (found.density * live).sum((0, 2)) / live.sum((0, 2))
         made = made or Runs(
-            name, metrics[name].double().numpy(), env.state["spent_flops"].numpy().copy(), seconds,
-            memory.amax(0).numpy(), memory.mean(0).numpy(), density.double().numpy(),
+            name, metrics[name].double().tolist(), env.state["spent_flops"].tolist(), seconds,
+            memory.amax(0).tolist(), memory.mean(0).tolist(), density.double().tolist(), factor,
         )  # fmt: skip
     assert made is not None
     return made
@@ -196,52 +271,3 @@ def _bytes(env: SparseTrainingEnv, density: Tensor, dense_gradient: bool) -> Ten
         weights = sum(p.numel() for p in group.problem.build().parameters())
         rest[group.places] = float(weights - int(group.networks.sizes.sum()))
     return taken.sum(2) + rest.clamp(min=0) * _WEIGHT_BYTES
-
-
-def _row(name: str, runs: list[Runs], dense: Runs) -> DsrlRow:
-    def summed(values: list[np.ndarray]) -> tuple[float, float]:
-        parts = np.array([v.mean() for v in values]) if len(values) > 1 else values[0]
-        return float(parts.mean()), float(parts.std(ddof=1)) if len(parts) > 1 else 0.0
-
-    return DsrlRow(
-        name,
-        summed([r.score for r in runs]),
-        summed([r.density for r in runs]),
-        summed([r.flops / dense.flops for r in runs]),
-        summed([r.peak_bytes / dense.peak_bytes for r in runs]),
-        summed([r.mean_bytes / dense.mean_bytes for r in runs]),
-        {d: summed([r.seconds[d] / dense.seconds[d] for r in runs]) for d in dense.seconds},
-    )
-
-
-def markdown(study: DsrlStudy, outcome: DsrlTable, command: str) -> str:
-    """A page with the table, and what stands behind it."""
-    w = study.world
-    devices = list(outcome.rows[0].seconds)
-    head = ["", f"{outcome.metric} (test)", "density", "FLOPs", "peak bytes", "mean bytes",
-            *(f"net time, {d}" for d in devices)]  # fmt: skip
-    lines = [
-        "# DSRL as proposed", "", f"    {command}", "",
-        f"{study.seeds} agents learnt on {', '.join(n for n, _ in w.problems)} and are judged on "
-        f"{', '.join(study.judged)}, {w.problems[0][1]}, {study.episodes} seeds each; reward "
-        f"`{w.reward}`, moves of {100 * w.points:g} points. All runs have as many steps as dense. "
-        f"Static and dynamic opponents keep a density of {100 * outcome.opponents_density:.3g} %. "
-        "± is the deviation over agents, for opponents over episodes. All but accuracy and density "
-        "is relative to the dense run at its fixed learning rate.",
-        "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head),
-    ]  # fmt: skip
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in outcome.rows]
-    return "\n".join(lines) + "\n"
-
-
-def cells(row: DsrlRow) -> list[str]:
-    """A row as text."""
-    parts = [row.score, row.density, row.flops, row.peak_bytes, row.mean_bytes]
-    parts += list(row.seconds.values())
-    return [row.name, *(f"{mean:.3f} ± {deviation:.3f}" for mean, deviation in parts)]
-
-
-def narrow_cells(row: DsrlRow) -> list[str]:
-    """A row for a terminal of 80 columns: the deviation of the score alone."""
-    first, *rest = cells(row)[1:]
-    return [row.name, first, *(text.split(" ")[0] for text in rest)]

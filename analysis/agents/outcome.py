@@ -13,7 +13,9 @@ from analysis.comparing.conclusion import DENSE, NARROWER, SPARSE, Clocked, Conc
 from analysis.stats import Interval, probability_of_improvement
 
 AGENT, OWN_RATE, BLIND_AGENT = "agent", "agent, own rate", "agent without hardware"
-AGENTS = (AGENT, OWN_RATE, BLIND_AGENT)
+# After learning on what is judged with a tenth of the episodes that an opponent is tuned with.
+ADAPTED = "agent, adapted"
+AGENTS = (AGENT, OWN_RATE, ADAPTED, BLIND_AGENT)
 # What agents are held against beside dense and narrower models: the best of these that is there.
 HANDCRAFTED = (
     "static_uniform", "static_erk", "linear", "quadratic", "cubic", "cosine", "best_constant",

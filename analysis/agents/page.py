@@ -130,6 +130,7 @@ def about(study: AgentStudy, outcome: AgentTable) -> list[str]:
         f"{study.seeds} replicates: an agent each ({study.algorithm}; {ACTS[learn.mode]}), and "
         "every opponent tuned anew.",
         *([_RATES] if study.real else []),
+        *([_ADAPTED] if study.real and study.adapt else []),
     ]  # fmt: skip
 
 
@@ -177,6 +178,13 @@ _RATES = (
     "the judged networks and device, on which agents did not learn. A layer of density d learns at "
     "rate / d in all sparse contenders. That judged networks are named in the command does not say "
     "what its settings were chosen by."
+)
+
+
+_ADAPTED = (
+    "*agent, adapted* is the agent after it has learnt on, on the judged networks and device at "
+    "dense's rate, on tuning seeds, from a tenth of the episodes that an opponent is tuned with "
+    "(whole batches, one at least): its episodes are those alone."
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -13,6 +14,8 @@ from analysis.agents.candidates import Tunable
 from analysis.agents.judge import Place, Test
 from analysis.comparing.plan import Choice
 from hwsim import InputError
+from rl.agents.checkpoint import Saved
+from rl.algorithms import Agent, make_agent
 from rl.baselines import Budget, Opponent
 from rl.envs.interface import ScheduleEnv
 from rl.evaluate import Choose, play
@@ -61,14 +64,14 @@ class TuneIn:
             return None
         return float(played.episodes.speed_up.double().log().mean())
 
-    def world(self, factor: float) -> ScheduleEnv:
+    def world(self, factor: float, mode: str = "density") -> ScheduleEnv:
         """An environment to spend a budget in."""
         if self.learn is not None:
-            world = dataclasses.replace(self.learn, mode="density")
+            world = dataclasses.replace(self.learn, mode=mode)
             return world.make(_WHITE_BOX_SEED + self.replicate)
         seeds = tuning_seeds(self.replicate)
         world = dataclasses.replace(
-            self.test.world, mode="density", devices=(self.device,), slots=self.slots,
+            self.test.world, mode=mode, devices=(self.device,), slots=self.slots,
             problems=tuple((rates.at_rate(n, factor), t) for n, t in self.test.world.problems),
             targets=(self.test.target, self.test.target), seeds=(seeds[0], seeds[-1] + 1),
             reference=self.dense,
@@ -81,6 +84,28 @@ class TuneIn:
         slots = env.batch_size[0]
         return Budget(lambda choose: play(env, choose).speed_up.log(), slots,
                       max(episodes, slots), seed=self.replicate)  # fmt: skip
+
+
+def adapted(saved: Saved, where: TuneIn, factor: float, episodes: int) -> tuple[Agent[Any], int]:
+    """An agent that went on to learn where opponents are tuned, and the episodes that it had.
+
+    Its networks are those of the saved one, all else begins anew, its learning rate at the half.
+    They are whole batches of `where.slots`, one at least.
+    """
+    settings = dict(saved.settings)
+    rounds = max(1, episodes // where.slots)
+    settings |= {"iterations": rounds, "lr": settings["lr"] / 2, "seed": where.replicate}
+    agent = make_agent(saved.algorithm, **settings)
+    agent.take_over(saved.agent)
+    world = where.world(factor, saved.world.mode)
+    begun = 0.0
+
+    def count(row: dict[str, float]) -> None:
+        nonlocal begun
+        begun += row["episodes"] + where.slots
+
+    agent.train(world, report=count)
+    return agent, round(begun)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,8 @@ from typing import Any
 from analysis.agents import rates
 from analysis.agents.candidates import Tunable, candidates
 from analysis.agents.judge import BLINDED, Judged, Place, Test, joined
-from analysis.agents.outcome import AGENT, BLIND_AGENT, OWN_RATE, AgentTable
-from analysis.agents.settle import Settled, TuneIn, settled, tuning_seeds
+from analysis.agents.outcome import ADAPTED, AGENT, BLIND_AGENT, OWN_RATE, AgentTable
+from analysis.agents.settle import Settled, TuneIn, adapted, settled, tuning_seeds
 from analysis.agents.store import kept
 from analysis.comparing.plan import Choice
 from hwsim import InputError, units
@@ -47,6 +48,8 @@ class AgentStudy:
         settings: of the algorithm.
         episodes: of a tuned opponent, each time; None for as many as an agent learnt from.
         slots: side by side while opponents are tuned.
+        adapt: whether the agent takes part once more after going on to learn on the judged
+            networks, with a tenth of an opponent's episodes.
     """
 
     learn: World
@@ -59,6 +62,7 @@ class AgentStudy:
     densities: tuple[float, ...] = (0.5, 0.25, 0.1)
     episodes: int | None = None
     slots: int = 16
+    adapt: bool = True
 
     def __post_init__(self) -> None:
         check_number("seeds", self.seeds, least=1)
@@ -111,12 +115,6 @@ def _check_unseen(learn: World, test: World) -> None:
         )
 
 
-def episodes_of(saved: Saved) -> int:
-    """Episodes that an agent has begun in its training."""
-    ended = sum(row["episodes"] for row in saved.curve)
-    return round(ended) + saved.world.slots * len(saved.curve)
-
-
 def learning_cost(saved: Saved, recorded: int = 0) -> float:
     """Net time of the real runs that it took to learn, in dense runs.
 
@@ -127,7 +125,7 @@ def learning_cost(saved: Saved, recorded: int = 0) -> float:
     if saved.world.kind != "training":
         return float(recorded)
     times = [row["final_time"] for row in saved.curve if math.isfinite(row["final_time"])]
-    return episodes_of(saved) * (sum(times) / len(times) if times else 1.0)
+    return saved.episodes * (sum(times) / len(times) if times else 1.0)
 
 
 def payback(cost: float, speed_up: float) -> float:
@@ -175,7 +173,7 @@ def run(study: AgentStudy, out: Path, tell: Tell = lambda *_: None) -> AgentTabl
                 if candidate.opponent == "random_switching":
                     candidate = dataclasses.replace(candidate, switching=switching)
                 try:
-                    one = bench.opponent(candidate, episodes_of(learnt[AGENT][replicate]))
+                    one = bench.opponent(candidate, learnt[AGENT][replicate].episodes)
                     parts.setdefault((device, candidate.name), []).append(one)
                 except InputError as error:
                     left_out[candidate.name] = str(error)
@@ -216,7 +214,25 @@ class _Bench:
         made = [self._agent(name, agent, saved, about, lambda: self.choice)]
         if name == AGENT and self.study.real:
             made.append(self._agent(OWN_RATE, agent, saved, about, lambda: self._own_rate(agent)))
+            if self.study.adapt:
+                made.append(self._adapted(saved, about))
         return made
+
+    def _adapted(self, saved: Saved, about: dict[str, Any]) -> Judged:
+        """The agent after it went on to learn on the judged networks, at dense's rate."""
+        tenth = max(1, (self.study.episodes or saved.episodes) // 10)
+
+        def make() -> Judged:
+            began = time.process_time()
+            agent, episodes = adapted(saved, self.tuning, self.choice.rate, tenth)
+            cost = time.process_time() - began
+            played = self.study.test.run(
+                lambda _, seen: agent.act(seen), saved.world.mode, self.place(self.choice.rate)
+            )
+            return Judged(ADAPTED, (played,), "", saved.cost + cost, episodes,
+                          (self.choice.rate,))  # fmt: skip
+
+        return kept(self.out / JUDGED, {**self._key(ADAPTED), **about, "adapted": tenth}, make)
 
     def _own_rate(self, agent: Agent[Any]) -> Choice:
         mode = self.study.learn.mode
@@ -234,7 +250,7 @@ class _Bench:
             )
             known = (choice.rate,) if self.study.real else ()
             end = name == OWN_RATE and choice.at_an_end
-            return Judged(name, (played,), "", saved.cost, episodes_of(saved), known, end)
+            return Judged(name, (played,), "", saved.cost, saved.episodes, known, end)
 
         return kept(self.out / JUDGED, {**self._key(name), **about}, make)
 

@@ -41,6 +41,7 @@ def compare(
     action: shared.Action = "step",
     hold: shared.Hold = 0.0,
     densify: shared.Densify = "zero",
+    moves: shared.Moves = "free",
     reward: shared.Reward = "log_ratio",
     recorded: shared.Recorded = Path("runs/recorded"),
     runs: shared.Runs = 64,
@@ -62,6 +63,13 @@ def compare(
         int | None,
         typer.Option(help="Of each tuning of an opponent; default as many as an agent has."),
     ] = None,
+    adapt: Annotated[
+        bool,
+        typer.Option(
+            "--adapt/--no-adapt",
+            help="The agent once more, after learning on what is judged with a tenth of that.",
+        ),
+    ] = True,
     test_network: shared.TestNetwork = None,
     test_device: Annotated[
         list[str] | None,
@@ -94,13 +102,13 @@ def compare(
     from rl.agents import checkpoint
 
     made = shared.world(env, network, task, device, slots, reward, recorded, 1 / 32, action,
-                        hold, densify)  # fmt: skip
+                        hold, densify, moves)  # fmt: skip
     test = shared.test_of(
         env, made, test_network, test_device, episodes, test_seed, target, max(seeds, 1)
     )
     study = studies.AgentStudy(
         made, test, algorithm, shared.pairs(settings), seeds, tuple(opponent or ()), blind,
-        tuple(density or (0.5, 0.25, 0.1)), tune_episodes,
+        tuple(density or (0.5, 0.25, 0.1)), tune_episodes, adapt=adapt,
     )  # fmt: skip
     shared.prepare(made, runs, slots)
     study = dataclasses.replace(study, learn=studies.rated(made, target))

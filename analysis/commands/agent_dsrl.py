@@ -50,7 +50,17 @@ def dsrl(
         float | None,
         typer.Option(help="Of static and dynamic opponents; default: the agents' mean."),
     ] = None,
-    write: Annotated[Path | None, typer.Option(help="A Markdown page.")] = None,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune/--no-tune",
+            help="A base learning rate of its own for every opponent, or the task's for all.",
+        ),
+    ] = True,
+    write: Annotated[
+        Path | None, typer.Option(help="A Markdown page, its table beside it as .json.")
+    ] = None,
+    title: Annotated[str, typer.Option(help="Of the page.")] = "DSRL as proposed",
     as_json: options.Json = False,
 ) -> None:
     """State: loss, gradient norms, activation mean and variance, epoch. Three moves for each layer.
@@ -58,16 +68,14 @@ def dsrl(
     Reward: α · accuracy change − β · FLOPs, those spent; --literal subtracts the reduction, as it
     was printed, which pays for staying dense. Interrupted, the same command goes on.
     """
-    from dataclasses import asdict
-
     from analysis.agents import dsrl as studies
+    from analysis.agents import dsrl_table as pages
     from analysis.display.console import print_json, progress_bar, resumable, stdout
     from analysis.display.tables import table
-    from analysis.reporting import report
 
     study = made(
         task, network, test_network, device, literal, shared.pairs(settings), algorithm, slots,
-        seeds, episodes, density,
+        seeds, episodes, density, tune,
     )  # fmt: skip
     shared.prepare(study.world, 0, slots)
     with resumable(f"the same command goes on, in {out}"), ExitStack() as stack:
@@ -80,30 +88,38 @@ def dsrl(
             bars[what](done)
 
         outcome = studies.run(study, out, tell)
-    command = shlex.join(["nettime", *sys.argv[1:]])
-    written = [report.write(studies.markdown(study, outcome, command), write)] if write else []
+    written = _write(outcome, write, title) if write else []
     if as_json:
-        return print_json({"command": "agent dsrl", **asdict(outcome), "written": written})
+        return print_json({"command": "agent dsrl", **outcome.to_json(), "written": written})
     columns = ("", outcome.metric, "density", "FLOPs", "peak B", "mean B",
                *outcome.rows[0].seconds)  # fmt: skip
     console = stdout()
-    console.print(table("", columns, [studies.narrow_cells(row) for row in outcome.rows]))
-    console.print(
-        "mean ± deviation over agents (opponents: over episodes); FLOPs, bytes (of weights and "
-        "their optimizer: peak, mean) and net time are relative to the dense run of the same "
-        "seed, at its fixed learning rate. Opponents keep "
-        f"{100 * outcome.opponents_density:.3g} %.",
-        soft_wrap=True,
-    )
+    console.print(table("", columns, [pages.narrow_cells(row) for row in outcome.rows]))
+    console.print(pages.in_short(outcome).replace("**", ""), style="bold")
+    for note in pages.notes(outcome, "lower loss" if outcome.metric == "loss" else outcome.metric):
+        console.print(note)
     for path in written:
         console.print(f"written: {path}", soft_wrap=True)
     return None
 
 
+def _write(outcome: Any, page: Path, title: str) -> list[Path]:
+    """The page and its table; their paths."""
+    from analysis import results
+    from analysis.agents.dsrl_table import DsrlPage
+    from analysis.reporting import report
+
+    stored = DsrlPage(outcome, title, shlex.join(["nettime", *sys.argv[1:]]))
+    return [
+        report.write(stored.page, page),
+        report.write(results.dumps(stored), results.beside(page)),
+    ]
+
+
 def made(
     task: str, network: list[str] | None, test_network: list[str] | None,
     device: list[str] | None, literal: bool, given: dict[str, Any], algorithm: str, slots: int,
-    seeds: int, episodes: int, density: float | None,
+    seeds: int, episodes: int, density: float | None, tune: bool = True,
 ) -> Any:  # fmt: skip
     """The study, checked before anything runs."""
     from analysis.agents.dsrl import DsrlStudy
@@ -136,4 +152,4 @@ def made(
         load_device(name)
     if density is not None:
         options.share("--density", density)
-    return DsrlStudy(world, judged, algorithm, given, seeds, episodes, density)
+    return DsrlStudy(world, judged, algorithm, given, seeds, episodes, density, tune)

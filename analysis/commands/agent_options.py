@@ -59,6 +59,13 @@ Hold = Annotated[
     float,
     typer.Option(help="With --action density: moves within this share of a density are not made."),
 ]
+Moves = Annotated[
+    str,
+    typer.Option(
+        help="free: moves are made as asked. pays: a layer is left alone where a move cannot save "
+        "or gain, in the rest of the run, what the update of its mask costs."
+    ),
+]
 Densify = Annotated[
     str, typer.Option(help="Weights that come back start at zero, or restore what they were.")
 ]
@@ -70,22 +77,24 @@ Density = Annotated[
 def world(
     kind: str, network: list[str] | None, task: str, device: list[str] | None, slots: int,
     reward: str, recorded: Path, min_density: float, action: str, hold: float = 0.0,
-    densify: str = "zero",
+    densify: str = "zero", moves: str = "free",
 ) -> World:  # fmt: skip
     """What is learnt in, checked before anything runs."""
     from hwsim import load_device
+    from rl.envs.moves import MOVES
     from rl.rewards import make_reward
     from rl.runs.problems import Problem, setting
     from rl.worlds import World
 
     options.at_least("--slots", slots)
     options.chosen("--densify", densify, ("zero", "restore"))
+    options.chosen("--moves", moves, MOVES)
     make_reward(reward)
     made = World(
         kind=kind, slots=slots, devices=tuple(device or ("wafer",)), reward=reward,
         problems=tuple((name, task) for name in network or setting(task).small),
         recording=str(recorded) if kind == "surrogate" else "", min_density=min_density,
-        mode=action, hold=hold, restore=densify == "restore",
+        mode=action, hold=hold, restore=densify == "restore", moves=moves,
         budget=3.0 if kind == "whitebox" else 2.5,
     )  # fmt: skip
     if kind != "whitebox":

@@ -11,12 +11,15 @@ import typer
 
 from analysis.commands import agent_options as shared
 from analysis.commands import options
+from hwsim.errors import InputError
 
 if TYPE_CHECKING:
     from analysis.agents.schedules_study import ScheduleStudy
     from analysis.agents.schedules_table import ScheduleTable
 
 DEFAULT_OUT = Path("runs/schedules")
+_OPTIONS = {"task", "model", "preset", "steps", "batch_size", "drop_fraction", "distribution",
+            "update_interval"}  # fmt: skip
 
 
 @shared.agent_app.command(
@@ -27,6 +30,7 @@ DEFAULT_OUT = Path("runs/schedules")
         "nettime agent schedules --agent runs/wafer/agent.pt -d wafer -d zen4",
         "nettime agent schedules --density 0.05 --density 0.2 --write table.md --plot table.svg",
         "nettime agent schedules --paper --out runs/jit --write jit.md",
+        "nettime agent schedules --resnet --out runs/jit_resnet --write jit_resnet.md",
         "nettime agent schedules --task text_classification --seeds 5",
         "nettime agent schedules --task-option data=cifar10 --model simple_cnn --preset small",
     ),
@@ -37,7 +41,9 @@ def schedules(
         list[float] | None,
         typer.Option("--density", help="Target; repeatable. Default 0.1, 0.5 and 1."),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="How many final runs of each cell.")] = 5,
+    seeds: Annotated[
+        int | None, typer.Option(help="How many final runs of each cell; default 5.")
+    ] = None,
     agent: Annotated[
         Path | None,
         typer.Option(help="An agent.pt that decides under learned. Default: one is trained here."),
@@ -60,6 +66,14 @@ def schedules(
             "files are, else on the digits.",
         ),
     ] = False,
+    resnet: Annotated[
+        bool,
+        typer.Option(
+            "--resnet",
+            help="Theirs with ResNet-18, smaller: 10 and 50 %, three seeds, images shifted and "
+            "mirrored, weights decayed; on CIFAR-10 where its files are, else on the digits.",
+        ),
+    ] = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="All parts in a minute: numbers without meaning.")
     ] = False,
@@ -71,6 +85,10 @@ def schedules(
     task_option: Annotated[
         list[str] | None,
         typer.Option(help="Of the task, as data=mnist; repeatable."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting of a run, as name=value; repeatable."),
     ] = None,
     steps: Annotated[int, typer.Option(help="Of each final run.")] = 400,
     batch_size: Annotated[int, typer.Option(help="Images of a step.")] = 64,
@@ -87,6 +105,7 @@ def schedules(
     update_interval: Annotated[
         int | None, typer.Option(help="Steps between mask updates; default a 20th of steps.")
     ] = None,
+    evaluations: Annotated[int, typer.Option(help="On validation, in each final run.")] = 20,
     drop_fraction: Annotated[float, typer.Option(help="Dropped and regrown by an update.")] = 0.3,
     distribution: Annotated[str, typer.Option(help="Of the density: uniform, er, erk.")] = (
         "uniform"
@@ -109,6 +128,7 @@ def schedules(
     it. Interrupted, the same command goes on; so does one with more seeds or densities.
     """
     from analysis.agents.schedules_study import Learning, ScheduleStudy
+    from analysis.commands.compare import own_settings
     from analysis.commands.compare import pairs as options_of
     from rl.runs.problems import setting
     from sparse_train.registries import TASKS
@@ -116,19 +136,32 @@ def schedules(
 
     setting(task)  # An unknown one, or one without networks for agents.
     given = options_of("--task-option", task_option or [], TASKS.get(task))
-    evaluations = 20
+    own = own_settings(settings or ())
+    for name in own.keys() & _OPTIONS:
+        raise InputError(f"--set: {name} has an option of its own, --{name.replace('_', '-')}")
+    if paper and resnet:
+        raise InputError("--paper: given with --resnet; allowed is one of them")
     if paper:
         model, preset, steps = "simple_cnn", "small", 2000
-        given = {**({} if quick else _fashion()), **given}
-    if quick:
-        steps, seeds, agent_episodes, slots = 20, 2, 4, 4
-        density, rate = density or [0.5], rate or [4e-3]
-        narrower, evaluations = False, 2
-    for name, value in (("--seeds", seeds), ("--processes", processes), ("--steps", steps)):
+        given = {**({} if quick else _found("fashion_mnist")), **given}
+    if resnet:
+        model, preset, steps, density = "resnet", "18", 2000, density or [0.1, 0.5]
+        given = {"augmentation": "crop_flip", **({} if quick else _found("cifar10")), **given}
+        # He et al. (2016), section 4.2, decay the weights of residual networks by 1e-4; 5e-4 is
+        # usual for these 64 channels (assumed).
+        own = {"weight_decay": 5e-4, **own}
+    if seeds is None:
+        seeds = 2 if quick else 3 if resnet else 5
+    for name, value in (("--seeds", seeds), ("--processes", processes), ("--steps", steps),
+                        ("--evaluations", evaluations)):  # fmt: skip
         options.at_least(name, value)
+    if quick:
+        steps, agent_episodes, slots = 20, 4, 4
+        density, rate = density or [0.5], rate or [2e-2 if resnet else 4e-3]
+        narrower, evaluations = False, 2
     base = TrainConfig(
         task=task, task_options=given, model=model, preset=preset, steps=steps,
-        batch_size=batch_size, drop_fraction=drop_fraction, distribution=distribution,
+        batch_size=batch_size, drop_fraction=drop_fraction, distribution=distribution, **own,
     )  # fmt: skip
     study = ScheduleStudy(
         base, densities=tuple(density or (0.1, 0.5, 1.0)), seeds=tuple(range(seeds)),
@@ -143,16 +176,15 @@ def schedules(
     _tell(table, _write(table, write, plot, title), as_json)
 
 
-def _fashion() -> dict[str, Any]:
-    """Fashion-MNIST, if its files are where they usually are."""
-    from hwsim.errors import InputError
+def _found(data: str) -> dict[str, Any]:
+    """The option that names a data set, if its files are where they usually are."""
     from sparse_train.data.image_files import load_images
 
     try:
-        load_images("fashion_mnist", None)
+        load_images(data, None)
     except InputError:
         return {}
-    return {"data": "fashion_mnist"}
+    return {"data": data}
 
 
 def _run(study: ScheduleStudy, out: Path, processes: int) -> ScheduleTable:

@@ -21,6 +21,7 @@ from hwsim.errors import InputError
         "nettime agent train --env surrogate --network bert-1x16 -d wafer --out runs/wafer",
         "nettime agent train --network bert-1x16 -d zen4 --set iterations=12 --out runs/zen4",
         "nettime agent train --env whitebox --algorithm dqn --out runs/dqn",
+        "nettime agent train --task images --judge-every 4 --out runs/images",
         "nettime agent train --shards 4 --processes 2 --out runs/two",
         "nettime agent train --shards 4 --processes 4 --rollouts ray --out runs/ray",
     ),
@@ -37,6 +38,7 @@ def train(
     action: shared.Action = "step",
     hold: shared.Hold = 0.0,
     densify: shared.Densify = "zero",
+    moves: shared.Moves = "free",
     reward: shared.Reward = "log_ratio",
     min_density: Annotated[float, typer.Option(help="Lower end of every layer's density.")] = 1
     / 32,
@@ -52,19 +54,31 @@ def train(
     rollouts: Annotated[
         str, typer.Option(help="Where they run: local, or ray (a cluster) with the same results.")
     ] = "local",
+    judge_every: Annotated[
+        int,
+        typer.Option(
+            help="Iterations after which the agent is judged on unseen networks, frozen; 0: never."
+        ),
+    ] = 0,
+    test_network: shared.TestNetwork = None,
+    episodes: shared.Episodes = 4,
+    test_seed: shared.TestSeed = 16,
+    target: shared.Target = 0.9,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Curves for it too.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Trains an agent on small networks. Writes agent.pt and curve.csv after each iteration.
 
+    With --judge-every also judged.csv: what it is worth on networks that it does not learn from.
     Interrupted or killed, the same command goes on, to the bit as if nothing had happened.
     """
+    from analysis.agents.during import JUDGED, WhileLearning
     from analysis.display.console import print_json, progress_bar, resumable, stdout
     from rl.agents import learn
     from rl.algorithms import make_agent
 
     made = shared.world(env, network, task, device, slots, reward, recorded, min_density, action,
-                        hold, densify)  # fmt: skip
+                        hold, densify, moves)  # fmt: skip
     if processes > shards:
         raise InputError(
             f"--processes: value is {processes}; allowed is at most the shards, {shards} (--shards)"
@@ -74,31 +88,52 @@ def train(
     if made.kind == "surrogate":
         given["hide"] = (*made.blind, *given.get("hide", ()))
     total = make_agent(algorithm, **given, **learn.acting(made)).config.iterations
+    options.at_least("--judge-every", judge_every, 0)
+    watch = None
+    if judge_every:
+        test = shared.test_of(env, made, test_network, device, episodes, test_seed, target)
+        watch = WhileLearning(out, test, judge_every, total)
     shared.prepare(made, runs, slots)
     with (
         options.claimed(out, "folder"),
         resumable(f"the same command goes on, in {out}"),
         progress_bar("learning", total) as bar,
     ):
+
+        def report(row: dict[str, float]) -> None:
+            bar(int(row["iteration"]), f"return {row['return']:.3f}")
+            if watch is not None:
+                watch(int(row["iteration"]))
+
         saved = learn.train(
             out, made, algorithm, given, tensorboard=tensorboard, rollouts=rollouts,
-            processes=processes,
-            report=lambda row: bar(int(row["iteration"]), f"return {row['return']:.3f}"),
+            processes=processes, report=report,
         )  # fmt: skip
     last = saved.curve[-1]
     if as_json:
         found: dict[str, Any] = {
             "command": "agent train", "agent": out / learn.CHECKPOINT, "curve": saved.curve,
-            "processor_s": saved.cost, "algorithm": saved.algorithm, "settings": saved.settings,
+            "processor_s": saved.cost, "episodes": saved.episodes,
+            "episodes_a_processor_second": saved.pace, "share_in_environment": saved.collecting,
+            "algorithm": saved.algorithm, "settings": saved.settings,
+            "judged": watch.rows() if watch else [],
         }  # fmt: skip
         print_json(found)
         return
     stdout().print(
         f"{saved.algorithm}: {len(saved.curve)} iterations, {saved.cost:.0f} s of one processor, "
-        f"return {last['return']:.3f} per episode\nwritten: {out / learn.CHECKPOINT}\n"
+        f"return {last['return']:.3f} per episode\n{saved.episodes} episodes, "
+        f"{saved.pace:.3g} a second of processor, {saved.collecting:.0%} of it in the "
+        f"environment\nwritten: {out / learn.CHECKPOINT}\n"
         f"written: {out / learn.CURVE}",
         soft_wrap=True,
     )
+    for row in watch.rows()[-len(watch.test.devices) :] if watch else []:
+        stdout().print(
+            f"unseen, {row['device']}: {float(row['speed_up']):.3f} times dense, "
+            f"{float(row['reached']):.0%} reached\nwritten: {out / JUDGED}",
+            soft_wrap=True,
+        )
 
 
 @shared.agent_app.command(

@@ -148,7 +148,7 @@ def compare(
     content: dict[str, Any] = {
         "task": task, "model": model, "preset": preset, "steps": steps, "batch_size": batch_size,
         "task_options": pairs("--task-option", task_option or [], TASKS.get(task)),
-        **_settings(settings or []),
+        **own_settings(settings or []),
     }  # fmt: skip
     spreads = distribution or []
     if len(spreads) == 1:
@@ -211,7 +211,8 @@ def _unablated(one: Variant) -> Variant:
     return replace(one, options={**one.options, "gamma": None})
 
 
-def _settings(given: Sequence[str]) -> dict[str, Any]:
+def own_settings(given: Sequence[str]) -> dict[str, Any]:
+    """name=value of a run; an InputError for what a comparison decides itself."""
     from analysis.comparing.plan import DECIDED
     from sparse_train.runs.config import TrainConfig
 

@@ -26,6 +26,7 @@ from analysis.comparing.page import (
 from analysis.comparing.table import Row, Table
 from analysis.reporting import plots, report
 from analysis.reporting.contenders import Contender, Seconds
+from analysis.stats import mean_interval, stratified_bootstrap
 from hwsim import Device, units
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def markdown(table: Table, title: str, command: str, remarks: Sequence[str] = ()
                 difference_rows(table, plan.densities),
             ),
         ]
+    parts += _further_metrics(table)
     parts += ["## Further figures", pipes(_MORE, [_more(table, row) for row in table.rows])]
     parts += ["## To know", "\n".join(f"- {note}" for note in notes(table))]
     return "\n\n".join(parts) + "\n"
@@ -88,6 +90,51 @@ def markdown(table: Table, title: str, command: str, remarks: Sequence[str] = ()
 def in_short(table: Table) -> list[str]:
     """What the page says, before anything else: one sentence a device."""
     return [*unlearnt(table), *(conclusion.sentence for conclusion in table.conclusions)]
+
+
+# Fewer validations are no curve.
+_LEAST_OF_A_CURVE = 5
+
+
+def _further_metrics(table: Table) -> list[str]:
+    """The task's other metrics on the test set, and the metric's mean over the run."""
+    runs = [run for row in table.rows for run in row.runs.values() if run.test]
+    others = [name for name in (runs[0].test if runs else ()) if name != table.metric]
+    curved = bool(runs) and all(len(run.steps) >= _LEAST_OF_A_CURVE for run in runs)
+    if not others and not curved:
+        return []
+    columns = ["", *(f"test {name}" for name in others)]
+    if curved:
+        columns += [f"{table.metric} over the run", "middle half of seeds", "against dense"]
+    rows = []
+    for row in table.rows:
+        cells = [
+            row.name, *(plus_minus(row.mean(lambda run, n=name: run.test[n])) for name in others)
+        ]  # fmt: skip
+        rows.append(cells + (_area_cells(table, row) if curved else []))
+    parts = ["## Further metrics", pipes(columns, rows)]
+    if curved:
+        parts.append(
+            f"{table.metric} over the run: mean over all validations, which is the area under its "
+            "curve; beside it the mean of the middle half of the seeds (interquartile mean), "
+            "bootstrap interval; against dense, of runs of its length, paired by seed, + where "
+            "better, marks after Holm's correction."
+        )
+    return parts
+
+
+def _area_cells(table: Table, row: Row) -> list[str]:
+    areas = list(table.areas(row).values())
+    if not areas:
+        return ["–"] * 3
+    rng = np.random.default_rng(0)
+    middle = stratified_bootstrap([areas], rng=rng) if len(areas) > 1 else mean_interval(areas)
+    against = "–"
+    if row.name in table.area_differences:
+        interval, p = table.area_differences[row.name]
+        mark = "≈" if p >= 0.05 else "✓" if interval.point > 0 else "✗"
+        against = f"{plus_minus(interval, sign=True)} {mark}"
+    return [plus_minus(mean_interval(areas)), plus_minus(middle), against]
 
 
 _MORE = (

@@ -23,7 +23,7 @@ from analysis.comparing.conclusion import (
 )
 from analysis.comparing.plan import Choice, ComparisonPlan, Entry
 from analysis.comparing.runs import Figures
-from analysis.stats import Interval, mean_interval, paired_difference, power
+from analysis.stats import Interval, holm, mean_interval, paired_difference, power
 from hwsim import units
 
 NAN = float("nan")
@@ -222,6 +222,33 @@ class Table:
         if not set(a) & set(b):
             return None
         return paired_difference(b, a) if self.lower_is_better else paired_difference(a, b)
+
+    def areas(self, row: Row) -> dict[int, float]:
+        """Seed → the metric's mean over the validations of its run: the area under its curve."""
+        return {
+            seed: float(np.mean(run.courses[self.metric]))
+            for seed, run in row.runs.items() if run.test and self.metric in run.courses
+        }  # fmt: skip
+
+    @cached_property
+    def area_differences(self) -> dict[str, tuple[Interval, float]]:
+        """Contender → by how much its area is better than dense's, and p of no difference.
+
+        Of those validated at the same steps as dense. Paired by seed; p is after Holm's correction
+        over these contenders.
+        """
+        if self.dense is None:
+            return {}
+        dense, found = self.areas(self.dense), {}
+        steps = {run.steps for run in self.dense.runs.values() if run.test}
+        for row in self.rows:
+            own = self.areas(row)
+            alike = {run.steps for run in row.runs.values() if run.test} == steps
+            if row.entry.family != "dense" and alike and set(own) & set(dense):
+                a, b = (dense, own) if self.lower_is_better else (own, dense)
+                found[row.name] = paired_difference(a, b)
+        p = holm([power(interval)[0] for interval in found.values()])
+        return {name: (one, q) for (name, one), q in zip(found.items(), p, strict=True)}
 
     def to_json(self) -> dict[str, Any]:
         """Everything, numbers unrounded."""

@@ -159,6 +159,7 @@ class _Priced:
         self._card = device
         self._kind = np.array([_kind(op) for op in ops])
         self._single = np.array([FAMILIES[op.dtype] == "single" for op in ops])
+        self._vector = np.array([op.kind == "gemm" and whole_steps.times_vector(op) for op in ops])
         self._moved = np.array([_moved(op) for op in ops], float)
         self._operands = np.array([op.activation_bytes + op.weight_bytes for op in ops], float)
         self._activations = np.array([op.activation_bytes for op in ops], float)
@@ -172,6 +173,8 @@ class _Priced:
         self._forward = np.array([op.phase == "forward" for op in ops])
         self._share = np.array([NAMES.index(_share(op)) for op in ops])
         self._serial_s = np.array([whole_steps.serial_s(op) for op in ops])
+        again, self._waiting_s = np.array([whole_steps.rows_of(device, op) for op in ops]).T
+        self._streamed = self._moved + again
         self._gap_share = np.array([whole_steps.gap_share(op) for op in ops])
         self._product_s = _products(device, ops, self._kind) / device.sustained
 
@@ -184,12 +187,14 @@ class _Priced:
         own = dict(zip(NAMES, np.exp(x), strict=True))
         kind, bandwidth = self._kind, self._card.dram_bytes_per_s
         product = self._product_s * np.where(self._single, own["product_single"], own["product"])
-        found = np.maximum(self._pass(own, self._moved, np.exp(x)[self._share]), self._serial_s)
+        streamed = self._pass(own, self._streamed, np.exp(x)[self._share]) + self._waiting_s
+        found = np.maximum(streamed, self._serial_s)
         plain = self._pass(own, self._moved, own["elementwise"])
         turn = self._pass(own, 2.0 * self._activations, own["elementwise"]) * own["turn"]
         turn = np.where(self._turned, turn, 0.0)
         of = kind == _PRODUCT
-        ends = np.where(self._single, 0.0, self._pass(own, self._operands, own["product_ends"]))
+        ends = self._pass(own, self._operands, own["product_ends"])
+        ends = np.where(self._single | self._vector, 0.0, ends)
         found[of] = (product + ends)[of]
         of = kind == _BMM
         by_peak = self._flops * self._filled / (self._peak * own["bmm"])

@@ -9,7 +9,19 @@ import numpy as np
 
 from hwsim.bounded import prices
 from hwsim.gpu import rules
-from hwsim.gpu.matmul import FAMILIES, SPARSE, ProductCard, ProductFit, parse_fit, typical
+from hwsim.gpu.matmul import (
+    DENSE,
+    ELEMENT_BYTES,
+    FAMILIES,
+    PARAMETERS,
+    SPARSE,
+    ProductCard,
+    ProductFit,
+    parse_fit,
+    typical,
+)
+
+_DRAM_SHARE = [p.name for p in PARAMETERS].index("dram_share")
 
 
 class Library:
@@ -56,7 +68,23 @@ class Library:
             logs[many] = found.log_seconds(
                 kind, shapes[many], self._card, peak, dtype, tiles="square"
             )
+        if kind == DENSE:
+            vectors = (shapes[:, :2] == 1).any(axis=1)
+            logs[vectors] = np.minimum(logs[vectors], self._times_vector(dtype, shapes[vectors]))
         return np.exp(logs)
+
+    def _times_vector(self, dtype: str, shapes: np.ndarray) -> np.ndarray:
+        """ln seconds of a matrix times a vector: libraries read it once, with no tile to fill.
+
+        Source: NVIDIA's cuBLAS has `gemv` kernels, which `gemm` takes for one row or column; what
+        they reach of the bandwidth is taken to be what products do.
+        """
+        members = self.fit_of(DENSE, dtype).members
+        launch_s, share = (np.exp(np.log(members[:, i]).mean()) for i in (0, _DRAM_SHARE))
+        m, n, k = shapes[:, :3].T
+        many = shapes[:, 3] if shapes.shape[1] > 3 else 1.0
+        moved = ELEMENT_BYTES[dtype] * (m * k + n * k + m * n) * many
+        return np.log(launch_s + moved / (self._card.dram_bytes_per_s * min(share, 1.0)))
 
     def one(self, kind: str, dtype: str, shape: rules.Product | tuple[float, ...]) -> float:
         """Of one product."""

@@ -51,6 +51,15 @@ CONSTANTS: dict[str, Constant] = {
 _SHARES = {"norm": "norm", "softmax": "softmax"}
 # Assumed: a thread's turn is a load from memory that waits for nothing else.
 _TURN_S = 0.2e-6
+# Norms and softmaxes of rows. Source: PyTorch 2.1, layer_norm_kernel.cu (128 threads a row) and
+# SoftMax.cu (a warp a row up to 1,024 elements; beyond, half a thread an element of a vector of 16
+# bytes, as a power of two up to 1,024). 2,048 threads a processor are Volta's, Ampere's, Hopper's.
+_THREADS_AN_SM, _THREADS_A_NORM, _WARP, _IN_REGISTERS = 2048, 128, 32, 1024
+_VECTOR_BYTES, _SHARED_BYTES = 16.0, 48 * 1024
+# Fitted to half of 646 norms and softmaxes on three cards (NeuSight's artifact); see
+# benchmarks/bench_float32_kernels.py: seconds of a sum over a row that nothing hides (a softmax
+# sums twice), and of L2, what holds the rows in flight until they are read again.
+_SUM_S, _ROWS_HELD = 1e-6, 0.8
 _TILE = 64
 _AMPERE_FLOPS = 2048.0
 _HEAD_SIZES = (32, 64, 96, 128, 256)
@@ -119,7 +128,38 @@ def constants(given: Mapping[str, float] | None) -> dict[str, float]:
 
 def stream_s(card: StepCard, op: Op, moved: float) -> float:
     """A pass over `moved` bytes: by main memory, or faster where L2 holds them."""
-    return max(pass_s(card, moved, share_of(op)), serial_s(op))
+    again, waiting = rows_of(card, op)
+    return max(pass_s(card, moved + again, share_of(op)) + waiting, serial_s(op))
+
+
+def rows_of(card: StepCard, op: Op) -> tuple[float, float]:
+    """Bytes that a norm or softmax of rows reads again from main memory, and seconds it waits.
+
+    `m` rows of `n` elements; each is done by a group of threads that first sums it up and then
+    reads it again: from L2, if that holds the rows of all groups that run at a time. Short
+    rows of a softmax stay in registers, longer ones in the memory of their group. What a compiler
+    makes of several operators is one pass.
+    """
+    if op.kind not in ("norm", "softmax") or op.fused or not op.m * op.n:
+        return 0.0, 0.0
+    element = ELEMENT_BYTES[op.dtype]
+    threads, readings, sums = _THREADS_A_NORM, 1.0, 1.0
+    if op.kind == "softmax":
+        if op.n <= _IN_REGISTERS:
+            threads, readings, sums = _WARP, 0.0, 0.0
+        else:
+            vectors = op.n * element / _VECTOR_BYTES
+            threads = min(1024, 2 ** math.ceil(math.log2(vectors / 2.0)))
+            kept = op.n * element < _SHARED_BYTES and vectors.is_integer()
+            readings, sums = 0.0 if kept else 2.0, 2.0
+    running = card.sms * (_THREADS_AN_SM // threads)
+    in_flight = min(op.m, running) * op.n * element
+    missed = 1.0 / (1.0 + (_ROWS_HELD * card.l2_bytes / in_flight) ** 4)
+    if op.phase != "forward":  # a gradient and a result are summed up together, then read again
+        readings = 2.0 * min(readings, 1.0)
+        sums = min(sums, 1.0)
+    again = readings * op.m * op.n * element
+    return missed * again, op.m / running * sums * _SUM_S
 
 
 def serial_s(op: Op) -> float:
@@ -226,7 +266,13 @@ def in_step_s(card: StepCard, op: Op, alone_s: float, moved: float) -> float:
     alone_s /= card.sustained
     if FAMILIES[op.dtype] == "single":
         return alone_s * card.steps["product_single"]
-    return alone_s * card.steps["product"] + pass_s(card, moved, "product_ends")
+    ends_s = 0.0 if times_vector(op) else pass_s(card, moved, "product_ends")
+    return alone_s * card.steps["product"] + ends_s
+
+
+def times_vector(op: Op) -> bool:
+    """Whether a product reads a matrix once, for one row or column: then it has no other ends."""
+    return 1 in product_of(op)[:2]
 
 
 def bmm_s(card: StepCard, op: Op) -> float:

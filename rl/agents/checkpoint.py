@@ -29,6 +29,7 @@ class Saved:
         agent, env: their `state_dict`s; `env` is empty before the first episode.
         curve: one row per iteration so far.
         cost: processor seconds of training so far.
+        collected: those of them in which episodes were collected.
     """
 
     algorithm: str
@@ -38,6 +39,23 @@ class Saved:
     env: dict[str, Any]
     curve: list[dict[str, float]]
     cost: float
+    collected: float = 0.0
+
+    @property
+    def episodes(self) -> int:
+        """Begun in training."""
+        ended = sum(row["episodes"] for row in self.curve)
+        return round(ended) + self.world.slots * len(self.curve)
+
+    @property
+    def pace(self) -> float:
+        """Episodes a second of one processor."""
+        return self.episodes / self.cost if self.cost > 0 else 0.0
+
+    @property
+    def collecting(self) -> float:
+        """Share of the processor time that went into environments (and choices in them)."""
+        return min(1.0, self.collected / self.cost) if self.cost > 0 else 0.0
 
     def restore(self) -> Agent[Any]:
         """The agent as it was.
@@ -60,7 +78,7 @@ class Saved:
 
 def save(
     path: Path, agent: Agent[Any], world: World, env: ScheduleEnv | Rollouts,
-    curve: list[dict[str, float]], cost: float,
+    curve: list[dict[str, float]], cost: float, collected: float = 0.0,
 ) -> None:  # fmt: skip
     """Writes a checkpoint, whole or not at all."""
     content = {
@@ -72,6 +90,7 @@ def save(
         "env": env.state_dict(),
         "curve": curve,
         "cost": cost,
+        "collected": collected,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
@@ -94,6 +113,7 @@ def load(path: Path) -> Saved:
         return Saved(
             content["algorithm"], settings, World.from_json(json.loads(content["world"])),
             content["agent"], content["env"], content["curve"], content["cost"],
+            content.get("collected", 0.0),
         )  # fmt: skip
     except InputError:
         raise

@@ -113,7 +113,16 @@ class Guided(Prepared):
         table = self._prices(config, model, sparsifier)
         w = self._world
         self._slot = Slot(
-            self.task, config, sparsifier, reference, table, w.factor, w.min_density, w.points
+            self.task,
+            config,
+            sparsifier,
+            reference,
+            table,
+            w.factor,
+            w.min_density,
+            w.points,
+            w.hold,
+            w.moves,
         )
         asked: Any = self._slot.asked
         sparsifier.plan = dataclasses.replace(sparsifier.plan, schedule=asked)

@@ -11,6 +11,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from hwsim import InputError
+from rl.envs import moves
 from rl.envs.act import KEEP, step_density
 from rl.envs.features import observe
 from rl.runs.dense import DenseRun
@@ -61,14 +62,17 @@ class Slot:
     def __init__(
         self, task: Prepared, config: TrainConfig, sparsifier: Sparsifier, curve: DenseCurve,
         table: Prices, factor: float, min_density: float, points: float = 0.0,
+        hold: float = 0.0, move: str = moves.FREE,
     ) -> None:  # fmt: skip
         self._task, self._config, self._curve = task, config, curve
         self._layers = tuple(sparsifier.layers.values())
-        self.factor, self.points = factor, points
+        self.factor, self.points, self.hold, self.move = factor, points, hold, move
         self.min_density, self.max_density = min_density, 1.0
         self.sizes = torch.tensor([[layer.parameter.numel() for layer in self._layers]])
         self.nnz = self._active()
         self._plan = sparsifier.plan
+        each = max(1, self._plan.update_interval)
+        self.decision_steps = torch.tensor([each], dtype=torch.float64)
         budgets = self._plan.budgets(config.steps)
         self.last = torch.tensor([[budgets[layer.name] for layer in self._layers]])
         self._wanted = self.nnz.clone()
@@ -126,6 +130,8 @@ class Slot:
         self.state["updates"] += 1
         if mode == "density":
             counts = torch.round(self.sizes * action.double()).long()
+            still = moves.near(self.nnz, self.sizes, action, self.hold)
+            counts = torch.where(still, self.nnz, counts)
         else:
             moved = step_density(
                 self.nnz / self.sizes, action, self.factor, self.min_density, points=self.points
@@ -133,9 +139,14 @@ class Slot:
             counts = torch.round(self.sizes * moved.double()).long()
             counts = torch.where(action == KEEP, self.nnz, counts)
         least = torch.ceil(self.sizes * self.min_density).long().clamp(min=1)
+        counts = torch.maximum(counts, least)
+        if self.move == moves.PAYS:
+            left = self._config.steps - self.state["rounds"]
+            pays = moves.paying(self, counts, torch.maximum(left, self.decision_steps))
+            counts = torch.where(pays, counts, self.nnz)
         step = int(self.state["rounds"]) + 1
         most = self.last if self._plan.progress(step) >= 1 else self.sizes
-        self._wanted = torch.minimum(torch.maximum(counts, least), most)
+        self._wanted = torch.minimum(counts, most)
 
     def _active(self) -> Tensor:
         return torch.tensor([[int(layer.mask.sum()) for layer in self._layers]])

@@ -50,11 +50,11 @@ def train(
         _check_same(path, saved, agent, world)
     env = make_rollouts(rollouts, world, agent.config.seed, processes)
     curve: list[dict[str, float]] = []
-    spent = 0.0
+    spent, collected = 0.0, 0.0
     if saved is not None:
         agent.load_state_dict(saved.agent)
         env.load_state_dict(saved.env)
-        curve, spent = list(saved.curve), saved.cost
+        curve, spent, collected = list(saved.curve), saved.cost, saved.collected
         _write_curve(out / CURVE, curve)  # a kill may have come between the two files
     began = time.process_time() - spent
     writer = _writer(out, curve) if tensorboard else None
@@ -63,7 +63,7 @@ def train(
         curve.append(row)
         if agent.iteration % every == 0 or agent.iteration == agent.config.iterations:
             cost = time.process_time() - began + env.elsewhere_s
-            checkpoint.save(path, agent, world, env, curve, cost)
+            checkpoint.save(path, agent, world, env, curve, cost, collected + env.collected_s)
             _write_curve(out / CURVE, curve)
         if writer is not None:
             _add(writer, row)

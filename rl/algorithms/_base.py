@@ -70,10 +70,12 @@ class Agent(ABC, Generic[C]):
 
     Attributes:
         modes: of `rl.envs.interface` that it can act in.
+        networks: entries of its `state_dict` that hold what it has learnt.
     """
 
     name: ClassVar[str]
     modes: ClassVar[tuple[str, ...]] = ("step",)
+    networks: ClassVar[tuple[str, ...]]
     configuration: ClassVar[type[AgentConfig]]
     config: C
     iteration: int
@@ -141,6 +143,14 @@ class Agent(ABC, Generic[C]):
                 f"{self.name}: loss is {loss.item()} in iteration {self.iteration}, not finite; "
                 "the agent is left as it was before; allowed is a smaller learning rate"
             )
+
+    def take_over(self, state: dict[str, Any]) -> None:
+        """Begins with the networks of a `state_dict`, of any number of iterations; no more of it.
+
+        So an agent that has learnt elsewhere goes on learning here, as a new one.
+        """
+        fresh = self.state_dict()
+        self.load_state_dict({**fresh, **{name: state[name] for name in self.networks}})
 
     @torch.no_grad()
     def act(self, observation: TensorDict) -> torch.Tensor:

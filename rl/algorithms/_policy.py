@@ -34,6 +34,8 @@ CONTRASTS = (
     ("time_saved", "progress_lost"), ("progress_gained", "time_added"), ("time_over_progress", ""),
 )  # fmt: skip
 _ENLARGED = 8.0
+# Features whose weights start at 0, behind all others: a policy that never saw them is the same.
+_LATER = ("move_cost",)
 _UNITS = {"tanh": torch.tanh, "relu": torch.relu}
 _KEYS = ["layers", "whole", "live"]
 
@@ -53,7 +55,9 @@ class _Reader(nn.Module):
         self.register_buffer("shown_whole", _shown(GLOBAL_FEATURES, hide), persistent=False)
         # Two matrices instead of one of the features side by side: the global part is the same
         # for all layers and is multiplied once.
-        self.own = nn.Linear(len(LAYER_FEATURES) + len(CONTRASTS), hidden)
+        self.first = len(LAYER_FEATURES) - len(_LATER)
+        self.own = nn.Linear(self.first + len(CONTRASTS), hidden)
+        self.later = nn.Parameter(torch.zeros(hidden, len(_LATER)))
         self.register_buffer("contrasts", _contrasts(), persistent=False)
         self.shared = nn.Linear(len(GLOBAL_FEATURES), hidden, bias=False)
         self.second = nn.Linear(hidden, hidden)
@@ -63,8 +67,9 @@ class _Reader(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(…, layers, hidden), (…, hidden), and the global features that are shown."""
         layers, whole = layers * self.shown_layers, whole * self.shown_whole
-        layers = torch.cat([layers, layers @ self.contrasts], -1)
-        first = self.own(layers) + self.shared(whole).unsqueeze(-2)
+        seen = torch.cat([layers[..., : self.first], layers @ self.contrasts], -1)
+        later = nn.functional.linear(layers[..., self.first :], self.later)
+        first = self.own(seen) + later + self.shared(whole).unsqueeze(-2)
         embedded = self.units(self.second(self.units(first)))
         weight = live.unsqueeze(-1).to(embedded.dtype)
         context = (embedded * weight).sum(-2) / weight.sum(-2).clamp(min=1.0)

@@ -83,6 +83,7 @@ class DQN(Agent[DQNConfig]):
     """Learns from a memory of all decisions; its target network follows slowly."""
 
     name: ClassVar[str] = "dqn"
+    networks: ClassVar[tuple[str, ...]] = ("values", "target")
     configuration: ClassVar[type[AgentConfig]] = DQNConfig
 
     def __init__(self, config: DQNConfig) -> None:

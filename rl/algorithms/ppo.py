@@ -60,6 +60,7 @@ class PPO(Agent[PPOConfig]):
 
     name: ClassVar[str] = "ppo"
     modes: ClassVar[tuple[str, ...]] = MODES
+    networks: ClassVar[tuple[str, ...]] = ("loss",)
     configuration: ClassVar[type[AgentConfig]] = PPOConfig
 
     def __init__(self, config: PPOConfig) -> None:

@@ -25,6 +25,7 @@ class Observed(Protocol):
         nnz, sizes: (batch, width) weights, active and in all; int64.
         state: name → (batch,): progress, rounds, dense_rounds, loss, first_loss, target_loss.
         first_gradient: (batch, width) norms at the start.
+        decision_steps: (batch,) training steps from one decision to the next.
     """
 
     factor: float
@@ -35,6 +36,7 @@ class Observed(Protocol):
     sizes: Tensor
     state: dict[str, Tensor]
     first_gradient: Tensor
+    decision_steps: Tensor
     priced: PricedSlots
 
     @property
@@ -99,6 +101,9 @@ def observe(env: Observed, time: Tensor) -> tuple[Tensor, Tensor]:
         log_gradient_to_mean=_limited((log_gradient - average) / _GRADIENT_SCALE),
         activation_mean=mean / (mean.square() + variance).clamp(min=_SMALL).sqrt(),
         log_activation_variance=_limited(variance.clamp(min=_SMALL).log() / _VARIANCE_SCALE),
+        move_cost=log_share(
+            env.priced.update_seconds(density) / (step * env.decision_steps[:, None])
+        ),
     )
     whole = stack(
         GLOBAL_FEATURES,

@@ -20,11 +20,14 @@ LAYER_FEATURES = (
     "log_gradient_to_mean",
     "activation_mean",
     "log_activation_variance",
+    "move_cost",
 )
 GLOBAL_FEATURES = (
     "done", "log_time", "fixed_share", "mean_log_density", "kernel_slope", "elapsed", "loss_gap",
 )  # fmt: skip
-HARDWARE_LAYER_FEATURES = ("cost_share", "time_saved", "time_added", "time_over_progress")
+HARDWARE_LAYER_FEATURES = (
+    "cost_share", "time_saved", "time_added", "time_over_progress", "move_cost",
+)  # fmt: skip
 HARDWARE_GLOBAL_FEATURES = ("log_time", "fixed_share", "kernel_slope")
 FLOOR = 1e-4  # shares below this are all the same to the agent
 

@@ -13,6 +13,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from hwsim import InputError
+from rl.envs import moves
 from rl.envs.act import KEEP, step_density
 from rl.envs.features import observe
 from rl.envs.interface import Context, ScheduleEnv
@@ -77,6 +78,10 @@ class SparseTrainingEnv(ScheduleEnv):
         self.state = {name: torch.zeros(batch, dtype=torch.float64) for name in _NUMBERS}
         self.first_gradient = torch.ones(batch, width, dtype=torch.float64)
         self.nnz = self.sizes.clone()
+        self.decision_steps = torch.ones(batch, dtype=torch.float64)
+        for group in self.groups:
+            steps = group.problem.setting.round_steps * config.decide_every
+            self.decision_steps[group.places] = steps
         self.priced = PricedSlots(batch, width)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -265,16 +270,30 @@ class SparseTrainingEnv(ScheduleEnv):
         """Weights of each layer after the action; KEEP leaves the number itself."""
         c = self.config
         if self.mode == "density":
-            ratio = action.double() * self.sizes / self.nnz
-            near = (torch.maximum(ratio, 1 / ratio) < 1 + c.hold) & (action < 1)
-            kept = torch.minimum(self.nnz, self._most())
-            counts = torch.where(near, kept, self._counts(action))
+            still = moves.near(self.nnz, self.sizes, action, c.hold)
+            counts = torch.where(still, self._kept(), self._counts(action))
         else:
             density = self.nnz / self.sizes
             moved = step_density(density, action, c.factor, c.min_density, points=c.points)
-            most = self._most()
-            counts = torch.where(action == KEEP, torch.minimum(self.nnz, most), self._counts(moved))
+            still = action == KEEP
+            counts = torch.where(still, self._kept(), self._counts(moved))
+        if c.moves == moves.PAYS:
+            counts = torch.where(
+                moves.paying(self, counts, self._steps_left()), counts, self._kept()
+            )
         return torch.where(self._live, counts, self.sizes)
+
+    def _kept(self) -> Tensor:
+        """The weights that there are, or as many as are allowed now; (batch, width)."""
+        return torch.minimum(self.nnz, self._most())
+
+    def _steps_left(self) -> Tensor:
+        """(batch,) that dense training would need from here, at least those of a decision."""
+        s, each = self.state, self.decision_steps / self.config.decide_every
+        left = (1.0 - s["progress"]) * s["dense_rounds"] * each
+        if not self.config.stop_at_target:
+            left = (s["most_rounds"] - s["rounds"]) * each
+        return torch.maximum(left, self.decision_steps)
 
     def _counts(self, density: Tensor) -> Tensor:
         """Whole numbers of weights between the least density, at least 1, and the largest."""

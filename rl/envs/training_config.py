@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hwsim import InputError
+from hwsim.errors import unknown
+from rl.envs.moves import FREE, MOVES
 from rl.envs.slots import Topology
 from rl.runs.prices import LEAST_DENSITY
 from rl.runs.problems import Problem
@@ -35,6 +37,8 @@ class TrainingConfig:
         hold: mode "density": a layer keeps its weights where the density that is named lies within
             this share of its own, since each move drops and regrows some; 1 (dense) is always
             carried out.
+        moves: "free" carries out what is asked; "pays" leaves a layer alone where a move cannot
+            bring what it costs, see `rl.envs.moves.paying`.
         reference: the dense runs that set target and time train at so many times the task's
             learning rate; 0 for the rate of the network under way.
         stop_at_target: False trains on to `budget` times the whole dense run, as studies do that
@@ -58,6 +62,7 @@ class TrainingConfig:
     stop_at_target: bool = True
     hold: float = 0.0
     reference: float = 0.0
+    moves: str = FREE
 
     def __post_init__(self) -> None:
         low, high = self.targets
@@ -83,6 +88,8 @@ class TrainingConfig:
         for name, (value, good, allowed) in checks.items():
             if not good:
                 raise InputError(f"{name}: value is {value}; allowed is {allowed}")
+        if self.moves not in MOVES:
+            raise InputError(unknown("way to move", self.moves, MOVES))
         for network, task in self.problems:
             longest = Problem(network, task).setting.dense_rounds
             if self.prefix >= longest:

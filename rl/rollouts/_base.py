@@ -104,9 +104,12 @@ class Rollouts(ABC):
     Attributes:
         batch_size: (slots,) of all shards together.
         elsewhere_s: processor seconds of collecting in other processes than this.
+        collected_s: processor seconds of collecting, here or elsewhere: of environments, and of
+            the policy's choices in them.
     """
 
     elsewhere_s: float = 0.0
+    collected_s: float = 0.0
 
     def __init__(self, world: World, seed: int, processes: int) -> None:
         check_number("processes", processes, least=1)
@@ -146,8 +149,10 @@ class Rollouts(ABC):
             streams[shard] = torch.Generator().manual_seed(seed).get_state()
         found = self._all("collect", explorer, steps, streams)
         torch.set_rng_state(found[0][1])
+        spent_s = sum(spent for _, _, spent in found.values())
+        self.collected_s += spent_s
         if self.apart:
-            self.elsewhere_s += sum(spent for _, _, spent in found.values())
+            self.elsewhere_s += spent_s
         return torch.cat([found[shard][0] for shard in range(self.shards)])
 
     def state_dict(self) -> dict[str, Any]:

@@ -227,6 +227,10 @@ class PricedSlots:
         """(…, batch, width) → the same."""
         return lookup(self.layer_s, density)
 
+    def update_seconds(self, density: Tensor) -> Tensor:
+        """(…, batch, width) → the same: of one mask update of each layer, packing included."""
+        return lookup(self.update_s, density)
+
     def round(
         self, places: Tensor, density: Tensor, steps: int, updated: Tensor
     ) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,9 @@
-"""A perceptron with outputs of their own for each of several tasks."""
+"""A perceptron or a small CNN with outputs of their own for each of several tasks."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +15,10 @@ from hwsim.checks import check_integer
 from hwsim.errors import InputError, unknown
 from sparse_train.models._family import Family, rounded_width
 from sparse_train.models.mlp import Mlp
+from sparse_train.models.simple_cnn import SimpleCnn
 from sparse_train.weightless import weightless
+
+MLP, CNN = "mlp", "cnn"
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,10 @@ class MultiHeadConfig:
 
     Attributes:
         inputs: of an example.
-        width, layers: of and how many hidden layers.
+        width, layers: of and how many hidden layers; of a CNN the width is the channels of its
+            first convolution, and it has five layers whatever `layers` says.
         classes, tasks: outputs of a task, and how many tasks there are.
+        trunk: "mlp", or "cnn" for square images of one channel.
     """
 
     inputs: int = 64
@@ -32,11 +38,18 @@ class MultiHeadConfig:
     layers: int = 2
     classes: int = 10
     tasks: int = 5
+    trunk: str = MLP
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            check_integer(field.name, value, 1)
+            if field.name != "trunk":
+                check_integer(field.name, getattr(self, field.name), 1)
+        if self.trunk not in (MLP, CNN):
+            raise InputError(unknown("trunk", self.trunk, (MLP, CNN)))
+        if self.trunk == CNN and math.isqrt(self.inputs) ** 2 != self.inputs:
+            raise InputError(
+                f"inputs: value is {self.inputs}; allowed with trunk 'cnn' are squares"
+            )
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> MultiHeadConfig:
@@ -50,7 +63,10 @@ class MultiHeadConfig:
         return dataclasses.replace(PRESETS[name], **overrides)
 
 
-PRESETS = {"small": MultiHeadConfig(), "wide": MultiHeadConfig(width=1024)}
+PRESETS = {
+    "small": MultiHeadConfig(), "wide": MultiHeadConfig(width=1024),
+    "cnn": MultiHeadConfig(inputs=784, width=8, trunk=CNN),
+}  # fmt: skip
 
 
 class MultiHeadOutput(NamedTuple):
@@ -61,13 +77,19 @@ class MultiHeadOutput(NamedTuple):
 
 
 class MultiHead(nn.Module):
-    """Hidden layers that tasks share, and one linear layer with the outputs of all tasks."""
+    """Hidden layers that tasks share, and a last linear layer with the outputs of all tasks."""
 
     def __init__(self, config: MultiHeadConfig) -> None:
         super().__init__()
         self.config = config
-        self.hidden = Mlp((config.inputs, *[config.width] * config.layers))
-        self.heads = nn.Linear(config.width, config.tasks * config.classes)
+        outputs = config.tasks * config.classes
+        if config.trunk == CNN:
+            # Norms keep no statistics, which a later task would move under an earlier one.
+            w = config.width
+            self.network = SimpleCnn((w, 2 * w, 4 * w, 4 * w), outputs, 1, norm="group")
+        else:
+            self.hidden = Mlp((config.inputs, *[config.width] * config.layers))
+            self.heads = nn.Linear(config.width, outputs)
 
     def forward(
         self, inputs: Tensor, task: Tensor, labels: Tensor | None = None
@@ -80,9 +102,15 @@ class MultiHead(nn.Module):
             labels: (batch,) int64, classes within the task.
         """
         start = int(task) * self.config.classes
-        logits = self.heads(F.relu(self.hidden(inputs)))[:, start : start + self.config.classes]
+        logits = self._outputs(inputs)[:, start : start + self.config.classes]
         loss = None if labels is None else F.cross_entropy(logits, labels)
         return MultiHeadOutput(loss, logits)
+
+    def _outputs(self, inputs: Tensor) -> Tensor:
+        if self.config.trunk == CNN:
+            side = math.isqrt(self.config.inputs)
+            return self.network(inputs.reshape(-1, 1, side, side))
+        return self.heads(F.relu(self.hidden(inputs)))
 
 
 def _build(

@@ -28,9 +28,10 @@ class VitConfig:
     channels: int = 3
 
 
-# tiny: ours, for small images; small: Touvron et al. (2021), DeiT, table 1; base, large:
+# micro, tiny: ours, for small images; small: Touvron et al. (2021), DeiT, table 1; base, large:
 # Dosovitskiy et al. (2021), table 1.
 PRESETS = {
+    "micro": VitConfig(2, 64, 4, 128, image=32, patch=8, classes=10),
     "tiny": VitConfig(4, 64, 4, 128, image=32, patch=4, classes=10),
     "small": VitConfig(12, 384, 6, 1536),
     "base": VitConfig(12, 768, 12, 3072),

@@ -18,6 +18,7 @@ from sparse_train.observing.operators import (
     CONVOLUTIONS,
     FREE,
     MATMULS,
+    ROWS,
     WEIGHT_COPIES,
     attention_flops,
     convolution_sizes,
@@ -27,6 +28,7 @@ from sparse_train.observing.operators import (
     kind_of,
     matrix_sizes,
     operator_name,
+    rows_of,
     serial_of,
     statistics_bytes,
     storage_of,
@@ -135,6 +137,10 @@ class Observer(TorchDispatchMode):
     def here(self) -> str:
         """The module that is being computed."""
         return self._here()
+
+    def weight_of(self, tensor: Tensor) -> WeightUse | None:
+        """The parameter that a tensor is."""
+        return self._weights.whole(tensor)
 
     def write(self, op: Op, read: list[Tensor], written: list[Tensor]) -> None:
         """An op that was found by other means than an operator being dispatched."""
@@ -392,9 +398,7 @@ class Observer(TorchDispatchMode):
         traffic = traffic_bytes(name, read, written)
         again = statistics_bytes(name, args, read)
         if traffic:
-            width = max((t.shape[-1] for t in read[:1] if t.ndim), default=0)
-            rows = read[0].numel() // width if width else 0
-            sized = (rows, width) if kind in ("norm", "softmax") else serial_of(name, written)
+            sized = rows_of(name, args, read) if kind in ROWS else serial_of(name, written)
             self.ops.append(
                 Op(
                     kind, phase, here, *sized, dtype=dtype_name(written[0].dtype),

@@ -38,6 +38,7 @@ ATTENTION = {name.removesuffix("_backward") for name in ATTENTION_BACKWARD}
 WEIGHT_COPIES = ("_to_copy", "clone", "contiguous", "mul", "_weight_norm_interface")
 _GATHERS = ("embedding", "index", "index_select", "gather", "take", "_unsafe_index")
 _NORMS = ("layer_norm", "batch_norm", "group_norm", "rms_norm", "instance_norm", "linalg_vector")
+ROWS = ("norm", "softmax")
 _LOSSES = ("loss", "binary_cross_entropy", "kl_div", "cosine_embedding")
 # Copies and gathers, which compute nothing.
 _MOVES = {
@@ -180,13 +181,36 @@ def statistics_bytes(name: str, args: tuple, read: list[Tensor]) -> int:
     return sum(stored_bytes(t) for t in read if t.numel() == largest)
 
 
+def rows_of(name: str, args: tuple, read: list[Tensor]) -> tuple[int, int]:
+    """(rows, elements of one) of a norm or softmax that is done row by row; zeros of others.
+
+    So are layer and RMS norms, and softmaxes along the last axis. Batch and group norms are passes
+    for statistics and over the tensor.
+    """
+    if not read or not read[0].ndim:
+        return 0, 0
+    shape = read[0].shape
+    if "softmax" in name:
+        axes = [a for a in args if isinstance(a, int) and not isinstance(a, bool)]
+        width = shape[-1] if axes and axes[0] % len(shape) == len(shape) - 1 else 0
+    elif "layer_norm" in name or "rms_norm" in name:
+        sizes = next((a for a in args if isinstance(a, (list, tuple))), shape[-1:])
+        width = prod(sizes)
+    else:
+        width = 0
+    return (read[0].numel() // width, width) if width else (0, 0)
+
+
 def serial_of(name: str, written: list[Tensor]) -> tuple[int, int]:
     """(elements in turn, threads) of an operator that is not run by a thread an element.
 
     CUDA's bilinear and bicubic resampling of contiguous images has a thread for each pixel, which
-    goes through all samples and channels.
-    Source: torch 2.13, UpSampleBilinear2d.cu, upsample_bilinear2d_out_frame.
+    goes through all samples and channels; the bilinear one's gradient has a thread an element.
+    Source: torch 2.13, UpSampleBilinear2d.cu, upsample_bilinear2d_out_frame and
+    upsample_bilinear2d_backward_out_frame.
     """
+    if "bilinear2d_backward" in name:
+        return 0, 0
     if not name.startswith(("upsample_bilinear2d", "upsample_bicubic2d")):
         return 0, 0
     y = written[0]

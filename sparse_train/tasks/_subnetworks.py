@@ -1,4 +1,4 @@
-"""Sub-networks of one network that share no weight: one for each of a stream of tasks."""
+"""Sub-networks of one network, one for each of a stream of tasks; no weight is trained by two."""
 
 from __future__ import annotations
 
@@ -27,10 +27,18 @@ class CyclicPlan(MaskCalendar):
     Attributes:
         period: steps of a task; `end_step` counts within it.
         tasks: how many; the last one goes on for ever.
+        adds_up: whether masks hold the weights of the tasks before, too.
     """
 
     period: int = 1
     tasks: int = 1
+    adds_up: bool = False
+
+    def budgets(self, step: int) -> dict[str, int]:
+        """Of a task; with `adds_up` as many for each task so far."""
+        own = super().budgets(step)
+        times = step - self.within(step) if self.adds_up else 0
+        return {name: budget * (1 + times // self.period) for name, budget in own.items()}
 
     def within(self, step: int) -> int:
         """A step's number within its task, counted from 1."""
@@ -47,7 +55,7 @@ class CyclicPlan(MaskCalendar):
         return super().progress(self.within(step)) if step else 0.0
 
 
-def isolated(inner: Algorithm, taken: Taken) -> Algorithm:
+def isolated(inner: Algorithm, taken: Taken, reuse: bool = False) -> Algorithm:
     """The same algorithm, kept off the weights that are taken.
 
     It sees no gradient there. What it grows there all the same goes to the best free place of the
@@ -57,6 +65,7 @@ def isolated(inner: Algorithm, taken: Taken) -> Algorithm:
     Args:
         inner: grows from random masks at a constant density, as static, SET, RigL and SRigL do.
         taken: layer → bool (n_out, n_in); looked at in each update.
+        reuse: masks hold the taken weights, which the algorithm does not see.
 
     Raises:
         InputError: an algorithm of another kind.
@@ -70,19 +79,58 @@ def isolated(inner: Algorithm, taken: Taken) -> Algorithm:
         )
 
     def update(self: Any, view: View, state: State) -> Outcome:
+        if reuse:
+            view = _own(view, taken)
         if view.gradients is not None:
             free = {n: np.where(taken[n], np.float32(0), g) for n, g in view.gradients.items()}
             view = dataclasses.replace(view, gradients=free)
         outcome = kind.update(self, view, state)
         masks = {n: _moved(view, n, mask, taken[n]) for n, mask in outcome.masks.items()}
+        if reuse:
+            masks = {name: mask | taken[name] for name, mask in masks.items()}
         return outcome._replace(masks=masks)
 
     made = type(f"Isolated{kind.__name__}", (kind,), {"update": update})
     return made(**{f.name: getattr(inner, f.name) for f in dataclasses.fields(kind)})
 
 
-def begin(sparsifier: Sparsifier, taken: Taken, rng: np.random.Generator) -> None:
+def _own(view: View, taken: Taken) -> View:
+    """The view of one task's weights: what is taken is neither active nor counted."""
+    return dataclasses.replace(
+        view,
+        masks={name: mask & ~taken[name] for name, mask in view.masks.items()},
+        weights={n: np.where(taken[n], np.float32(0), w) for n, w in view.weights.items()},
+        budgets={n: b - int(np.count_nonzero(taken[n])) for n, b in view.budgets.items()},
+    )
+
+
+def keep_frozen(sparsifier: Sparsifier, taken: Taken) -> None:
+    """From now on no step of the optimizers changes a weight that is taken."""
+    before: dict[str, torch.Tensor] = {}
+
+    def remember(*_: Any) -> None:
+        for name, layer in sparsifier.layers.items():
+            if taken[name].any():
+                before[name] = layer.parameter.detach().clone()
+
+    def put_back(*_: Any) -> None:
+        with torch.no_grad():
+            for name, values in before.items():
+                layer = sparsifier.layers[name]
+                frozen = layer.tensor(taken[name])
+                layer.parameter.copy_(torch.where(frozen, values, layer.parameter))
+
+    for optimizer in sparsifier.optimizers:
+        optimizer.register_step_pre_hook(remember)
+        optimizer.register_step_post_hook(put_back)
+
+
+def begin(
+    sparsifier: Sparsifier, taken: Taken, rng: np.random.Generator, reuse: bool = False
+) -> None:
     """A new sub-network: random free weights, newly initialised, without moments.
+
+    With `reuse` the taken weights stay, and are active.
 
     Weights start uniform in ±1/√k, k the active weights of their row: as torch's linear layers do,
     with the fan-in that is there. The networks are so sparse that signals would die otherwise.
@@ -95,11 +143,15 @@ def begin(sparsifier: Sparsifier, taken: Taken, rng: np.random.Generator) -> Non
         scores = rng.random(layer.shape, dtype=np.float32) + np.float32(1)
         mask = sparsifier.pattern.project(np.where(taken[name], np.float32(0), scores), budget)
         mask &= ~taken[name]
-        bound = 1 / np.sqrt(mask.sum(axis=1, keepdims=True).clip(min=1))
+        active = mask | taken[name] if reuse else mask
+        bound = 1 / np.sqrt(active.sum(axis=1, keepdims=True).clip(min=1))
         values = rng.uniform(-bound, bound, layer.shape).astype(np.float32)
+        new = layer.tensor(np.where(mask, values, np.float32(0)))
         with torch.no_grad():
-            layer.parameter.copy_(layer.tensor(np.where(mask, values, np.float32(0))))
-        layer.set_mask(mask)
+            if reuse:
+                new = torch.where(layer.tensor(taken[name]), layer.parameter, new)
+            layer.parameter.copy_(new)
+        layer.set_mask(active)
         nothing = torch.zeros_like(layer.mask)
         optimizer_state.zero_moments(sparsifier.optimizers, layer.parameter, nothing)
 

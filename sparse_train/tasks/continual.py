@@ -18,9 +18,11 @@ from torch.optim import Optimizer
 
 from hwsim.checks import check_integer
 from hwsim.errors import InputError
+from sparse_train.data.image_files import DIGITS, ImageSet, load_images
 from sparse_train.data.text import SPLITS
 from sparse_train.tasks._base import Batch, Prepared, Task, check_split, stream
-from sparse_train.tasks._subnetworks import CyclicPlan, Taken, begin, isolated
+from sparse_train.tasks._subnetworks import CyclicPlan, Taken, begin, isolated, keep_frozen
+from sparse_train.tasks.images import split_of
 
 if TYPE_CHECKING:
     from sparse_train.masking.sparsifier import Sparsifier
@@ -28,10 +30,9 @@ if TYPE_CHECKING:
     from sparse_train.runs.config import TrainConfig
 
 # First numbers of the keys of random streams.
-_TRAINING, _SPLIT, _PERMUTATION, _SUBNETWORK = 1, 2, 3, 4
-_SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
+_TRAINING, _PERMUTATION, _SUBNETWORK = 1, 3, 4
 SCENARIOS = ("permuted", "split")
-PER_TASK, SHARED = "per_task", "shared"
+PER_TASK, REUSE, SHARED = "per_task", "reuse", "shared"
 Snapshot = dict[str, Tensor]
 
 
@@ -45,8 +46,15 @@ class Continual(Task):
         tasks: how many; of "split" a divisor of 10.
         steps_per_task: training steps of each; the last one goes on to the end of the run.
         subnetworks: "per_task": each task has density / tasks of the weights, which no other task
-            uses, and its own biases and outputs; finished ones stay as they are. "shared": all
-            tasks train the same weights. A dense run has one network in either case.
+            uses, and its own biases and outputs; finished ones stay as they are. "reuse": a task
+            also computes with the weights of those before it, which are frozen. "shared": all
+            tasks train the same weights. A dense run has one network in any case.
+        data: as in task images, of one channel: "digits", "mnist", "fashion_mnist".
+        path: of the data's files, as there.
+        evaluation_examples: at most so many of each task in a validation or test; None: all.
+
+    Source: Yildirim et al. 2023, "Continual Learning with Dynamic Sparse Training", section 3, for
+    frozen weights that later tasks reuse.
 
     Which task an example belongs to is known, in training and in evaluation.
     """
@@ -58,25 +66,38 @@ class Continual(Task):
     tasks: int = 5
     steps_per_task: int = 200
     subnetworks: str = PER_TASK
+    data: str = DIGITS
+    path: str | None = None
+    evaluation_examples: int | None = None
 
     def __post_init__(self) -> None:
-        for name, allowed in (("scenario", SCENARIOS), ("subnetworks", (PER_TASK, SHARED))):
+        kinds = (PER_TASK, REUSE, SHARED)
+        for name, allowed in (("scenario", SCENARIOS), ("subnetworks", kinds)):
             if getattr(self, name) not in allowed:
                 value = getattr(self, name)
                 raise InputError(f"{name}: value is {value!r}; allowed: {', '.join(allowed)}")
         check_integer("tasks", self.tasks, 1)
         check_integer("steps_per_task", self.steps_per_task, 1)
+        if self.evaluation_examples is not None:
+            check_integer("evaluation_examples", self.evaluation_examples, 1)
         if self.scenario == "split" and 10 % self.tasks:
             raise InputError(
                 f"tasks: value is {self.tasks}; allowed in scenario 'split' is a divisor of 10"
             )
 
     def prepare(self) -> PreparedContinual:
-        return PreparedContinual(self, *_digits())
+        data = load_images(self.data, self.path)
+        channels = data.images.shape[1]
+        if channels != 1:
+            raise InputError(
+                f"data: {self.data!r} has {channels} channels; allowed are images of one: digits, "
+                "mnist, fashion_mnist"
+            )
+        return PreparedContinual(self, data)
 
 
 class PreparedContinual(Prepared):
-    """A stream of tasks on scikit-learn's 8 × 8 digits.
+    """A stream of tasks on small images.
 
     What was learnt is kept task by task: the parameters at the end of each. One run at a time: the
     next model that is built begins with the first task.
@@ -85,16 +106,13 @@ class PreparedContinual(Prepared):
     metric: ClassVar[str] = "accuracy"
     lower_is_better: ClassVar[bool] = False
 
-    def __init__(self, settings: Continual, images: np.ndarray, labels: np.ndarray) -> None:
-        self.settings = settings
-        self._images, self._labels = images, labels
+    def __init__(self, settings: Continual, data: ImageSet) -> None:
+        self.settings, self.data = settings, data
         self._classes = 10 // settings.tasks if settings.scenario == "split" else 10
-        order = stream(_SPLIT).permutation(len(labels))
-        ends = np.cumsum([round(_SHARES[name] * len(labels)) for name in SPLITS])[:-1]
-        parts = dict(zip(SPLITS, np.split(order, ends), strict=True))
+        self._parts = split_of(data)
         self._rows = {
-            (split, task): self._rows_of(np.sort(rows), task)
-            for split, rows in parts.items()
+            (split, task): self._rows_of(split, task)
+            for split in SPLITS
             for task in range(settings.tasks)
         }
         self._forget_all()
@@ -107,14 +125,14 @@ class PreparedContinual(Prepared):
 
     @cached_property
     def digest(self) -> str:
-        hashed = hashlib.blake2b(json.dumps(asdict(self.settings)).encode(), digest_size=16)
-        hashed.update(self._images.tobytes())
-        hashed.update(self._labels.tobytes())
-        return hashed.hexdigest()
+        # A path may differ between machines; what lies there is in the data's digest.
+        settings = {name: v for name, v in asdict(self.settings).items() if name != "path"}
+        text = json.dumps([settings, self.data.digest])
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def describe(self) -> dict[str, Any]:
         return {
-            "digest": self.digest, "data": "scikit-learn digits", "tasks": self.settings.tasks,
+            "digest": self.digest, "data": self.data.name, "tasks": self.settings.tasks,
             "examples": {name: len(self._rows[name, 0]) for name in SPLITS},
         }  # fmt: skip
 
@@ -159,7 +177,9 @@ class PreparedContinual(Prepared):
         whole = distribution(config.distribution)(shapes, config.density)
         for layer in layers:
             self._taken[layer.name] = np.zeros(layer.shape, dtype=bool)
-        rule = isolated(make_algorithm(config.algorithm, config.algorithm_options), self._taken)
+        reuse = self.settings.subnetworks == REUSE
+        made_of = make_algorithm(config.algorithm, config.algorithm_options)
+        rule = isolated(made_of, self._taken, reuse)
         made = sparsify(
             model,
             optimizer,
@@ -174,14 +194,19 @@ class PreparedContinual(Prepared):
             layers=config.layers,
             seed=config.seed,
         )
-        if made.pattern.name not in ("unstructured", "fan_in"):
+        allowed = ("unstructured",) if reuse else ("unstructured", "fan_in")
+        if made.pattern.name not in allowed:
             raise InputError(
                 f"pattern: {made.pattern.name} cannot be kept to a sub-network; allowed with "
-                "subnetworks 'per_task': unstructured, fan_in"
+                f"subnetworks {self.settings.subnetworks!r}: {', '.join(allowed)}"
             )
         plan = {f.name: getattr(made.plan, f.name) for f in fields(made.plan)}
-        made.plan = CyclicPlan(**plan, period=self.settings.steps_per_task, tasks=n_tasks)
-        begin(made, self._taken, stream(_SUBNETWORK, config.seed, 0))
+        made.plan = CyclicPlan(
+            **plan, period=self.settings.steps_per_task, tasks=n_tasks, adds_up=reuse
+        )
+        if reuse:
+            keep_frozen(made, self._taken)
+        begin(made, self._taken, stream(_SUBNETWORK, config.seed, 0), reuse)
         return made
 
     def before_step(self, step: int, model: nn.Module, sparsifier: Sparsifier | None) -> bool:
@@ -194,16 +219,17 @@ class PreparedContinual(Prepared):
             return False
         for name, mask in sparsifier.masks().items():
             self._taken[name] |= mask.array
-        begin(sparsifier, self._taken, stream(_SUBNETWORK, self._seed, self._task))
+        reuse = self.settings.subnetworks == REUSE
+        begin(sparsifier, self._taken, stream(_SUBNETWORK, self._seed, self._task), reuse)
         sparsifier.version += 1
         return True
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
-        """inputs (batch, 64), labels (batch,) within the task, and the task's number."""
+        """inputs (batch, pixels), labels (batch,) within the task, and the task's number."""
         task = self._task_of(step)
         rows = self._rows["train", task]
         chosen = stream(_TRAINING, seed, step).integers(0, len(rows), batch_size)
-        return self._of(rows[chosen], task)
+        return self._of("train", rows[chosen], task)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         return model(**batch).loss
@@ -276,7 +302,7 @@ class PreparedContinual(Prepared):
         self, model: nn.Module, parameters: Snapshot, task: int, split: str
     ) -> tuple[float, float]:
         """(loss, accuracy) of one task with some parameters."""
-        batch = self._of(self._rows[split, task], task)
+        batch = self._of(split, self._rows[split, task], task)
         outcome = functional_call(model, parameters, (), batch)
         right = (outcome.logits.argmax(-1) == batch["labels"]).float().mean()
         return float(outcome.loss), float(right)
@@ -284,18 +310,30 @@ class PreparedContinual(Prepared):
     def _task_of(self, step: int) -> int:
         return min((step - 1) // self.settings.steps_per_task, self.settings.tasks - 1)
 
-    def _rows_of(self, rows: np.ndarray, task: int) -> np.ndarray:
-        if self.settings.scenario == "permuted":
-            return rows
-        return rows[self._labels[rows] // self._classes == task]
+    def _examples(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Images (n, 1, height, width) and labels (n,) of which a split's rows are numbers."""
+        data = self.data
+        if split == "test" and data.test_images is not None and data.test_labels is not None:
+            return data.test_images, data.test_labels
+        return data.images, data.labels
 
-    def _of(self, rows: np.ndarray, task: int) -> Batch:
-        images = self._images[rows]
+    def _rows_of(self, split: str, task: int) -> np.ndarray:
+        rows = np.sort(self._parts[split])
+        if self.settings.scenario == "split":
+            rows = rows[self._examples(split)[1][rows] // self._classes == task]
+        few = self.settings.evaluation_examples
+        if split == "train" or few is None or len(rows) <= few:
+            return rows
+        return rows[:: len(rows) // few][:few]
+
+    def _of(self, split: str, rows: np.ndarray, task: int) -> Batch:
+        images, labels = self._examples(split)
+        pixels = images[rows].reshape(len(rows), -1).astype(np.float32) / 255
         if self.settings.scenario == "permuted" and task:
-            images = images[:, stream(_PERMUTATION, task).permutation(images.shape[1])]
+            pixels = pixels[:, stream(_PERMUTATION, task).permutation(pixels.shape[1])]
         return {
-            "inputs": torch.from_numpy(images),
-            "labels": torch.from_numpy(self._labels[rows] % self._classes),
+            "inputs": torch.from_numpy(np.ascontiguousarray(pixels)),
+            "labels": torch.from_numpy(labels[rows] % self._classes),
             "task": torch.tensor(task),
         }
 
@@ -305,7 +343,7 @@ class PreparedContinual(Prepared):
         if model != "multi_head":
             raise InputError(f"model: value is {model!r}; allowed for task continual: 'multi_head'")
         sizes = {
-            "inputs": self._images.shape[1],
+            "inputs": self.data.images[0].size,
             "classes": self._classes,
             "tasks": self.settings.tasks,
         }
@@ -321,19 +359,6 @@ class PreparedContinual(Prepared):
 def _parameters(model: nn.Module) -> Snapshot:
     """Copies of all parameters; masks are no part of them."""
     return {name: p.detach().clone() for name, p in model.named_parameters()}
-
-
-def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """(images (1797, 64) float32 in [0, 1], labels (1797,) int64)."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise InputError(
-            "task continual: scikit-learn, which holds the digits, is not installed; install it "
-            "with: pip install 'nettime[tasks]'"
-        ) from None
-    images, labels = (np.asarray(a) for a in load_digits(return_X_y=True))
-    return (images / 16).astype(np.float32), labels.astype(np.int64)
 
 
 TASK = Continual

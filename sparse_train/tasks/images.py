@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from hwsim.checks import check_integer
 from hwsim.errors import InputError, unknown
 from sparse_train import classifier
 from sparse_train.data.image_files import DIGITS, ImageSet, load_images
@@ -38,6 +39,8 @@ class Images(Task):
         augmentation: "none"; "crop": shifted by up to an eighth of the side, zeros from outside;
             "crop_flip": also mirrored, every second time; "usual": crop_flip for CIFAR, crop for
             Fashion-MNIST, none for the others.
+        validation: look at so many of the validation images, where all of them are too dear; the
+            others serve nothing. None looks at all.
 
     The validation set is a tenth of the training images, chosen once for all seeds; digits, which
     come without a test set, are split 60/20/20.
@@ -49,6 +52,7 @@ class Images(Task):
     data: str = DIGITS
     path: str | None = None
     augmentation: str = "usual"
+    validation: int | None = None
 
     def __post_init__(self) -> None:
         if self.augmentation not in ("usual", *AUGMENTATIONS):
@@ -57,6 +61,8 @@ class Images(Task):
             value = getattr(self, name)
             if not isinstance(value, str) and not (name == "path" and value is None):
                 raise InputError(f"{name}: value is {value!r}; allowed is a text")
+        if self.validation is not None:
+            check_integer("validation", self.validation, 1)
 
     def prepare(self) -> PreparedImages:
         return PreparedImages(self, load_images(self.data, self.path))
@@ -73,7 +79,15 @@ class PreparedImages(Classified):
         self.data = data
         usual = _USUAL.get(settings.data, "none")
         self.augmentation = usual if settings.augmentation == "usual" else settings.augmentation
-        self._parts = _split(data)
+        self._parts = split_of(data)
+        if settings.validation is not None:
+            held, wanted = self._parts["validation"], settings.validation
+            if wanted > len(held):
+                raise InputError(
+                    f"validation: value is {wanted}; allowed is at most {len(held)}, the "
+                    f"validation images of data {data.name!r}"
+                )
+            self._parts["validation"] = held[:wanted]
         mean, std = _mean_and_std(data.images, self._parts["train"])
         self._mean, self._std = mean, np.maximum(std, 1e-3)
 
@@ -86,7 +100,10 @@ class PreparedImages(Classified):
     @property
     def digest(self) -> str:
         # A path may differ between machines; what lies there is in the data's digest.
+        # All of the validation images is what it was before they could be fewer.
         settings = {name: v for name, v in asdict(self.settings).items() if name != "path"}
+        if settings["validation"] is None:
+            del settings["validation"]
         text = json.dumps([settings, self.augmentation, self.data.digest], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -136,7 +153,7 @@ class PreparedImages(Classified):
         }
 
 
-def _split(data: ImageSet) -> dict[str, np.ndarray]:
+def split_of(data: ImageSet) -> dict[str, np.ndarray]:
     """Training, validation and test images, by their place: the same for every seed.
 
     Test images lie apart where the data has some.

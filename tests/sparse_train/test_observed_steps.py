@@ -149,6 +149,103 @@ def test_a_compiler_runs_plain_attention_by_the_fused_kernel(masked):
     assert op.bytes == 2 * q.numel() * 4 + masked * 16 * 16 * 4  # q once, the result, the mask
 
 
+class Trained(nn.Module):
+    """Attention as products between two linear layers."""
+
+    def __init__(self, masked=False, drop=0.0, scaled=True):
+        super().__init__()
+        self.qkv, self.drop, self.scaled = nn.Linear(32, 96), nn.Dropout(drop), scaled
+        self.mask = torch.zeros(16, 16) if masked else None
+
+    def forward(self, x):
+        q, k, v = (t.view(2, 16, 4, 8).transpose(1, 2) for t in self.qkv(x).chunk(3, -1))
+        scores = q @ k.transpose(-1, -2)
+        scores = scores / 4 if self.scaled else scores
+        scores = scores if self.mask is None else scores + self.mask
+        return self.drop(scores.softmax(-1)) @ v
+
+
+@pytest.mark.parametrize("given", [{}, {"masked": True}, {"drop": 0.1}], ids=str)
+def test_a_compiler_trains_plain_attention_by_two_fused_kernels(given):
+    step = workload(Trained(**given), torch.randn(2, 16, 32), compiled=True)
+    forward, backward = (op for op in step if op.kind == "attention")
+    assert not [op for op in step if op.kind == "softmax"]
+    assert forward.fused and backward.fused
+    assert (forward.phase, backward.phase) == ("forward", "grad_input")
+    pairs = 8 * 16 * 16
+    assert forward.dense_flops == 4 * 8 * pairs and backward.dense_flops == 10 * 8 * pairs
+    tensor = 8 * 16 * 8 * 4
+    mask = 16 * 16 * 4 * ("masked" in given)
+    # q, k, v and the result; then these, three gradients, and the result's, a sum's one number.
+    assert (forward.bytes, backward.bytes) == (4 * tensor + mask, 7 * tensor + 4 + mask)
+
+
+@pytest.mark.parametrize("given", [{"masked": True, "drop": 0.1}, {"scaled": False}], ids=str)
+def test_attention_that_is_no_pattern_in_training_stays_products(given):
+    step = workload(Trained(**given), torch.randn(2, 16, 32), compiled=True)
+    assert len([op for op in step if op.kind == "attention"]) == 6
+    assert not any(op.fused for op in step if op.kind == "attention")
+
+
+def test_an_eager_step_trains_plain_attention_by_products():
+    step = workload(Trained(), torch.randn(2, 16, 32))
+    assert len([op for op in step if op.kind == "attention"]) == 6
+
+
+def test_norms_and_softmaxes_of_rows_know_them_and_others_have_none():
+    x = torch.randn(4, 6, 8, 8)
+    rows = nn.Sequential(nn.LayerNorm((8, 8)), nn.Softmax(-1))
+    others = nn.Sequential(nn.BatchNorm2d(6), nn.GroupNorm(2, 6), nn.Softmax(1))
+    kinds = ("norm", "softmax")
+    found = {(op.name, op.m, op.n) for op in workload(rows, x) if op.kind in kinds}
+    assert found == {("0", 24, 64), ("1", 192, 8)}
+    assert {(op.m, op.n) for op in workload(others, x) if op.kind in kinds} == {(0, 0)}
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_an_rms_norm_is_one_kernel_each_way_as_on_cuda(real):
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.linear = nn.RMSNorm(32), nn.Linear(32, 8)
+
+        def forward(self, x):
+            y = self.norm(x)
+            return self.linear(y if not real else y + y.sum().item())
+
+    model, x = Normed(), torch.randn(4, 16, 32)
+    norms = [op for op in workload(model, x) if op.name == "norm" and op.kind != "optimizer"]
+    assert [(op.kind, op.phase, op.m, op.n) for op in norms] == [
+        ("norm", "forward", 64, 32), ("norm", "grad_input", 64, 32),
+    ]  # fmt: skip
+    tensor, weight, roots = 64 * 32 * 4, 32 * 4, 64 * 4
+    assert norms[0].bytes == 2 * tensor + weight + roots
+    assert norms[1].bytes == 2 * tensor + 2 * weight + roots  # the batch has no gradient
+
+
+def test_an_rms_norm_on_real_tensors_leaves_gradients_right():
+    class Looking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.norm = nn.Linear(8, 8), nn.RMSNorm(8)
+
+        def forward(self, x):
+            y = self.norm(self.first(x))
+            return y * (2.0 if y.sum().item() > -1e9 else 1.0)
+
+    model, x = Looking(), torch.randn(4, 8)
+    step = workload(model, x)
+    assert step.on_values
+    assert [op.phase for op in step if op.kind == "norm"] == ["forward", "grad_input"]
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_bilinear_gradient_has_a_thread_an_element():
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Upsample(scale_factor=2, mode="bilinear"))
+    step = [op for op in workload(model, torch.randn(2, 4, 8, 8)) if op.name == "1"]
+    assert [(op.phase, op.m, op.n) for op in step] == [("forward", 8, 256), ("grad_input", 0, 0)]
+
+
 class Positions(nn.Module):
     """Relative positions are added to scores whose queries were scaled before, or whose scale is
     learnt, or are looked up."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_on_real_networks_everybody_has_a_rate_of_its_own(tmp_path, capsys):
     assert run([*command, "--write", str(tmp_path / "page.md"), "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["rows"]["wafer"]}
     assert set(rows) == {
-        "agent", "agent, own rate", "dense", "narrower 25 %", "best_constant",
+        "agent", "agent, own rate", "agent, adapted", "dense", "narrower 25 %", "best_constant",
     }  # fmt: skip
     assert all(len(row["rates"]) == 1 and row["rates"][0] > 0 for row in rows.values())
     assert rows["agent"]["rates"] == rows["dense"]["rates"]
@@ -121,3 +122,34 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, cap
 def test_learning_that_makes_nothing_faster_never_pays():
     assert payback(10.0, 2.0) == 20.0
     assert math.isinf(payback(10.0, 1.0)) and math.isinf(payback(10.0, 0.5))
+
+
+def test_training_says_how_fast_it_learns(tmp_path, capsys):
+    assert run(["agent", "train", *SMALL, "--out", str(tmp_path)]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"\d+ episodes, [\d.]+ a second of processor, \d+% of it in the env", text)
+    assert run(["agent", "train", *SMALL, "--out", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["episodes"] >= 16  # Two batches of eight were begun.
+    assert found["episodes_a_processor_second"] == pytest.approx(
+        found["episodes"] / found["processor_s"]
+    )
+    assert 0 < found["share_in_environment"] <= 1
+
+
+def test_the_unseen_network_is_judged_while_it_learns_and_learning_is_not_touched(tmp_path, capsys):
+    def learnt(folder, *more):
+        assert run(["agent", "train", *SMALL, "--out", str(folder), "--json", *more]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    plain = learnt(tmp_path / "plain")
+    watched = learnt(tmp_path / "watched", "--judge-every", "1", "--episodes", "4")
+    assert watched["curve"] == plain["curve"] and plain["judged"] == []
+    assert [row["iteration"] for row in watched["judged"]] == ["1", "2"]
+    assert all(float(row["speed_up"]) > 0 for row in watched["judged"])
+    command = ["agent", "eval", str(tmp_path / "watched/agent.pt"), "--episodes", "4", "--json"]
+    assert run(command) == 0
+    frozen = json.loads(capsys.readouterr().out)["speed_ups"]
+    assert float(watched["judged"][-1]["speed_up"]) == pytest.approx(
+        math.prod(frozen) ** (1 / len(frozen))
+    )

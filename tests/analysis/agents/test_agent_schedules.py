@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -25,9 +26,12 @@ from analysis.comparing.race import entries, run_config
 from analysis.comparing.runs import Figures
 from analysis.comparing.table import Row
 from hwsim import InputError
+from rl.agents.learn import train
+from rl.worlds import World
 from sparse_train.runs.config import TrainConfig
 from sparse_train.tasks import make_task
 
+WHITE = World(kind="whitebox", slots=4, layers=(2, 3), decisions=4)
 BASE = TrainConfig(task="images", steps=40)
 
 
@@ -173,6 +177,42 @@ def test_the_papers_table_is_one_command_with_small_cnns(nettime, tmp_path):
         "too few seeds to say anything"
     }
     assert "Learned schedules against the best curve of each of 2 cells" in page.read_text()
+
+
+@pytest.mark.slow
+def test_the_smaller_table_with_a_residual_network_is_one_command(nettime, tmp_path):
+    narrow = '--set=model_options={"width_factor": 0.05}'
+    agent = train(tmp_path / "agent", WHITE, "ppo", {"iterations": 1, "steps": 6, "epochs": 1})
+    assert agent.curve
+    command = ("agent", "schedules", "--resnet", "--quick", narrow, "--density", "0.5")
+    given = ("--agent", tmp_path / "agent" / "agent.pt", "--seeds", "1", "--processes", "1")
+    ran = nettime(*command, *given, "--out", tmp_path / "runs", "--json")
+    assert ran.code == 0, ran.err
+    found = ran.json
+    assert found["model"] == "resnet" and found["data"]["augmentation"] == "crop_flip"
+    assert len(found["cells"]) == 14
+
+    config = json.loads((tmp_path / "runs/final/dense/seed-0/config.json").read_text())["config"]
+    assert config["weight_decay"] == 5e-4
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--paper", "--resnet"), "--paper: given with --resnet; allowed is one of them"),
+        (("--set", "steps=3"), "--set: steps has an option of its own, --steps"),
+        (("--set", "seed=3"), "--set: seed is decided by the comparison"),
+        (("--set", "weight_decay=-1"), "weight_decay"),
+        (("--task-option", "validation=0"), "validation: value is 0; allowed is an integer"),
+        (("--task-option", "validation=5000"), "validation: value is 5000; allowed is at most"),
+        (("--evaluations", "0"), "--evaluations"),
+    ],
+)
+def test_bad_settings_are_one_line(given, message, nettime, tmp_path):
+    found = nettime("agent", "schedules", "--quick", "--out", tmp_path / "runs", *given)
+    assert found.code == 2 and found.err.count("\n") == 1
+    assert message in found.err
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow

@@ -400,3 +400,14 @@ def test_cards_without_sparse_units_are_offered_none(name):
     assert not found.legal and "no 2:4 tensor cores" in found.reason
     (there,) = [e for e in load_device("a100").price(op) if e.kernel == SPARSE]
     assert there.legal
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["a100", "h200", "b200", "rtx5090"])
+def test_a_matrix_times_a_vector_reads_the_matrix_once(name, dtype):
+    gpu = load_device(name)
+    read_s = 8192 * 8192 * (4 if dtype == "float32" else 2) / gpu.dram_bytes_per_s
+    for op in (gemm(1, 8192, 8192, dtype=dtype), gemm(8192, 1, 8192, dtype=dtype)):
+        assert gpu.estimate(op).seconds < 2.0 * read_s + 1e-5
+    one, two = (gpu.estimate(gemm(m, 8192, 8192, dtype=dtype)).seconds for m in (1, 2))
+    assert one <= two

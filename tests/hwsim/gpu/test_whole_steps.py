@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hwsim import InputError, Mask, gemm, load_device
 from hwsim.calibration.steps import NAMES, TimedStep, _Priced, fit_steps, held_out
-from hwsim.gpu.whole_steps import CONSTANTS, bmm_filled, implicit_product, stream_s
+from hwsim.gpu.whole_steps import CONSTANTS, bmm_filled, implicit_product, rows_of, stream_s
 from hwsim.workload import Op, Workload
 
 CARDS = ("rtx4090", "a100_sxm", "h200", "v100", "mi210", "t4")
@@ -55,7 +55,16 @@ def some_ops():
         for d in HALF
         for f in (True, False)
     ]
-    return convs + streams + attentions + [gemm(4096, 1024, 768, dtype=d) for d in HALF]
+    of_rows = [rows(k, m, n, p, dtype=d) for k in ("norm", "softmax") for m, n in
+               ((2048, 768), (2**16, 2048), (8192, 50257)) for p in ("forward", "grad_input")
+               for d in HALF]  # fmt: skip
+    return (
+        convs
+        + streams
+        + of_rows
+        + attentions
+        + [gemm(m, 1024, 768, dtype=d) for d in HALF for m in (1, 4096)]
+    )
 
 
 @pytest.mark.parametrize("card", CARDS)
@@ -68,6 +77,40 @@ def test_the_fit_prices_every_op_as_the_device_does(card):
     # The device holds every price to the roofline; few are at it.
     assert np.median(np.abs(found / want - 1.0)) < 1e-9
     assert (found <= np.array(want) * (1 + 1e-9)).all()
+
+
+def rows(kind, m, n, phase="forward", fused=False, dtype="float32"):
+    size = 4 if dtype == "float32" else 2
+    return Op(kind, phase, "r", m, n, dtype=dtype, dense_flops=5 * m * n, fused=fused,
+              activation_bytes=2 * size * m * n)  # fmt: skip
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_rows_that_do_not_fit_the_cache_are_read_again(card):
+    device = load_device(card)
+    again, _ = rows_of(device, rows("norm", 2**20, 16384))
+    short, _ = rows_of(device, rows("norm", 2**20, 256))
+    read = 4 * 2**20
+    assert again > 0.8 * read * 16384 and short < 0.3 * read * 256
+    assert rows_of(device, rows("norm", 2**20, 16384, fused=True)) == (0.0, 0.0)
+    assert rows_of(device, stream("norm")) == (0.0, 0.0)
+
+
+def test_softmaxes_stay_in_registers_then_in_shared_memory_then_nowhere():
+    device = load_device("v100")
+    assert rows_of(device, rows("softmax", 10**5, 1024)) == (0.0, 0.0)
+    aligned, waiting = rows_of(device, rows("softmax", 10**5, 4096))
+    assert aligned == 0.0 and waiting > 0.0
+    odd, large = (rows_of(device, rows("softmax", 10**5, n))[0] / n for n in (4097, 50304))
+    assert 0.0 < odd <= large
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**5), st.sampled_from(["norm", "softmax"]))
+@settings(max_examples=200, deadline=None)
+def test_more_rows_are_never_faster(m, n, kind):
+    device = load_device("a100")
+    few, many = (device.estimate(rows(kind, r, n)).seconds for r in (m, 2 * m))
+    assert few <= many * (1 + 1e-9)
 
 
 def test_a_depthwise_convolution_is_a_pass_over_its_tensors():

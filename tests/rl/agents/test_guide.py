@@ -27,8 +27,8 @@ SPARSE = {
 }  # fmt: skip
 
 
-def saved_agent(path, seed: int = 0, min_density: float = 1 / 32, mode: str = "step"):
-    world = World(problems=(("mlp-1x8", "images"),), min_density=min_density, mode=mode)
+def saved_agent(path, seed: int = 0, min_density: float = 1 / 32, mode: str = "step", **rules):
+    world = World(problems=(("mlp-1x8", "images"),), min_density=min_density, mode=mode, **rules)
     env = cast(Any, SimpleNamespace(state_dict=dict))
     agent = make_agent("ppo", hidden=8, seed=seed, **acting(world))
     checkpoint.save(path, agent, world, env, [], 0.0)
@@ -160,3 +160,23 @@ def test_an_agent_that_names_densities_is_cut_to_its_ends(task, dense, tmp_path)
     low, high = slot.asked(0.0).values()
     assert low == pytest.approx(0.1, rel=0.01)
     assert high == pytest.approx(0.7, rel=0.01)
+
+
+def test_a_frozen_agent_holds_still_as_its_world_says(task, dense, tmp_path):
+    import torch
+
+    path = saved_agent(tmp_path / "agent.pt", mode="density", hold=0.25)
+    slot = _slot(task, Guide(path, dense, "wafer"))
+    slot.follow(torch.tensor([[0.9, 0.5]]), "density")
+    assert list(slot.asked(0.0).values()) == pytest.approx([1.0, 0.5], rel=0.01)
+
+
+@pytest.mark.parametrize(("price", "share"), [(0.0, 0.25), (1e6, 1.0)])
+def test_a_frozen_agent_leaves_moves_that_cannot_pay(price, share, task, dense, tmp_path):
+    import torch
+
+    path = saved_agent(tmp_path / "agent.pt", mode="density", moves="pays")
+    slot = _slot(task, Guide(path, dense, "ideal"))
+    slot.priced.update_s.fill_(price)
+    slot.follow(torch.full((1, 2), 0.25), "density")
+    assert min(slot.asked(0.0).values()) == pytest.approx(share, rel=0.01)

@@ -11,6 +11,7 @@ from sparse_train.algorithms import View
 from sparse_train.algorithms.rigl import RigL
 from sparse_train.algorithms.set import Set
 from sparse_train.distributions import uniform
+from sparse_train.models.multi_head import MultiHeadConfig
 from sparse_train.patterns import projection
 from sparse_train.runs.config import TrainConfig
 from sparse_train.runs.run import Run
@@ -110,6 +111,78 @@ def test_a_new_task_changes_the_masks_and_starts_without_moments(task):
     assert (weight != 0).sum() == fresh.sparsifier.masks()[name].nnz
 
 
+REUSE = {**OPTIONS, "subnetworks": "reuse"}
+
+
+@pytest.mark.parametrize("algorithm", ["static", "set", "rigl"])
+@pytest.mark.parametrize("preset", ["small", "cnn"])
+def test_later_tasks_compute_with_earlier_weights_and_never_change_them(algorithm, preset):
+    task = make_task("continual", REUSE).prepare()
+    changes = {
+        "algorithm": algorithm, "pattern": "unstructured", "preset": preset, "weight_decay": 0.1,
+        "model_options": {"width": 4 if preset == "cnn" else 32},
+    }  # fmt: skip
+    run = Run(config(**changes, task_options=REUSE), task)
+    first = None
+    while run.step < 60:
+        run.before_step()
+        run.advance()
+        masks = {n: m.array for n, m in run.sparsifier.masks().items()}
+        for name, mask in masks.items():
+            assert not (task._taken[name] & ~mask).any()
+            assert mask.sum() == run.sparsifier.plan.budgets(run.step)[name]
+        if run.step == 20:
+            layers = run.sparsifier.layers
+            first = {n: layers[n].array(layers[n].parameter.detach()).copy() for n in masks}
+            of_first = masks
+    for name, layer in run.sparsifier.layers.items():
+        values = layer.array(layer.parameter.detach())
+        assert np.array_equal(values[of_first[name]], first[name][of_first[name]])
+    active = sum(mask.sum() for mask in masks.values())
+    whole = sum(mask.size for mask in masks.values())
+    assert active == pytest.approx(0.6 * whole, rel=0.02)
+
+
+def test_a_run_that_reuses_weights_goes_on_to_the_bit(tmp_path):
+    settings = config(task_options=REUSE, weight_decay=0.1, test=True)
+    whole = train(settings, tmp_path / "whole")
+    for stop in (13, 31, 50):
+        train(settings, tmp_path / "parts", stop_after=stop)
+    parts = train(settings, tmp_path / "parts")
+    assert parts.training["loss"].to_list() == whole.training["loss"].to_list()
+    assert parts.test == whole.test and parts.test["forgetting"] == 0
+
+
+def test_frozen_weights_are_of_use_where_tasks_are_alike():
+    """Nearly all weights belong to the first of two tasks, which are one: the second needs few."""
+    found = {}
+    for kind in ("per_task", "reuse"):
+        options = {"tasks": 2, "steps_per_task": 120, "subnetworks": kind, "scenario": "split"}
+        task = make_task("continual", options).prepare()
+        run = Run(
+            config(task_options=options, algorithm="static", density=0.1, steps=240,
+                   pattern="unstructured", model_options={"width": 64}), task,
+        )  # fmt: skip
+        while run.step < 240:
+            run.before_step()
+            run.advance()
+        found[kind] = task.evaluate(run.model, "test")["accuracy"]
+    assert found["reuse"] > found["per_task"] - 0.02
+
+
+def test_a_cnn_needs_a_square_and_images_one_channel():
+    with pytest.raises(InputError, match="inputs: value is 63"):
+        MultiHeadConfig.preset("cnn", inputs=63)
+    with pytest.raises(InputError, match="trunk 'rnn'"):
+        MultiHeadConfig(trunk="rnn")
+
+
+def test_validation_and_test_can_be_cut():
+    task = make_task("continual", {**OPTIONS, "evaluation_examples": 30}).prepare()
+    assert len(task._rows["test", 0]) == len(task._rows["validation", 2]) == 30
+    assert len(task._rows["train", 0]) > 900
+
+
 def test_a_dense_run_has_one_network(task):
     run, _ = go(task, 60, algorithm="dense", density=1.0)
     assert run.sparsifier is None and set(task.evaluate(run.model)) == {
@@ -131,7 +204,7 @@ def test_tasks_come_one_after_the_other(scenario):
 def test_a_permutation_moves_pixels_and_changes_no_value():
     task = make_task("continual", {"tasks": 2, "steps_per_task": 1}).prepare()
     rows = task._rows["train", 0][:5]
-    one, two = task._of(rows, 0)["inputs"], task._of(rows, 1)["inputs"]
+    one, two = (task._of("train", rows, t)["inputs"] for t in (0, 1))
     assert not torch.equal(one, two)
     assert torch.equal(one.sort(1).values, two.sort(1).values)
 
