@@ -46,9 +46,11 @@ test-models: .venv/ready
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[frameworks]' torchvision torch_geometric
 	$(BIN)/python -m pytest -n $(WORKERS) tests/public_models
 
-# What the tests of the report look at it with; without it they are skipped.
-browser:
-	which chromium chromium-browser > /dev/null || apt-get install --yes --no-install-recommends chromium
+# The report in a browser, on a wide screen and on a phone; `make test` skips this without Chromium.
+browser: .venv/ready
+	command -v chromium > /dev/null || command -v chromium-browser > /dev/null \
+	  || { apt-get update --quiet && apt-get install --yes --no-install-recommends chromium; }
+	$(BIN)/python -m pytest tests/analysis/reporting/test_report_in_browser.py
 
 # A wheel and a source distribution in build/package, as an index would take them.
 package: .venv/ready

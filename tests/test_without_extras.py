@@ -33,7 +33,12 @@ def without(code, *arguments):
     )
 
 
-COMMAND = "from analysis.cli import main; main()"
+# Without lines of progress, which a slow machine would have.
+COMMAND = """from analysis.display import console
+console.QUIET_S = 1e6
+from analysis.cli import main
+main()
+"""
 
 
 def test_every_command_helps():

@@ -144,10 +144,14 @@ def _value(value: Any, unit: str) -> str:
 
 
 def _print_all(found: list[Device], as_json: bool) -> None:
-    from analysis.display.console import print_json, stdout
+    from analysis.display.console import print_json, progress_bar, stdout
     from analysis.display.tables import table
 
-    described = [describe(device) for device in found]
+    described = []
+    with progress_bar("reading devices", len(found)) as update:
+        for number, device in enumerate(found, 1):
+            described.append(describe(device))
+            update(number, device.name)
     if as_json:
         return print_json({"command": "devices", "devices": described})
     rows = [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from analysis.commands import options
-from analysis.estimating.pricing import Setting, price
+from analysis.estimating.pricing import Setting, price, told
 from hwsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -235,11 +235,14 @@ def estimate(
     if what_if is not None:
         own = subject.user_made(model, dtype, optimizer) if model and not task else None
         return _what_if(own, made, batch_size, devices, setting, what_if, as_json)
-    what = (
-        subject.user_made(model, dtype, optimizer)
-        if model is not None and task is None
-        else made(batch_size)
-    )
+    from analysis.display.console import progress_bar
+
+    with progress_bar(f"observing a step of {name or model or task}", 1):
+        what = (
+            subject.user_made(model, dtype, optimizer)
+            if model is not None and task is None
+            else made(batch_size)
+        )
     if gpus is not None:
         if explain:
             raise InputError("--gpus: cannot be combined with --explain")
@@ -264,8 +267,9 @@ def estimate(
 
         _, sparse = price(what, [], densities[0], setting)
         return explaining.show(
-            what.name, devices, sparse, explain, setting.described("phase"), as_json
-        )
+            what.name, devices, sparse, explain, setting.described("phase"), as_json,
+            told(what, setting),
+        )  # fmt: skip
     top = 0 if every else TOP_LAYERS
     from analysis.estimating import answer
 

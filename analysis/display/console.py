@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 # Work shorter than this shows no bar: it would only flicker.
 QUIET_S = 2.0
+LINES_S = 10.0  # between two lines of a log
 
 
 class Interrupted(Exception):
@@ -93,13 +95,25 @@ def resumable(how_to_go_on: str) -> Iterator[None]:
 
 @contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
-    """A bar on stderr, shown once the work has taken over two seconds and a person is watching.
+    """Progress on stderr once the work has taken over two seconds: a bar, or plain lines in a log.
 
-    Yields `update(done, note="")`: units done so far, and a few words to stand behind the bar.
+    Yields `update(done, note="")`: units done so far, and a few words to stand behind the bar. A
+    first unit that takes long is shown as well; of lines there is one in ten seconds.
     """
-    if not sys.stderr.isatty():
-        yield lambda done, note="": None
-        return
+    shower = _bar(what, total) if sys.stderr.isatty() else _lines(what, total)
+    with shower as (begin, show):
+        timer = threading.Timer(QUIET_S, begin)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield show
+        finally:
+            timer.cancel()
+            timer.join()
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[tuple[Callable[[], None], Callable[..., None]]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
@@ -108,17 +122,36 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
         Remaining(), TextColumn("{task.fields[note]}"), console=stderr(), transient=True,
     )  # fmt: skip
     task = bar.add_task(what, total=total, note="")
-    began = time.monotonic()
-    shown = False
 
-    def update(done: int, note: str = "") -> None:
-        nonlocal shown
-        if not shown and time.monotonic() - began > QUIET_S:
-            bar.start()
-            shown = True
+    def show(done: int, note: str = "") -> None:
         bar.update(task, completed=done, note=note)
 
     try:
-        yield update
+        yield bar.start, show
     finally:
         bar.stop()
+
+
+@contextmanager
+def _lines(what: str, total: int) -> Iterator[tuple[Callable[[], None], Callable[..., None]]]:
+    reached, note, last = 0, "", math.inf
+    lock = threading.Lock()
+
+    def tell() -> None:
+        nonlocal last
+        last = time.monotonic()
+        behind = f" ({shown(note)})" if note else ""
+        print(f"{shown(what)}: {reached} of {total}{behind}", file=sys.stderr, flush=True)
+
+    def begin() -> None:
+        with lock:
+            tell()
+
+    def show(done: int, words: str = "") -> None:
+        nonlocal reached, note
+        with lock:
+            reached, note = done, words
+            if time.monotonic() - last >= LINES_S:
+                tell()
+
+    yield begin, show

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.estimating.pricing import Setting, price
+from analysis.estimating.pricing import Setting, narrower_dense, price, told
 
 if TYPE_CHECKING:
     from analysis.estimating.breakdown import Breakdown, Part
     from analysis.estimating.subject import Subject
-    from hwsim import Device, Workload
+    from hwsim import Device
     from hwsim.answers.gpu_choice import LayerChoice
 
 
@@ -43,14 +43,14 @@ def show(
         write_step(trace, devices, sparse)
     chosen = layer_answers.answers(devices, what.step, sparse)
     covered = coverage(what.step, sparse.masks, what.weights)
-    narrower = _narrower(what, devices, sparse)
+    narrower = narrower_dense(what, devices, sparse)
     sentence = verdict(breakdowns, covered.density)
     notes = {d.name: line for d in devices if (line := whose_price(d))}
     drawn = None
     if plot is not None:
         from analysis.reporting import roofline_plot
 
-        drawn = roofline_plot.draw(what.name, devices, sparse, plot)
+        drawn = roofline_plot.draw(what.name, devices, sparse, plot, told(what, setting))
     roofs = {d.name: intensity.roof_of(d, what.step) for d in devices} if by == "layer" else {}
     too_much = capacity.lines(sparse, devices, moment_bytes)
     if as_json:
@@ -105,16 +105,6 @@ def _print_answers(chosen: Mapping[str, Sequence[LayerChoice]]) -> None:
         stdout().print(layer_answers.summary(device, choices), style="bold")
 
 
-def _narrower(what: Subject, devices: Sequence[Device], sparse: Workload) -> dict[str, Part]:
-    """Device → the narrower dense model of the same arithmetic, against the dense one."""
-    from analysis.estimating.breakdown import Part
-
-    if what.narrowed is None:
-        return {}
-    label, step = what.narrowed(sparse.flops)
-    return {d.name: Part(label, d.estimate(what.step), d.estimate(step)) for d in devices}
-
-
 def _print(
     what: Subject, breakdowns: Sequence[Breakdown], covered: Any, narrower: dict[str, Part],
     sentence: str, setting: Setting, wide: bool, top: int, notes: Sequence[str],
@@ -124,11 +114,10 @@ def _print(
     from hwsim import units
 
     console = stdout()
-    of_step = f"{what.priced}; masks of seed {setting.seed}. " if what.priced else ""
     console.print(
         f"{what.name}: {units.quantity(covered.weights)} weights, "
         f"{units.percent(covered.share)} of them in {covered.layers} maskable layers, which hold "
-        f"{units.percent(covered.flops)} of the FLOPs. {of_step}"
+        f"{units.percent(covered.flops)} of the FLOPs. {told(what, setting)} "
         f"Density {units.percent(covered.density)} ({setting.pattern}, {setting.distribution}), "
         f"{_updates(setting)}."
     )
@@ -143,6 +132,8 @@ def _print(
     for b in breakdowns:
         if b.device in narrower:
             console.print(_against_narrower(b, narrower[b.device]))
+    if not narrower:
+        console.print(f"No narrower dense model: {what.no_width}.")
 
 
 def _updates(setting: Setting) -> str:

@@ -32,7 +32,7 @@ _RESOURCES = {"array": "array busy", "fill": "filling", "drain": "output port bu
 
 def show(
     model: str, devices: Sequence[Device], sparse: Workload, layer: str, setting: dict[str, Any],
-    as_json: bool,
+    as_json: bool, priced: str = "",
 ) -> None:  # fmt: skip
     """Prints one layer of a sparse step, device by device.
 
@@ -40,6 +40,7 @@ def show(
         model: what the step is of.
         sparse: the step under its masks.
         setting: how the masks were made; `seed` also draws those that are tried instead.
+        priced: batch, length, optimizer, dtype and seed, in a sentence.
 
     Raises:
         InputError: a layer that the step does not have; the valid names are listed.
@@ -55,10 +56,13 @@ def show(
     if as_json:
         op = found[0][1][0].op
         return print_json({
-            "command": "estimate", "model": model, "setting": setting, "explain": layer,
+            "command": "estimate", "model": model, "setting": setting, "priced": priced,
+            "explain": layer,
             "weight_shape": op.weight_shape, "density": op.density,
             "devices": [_device_json(device, phases) for device, phases in found],
         })  # fmt: skip
+    if priced:
+        stdout().print(f"{model}: {priced}")
     for device, phases in found:
         for part in tables_of(device, phases):
             stdout().print(part)

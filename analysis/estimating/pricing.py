@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analysis.estimating.breakdown import Breakdown
+    from analysis.estimating.breakdown import Breakdown, Part
     from analysis.estimating.subject import Subject
     from hwsim import Device, Mask, Workload
 
@@ -26,6 +26,12 @@ class Setting:
     def described(self, by: str) -> dict[str, Any]:
         """For JSON, with what the answer is grouped by."""
         return {**dataclasses.asdict(self), "by": by}
+
+
+def told(what: Subject, setting: Setting) -> str:
+    """What is priced, in a sentence that stands with every table and figure of it."""
+    masks = f"masks of seed {setting.seed}"
+    return f"{what.priced}; {masks}." if what.priced else f"A step of its own batch; {masks}."
 
 
 def is_giant(what: Subject) -> bool:
@@ -98,3 +104,13 @@ def price(
         found.append(breakdown(device, what.step, sparse, by, growth=growth, grown=grown))
         done(number, device.name)
     return found, sparse
+
+
+def narrower_dense(what: Subject, devices: Sequence[Device], sparse: Workload) -> dict[str, Part]:
+    """Device → the narrower dense model of the same arithmetic, against the dense one."""
+    from analysis.estimating.breakdown import Part
+
+    if what.narrowed is None:
+        return {}
+    label, step = what.narrowed(sparse.flops)
+    return {d.name: Part(label, d.estimate(what.step), d.estimate(step)) for d in devices}

@@ -99,11 +99,13 @@ def named(
     if not widths:
         return replace(made, no_width="the package that defines it makes none narrower")
 
-    def narrow(flops: int) -> dict[str, Any]:
-        def at(width: int) -> Workload:
-            return _step(*build()[0](width), dtype, optimizer)
+    def at(width: int) -> Workload:
+        return _step(*build()[0](width), dtype, optimizer)
 
-        label, narrowed = _narrowing(at, widths, step)(flops)
+    find = _narrowing(at, widths, step)
+
+    def narrow(flops: int) -> dict[str, Any]:
+        label, narrowed = find(flops)
         return {"label": label, "step": narrowed}
 
     def narrowed(flops: int) -> tuple[str, Workload]:
@@ -176,16 +178,17 @@ def of(
 def _narrowing(
     steps: Callable[[int], Workload], widths: int, full: Workload
 ) -> Callable[[int], tuple[str, Workload]]:
-    """FLOPs → the narrower dense step, by a function width → step."""
+    """FLOPs → the narrower dense step, by a function width → step; each width is built once."""
     from sparse_train.narrower import nearest_width
 
-    def narrowed(flops: int) -> tuple[str, Workload]:
-        seen = {widths: full}
+    seen = {widths: full}
 
-        def at(width: int) -> float:
+    def at(width: int) -> float:
+        if width not in seen:
             seen[width] = steps(width)
-            return seen[width].dense_flops
+        return seen[width].dense_flops
 
+    def narrowed(flops: int) -> tuple[str, Workload]:
         width = nearest_width(at, widths, flops, full.dense_flops)
         return f"width {width / widths:.0%}, dense", seen[width]
 

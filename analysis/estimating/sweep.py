@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from analysis.estimating.pricing import Setting, price
+from analysis.estimating.pricing import Setting, narrower_dense, price, told
 from hwsim.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.estimating.breakdown import Breakdown
+    from analysis.estimating.breakdown import Breakdown, Part
     from analysis.estimating.subject import Subject
     from hwsim import Device
 
@@ -50,16 +50,22 @@ def show(
     from analysis.display.console import print_json, progress_bar
 
     points: list[list[Breakdown]] = []
+    narrower: list[dict[str, Part]] = []
     with progress_bar(f"sweeping {what.name}", len(densities)) as update:
         for done, density in enumerate(densities):
-            points.append(price(what, devices, density, setting)[0])
+            parts, sparse = price(what, devices, density, setting)
+            points.append(parts)
+            narrower.append(narrower_dense(what, devices, sparse))
             update(done + 1, f"density {density:.3g}")
-    drawn = _plot(what, densities, points, plot) if plot is not None else None
+    drawn = None
+    if plot is not None:
+        drawn = _plot(what, densities, points, narrower, told(what, setting), plot)
     if as_json:
         return print_json({
             "command": "estimate",
             "model": what.name,
             "setting": setting.described("density"),
+            "priced": what.priced,
             "plot": drawn,
             "sweep": [
                 {
@@ -70,19 +76,26 @@ def show(
                             "low_s": b.total.sparse.low_s, "high_s": b.total.sparse.high_s,
                             "speed_up": b.total.speed_up, "amdahl_speed_up": b.amdahl(density),
                             "bound": b.total.sparse.bound, "verified": b.total.sparse.verified,
+                            "narrower_dense": _narrower_json(models, b.device),
                         }
                         for b in parts
                     },
                 }
-                for density, parts in zip(densities, points, strict=True)
+                for density, parts, models in zip(densities, points, narrower, strict=True)
             ],
         })  # fmt: skip
-    return _print_sweep(what, devices, densities, points, drawn)
+    return _print_sweep(what, devices, densities, points, narrower, told(what, setting), drawn)
+
+
+def _narrower_json(models: dict[str, Part], device: str) -> dict[str, Any] | None:
+    one = models.get(device)
+    return None if one is None else {"model": one.label, "seconds": one.sparse.seconds}
 
 
 def _plot(
-    what: Subject, densities: Sequence[float], points: list[list[Breakdown]], path: Path
-) -> Path:
+    what: Subject, densities: Sequence[float], points: list[list[Breakdown]],
+    narrower: list[dict[str, Part]], priced: str, path: Path,
+) -> Path:  # fmt: skip
     from analysis.reporting import plots
 
     names = [b.device for b in points[0]]
@@ -91,21 +104,25 @@ def _plot(
         n: [parts[i].amdahl(d) for d, parts in zip(densities, points, strict=True)]
         for i, n in enumerate(names)
     }
+    others = {n: [one[n].speed_up for one in narrower] for n in names} if narrower[0] else {}
     with plots.styled():
-        figure = plots.sweep(densities, gains, bounds, f"Training step of {what.name}: speed-up")
+        title = f"Training step of {what.name}: speed-up"
+        figure = plots.sweep(densities, gains, bounds, title, others, priced)
         plots.save(figure, path)
     return path.absolute()
 
 
 def _print_sweep(
     what: Subject, devices: Sequence[Device], densities: Sequence[float],
-    points: list[list[Breakdown]], drawn: Path | None,
+    points: list[list[Breakdown]], narrower: list[dict[str, Part]], priced: str,
+    drawn: Path | None,
 ) -> None:  # fmt: skip
     from analysis.display import tables
     from analysis.display.console import stdout
     from hwsim import units
 
     console = stdout()
+    console.print(f"{what.name}: {priced}")
     columns = ["density"]
     for device in devices:
         columns += [f"{device.name}", "gain", "limit"]
@@ -128,6 +145,17 @@ def _print_sweep(
         "gain: dense time over sparse time. limit: the gain if masked ops took exactly their "
         "density of the dense time (Amdahl)."
     )
+    for b in points[0] if narrower[0] else ():
+        gains = [
+            f"{units.ratio(one[b.device].sparse.seconds / at.total.sparse.seconds)} at "
+            f"{units.percent(d)}"
+            for d, one, parts in zip(densities, narrower, points, strict=True)
+            for at in parts
+            if at.device == b.device
+        ]
+        console.print(f"Over the narrower dense of equal FLOPs on {b.device}: {', '.join(gains)}.")
+    if not narrower[0]:
+        console.print(f"No narrower dense model: {what.no_width}.")
     if any(tables.any_unverified(parts) for parts in points):
         console.print(tables.UNVERIFIED_NOTE.removeprefix("* ").capitalize() + ": parts of these.")
     losing = [

@@ -178,8 +178,16 @@ def sweep(
     speed_ups: Mapping[str, Sequence[float]],
     bounds: Mapping[str, Sequence[float]],
     title: str,
+    narrower: Mapping[str, Sequence[float]] | None = None,
+    priced: str = "",
 ) -> Figure:
-    """Speed-up against density: a line per device, and dotted what Amdahl's law allows it."""
+    """Speed-up against density: a line per device, and dotted what Amdahl's law allows it.
+
+    Args:
+        narrower: speed-ups of the narrower dense models of equal FLOPs, dashed.
+        priced: what the step is of, for the foot of the figure.
+    """
+    narrower = narrower or {}
     figure, (axes,) = _figure(1, 3.8)
     for place, (device, values) in enumerate(speed_ups.items()):
         colour = light(DEVICE_COLOURS[place % len(DEVICE_COLOURS)])
@@ -188,6 +196,11 @@ def sweep(
             densities, bounds[device], color=colour, linestyle=":", linewidth=1.2,
             label=f"{device}: Amdahl's limit",
         )  # fmt: skip
+        if device in narrower:
+            axes.plot(
+                densities, narrower[device], color=colour, linestyle="--", linewidth=1.2,
+                marker="x", markersize=4, label=f"{device}: narrower dense of equal FLOPs",
+            )  # fmt: skip
     axes.axhline(1.0, color=light("ink"), linewidth=0.8)
     axes.annotate(
         "as fast as dense", (0.01, 1.0), xycoords=("axes fraction", "data"), fontsize=8,
@@ -196,10 +209,12 @@ def sweep(
     axes.set_xscale("log")
     axes.set_yscale("log")
     _plain_ticks(axes.xaxis, densities)
-    both = [v for part in (*speed_ups.values(), *bounds.values()) for v in part]
+    drawn = (*speed_ups.values(), *bounds.values(), *narrower.values())
+    both = [v for part in drawn for v in part]
     _plain_ticks(axes.yaxis, [min(1.0, *both), *both])
     axes.set(title=title, xlabel="density (share of the masked weights that is active)")
     axes.set_ylabel("speed-up of a training step (×)")
+    figure.supxlabel(priced, fontsize=8)
     _legend_right(figure, axes)
     return figure
 

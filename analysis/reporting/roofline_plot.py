@@ -22,11 +22,19 @@ _LEAST = 1e-3
 _LARGEST, _SMALLEST = 900.0, 6.0
 
 
-def draw(name: str, devices: Sequence[Device], step: Workload, path: Path) -> Path:
-    """Draws a step under the roof of each device; the file's suffix says how."""
+def draw(
+    name: str, devices: Sequence[Device], step: Workload, path: Path, priced: str = ""
+) -> Path:
+    """Draws a step under the roof of each device; the file's suffix says how.
+
+    Args:
+        priced: what the step is of, for the foot of the figure.
+    """
     parts = {d.name: (roof_of(d, step), spots(d, step)) for d in devices}
     with styled():
-        save(roofline(parts, f"Training step of {name}"), path)
+        figure = roofline(parts, f"Training step of {name}")
+        figure.supxlabel(priced, fontsize=8)
+        save(figure, path)
     return path.absolute()
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from analysis.display import console
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 
@@ -36,6 +38,7 @@ def nettime(capsys, monkeypatch):
     from analysis.cli import run
 
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(console, "QUIET_S", 1e6)  # no progress on a machine that is slow
 
     def call(*arguments) -> Ran:
         capsys.readouterr()

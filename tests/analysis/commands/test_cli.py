@@ -125,7 +125,10 @@ def test_check_names_file_line_and_key_of_what_is_wrong(nettime, tmp_path, broke
 
 
 def test_a_reader_that_stops_early_gets_no_traceback():
-    code = "from analysis.cli import main; main(['devices', '--json'])"
+    code = (
+        "from analysis.display import console; console.QUIET_S = 1e6\n"  # no lines of progress
+        "from analysis.cli import main; main(['devices', '--json'])"
+    )
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE)

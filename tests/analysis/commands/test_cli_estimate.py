@@ -68,6 +68,47 @@ def test_a_sweep_prints_a_row_per_density_and_writes_its_figure(nettime, tmp_pat
     assert list(plot.parent.iterdir()) == [plot]
 
 
+def test_every_table_and_figure_says_what_was_priced(nettime, tmp_path):
+    at = ("--batch-size", "3", "--sequence-length", "40", "--dtype", "bf16", "--seed", "7")
+    words = "A step of 3 × 40, adamw, bfloat16; masks of seed 7."
+    for what in (
+        ("--density", "0.1", "--plot", tmp_path / "roof.svg"),
+        ("--sweep", "0.1,0.5", "--plot", tmp_path / "sweep.svg"),
+        ("--explain", "encoder.0.up"),
+    ):
+        shown = nettime("estimate", "bert-tiny", *at, "--device", "ideal", *what)
+        assert words in " ".join(shown.out.split())
+    for figure in ("roof.svg", "sweep.svg"):
+        assert words in (tmp_path / figure).read_text()
+
+
+def test_a_sweep_has_the_narrower_dense_line(nettime, tmp_path):
+    plot = tmp_path / "sweep.svg"
+    asked = (*SMALL, "--device", "ideal", "--sweep", "0.1,0.5")
+    shown = nettime(*asked, "--plot", plot)
+    assert "Over the narrower dense of equal FLOPs on ideal: " in shown.out
+    assert "ideal: narrower dense of equal FLOPs" in plot.read_text()
+    points = nettime(*asked, "--json").json["sweep"]
+    single = nettime(*SMALL, "--device", "ideal", "--density", "0.5", "--json").json
+    narrower = single["devices"][0]["narrower_dense"]["seconds"]
+    assert points[1]["devices"]["ideal"]["narrower_dense"]["seconds"] == pytest.approx(narrower)
+    assert points[0]["devices"]["ideal"]["narrower_dense"]["seconds"] < narrower
+
+
+def test_a_model_that_cannot_be_made_narrower_is_said_to(nettime, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(
+        "import torch\n\ndef make():\n"
+        "    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 8))\n"
+        "    return model, torch.zeros(4, 64)\n"
+    )
+    for what in (("--density", "0.2"), ("--sweep", "0.2,0.5")):
+        shown = nettime("estimate", "--model", "own.py:make", "--device", "ideal", *what)
+        assert "No narrower dense model: own.py:make takes no argument `width`" in " ".join(
+            shown.out.split()
+        )
+
+
 def test_a_sweeps_gain_stays_below_amdahls_limit_on_ideal(nettime):
     found = nettime(*SMALL, "--sweep", "0.1:0.9:3", "--device", "ideal", "--json").json
     assert [point["density"] for point in found["sweep"]] == pytest.approx([0.1, 0.3, 0.9])
