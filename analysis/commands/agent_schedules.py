@@ -149,7 +149,7 @@ def schedules(
         given = {"augmentation": "crop_flip", **({} if quick else _found("cifar10")), **given}
         # He et al. (2016), section 4.2, decay the weights of residual networks by 1e-4; 5e-4 is
         # usual for these 64 channels (assumed).
-        own = {"weight_decay": 5e-4, **own}
+        own.setdefault("weight_decay", 5e-4)
     if seeds is None:
         seeds = 2 if quick else 3 if resnet else 5
     for name, value in (("--seeds", seeds), ("--processes", processes), ("--steps", steps),

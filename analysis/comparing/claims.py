@@ -95,9 +95,19 @@ def _pairs(variants: tuple[Variant, ...]) -> Iterator[tuple[Variant, Variant, st
             continue
         if one.settings == other.settings and _without_ablation(other) == {**one.options}:
             yield one, other, "Lasby et al. 2023, of neuron ablation"
+        alike = one.settings == other.settings and _ticket(one) == _ticket(other) is not None
+        if alike and "trains" not in one.options and "trains" in other.options:
+            yield one, other, "Frankle & Carbin 2019"
         spread = tuple(v.settings.get("distribution", "erk") for v in (one, other))
         if spread == ("erk", "uniform") and one.options == other.options:
             yield one, other, "Evci et al. 2020, of ERK"
+
+
+def _ticket(variant: Variant) -> dict | None:
+    """Options of a lottery ticket but for what its last round trains; None if it is not one."""
+    if variant.algorithm != "lottery":
+        return None
+    return {name: value for name, value in variant.options.items() if name != "trains"}
 
 
 def _without_ablation(variant: Variant) -> dict | None:

@@ -63,7 +63,10 @@ class Variant:
 
 
 def _said(option: str, value: Any) -> str:
-    known = {("gamma", None): "no ablation", ("rate_power", 1): "lr/d"}
+    known = {
+        ("gamma", None): "no ablation", ("rate_power", 1): "lr/d",
+        ("trains", "reinitialised"): "reinitialised", ("trains", "random_mask"): "random mask",
+    }  # fmt: skip
     return known.get((option, value), f"{option}={value}")
 
 
