@@ -245,8 +245,9 @@ def notes(table: DsrlTable, better: str) -> list[str]:
     """What a reader must know beside the numbers."""
     tuned = table.about["tuned"]
     rate = (
-        "Every opponent trains at the base rate of its own best metric on validation data, on "
-        "other seeds; agents, in learning too, at dense's. Rates are factors of the task's."
+        "Dense trains at the base rate of its lowest loss on validation data, every other opponent "
+        "at that of its best metric there, on other seeds; agents, in learning too, at dense's. "
+        "Rates are factors of the task's."
         if tuned else "All train at the task's own rate; it was not tuned, so nothing is claimed."
     )  # fmt: skip
     return [
