@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,14 +9,13 @@ import numpy as np
 from torch import nn
 from torch.optim import Optimizer
 
-from hwsim.errors import InputError
 from hwsim.mask import Mask
 from sparse_train.algorithms import Algorithm
 from sparse_train.distributions import Distribution
 from sparse_train.masking import optimizer_state
 from sparse_train.masking.build import make_algorithm, make_distribution, make_pattern
 from sparse_train.masking.layers import Selector, select_layers
-from sparse_train.masking.plan import MaskCalendar, make_plan
+from sparse_train.masking.plan import make_plan
 from sparse_train.masking.sparsifier import Sparsifier
 from sparse_train.patterns import Projection
 from sparse_train.regularisers import Regulariser
@@ -137,30 +135,9 @@ def sparsify(
             for part in layer.parts
         },
     )
-    _check_updates(rule, plan)
     return Sparsifier(
         model, optimizers, selection, rule, projection, plan, seed,
         first=initial_masks if initial_masks is not None else rule.first_mask,
         replace_step=replace_step, scaler=scaler, choose_on=choose_on,
         regulariser=None if regulariser is None else as_regulariser(regulariser),
     )  # fmt: skip
-
-
-def _check_updates(rule: Algorithm, plan: MaskCalendar) -> None:
-    """Raises an InputError if a layer cannot come down to its budget before updates end."""
-    if plan.end_step is None:
-        return
-    if getattr(rule, "scope", "layer") == "global":
-        return  # Layers have no budgets of their own; the run's settings check the whole.
-    happen = plan.updates_until(plan.end_step)
-    sizes = {name: math.prod(shape) for name, shape in plan.shapes.items()}
-    ends = {name: n / sizes[name] for name, n in plan.budgets(plan.end_step).items()}
-    for name, density in ends.items():
-        needed = rule.least_updates(density)
-        if 1 < needed > happen:
-            raise InputError(
-                f"density: layer {name} is to end at {density:.3g}; {type(rule).__name__} needs "
-                f"{needed} updates for it, and has {happen} before step {plan.end_step}; allowed "
-                "is a shorter update_interval, more steps, a larger share pruned at each, or "
-                "distribution 'uniform'"
-            )

@@ -179,8 +179,6 @@ def _narrowing(
     steps: Callable[[int], Workload], widths: int, full: Workload
 ) -> Callable[[int], tuple[str, Workload]]:
     """FLOPs → the narrower dense step, by a function width → step; each width is built once."""
-    from sparse_train.narrower import nearest_width
-
     seen = {widths: full}
 
     def at(width: int) -> float:
@@ -189,6 +187,9 @@ def _narrowing(
         return seen[width].dense_flops
 
     def narrowed(flops: int) -> tuple[str, Workload]:
+        # Loads torch, which a step that is kept does not need.
+        from sparse_train.narrower import nearest_width
+
         width = nearest_width(at, widths, flops, full.dense_flops)
         return f"width {width / widths:.0%}, dense", seen[width]
 

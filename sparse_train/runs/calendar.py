@@ -11,6 +11,7 @@ from typing import Any
 
 from hwsim.errors import InputError
 from sparse_train.algorithms import Algorithm
+from sparse_train.masking.plan import MaskCalendar
 from sparse_train.registries import ALGORITHMS
 from sparse_train.schedules import last_update_step
 
@@ -85,3 +86,24 @@ class Calendar:
         if isinstance(self.end_step, int):
             return max(1, self.end_step)
         return max(1, math.floor(0.75 * self.steps))
+
+
+def check_layers(rule: Algorithm, plan: MaskCalendar) -> None:
+    """Raises an InputError if a layer cannot come down to its budget before updates end.
+
+    A run says what density it has: one that is missed is refused. In a loop of one's own, whose
+    length is not known for sure, it is not.
+    """
+    if plan.end_step is None or getattr(rule, "scope", "layer") == "global":
+        return  # Under a global scope layers have no budgets; `Calendar.check` is about the whole.
+    happen = plan.updates_until(plan.end_step)
+    for name, budget in plan.budgets(plan.end_step).items():
+        density = budget / math.prod(plan.shapes[name])
+        needed = rule.least_updates(density)
+        if 1 < needed > happen:
+            raise InputError(
+                f"density: layer {name} is to end at {density:.3g}; {type(rule).__name__} needs "
+                f"{needed} updates for it, and has {happen} before step {plan.end_step}; allowed "
+                "is a shorter update_interval, more steps, a larger share pruned at each, or "
+                "distribution 'uniform'"
+            )

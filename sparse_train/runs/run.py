@@ -15,6 +15,7 @@ from hwsim.errors import InputError
 from sparse_train.compute.sparse_linear import SparseCompute
 from sparse_train.masking.figures import Explored
 from sparse_train.masking.sparsifier import Sparsifier
+from sparse_train.runs.calendar import check_layers
 from sparse_train.runs.clock import working_s
 from sparse_train.runs.config import TrainConfig
 from sparse_train.runs.rewind import Rewind
@@ -38,6 +39,8 @@ class Run:
         self.model = task.build_for(config)
         self.optimizer = make_optimizer(config, self.model)
         self.sparsifier = task.make_sparsifier(config, self.model, self.optimizer)
+        if self.sparsifier is not None:
+            check_layers(self.sparsifier.algorithm, self.sparsifier.plan)
         self.compute: dict[str, Any] = {}
         if config.compute == "sparse" and self.sparsifier is not None:
             kernels = SparseCompute(self.sparsifier, config.threads)
