@@ -7,6 +7,8 @@ suite at the other end of the versions that are allowed.
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,6 +32,7 @@ __all__ = [
     "TorchDispatchMode",
     "current_autograd_node",
     "current_dispatch_mode",
+    "flop_formulas",
     "forget",
     "fused_libraries",
     "has_cpu_autocast",
@@ -102,3 +105,20 @@ def fused_libraries() -> tuple[tuple[Callable[[bool], None], bool], ...]:
         (torch._C._set_cudnn_enabled, torch._C._get_cudnn_enabled()),
         (torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled()),
     )
+
+
+@functools.cache
+def flop_formulas() -> dict[Any, Any]:
+    """Operator → torch's formula for its FLOPs.
+
+    A CUDA build without Triton (Windows has none) warns of Triton's own kernels, which are not
+    asked for here.
+    """
+    logger = logging.getLogger("torch.utils.flop_counter")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        from torch.utils.flop_counter import flop_registry
+    finally:
+        logger.setLevel(level)
+    return flop_registry

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import flop_registry
 
 from hwsim.errors import InputError
 from hwsim.workload import DTYPE_BYTES
+from sparse_train.private_torch import flop_formulas
 
 # Operators without arithmetic or traffic that are no views by their schema.
 FREE = {
@@ -124,7 +124,7 @@ def formula_of(func: Any) -> Callable[..., float] | None:
     own = _FORMULAS.get(func._schema.name)
     if own is not None:
         return own
-    counted = flop_registry.get(func.overloadpacket)
+    counted = flop_formulas().get(func.overloadpacket)
     if counted is None:
         return None
     return lambda args, kwargs, out: counted(*args, **kwargs, out_val=out)
