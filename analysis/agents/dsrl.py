@@ -25,9 +25,11 @@ from analysis.agents.dsrl_table import (
     WITHOUT_STATE,
     DsrlTable,
     Runs,
-    kept,
+    read_runs,
+    write_runs,
 )
 from analysis.agents.settle import tuning_seeds
+from analysis.agents.store import kept_as
 from hwsim import InputError
 from rl.agents import checkpoint, learn
 from rl.algorithms import make_agent
@@ -183,6 +185,11 @@ def _judged(
         "rules": dataclasses.asdict(study.world),
     }  # fmt: skip
     return kept(out / "judged", key, make)
+
+
+def kept(folder: Path, key: Mapping[str, Any], make: Callable[[], Runs]) -> Runs:
+    """The runs made from `key` before, or new ones, which are then kept in `folder`."""
+    return kept_as(folder, key, make, ".json", read_runs, write_runs)
 
 
 def _frozen(study: DsrlStudy, saved: checkpoint.Saved) -> Runs:

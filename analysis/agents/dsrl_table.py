@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.comparing.conclusion import CLAIM_SEEDS, LEAST_SEEDS, LEVEL
 from analysis.comparing.out import pipes
 from analysis.comparing.page import plus_minus
 from analysis.stats import Interval, holm, mean_interval, power
@@ -22,8 +21,6 @@ from hwsim.files import replacing
 
 KIND = "agent dsrl"
 AGENT, WITHOUT_STATE, DENSE = "DSRL agent", "agent without state", "dense"
-# Below so many judged seeds, or agents, nothing is claimed: `nettime compare` has it so.
-_ENOUGH = 10
 
 
 @dataclass(frozen=True)
@@ -123,12 +120,12 @@ class DsrlTable:
         n = row.better.n
         if row.name == DENSE:
             return ""
-        if n < 5:
+        if n < LEAST_SEEDS:
             return "too few seeds to say anything"
-        few = n < _ENOUGH or (row.name in (AGENT, WITHOUT_STATE)
-                              and int(self.about["agents"]) < _ENOUGH)  # fmt: skip
+        few = n < CLAIM_SEEDS or (row.name in (AGENT, WITHOUT_STATE)
+                              and int(self.about["agents"]) < CLAIM_SEEDS)  # fmt: skip
         known = f" ({n} seeds{', too few to claim it' if few else ''})"
-        if row.p >= 0.05:
+        if row.p >= LEVEL:
             return f"no difference shown ({n} seeds)"
         return ("better" if row.better.point > 0 else "worse") + known
 
@@ -145,21 +142,18 @@ def _summed(values: list[np.ndarray]) -> tuple[float, float]:
     return float(parts.mean()), float(parts.std(ddof=1)) if len(parts) > 1 else 0.0
 
 
-def kept(folder: Path, key: Mapping[str, Any], make: Callable[[], Runs]) -> Runs:
-    """The runs made from `key` before, or new ones, which are then kept in `folder`."""
-    text = json.dumps(key, sort_keys=True)
-    name = re.sub(r"\W+", "-", str(key["name"]))
-    path = folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
-    if path.exists():
-        try:
-            return Runs(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{path}: cannot be read ({error}); allowed is to remove it") from None
-    made = make()
-    folder.mkdir(parents=True, exist_ok=True)
+def read_runs(path: Path) -> Runs:
+    """Raises an InputError if the file is damaged."""
+    try:
+        return Runs(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); allowed is to remove it") from None
+
+
+def write_runs(runs: Runs, path: Path) -> None:
+    """Writes a file for `read_runs`, whole or not at all."""
     with replacing(path) as part:
-        part.write_text(json.dumps(dataclasses.asdict(made)), encoding="utf-8")
-    return made
+        part.write_text(json.dumps(dataclasses.asdict(runs)), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -205,7 +199,6 @@ def markdown(table: DsrlTable, title: str, command: str) -> str:
     about, devices = table.about, list(table.rows[0].seconds)
     head = ["", f"{table.metric} (test)", "over dense's", "density", "FLOPs", "peak bytes",
             "mean bytes", *(f"net time, {d}" for d in devices), "rate"]  # fmt: skip
-    better = "lower loss" if table.metric == "loss" else table.metric
     parts = [
         f"# {title}",
         in_short(table),
@@ -219,7 +212,7 @@ def markdown(table: DsrlTable, title: str, command: str) -> str:
         "\n".join(f"- {row.name}: {table.verdict(row)}." for row in table.rows
                   if row.name != DENSE),
         "## To know",
-        "\n".join(f"- {note}" for note in notes(table, better)),
+        "\n".join(f"- {note}" for note in notes(table)),
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
@@ -241,8 +234,9 @@ def in_short(table: DsrlTable) -> str:
     )
 
 
-def notes(table: DsrlTable, better: str) -> list[str]:
+def notes(table: DsrlTable) -> list[str]:
     """What a reader must know beside the numbers."""
+    better = "lower loss" if table.metric == "loss" else table.metric
     tuned = table.about["tuned"]
     rate = (
         "Dense trains at the base rate of its lowest loss on validation data, every other opponent "

@@ -1,4 +1,4 @@
-"""Judged contenders on disk, so that a study that was stopped goes on where it stood."""
+"""What was judged on disk, so that a study that was stopped goes on where it stood."""
 
 from __future__ import annotations
 
@@ -6,34 +6,45 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from analysis.agents.judge import Judged, Played
 from hwsim import InputError
 from hwsim.files import replacing
 from rl.evaluate import Episodes
 
+T = TypeVar("T")
 _FIELDS = tuple(field.name for field in dataclasses.fields(Episodes))
 
 
-def kept(folder: Path, key: dict[str, Any], make: Callable[[], Judged]) -> Judged:
-    """The contender made from `key` before, or a new one, which is then kept.
+def kept_as(
+    folder: Path, key: Mapping[str, Any], make: Callable[[], T], suffix: str,
+    read: Callable[[Path], T], write: Callable[[T, Path], None],
+) -> T:  # fmt: skip
+    """What was made from `key` before, or a new one, which is then kept.
 
     Args:
-        key: everything that the contender depends on, as JSON takes it. A file of another key is
-            never read.
+        key: everything that it depends on, as JSON takes it, its `name` among it. A file of
+            another key is never read.
+        suffix: of the file.
+        read, write: of a file, whole or not at all.
     """
     text = json.dumps(key, sort_keys=True)
     name = re.sub(r"\W", "-", str(key["name"]))
-    path = folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
+    path = folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}{suffix}"
     if path.exists():
-        return load(path)
+        return read(path)
     made = make()
     folder.mkdir(parents=True, exist_ok=True)
-    save(made, path)
+    write(made, path)
     return made
+
+
+def kept(folder: Path, key: Mapping[str, Any], make: Callable[[], Judged]) -> Judged:
+    """`kept_as`, of a judged contender."""
+    return kept_as(folder, key, make, ".safetensors", load, save)
 
 
 def save(contender: Judged, path: Path) -> None:

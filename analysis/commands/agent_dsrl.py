@@ -96,7 +96,7 @@ def dsrl(
     console = stdout()
     console.print(table("", columns, [pages.narrow_cells(row) for row in outcome.rows]))
     console.print(pages.in_short(outcome).replace("**", ""), style="bold")
-    for note in pages.notes(outcome, "lower loss" if outcome.metric == "loss" else outcome.metric):
+    for note in pages.notes(outcome):
         console.print(note)
     for path in written:
         console.print(f"written: {path}", soft_wrap=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis.comparing.claims import claims
+from analysis.comparing.conclusion import LEVEL
 from analysis.comparing.page import (
     MARKS,
     difference_rows,
@@ -132,7 +133,7 @@ def _area_cells(table: Table, row: Row) -> list[str]:
     against = "–"
     if row.name in table.area_differences:
         interval, p = table.area_differences[row.name]
-        mark = "≈" if p >= 0.05 else "✓" if interval.point > 0 else "✗"
+        mark = "≈" if p >= LEVEL else "✓" if interval.point > 0 else "✗"
         against = f"{plus_minus(interval, sign=True)} {mark}"
     return [plus_minus(mean_interval(areas)), plus_minus(middle), against]
 

@@ -41,6 +41,12 @@ class ImageSet:
     test_images: np.ndarray | None
     test_labels: np.ndarray | None
 
+    def of(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels of which a split's rows are numbers: test ones may lie apart."""
+        if split == "test" and self.test_images is not None and self.test_labels is not None:
+            return self.test_images, self.test_labels
+        return self.images, self.labels
+
     @cached_property
     def digest(self) -> str:
         """Of all images and labels."""

@@ -310,24 +310,17 @@ class PreparedContinual(Prepared):
     def _task_of(self, step: int) -> int:
         return min((step - 1) // self.settings.steps_per_task, self.settings.tasks - 1)
 
-    def _examples(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Images (n, 1, height, width) and labels (n,) of which a split's rows are numbers."""
-        data = self.data
-        if split == "test" and data.test_images is not None and data.test_labels is not None:
-            return data.test_images, data.test_labels
-        return data.images, data.labels
-
     def _rows_of(self, split: str, task: int) -> np.ndarray:
         rows = np.sort(self._parts[split])
         if self.settings.scenario == "split":
-            rows = rows[self._examples(split)[1][rows] // self._classes == task]
+            rows = rows[self.data.of(split)[1][rows] // self._classes == task]
         few = self.settings.evaluation_examples
         if split == "train" or few is None or len(rows) <= few:
             return rows
         return rows[:: len(rows) // few][:few]
 
     def _of(self, split: str, rows: np.ndarray, task: int) -> Batch:
-        images, labels = self._examples(split)
+        images, labels = self.data.of(split)
         pixels = images[rows].reshape(len(rows), -1).astype(np.float32) / 255
         if self.settings.scenario == "permuted" and task:
             pixels = pixels[:, stream(_PERMUTATION, task).permutation(pixels.shape[1])]

@@ -140,10 +140,8 @@ class PreparedImages(Classified):
         return self._tensors(pixels, self.data.labels[chosen])
 
     def examples(self, split: str) -> Batch:
-        rows, data = self._parts[split], self.data
-        if split == "test" and data.test_images is not None and data.test_labels is not None:
-            return self._tensors(data.test_images[rows], data.test_labels[rows])
-        return self._tensors(data.images[rows], data.labels[rows])
+        rows, (images, labels) = self._parts[split], self.data.of(split)
+        return self._tensors(images[rows], labels[rows])
 
     def _tensors(self, pixels: np.ndarray, labels: np.ndarray) -> Batch:
         scaled = (pixels / 255 - self._mean) / self._std

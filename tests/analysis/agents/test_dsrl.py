@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from analysis import results
-from analysis.agents.dsrl_table import AGENT, DENSE, WITHOUT_STATE, DsrlPage, DsrlTable, Runs, kept
+from analysis.agents.dsrl import kept
+from analysis.agents.dsrl_table import AGENT, DENSE, WITHOUT_STATE, DsrlPage, DsrlTable, Runs
 from analysis.cli import run
 from hwsim import InputError
 from rl.envs.act import step_density, toward
