@@ -86,18 +86,14 @@ def run_all(jobs: Sequence[Job], lanes: int, seed: int, folder: Path) -> tuple[C
             time.sleep(_LOOK_EVERY_S)
             continue
         job, path, began = running.pop(pid)
-        told = (
-            pickle.loads(path.read_bytes()) if path.exists() else _Told(None, {}, _how(status), 0.0)
-        )
+        told = _told(path, status)
         counts.update(told.counts)
         results[job.name] = told.result
         if told.broken is not None:
             del results[job.name]
             lost = [other.name for other in waiting if other.after == job.name]
             waiting = [other for other in waiting if other.after != job.name]
-            broken.append(
-                f"{job.name}: {told.broken}" + "".join(f"\n  left out: {n}" for n in lost)
-            )
+            broken.append("\n  left out: ".join([f"{job.name}: {told.broken}", *lost]))
             print(f"BROKEN {broken[-1]}", flush=True)
         print(
             f"{time.monotonic() - began:6.0f} s, {told.busy_s:5.0f} s of processors: {job.name} "
