@@ -210,7 +210,7 @@ def _write(table: ScheduleTable, page: Path | None, plot: Path | None, title: st
     from analysis import results
     from analysis.agents import schedules_page as pages
     from analysis.agents.schedules_stored import SchedulesPage
-    from analysis.reporting import plots, report
+    from analysis.reporting import plots
 
     beside = page and page.with_suffix(".svg")
     figures = [path for path in dict.fromkeys((beside, plot)) if path is not None]
@@ -222,8 +222,7 @@ def _write(table: ScheduleTable, page: Path | None, plot: Path | None, title: st
     if page is not None:
         command = shlex.join(["nettime", *sys.argv[1:]])
         stored = SchedulesPage(table, title, command, (page.with_suffix(".svg").name,))
-        made.append(report.write(stored.page, page))
-        made.append(report.write(results.dumps(stored), results.beside(page)))
+        made += results.write(stored, page)
     return made
 
 

@@ -137,7 +137,6 @@ def _on_learnt(
     from analysis.display.console import print_json, progress_bar, stdout
     from analysis.display.tables import table
     from analysis.measuring import learnt, page
-    from analysis.reporting import report
     from hwsim.measured.timing import processor
 
     options.at_least("--rounds", rounds)
@@ -149,8 +148,7 @@ def _on_learnt(
     stored = page.KernelsPage(tuple(rows), title, command, processor(), remarks)
     written = []
     if write is not None:
-        written = [report.write(stored.page, write),
-                   report.write(results.dumps(stored), results.beside(write))]  # fmt: skip
+        written = results.write(stored, write)
     if as_json:
         return print_json({"command": "measure", **stored.content(), "written": written})
     console = stdout()
