@@ -58,6 +58,8 @@ def schedules(
         typer.Option("--network", help="That they learn on, small ones by default; repeatable."),
     ] = None,
     min_density: Annotated[float, typer.Option(help="Lower end of what they choose.")] = 1 / 32,
+    action: shared.Action = "step",
+    hold: shared.Hold = 0.0,
     paper: Annotated[
         bool,
         typer.Option(
@@ -169,7 +171,8 @@ def schedules(
         update_interval=update_interval or max(1, steps // 20),
         devices=tuple(device or ("wafer",)), narrower=narrower, evaluations=evaluations,
         learning=Learning(
-            agent, agent_episodes, tuple(network or ()), reward, min_density, slots
+            agent, agent_episodes, tuple(network or ()), reward, min_density, slots,
+            mode=action, hold=hold,
         ),
     )  # fmt: skip
     table = _run(study, out, processes)
