@@ -94,21 +94,22 @@ def measure(
     device = load_device(data_sheet) if data_sheet is not None else None
     timer, clocks = _timer()
     before, groups = clocks(), plan()
-    with (
-        options.claimed(out, "file"),
-        resumable(f"{out} holds what was measured; the same command goes on"),
-        progress_bar("measuring", len(groups)) as update,
-    ):
-        outcome = run_suite(groups, timer, out, budget_s=60.0 * minutes, progress=update)
     from analysis.estimating.gpu_steps import measured_steps, steps
     from analysis.steps.record import write_steps
 
-    records = read_measurements(out) if out.exists() else []
+    with options.claimed(out, "file"):
+        with (
+            resumable(f"{out} holds what was measured; the same command goes on"),
+            progress_bar("measuring", len(groups)) as update,
+        ):
+            outcome = run_suite(groups, timer, out, budget_s=60.0 * minutes, progress=update)
+        records = read_measurements(out) if out.exists() else []
+        whole = measured_steps(records)
+        beside = out.with_name(f"{out.stem}-steps.jsonl") if whole else None
+        if beside is not None:
+            with options.claimed(beside, "file"):
+                write_steps(beside, whole)
     rows = steps(records, device)
-    whole = measured_steps(records)
-    beside = out.with_name(f"{out.stem}-steps.jsonl") if whole else None
-    if beside is not None:
-        write_steps(beside, whole)
     after = clocks()
     if as_json:
         return print_json({

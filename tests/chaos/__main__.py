@@ -41,7 +41,9 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--scale", type=float, default=1.0, help="of all counts")
-    parser.add_argument("--lanes", type=int, default=os.cpu_count(), help="parts at once")
+    # One more than processors: a part that waits for a moment to kill at leaves its own idle.
+    lanes = (os.cpu_count() or 1) + 1
+    parser.add_argument("--lanes", type=int, default=lanes, help="parts at once")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--command", nargs="+", metavar="NAME", help="default: all six")
     given = parser.parse_args()
