@@ -16,8 +16,9 @@ from hwsim.workload import Op, Workload
 
 # Sizes of parameters whose products and quotients are numbers still.
 _LEAST, _MOST = 1e-100, 1e100
-# Prices under ways in which a mask may fall that count as alike; and how many are asked otherwise.
-_ALIKE, _MANY = 0.002, 96
+# Prices under ways in which a mask may fall count as alike up to a deviation of _ALIKE. Otherwise
+# so many are asked that their mean is known to _KNOWN, and that one in a hundred is met.
+_ALIKE, _KNOWN, _LEAST_WAYS, _MOST_WAYS = 0.002, 0.003, 400, 1600
 
 
 def parameter(
@@ -159,9 +160,13 @@ class Device:
         assert mask is not None
         found = self._all_kernels([op.with_mask(way) for way in mask.ways(self.ways)])
         seconds = [ranked[0].seconds for ranked in found]
-        if not seconds or statistics.pstdev(seconds) <= _ALIKE * statistics.fmean(seconds):
+        if not seconds or not statistics.fmean(seconds):
             return found
-        return self._all_kernels([op.with_mask(way) for way in mask.ways(_MANY)])
+        deviation = statistics.pstdev(seconds) / statistics.fmean(seconds)
+        if deviation <= _ALIKE:
+            return found
+        many = _LEAST_WAYS if deviation <= _KNOWN * _LEAST_WAYS**0.5 else _MOST_WAYS
+        return self._all_kernels([op.with_mask(way) for way in mask.ways(many)])
 
     def _rank_all(self, ops: Sequence[Op]) -> list[tuple[Estimate, ...]]:
         """`_ranked` of each op; a model that is faster at many at once overrides it."""

@@ -42,7 +42,7 @@ class SigmaLike(Accelerator):
     """
 
     model = "sigma_like"
-    ways = 48
+    ways = 400  # a wave more or less is a tenth of a price, and befalls one mask in a hundred
     multipliers: int = parameter(
         "1", "of one unit, a power of two", at_least=2, at_most=65536, integer=True
     )

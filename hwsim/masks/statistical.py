@@ -11,7 +11,15 @@ import numpy as np
 from hwsim.errors import InputError
 from hwsim.mask import Mask
 from hwsim.masks.counts import BLOCK
-from hwsim.masks.statistics import Cells, largest, line_counts, quantiles, strata, sum_of
+from hwsim.masks.statistics import (
+    Cells,
+    largest,
+    line_counts,
+    quantiles,
+    strata,
+    sum_of,
+    within_n_m,
+)
 from hwsim.masks.wave_law import LineLaw, WaveLaw
 from hwsim.patterns import Pattern, pattern
 from hwsim.patterns.n_m import NM
@@ -166,6 +174,12 @@ class StatisticalMask(Mask):
         axis = 1 - asked.axis
         lines, length = self._shape[axis], self._shape[1 - axis]
         cells = self._cells[axis]
+        if cells.size > 1 and cells.size % asked.m == 0 and length % cells.size == 0:
+            # Of lines whose cells have as many, a full cell seldom comes alone.
+            each = np.array(within_n_m(cells.size, asked.n, asked.m))[: len(cells.counts)]
+            alike = min(cells.like, lines)
+            fits = float(np.array(cells.counts)[: len(each)] @ each**alike)
+            return fits ** (lines / (cells.share * alike) * length / cells.size)
         counts = line_counts(cells, min(asked.m, length), length)
         groups = max(lines / cells.share, 1.0) * length / asked.m
         if cells.size == 0:

@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 _RARE = 1e-9
+_STEPS = 1 << 13  # of a sum of scores
 
 
 @dataclass(frozen=True)
@@ -52,36 +53,67 @@ def always(size: int, share: int, number: int) -> Cells:
     return of_each(size, share, number, 1.0)
 
 
-def near(size: int, mean: float, of: int, fixed: bool) -> Cells:
-    """Cells whose count is the mean of `of` binomial ones, rounded: so even are the cells of lines
-    that must have as many in each, and so alike are these lines."""
-    many, share = size * of, mean / size
-    law = sum_of(np.array([1.0 - share, share]), many)
-    ends = (np.arange(size) + 0.5) * of
-    below = np.interp(ends, np.arange(many + 1), np.cumsum(law))
-    counts = np.diff(below, prepend=0.0, append=1.0)
-    # What is hardly ever there stays away; the two numbers around the mean are always possible.
+def shared_out(size: int, mean: float, of: int) -> Cells:
+    """Cells of `of` neighbouring lines alike, which take the places worth most.
+
+    A cell's n-th place is worth the sum of these lines' n-th best of `size` uniform scores; taken
+    is what is worth more than some threshold, at which a cell has `mean` active weights. Lines are
+    long: the threshold does not depend on one cell.
+
+    >>> [round(chance, 3) for chance in shared_out(8, 0.8, 8).counts[:4]]
+    [0.223, 0.753, 0.023, 0.0]
+    """
+    above = _worth_more(size, of)  # (n - 1, threshold)
+    low, high = 0, above.shape[1] - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if above[:, middle].sum() > mean else (low, middle)
+    more, less = above[:, low].sum(), above[:, high].sum()
+    share = (mean - less) / (more - less) if more > less else 0.0
+    at_least = np.concatenate(
+        [[1.0], share * above[:, low] + (1.0 - share) * above[:, high], [0.0]]
+    )
+    counts = np.clip(-np.diff(at_least), 0.0, None)
     counts[counts < _RARE] = 0.0
-    around = np.minimum([int(mean), int(mean) + 1], size)
-    counts[around] = np.maximum(counts[around], _RARE)
-    counts = _with_mean(counts / counts.sum(), mean)
-    return Cells(size, 1, tuple(counts.tolist()), fixed, of)
+    return Cells(size, 1, tuple((counts / counts.sum()).tolist()), fixed=True, like=of)
 
 
-def _with_mean(counts: np.ndarray, mean: float) -> np.ndarray:
-    """A distribution tilted by a factor a step until it has a mean; found by halving."""
-    values = np.arange(len(counts))
-    logs = np.log(np.where(counts > 0.0, counts, 1.0))
-    logs[counts == 0.0] = -np.inf
-    low, high = -60.0, 60.0
-    found = counts
-    for _ in range(60):
-        tilt = (low + high) / 2.0
-        found = logs + tilt * values
-        found = np.exp(found - found.max())
-        found /= found.sum()
-        low, high = (tilt, high) if float(values @ found) < mean else (low, tilt)
-    return found
+@lru_cache(maxsize=64)
+def within_n_m(size: int, n: int, m: int) -> tuple[float, ...]:
+    """Chance that a cell, a whole number of groups of m, has at most n in each, by its count.
+
+    >>> within_n_m(4, 2, 4)
+    (1.0, 1.0, 1.0, 0.0, 0.0)
+    """
+    of_group = [math.comb(m, i) for i in range(min(n, m) + 1)]
+    ways = [1]
+    for _ in range(size // m):
+        longer = [0] * (len(ways) + len(of_group) - 1)
+        for i, some in enumerate(ways):
+            for j, more in enumerate(of_group):
+                longer[i + j] += some * more
+        ways = longer
+    ways += [0] * (size + 1 - len(ways))
+    return tuple(some / math.comb(size, count) for count, some in enumerate(ways))
+
+
+@lru_cache(maxsize=16)
+def _worth_more(size: int, of: int) -> np.ndarray:
+    """Chance that a cell's n-th place is worth more than a threshold, by n and threshold.
+
+    The n-th best of `size` uniform scores is below x where fewer than n are above it.
+    """
+    steps = max(_STEPS // of, 64)
+    ends = np.linspace(0.0, 1.0, steps + 1)
+    most, found = steps * of, []
+    below = np.zeros(steps + 1)
+    for n in range(1, size + 1):
+        chance = math.comb(size, n - 1)
+        below = below + chance * ends ** (size - n + 1) * (1.0 - ends) ** (n - 1)
+        law = np.fft.irfft(np.fft.rfft(np.diff(below), 2 * most) ** of)[:most]
+        law = np.clip(law, 0.0, None)
+        found.append(np.clip(law[::-1].cumsum()[::-1], 0.0, 1.0))
+    return np.array(found)
 
 
 def line_counts(cells: Cells, crossing: int, length: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from hwsim.mask import Mask
-from hwsim.masks.statistics import Cells, always, near, of_each, sum_of, sums_kept
+from hwsim.masks.statistics import Cells, always, of_each, shared_out, sum_of, sums_kept
 from hwsim.pattern_names import at_least
 from hwsim.patterns._base import Packed, Pattern
 from hwsim.patterns.fan_in import FanIn
@@ -58,9 +58,8 @@ class Balanced(Pattern):
     def cells(self, shape: tuple[int, int], density: float) -> tuple[Cells, Cells] | None:
         if self.rows:
             share = round(density * shape[1]) / shape[1]
-            # By `sparse_train`'s projection the worth of an n-th weight is that of `rows` neurons:
-            # blocks differ as the mean of as many binomial counts does.
-            along = near(self.block, share * self.block, self.rows, fixed=True)
+            # By `sparse_train`'s projection the worth of an n-th weight is that of `rows` neurons.
+            along = shared_out(self.block, share * self.block, self.rows)
             # Of a column, the neurons of a group each take part with the chance that they share.
             across = sum(
                 chance * sum_of(np.array([1.0 - k / self.block, k / self.block]), self.rows)

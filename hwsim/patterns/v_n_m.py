@@ -16,6 +16,8 @@ from hwsim.patterns._base import Packed, Pattern, index_dtype
 from hwsim.patterns.n_m import NM, at_most
 from hwsim.patterns.passes.v_n_m_sizes import COLUMNS, N
 
+_PLACES = 1000  # of the fifth best sum
+
 
 @dataclass(frozen=True)
 class VNM(Pattern):
@@ -88,17 +90,22 @@ class VNM(Pattern):
     @property
     def _uneven(self) -> float:
         """Of the variance of columns' counts within a block, what is left of columns that are the
-        best four of m: their scores' sums, to which counts are correlated, differ less.
+        best four of m: sums of their scores, which decide the counts, differ less.
 
-        The squared correlation of a score with being one of the best two of four: 0.1² / (1/4 ·
-        1/12) where scores are uniform. Sums of the best are normal beyond a quantile.
+        Given the fifth best sum, the four are independent and normal beyond it. Their differences
+        explain 0.64 of the counts' variance where scores are uniform: the count of a column goes
+        with its own scores, covariance 0.1 a row, and against the other three's, 0.1 / 3 each; a
+        score's variance is 1/12, that of being one of the best two of four 1/4.
         """
         if self.m == COLUMNS:
             return 1.0
-        normal, share = NormalDist(), COLUMNS / self.m
-        edge = normal.inv_cdf(1.0 - share)
-        hazard = normal.pdf(edge) / share
-        return 1.0 - 0.48 * (hazard**2 - edge * hazard)
+        below = (np.arange(_PLACES) + 0.5) / _PLACES
+        chance = below ** (self.m - COLUMNS - 1) * (1.0 - below) ** COLUMNS
+        normal = NormalDist()
+        fifth = np.array([normal.inv_cdf(place) for place in below.tolist()])
+        hazard = np.array([normal.pdf(place) for place in fifth.tolist()]) / (1.0 - below)
+        left = 1.0 + fifth * hazard - hazard**2  # of the variance, beyond the fifth
+        return 1.0 - 0.64 * (1.0 - float(chance @ left / chance.sum()))
 
     def implies(self, other: Pattern) -> bool:
         if isinstance(other, VNM):

@@ -16,12 +16,15 @@ from hwsim.masks.statistics import (
     largest,
     line_counts,
     of_each,
+    shared_out,
     strata,
     sum_of,
     sums_kept,
+    within_n_m,
 )
 from hwsim.masks.wave_law import LineLaw, WaveLaw
 from hwsim.patterns import pattern
+from hwsim.patterns.n_m import NM
 from sparse_train.patterns import projection
 
 SHAPE = (256, 512)
@@ -216,9 +219,66 @@ def test_waves_in_turn_have_what_the_mask_has(share, waves, seed):
     assert np.ptp(drawn_totals.mean(0)) <= 6.0 * drawn_totals.std() / 200**0.5 + 1e-9
 
 
+@pytest.mark.parametrize(("block", "rows", "density"), [(8, 8, 0.1), (32, 4, 0.2), (8, 2, 0.5)])
+def test_blocks_of_neurons_that_share_places_have_the_counts_of_projected_masks(
+    block, rows, density
+):
+    law = np.array(shared_out(block, density * block, rows).counts)
+    seen, cells = np.zeros(block + 1), 0
+    for mask in drawn(f"balanced:{block},{rows}", round(density * 2**19), 4, (512, 1024)):
+        counts = mask.array.reshape(512 // rows, rows, -1, block).sum(3)[:, 0]
+        seen += np.bincount(counts.ravel(), minlength=block + 1)
+        cells += counts.size
+    assert law.sum() == pytest.approx(1.0)
+    np.testing.assert_allclose(seen / cells, law, atol=6.0 * (law / cells).max() ** 0.5)
+
+
+@given(st.sampled_from([4, 8, 16]), st.integers(1, 12), st.floats(0.05, 0.95))
+@settings(max_examples=30)
+def test_shared_out_cells_have_their_mean(size, of, density):
+    cells = shared_out(size, density * size, of)
+    assert sum(cells.counts) == pytest.approx(1.0)
+    assert cells.mean == pytest.approx(density * size, rel=1e-3, abs=1e-3)
+
+
+def test_whether_a_mask_is_two_four_by_chance_is_as_likely_as_among_projected_masks():
+    # Of 400 masks of this kind that were drawn, 365 were 2:4 along their rows.
+    known = StatisticalMask((1024, 1024), 0.1, "balanced:8,8")
+    assert np.mean([way.satisfies(NM(2, 4, 1)) for way in known.ways(400)]) == pytest.approx(
+        365 / 400, abs=0.03
+    )
+
+
+@given(st.integers(1, 3), st.sampled_from([2, 4]), st.integers(0, 2))
+@settings(max_examples=20)
+def test_cells_within_n_of_m_are_counted_as_by_trying(groups, m, n):
+    size = groups * m
+    tried = np.zeros((size + 1, 2))
+    for chosen in range(1 << size):
+        bits = np.array([chosen >> i & 1 for i in range(size)])
+        tried[bits.sum()] += 1, (bits.reshape(groups, m).sum(1) <= n).all()
+    assert within_n_m(size, n, m) == pytest.approx(tried[:, 1] / tried[:, 0])
+
+
+def test_counts_of_the_best_columns_vary_as_those_of_projected_masks():
+    for m in (8, 32):
+        blocks = [
+            mask.array.reshape(4, 64, -1, m).sum(1)
+            for mask in drawn(f"v_n_m:64,2,{m}", 2**18 * 2 // m, 8, (256, 1024))
+        ]
+        theirs = np.concatenate([counts[counts > 0] for counts in blocks]).var()
+        rng = np.random.default_rng(0)
+        own = [pattern(f"v_n_m:64,2,{m}").line_counts(1, (64, 4096), 2 / m, rng) for _ in range(8)]
+        ours = np.concatenate([counts[counts > 0] for counts in own]).var()
+        assert ours == pytest.approx(theirs, rel=0.08)
+
+
 def test_what_happens_to_few_masks_is_asked_of_more_ways():
     sigma, known = load_device("sigma-like"), StatisticalMask((256, 1024), 0.02)
     op = gemm(512, 256, 1024, known, "grad_input", "bfloat16")
-    assert len(sigma.over_ways(op)) == 96 and spread(sigma, op) > 0.0
+    each = [found[0].seconds for found in sigma.over_ways(op)]
+    assert len(each) > sigma.ways
+    assert spread(sigma, op) == pytest.approx(np.std(each))
+    assert spread(sigma, op) > 0.0
     ideal = load_device("ideal")
     assert len(ideal.over_ways(op)) == ideal.ways and spread(ideal, op) == 0.0
