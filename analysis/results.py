@@ -17,6 +17,7 @@ _READERS = {
     "agent dsrl": "analysis.agents.dsrl_table",
     "agent schedules": "analysis.agents.schedules_stored",
     "measure cpu": "analysis.measuring.page",
+    "plan": "analysis.planning.stored",
 }
 _VERSION = 1
 
@@ -37,6 +38,13 @@ class Stored(Protocol):
 def beside(page: Path) -> Path:
     """Where the table of a page lies."""
     return page.with_suffix(".json")
+
+
+def write(stored: Stored, page: Path) -> list[Path]:
+    """Writes the page, and its table beside it; their paths."""
+    from analysis.reporting import report
+
+    return [report.write(stored.page, page), report.write(dumps(stored), beside(page))]
 
 
 def dumps(stored: Stored) -> str:
@@ -67,7 +75,7 @@ def _numbers(value: Any) -> Any:
 
 
 def load(path: Path) -> Stored:
-    """Reads a stored table, of a comparison or of agents.
+    """Reads a stored table of any kind.
 
     Raises:
         InputError: it is not there, or not one.

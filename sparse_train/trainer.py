@@ -209,11 +209,11 @@ def _loop(
 
 
 def _save(folder: Path, run: Run) -> None:
-    """A checkpoint, after everything that it relies on."""
+    """A checkpoint, after everything that it relies on; at the end, weights: with them, all is."""
     _write_tables(folder, run)
+    run_folder.write_checkpoint(folder, run.state_dict())
     if run.step == run.config.steps:
         run_folder.write_weights(folder, run.model.state_dict())
-    run_folder.write_checkpoint(folder, run.state_dict())
 
 
 def _write_tables(folder: Path, run: Run) -> None:

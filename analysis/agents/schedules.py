@@ -76,10 +76,15 @@ def agent_jobs(study: ScheduleStudy, folder: Path) -> dict[tuple[str, float], Ag
         "iterations": math.ceil(learning.episodes / learning.slots), "seed": learning.seed,
         "steps": setting(study.base.task).dense_rounds,
     }  # fmt: skip
+
+    def own(density: float) -> dict[str, Any]:
+        start = {"start": learning.start(density)} if learning.mode == "density" else {}
+        return {**settings, **start}
+
     return {
         (algorithm, density): AgentJob(
             folder / "agents" / f"{algorithm}-{density:g}", study.world(algorithm, density),
-            settings,
+            own(density),
         )
         for algorithm in METHODS.values()
         for density in study.densities
@@ -95,8 +100,6 @@ def agents(study: ScheduleStudy, folder: Path, processes: int, progress: Progres
     given = study.learning.agent
     if given is not None:
         return Agents(dict.fromkeys(jobs, given))
-    for job in jobs.values():
-        job.world.training()  # Bad input before any work.
     order = list(jobs.values())
     total = sum(job.settings["iterations"] for job in order)
 
@@ -127,8 +130,12 @@ def run(
     from rl.agents import checkpoint
     from sparse_train.tasks import make_task
 
+    # Bad input before any work.
     if study.learning.agent is not None:
         checkpoint.load(study.learning.agent)
+    else:
+        for job in agent_jobs(study, folder).values():
+            job.world.training()
     task = make_task(study.base.task, study.base.task_options).prepare()
     names = device_names(study.devices)
     plan, learned = study.plan, study.learned_entries()

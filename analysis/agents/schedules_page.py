@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # So many columns fit 80 characters; more stand in a table for each method.
 _MOST_COLUMNS = 4
 _CURVE_DASH = (0, (2, 2))
+_CURVES_LABEL = "handcrafted"
 
 
 def plus_minus(spread: Spread, decimals: int) -> str:
@@ -159,9 +160,14 @@ def notes(table: ScheduleTable) -> list[str]:
         lines.append("Learned: the agent that was given, frozen; it was not trained for this.")
     else:
         names = ", ".join(study.networks)
+        acts = "each layer up, down or as it is"
+        if learning.mode == "density":
+            acts = "each layer's density named"
+            if learning.hold:
+                acts += f", moves within {units.percent(learning.hold)} of it not made"
         lines.append(
             f"Learned: an agent for each cell, trained on {made.episodes} episodes of {names} "
-            f"(reward {learning.reward}, no density below {learning.min_density:g}), "
+            f"(reward {learning.reward}, no density below {learning.min_density:g}, {acts}), "
             f"{made.cost_s:.0f} s of one processor each; then frozen. It never saw this network, "
             "these seeds, or test data."
         )
@@ -243,12 +249,12 @@ def figure(table: ScheduleTable) -> Figure:
                 for steps, values in _lines(table.row(method, schedule, density), last)[:1]:
                     panel.step(
                         steps, values, where="post", color=plots.light("grid"),
-                        linestyle=_CURVE_DASH, linewidth=1.0,
+                        linestyle=_CURVE_DASH, linewidth=1.0, label=_CURVES_LABEL,
                     )  # fmt: skip
             for layer, (steps, values) in enumerate(_lines(table.row(method, LEARNED, density),
                                                            last)):  # fmt: skip
                 panel.step(
-                    steps, values, where="post", label=f"layer {layer + 1}",
+                    steps, values, where="post", label=f"{LEARNED}, layer {layer + 1}",
                     color=plots.light(plots.DEVICE_COLOURS[layer % len(plots.DEVICE_COLOURS)]),
                     linestyle=plots.DASHES[layer // len(plots.DEVICE_COLOURS) % len(plots.DASHES)],
                 )  # fmt: skip
@@ -257,9 +263,13 @@ def figure(table: ScheduleTable) -> Figure:
         panel.set_xlabel("training step")
     for line in axes:
         line[0].set_ylabel("density")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    if handles:
-        drawn.legend(handles, labels, loc="outside right upper", title=LEARNED)
+    named: dict[str, Any] = {}
+    for panel in axes.flat:
+        handles, labels = panel.get_legend_handles_labels()
+        named.update(zip(labels, handles, strict=True))
+    if named:
+        shown = sorted(named, key=_CURVES_LABEL.__eq__)  # last
+        drawn.legend([named[label] for label in shown], shown, loc="outside right upper")
     plt.close(drawn)
     return drawn
 

@@ -56,6 +56,10 @@ class Learning:
         min_density: no layer is ever sparser.
         slots: episodes side by side.
         seed: decides everything random of an agent's training.
+        mode: "step" (up, down, as it is), as the paper has it, or "density", which names each
+            layer's; see `rl.envs.interface`. A policy that names them starts at the root of the
+            target, where it never was taught anything.
+        hold: mode "density": moves within this share of a layer's density are not made.
     """
 
     agent: Path | None = None
@@ -65,6 +69,12 @@ class Learning:
     min_density: float = 1 / 32
     slots: int = 32
     seed: int = 0
+    mode: str = "step"
+    hold: float = 0.0
+
+    def start(self, density: float) -> float:
+        """What an untrained policy of mode "density" names, for a target."""
+        return max(density**0.5, self.min_density)
 
     def __post_init__(self) -> None:
         for name in ("episodes", "slots"):
@@ -163,7 +173,8 @@ class ScheduleStudy:
             min_density=learning.min_density, max_density=density, capped_from=_LAST_UPDATE,
             budget=1.0,
             drop="random" if algorithm == "random_random" else "magnitude", grow="random",
-            drop_fraction=self.base.drop_fraction, stop_at_target=False,
+            drop_fraction=self.base.drop_fraction, stop_at_target=False, mode=learning.mode,
+            hold=learning.hold,
         )  # fmt: skip
 
 

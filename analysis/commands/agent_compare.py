@@ -150,7 +150,6 @@ def _write(
     from analysis.agents import page as pages
     from analysis.agents import plots
     from analysis.agents.stored import AgentPage
-    from analysis.reporting import report
     from rl.agents import checkpoint
 
     curves = [
@@ -167,5 +166,4 @@ def _write(
         tuple(pages.about(study, outcome)), cost, real,
         tuple(path.name for path in figures), tuple(notes), tuple(remarks),
     )  # fmt: skip
-    written = report.write(stored.page, page)
-    return [written, report.write(results.dumps(stored), results.beside(page)), *figures]
+    return [*results.write(stored, page), *figures]

@@ -107,13 +107,9 @@ def _write(outcome: Any, page: Path, title: str) -> list[Path]:
     """The page and its table; their paths."""
     from analysis import results
     from analysis.agents.dsrl_table import DsrlPage
-    from analysis.reporting import report
 
     stored = DsrlPage(outcome, title, shlex.join(["nettime", *sys.argv[1:]]))
-    return [
-        report.write(stored.page, page),
-        report.write(results.dumps(stored), results.beside(page)),
-    ]
+    return results.write(stored, page)
 
 
 def made(

@@ -58,6 +58,8 @@ def schedules(
         typer.Option("--network", help="That they learn on, small ones by default; repeatable."),
     ] = None,
     min_density: Annotated[float, typer.Option(help="Lower end of what they choose.")] = 1 / 32,
+    action: shared.Action = "step",
+    hold: shared.Hold = 0.0,
     paper: Annotated[
         bool,
         typer.Option(
@@ -169,7 +171,8 @@ def schedules(
         update_interval=update_interval or max(1, steps // 20),
         devices=tuple(device or ("wafer",)), narrower=narrower, evaluations=evaluations,
         learning=Learning(
-            agent, agent_episodes, tuple(network or ()), reward, min_density, slots
+            agent, agent_episodes, tuple(network or ()), reward, min_density, slots,
+            mode=action, hold=hold,
         ),
     )  # fmt: skip
     table = _run(study, out, processes)
@@ -210,7 +213,7 @@ def _write(table: ScheduleTable, page: Path | None, plot: Path | None, title: st
     from analysis import results
     from analysis.agents import schedules_page as pages
     from analysis.agents.schedules_stored import SchedulesPage
-    from analysis.reporting import plots, report
+    from analysis.reporting import plots
 
     beside = page and page.with_suffix(".svg")
     figures = [path for path in dict.fromkeys((beside, plot)) if path is not None]
@@ -222,8 +225,7 @@ def _write(table: ScheduleTable, page: Path | None, plot: Path | None, title: st
     if page is not None:
         command = shlex.join(["nettime", *sys.argv[1:]])
         stored = SchedulesPage(table, title, command, (page.with_suffix(".svg").name,))
-        made.append(report.write(stored.page, page))
-        made.append(report.write(results.dumps(stored), results.beside(page)))
+        made += results.write(stored, page)
     return made
 
 

@@ -272,18 +272,16 @@ def _write(
     remarks: tuple[str, ...],
 ) -> list[Path]:  # fmt: skip
     """Writes the files asked for, and a page's table beside it; their paths."""
+    from analysis import results
     from analysis.comparing import out
     from analysis.comparing.stored import ComparisonPage
     from analysis.reporting import plots
-    from analysis.reporting import report as pages
-    from analysis.results import beside, dumps
     from hwsim import load_device
 
     made = []
     if write is not None:
         stored = ComparisonPage(table, title, _command(), remarks)
-        made.append(pages.write(stored.page, write))
-        made.append(pages.write(dumps(stored), beside(write)))
+        made += results.write(stored, write)
     if plot is not None:
         with plots.styled():
             plots.save(out.figure(table), plot)

@@ -94,21 +94,22 @@ def measure(
     device = load_device(data_sheet) if data_sheet is not None else None
     timer, clocks = _timer()
     before, groups = clocks(), plan()
-    with (
-        options.claimed(out, "file"),
-        resumable(f"{out} holds what was measured; the same command goes on"),
-        progress_bar("measuring", len(groups)) as update,
-    ):
-        outcome = run_suite(groups, timer, out, budget_s=60.0 * minutes, progress=update)
     from analysis.estimating.gpu_steps import measured_steps, steps
     from analysis.steps.record import write_steps
 
-    records = read_measurements(out) if out.exists() else []
+    with options.claimed(out, "file"):
+        with (
+            resumable(f"{out} holds what was measured; the same command goes on"),
+            progress_bar("measuring", len(groups)) as update,
+        ):
+            outcome = run_suite(groups, timer, out, budget_s=60.0 * minutes, progress=update)
+        records = read_measurements(out) if out.exists() else []
+        whole = measured_steps(records)
+        beside = out.with_name(f"{out.stem}-steps.jsonl") if whole else None
+        if beside is not None:
+            with options.claimed(beside, "file"):
+                write_steps(beside, whole)
     rows = steps(records, device)
-    whole = measured_steps(records)
-    beside = out.with_name(f"{out.stem}-steps.jsonl") if whole else None
-    if beside is not None:
-        write_steps(beside, whole)
     after = clocks()
     if as_json:
         return print_json({
@@ -136,7 +137,6 @@ def _on_learnt(
     from analysis.display.console import print_json, progress_bar, stdout
     from analysis.display.tables import table
     from analysis.measuring import learnt, page
-    from analysis.reporting import report
     from hwsim.measured.timing import processor
 
     options.at_least("--rounds", rounds)
@@ -148,8 +148,7 @@ def _on_learnt(
     stored = page.KernelsPage(tuple(rows), title, command, processor(), remarks)
     written = []
     if write is not None:
-        written = [report.write(stored.page, write),
-                   report.write(results.dumps(stored), results.beside(write))]  # fmt: skip
+        written = results.write(stored, write)
     if as_json:
         return print_json({"command": "measure", **stored.content(), "written": written})
     console = stdout()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,7 +88,8 @@ def claimed(path: Path, what: str) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-        remove_leftovers(folder, "" if what == "folder" else path.name)
+        for one in _own(folder) if what == "folder" else (folder,):
+            remove_leftovers(one, "" if what == "folder" else path.name)
     except Timeout:
         raise InputError(f"{path}: another command is writing to this {what}") from None
     except OSError as error:
@@ -103,6 +105,13 @@ def claimed(path: Path, what: str) -> Iterator[None]:
         raise
     finally:
         lock.release()
+
+
+def _own(folder: Path) -> Iterator[Path]:
+    """A folder and those in it, but for runs: they have locks of their own."""
+    for at, below, _ in os.walk(folder):
+        yield Path(at)
+        below[:] = [name for name in below if not any(Path(at, name).glob(".*lock"))]
 
 
 def examples(*lines: str) -> str:

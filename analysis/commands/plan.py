@@ -14,8 +14,8 @@ from hwsim.errors import InputError
 
 if TYPE_CHECKING:
     from analysis.planning.law import Law
-    from analysis.planning.plan import Best, Front
-    from analysis.planning.prices import Size
+    from analysis.planning.prices import SizedModel
+    from analysis.planning.stored import PlanPage
 
 DEFAULT_LAW = "vit-jft"
 
@@ -74,29 +74,30 @@ def plan(
     options.at_least("--batch-size", batch_size)
     devices = options.load_devices(device)
     from analysis.display.console import progress_bar
-    from analysis.planning.plan import DENSITIES, Front, best, candidates
+    from analysis.planning.plan import DENSITIES, candidates
     from analysis.planning.prices import SCHEDULES
+    from analysis.planning.stored import PlanPage
 
     options.chosen("--schedule", schedule, SCHEDULES)
     wanted = tuple(options.share("--density", d) for d in density or DENSITIES)
     if not all(wanted):
         raise InputError("--density: value is 0; allowed is above 0, at most 1")
-    found, sizes = _law(law, runs, form, width, batch_size)
-    answers, fronts = [], {}
+    found, models = _law(law, runs, form, width, batch_size)
+    priced = []
     with progress_bar("pricing", len(devices)) as update:
         for done, one in enumerate(devices, start=1):
-            made = candidates(sizes, one, wanted, schedule, pattern)
-            budget = None if hours is None else 3600 * hours
-            answers.append(best(found, made, budget_s=budget, loss=loss))
-            spent = answers[-1].seconds[answers[-1].winner.name]
-            fronts[one.name] = Front(found, tuple(made), spent)
+            priced.append(tuple(candidates(models, one, wanted, schedule, pattern)))
             update(done, one.name)
-    _tell(found, answers, fronts, write, plot, as_json)
+    made = PlanPage(
+        found, tuple(priced), shlex.join(["nettime", *sys.argv[1:]]),
+        None if hours is None else 3600 * hours, loss, None if plot is None else plot.name,
+    )  # fmt: skip
+    _tell(made, write, plot, as_json)
 
 
 def _law(
     law: str, runs: list[Path] | None, form: str, width: list[int] | None, batch_size: int
-) -> tuple[Law, list[Size]]:
+) -> tuple[Law, list[SizedModel]]:
     from analysis.planning import sizes
     from analysis.planning.law import FORMS, PUBLISHED, fit
 
@@ -112,57 +113,33 @@ def _law(
     return fitted, sizes.of_runs(config, sizes.SHARES)
 
 
-def _tell(
-    law: Law, answers: list[Best], fronts: dict[str, Front], write: Path | None, plot: Path | None,
-    as_json: bool,
-) -> None:  # fmt: skip
+def _tell(made: PlanPage, write: Path | None, plot: Path | None, as_json: bool) -> None:
+    from analysis import results
     from analysis.display import tables
     from analysis.display.console import print_json, stdout
     from analysis.planning import page
     from analysis.reporting import plots
-    from analysis.reporting import report as pages
 
-    written = []
+    answers, fronts, written = made.answers, made.fronts, []
     if plot is not None:
         with plots.styled():
             plots.save(page.figure(fronts), plot)
         written.append(plot.absolute())
     if write is not None:
-        written.append(pages.write(_markdown(law, answers, fronts, plot), write))
+        written += results.write(made, write)
     if as_json:
-        print_json({"command": "plan", **page.to_json(law, answers, fronts), "written": written})
+        shown = page.to_json(made.law, answers, fronts)
+        print_json({"command": "plan", **shown, "written": written})
         return
     console = stdout()
     for best in answers:
-        console.print(tables.table(best.device, list(page.COLUMNS), page.rows(law, best)))
+        console.print(tables.table(best.device, list(page.COLUMNS), page.rows(made.law, best)))
     for best in answers:
         console.print(best.sentence, style="bold")
         if best.forecast is not None:
             console.print(best.forecast.sentence)
         console.print("Lowest loss " + "; ".join(page.pareto_lines(fronts[best.device])) + ".")
-    for note in page.notes(law, answers[0].candidates):
+    for note in page.notes(made.law, answers[0].candidates):
         console.print(note)
     for path in written:
         console.print(f"written: {path}", soft_wrap=True)
-
-
-def _markdown(law: Law, answers: list[Best], fronts: dict[str, Front], plot: Path | None) -> str:
-    from analysis.comparing.out import pipes
-    from analysis.planning import page
-
-    parts = [
-        "# A plan: size, sparsity and length for a net time",
-        "\n".join(
-            f"- {line}" for best in answers
-            for line in (best.sentence, *([best.forecast.sentence] if best.forecast else []))
-        ),
-        f"Written by this command:\n\n    {shlex.join(['nettime', *sys.argv[1:]])}",
-    ]  # fmt: skip
-    for best in answers:
-        lowest = "; ".join(page.pareto_lines(fronts[best.device]))
-        parts += [f"## {best.device}", pipes(page.COLUMNS, page.rows(law, best)),
-                  f"Lowest loss {lowest}."]  # fmt: skip
-    if plot is not None:
-        parts.append(f"![loss against net time]({plot.name})")
-    parts += ["## To know", "\n".join(f"- {n}" for n in page.notes(law, answers[0].candidates))]
-    return "\n\n".join(parts) + "\n"

@@ -133,7 +133,8 @@ def _complete(job: Job) -> TrainingRecord | None:
 
     if not (job.folder / run_folder.WEIGHTS).is_file():
         return None
-    record = TrainingRecord.load(job.folder)
+    with run_folder.claimed(job.folder):  # a writer killed at its very end left something
+        record = TrainingRecord.load(job.folder)
     same = record.config == job.config and record.task.get("digest") == job.digest
     return record if same and record.steps == job.config.steps else None
 

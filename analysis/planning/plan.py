@@ -1,6 +1,6 @@
 """Given a net time or a loss: which size, sparsity and number of steps is best, device by device.
 
-    found = plan(sizes, devices, law, budget_s=3600.0)
+    found = best(law, candidates(models, device), budget_s=3600.0)
 
 Net time comes from the device model, loss from a scaling law of sparse training; no run is made.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from analysis.comparing.conclusion import Forecast
 from analysis.planning.law import Law, Point
-from analysis.planning.prices import GRADUAL, Size, StepCosts, average_density
+from analysis.planning.prices import GRADUAL, Size, SizedModel, StepCosts, average_density
 from analysis.stats import Interval
 from hwsim import Device, InputError, units
 
@@ -101,15 +101,15 @@ class Best:
 
 
 def candidates(
-    sizes: Sequence[Size], device: Device, densities: Sequence[float] = DENSITIES,
+    models: Sequence[SizedModel], device: Device, densities: Sequence[float] = DENSITIES,
     schedule: str = GRADUAL, pattern: str = "unstructured",
 ) -> list[Candidate]:  # fmt: skip
-    """Every size at every density, priced on a device."""
+    """Every model at every density, priced on a device."""
     made = []
-    for size in sizes:
-        costs = StepCosts(size, device, tuple(densities), pattern)
+    for model in models:
+        costs = StepCosts(model.subject, device, tuple(densities), pattern)
         made += [
-            Candidate(size, density, device.name, costs.training(schedule, density), schedule)
+            Candidate(model.size, density, device.name, costs.training(schedule, density), schedule)
             for density in sorted({*densities, 1.0}, reverse=True)
         ]
     return made

@@ -47,26 +47,32 @@ def average_density(schedule: str, density: float) -> float:
 
 @dataclass(frozen=True)
 class Size:
-    """A model of one size with its training step.
+    """What a law is asked of one model.
 
     Attributes:
         name: for people.
-        subject: its dense step and the weights that masks can act on.
-        weights: of these, those that the law counts.
+        weights: that masks can act on, as the law counts them.
         examples: that a step trains on, as the law counts them.
     """
 
     name: str
-    subject: Subject
     weights: float
     examples: float
 
 
 @dataclass(frozen=True)
-class StepCosts:
-    """Seconds of a training step of one size on one device, by density."""
+class SizedModel:
+    """A model of one size with its dense training step and the weights that masks can act on."""
 
     size: Size
+    subject: Subject
+
+
+@dataclass(frozen=True)
+class StepCosts:
+    """Seconds of a training step of one model on one device, by density."""
+
+    subject: Subject
     device: Device
     densities: tuple[float, ...]
     pattern: str = "unstructured"
@@ -77,10 +83,10 @@ class StepCosts:
         """(densities,), rising with density; random masks."""
         found = []
         for density in self._points:
-            step = self.size.subject.step
+            step = self.subject.step
             if density < 1:
                 how = (density, self.pattern, self.distribution, 0)
-                step = step.with_masks(random_masks(self.size.subject.shapes, *how, step.layers))
+                step = step.with_masks(random_masks(self.subject.shapes, *how, step.layers))
             found.append(self.device.estimate(step).seconds)
         return np.array(found)
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.estimating.subject import of, of_task
+from analysis.estimating.subject import Subject, of, of_task
 from analysis.planning.law import Point
-from analysis.planning.prices import Size
+from analysis.planning.prices import Size, SizedModel
 from hwsim import InputError
 from sparse_train.weightless import weightless
 
@@ -22,7 +22,7 @@ SHARES = (0.25, 0.375, 0.5, 0.75, 1.0)
 _HEAD = 64  # channels of an attention head, as in all sizes of Dosovitskiy et al. (2021)
 
 
-def vits(widths: Sequence[int], batch_size: int, dtype: str | None = None) -> list[Size]:
+def vits(widths: Sequence[int], batch_size: int, dtype: str | None = None) -> list[SizedModel]:
     """ViT/16 of twelve layers at several widths on images of 224 pixels.
 
     Raises:
@@ -42,11 +42,11 @@ def vits(widths: Sequence[int], batch_size: int, dtype: str | None = None) -> li
             images = torch.empty(batch_size, 3, config.image, config.image)
         name = f"ViT {width}"
         subject = of(name, model, images, dtype, "encoder.*")
-        made.append(Size(name, subject, float(_weights(subject.shapes)), float(batch_size)))
+        made.append(_sized(name, subject, batch_size))
     return made
 
 
-def of_runs(config: TrainConfig, shares: Sequence[float]) -> list[Size]:
+def of_runs(config: TrainConfig, shares: Sequence[float]) -> list[SizedModel]:
     """The model of a run and narrower ones, with steps on the run's own data.
 
     Raises:
@@ -60,13 +60,13 @@ def of_runs(config: TrainConfig, shares: Sequence[float]) -> list[Size]:
     own = (config.model, config.preset, dict(config.model_options))
     if not task.widths(*own):
         raise InputError(f"plan: model {config.model!r} of task {config.task} has no width")
-    made: dict[float, Size] = {}
+    made: dict[float, SizedModel] = {}
     for share in sorted(shares):
         options = dict(own[2]) if share == 1 else task.narrowed(*own, share)
         subject = of_task(dataclasses.replace(config, model_options=options))
-        weights = float(_weights(subject.shapes))
         label = f"width {options['width']}" if "width" in options else f"width ×{share:g}"
-        made[weights] = Size(label, subject, weights, float(config.batch_size))
+        one = _sized(label, subject, config.batch_size)
+        made[one.size.weights] = one
     return list(made.values())
 
 
@@ -133,5 +133,6 @@ def _masked_weights(record: TrainingRecord) -> float:
     return float(sum(layer.parameter.numel() for layer in chosen))
 
 
-def _weights(shapes: dict[str, tuple[int, ...]]) -> int:
-    return sum(math.prod(shape) for shape in shapes.values())
+def _sized(name: str, subject: Subject, batch_size: int) -> SizedModel:
+    weights = sum(math.prod(shape) for shape in subject.shapes.values())
+    return SizedModel(Size(name, float(weights), float(batch_size)), subject)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -38,6 +38,7 @@ from sparse_train.observing.operators import (
     understood,
 )
 from sparse_train.observing.passed import Passed
+from sparse_train.observing.products import Product, differentiated, grouped
 from sparse_train.observing.weights import Weights, WeightUse
 from sparse_train.private_torch import (
     FakeTensor,
@@ -58,17 +59,6 @@ GRADIENTS = "gradients"  # of the backward pass: adding up what several uses of 
 
 class MixedWrite(RuntimeError):
     """A real tensor would be written from one without data: the step needs real tensors."""
-
-
-@dataclass(frozen=True)
-class _Product:
-    """A forward product, kept until its backward pass."""
-
-    op: Op
-    left: int
-    right: int
-    sizes: tuple[int, int, int, int]
-    weight: str  # "left", "right" or "": the operand that is a parameter
 
 
 class Observer(TorchDispatchMode):
@@ -97,8 +87,8 @@ class Observer(TorchDispatchMode):
         self.path: list[str] = []
         self._weights = weights
         self._fake = fake
-        self._products: dict[int, _Product] = {}
-        self._unclaimed: list[_Product] = []
+        self._products: dict[int, Product] = {}
+        self._unclaimed: list[Product] = []
         self._names: dict[int, str] = {}
 
     @classmethod
@@ -284,13 +274,13 @@ class Observer(TorchDispatchMode):
             phase = "grad_weight" if of_weight else "grad_input"
             self._other(name, phase, here, args, read, written)
 
-    def _matmul(self, name: str, left: Tensor, right: Tensor, out: Tensor) -> _Product | None:
+    def _matmul(self, name: str, left: Tensor, right: Tensor, out: Tensor) -> Product | None:
         batch, rows, inner, columns = sizes = matrix_sizes(left, right)
         if 0 in sizes:
             return None
         if name == "_grouped_mm" and (experts := self._weights.experts(right)) is not None:
             op = grouped(experts.layer, experts.shape, right.shape[0], rows, out)
-            return _Product(op, storage_of(left), storage_of(right), sizes, "right")
+            return Product(op, storage_of(left), storage_of(right), sizes, "right")
         use, side = self._weights.find(right), "right"
         if use is None:
             use, side = self._weights.find(left), "left"
@@ -317,7 +307,7 @@ class Observer(TorchDispatchMode):
                 weight_bytes=n * k * bytes_each,
                 weight_shape=use.shape,
             )  # fmt: skip
-        return _Product(op, storage_of(left), storage_of(right), sizes, side)
+        return Product(op, storage_of(left), storage_of(right), sizes, side)
 
     def _matmul_backward(
         self, name: str, here: str, left: Tensor, right: Tensor, out: Tensor, number: int
@@ -329,11 +319,11 @@ class Observer(TorchDispatchMode):
                 label = forward.op.name if forward.weight else f"{here}:{name}"
                 self.ops.append(replace(forward.op, phase="grad_input", name=label))
             return
-        operand = _differentiated(product, left, right, out)
+        operand = differentiated(product, left, right, out)
         phase = "grad_weight" if product.weight and operand == product.weight else "grad_input"
         self.ops.append(replace(product.op, phase=phase))
 
-    def _orphan(self, left: Tensor, right: Tensor, out: Tensor) -> _Product | None:
+    def _orphan(self, left: Tensor, right: Tensor, out: Tensor) -> Product | None:
         """The forward product of a backward product inside a user's autograd.Function."""
         sizes = sorted(matrix_sizes(left, right))
         touched = {storage_of(left), storage_of(right)}
@@ -406,41 +396,6 @@ class Observer(TorchDispatchMode):
                     activation_bytes=traffic + again,
                 )
             )  # fmt: skip
-
-
-def grouped(layer: str, shape: tuple[int, int] | None, experts: int, rows: int, out: Tensor) -> Op:
-    """The product of stacked experts: one an expert, over its even share of the rows.
-
-    Assumed: no router is known, so that each expert is taken to get as many rows as the others.
-    """
-    assert shape is not None
-    n, k = shape[0] // experts, shape[1]
-    itemsize = out.element_size()
-    return Op(
-        "gemm", "forward", layer, -(-rows // experts), n, k, experts, dtype_name(out.dtype),
-        dense_flops=2 * rows * n * k,
-        activation_bytes=rows * (n + k) * itemsize,
-        weight_bytes=experts * n * k * itemsize,
-        weight_shape=shape,
-    )  # fmt: skip
-
-
-def _differentiated(product: _Product, left: Tensor, right: Tensor, out: Tensor) -> str:
-    """The forward operand whose gradient a backward product is.
-
-    Told by the result's shape; where both operands have it (square layers), by the operand that
-    is read again: the gradient of one reads the other.
-    """
-    _, rows, inner, columns = product.sizes
-    of_left, of_right = sorted((rows, inner)), sorted((inner, columns))
-    if of_left != of_right:
-        shape = sorted(out.shape[-2:]) if out.ndim >= 2 else sorted((*out.shape, 1))
-        return "left" if shape == of_left else "right"
-    touched = {storage_of(left), storage_of(right)}
-    if (product.left in touched) != (product.right in touched):
-        return "right" if product.left in touched else "left"
-    # Both or neither are read (a product with itself): a weight is its own gradient's operand last.
-    return "left" if product.weight == "right" else "right"
 
 
 def _as_positions(indices: Any) -> list[Any]:

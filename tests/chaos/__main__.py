@@ -2,10 +2,11 @@
 
     python -m tests.chaos [--scale 0.1] [--only kills] [--command train] [--seed 1]
 
-Seeded and bounded: about an hour at full scale on two idle cores. Only child processes of its own
-are killed. An invariant decides, not an example: a command ends with 0, or with 2 and one line;
-what goes on after a kill or a fault ends, to the bit, like a run that nothing disturbed; what a
-reader would see is whole; what is damaged is refused by name or makes no difference.
+Seeded and bounded: at most an hour at full scale on two idle cores, parts side by side. Only
+child processes of its own are killed. An invariant decides, not an example: a command ends with 0,
+or with 2 and one line; what goes on after a kill or a fault ends, to the bit, like a run that
+nothing disturbed; what a reader would see is whole; what is damaged is refused by name or makes no
+difference.
 """
 
 from __future__ import annotations
@@ -14,25 +15,24 @@ import argparse
 import contextlib
 import importlib
 import os
-import random
 import sys
 import tempfile
-import time
-from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tests.chaos import children, faults
-from tests.chaos.commands import Command, commands
+from tests.chaos.commands import commands
 from tests.chaos.damage import damage, resumed
 from tests.chaos.inputs import inputs
-from tests.chaos.kills import Whole, kills, together, undisturbed
+from tests.chaos.kills import kills, together, undisturbed
+from tests.chaos.lanes import Job, run_all
 
-PARTS = ("kills", "together", "failing", "full", "damage", "inputs")
+ATTACKS = {"kills": kills, "together": together, "failing": faults.failing, "full": faults.full}
+PARTS = (*ATTACKS, "damage", "inputs")
 # At full scale, of each command; kills are the commands' own.
-FAILING, FULL, TOGETHER = 40, 12, 4
-DAMAGES, RESUMED, INPUTS = 2000, 60, 20_000
-LIMIT_S = 1800.0  # of all damages
+COUNTS = {"failing": 40, "full": 12, "together": 4}
+DAMAGES, RESUMED, INPUTS = 1000, 60, 20_000
 
 
 def main() -> int:
@@ -41,6 +41,9 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--scale", type=float, default=1.0, help="of all counts")
+    # One more than processors: a part that waits for a moment to kill at leaves its own idle.
+    lanes = (os.cpu_count() or 1) + 1
+    parser.add_argument("--lanes", type=int, default=lanes, help="parts at once")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--command", nargs="+", metavar="NAME", help="default: all six")
     given = parser.parse_args()
@@ -90,61 +93,45 @@ def _imports() -> None:
 
 
 def _all(folder: Path, given: argparse.Namespace) -> int:
-    rng, counts, broken = random.Random(given.seed), Counter(), []
-
-    def attempt(what: str, part: Callable[[], None]) -> None:
-        began = time.monotonic()
-        try:
-            part()
-        except children.Broken as error:
-            broken.append(f"{what}: {error}")
-            print(f"BROKEN {what}: {error}", file=sys.stderr, flush=True)
-        print(f"{time.monotonic() - began:7.0f} s  {what}", flush=True)
-
-    def often(count: int) -> int:
-        return max(1, round(count * given.scale))
-
-    def attack(command: Command, place: Path) -> None:
-        whole = undisturbed(command, place)
-        print(f"{whole.took_s:7.1f} s  {command.name}, undisturbed", flush=True)
-        wholes[command.name] = whole
-        plan = {
-            "kills": (kills, command.kills), "together": (together, TOGETHER),
-            "failing": (faults.failing, FAILING), "full": (faults.full, FULL),
-        }  # fmt: skip
-        for part, (run, count) in plan.items():
-            if part in given.only and (part != "failing" or "LD_PRELOAD" in os.environ):
-                attempt(
-                    f"{part} of {command.name}",
-                    lambda run=run, n=count: run(command, whole, place, rng, often(n), counts),
-                )
-
-    wholes: dict[str, Whole] = {}
-    for number, command in enumerate(commands(folder)):
-        needed = command.name in ("train", "agent train") and "damage" in given.only
-        asked = given.command is None or command.name in given.command
-        if (asked and set(given.only) - {"damage", "inputs"}) or needed:
-            place = folder / f"command{number}"
-            attempt(command.name, lambda c=command, p=place: attack(c, p))
-    if "damage" in given.only:
-        for question, name, where, count in (
-            (damage, "train", "run", DAMAGES // 2),
-            (damage, "agent train", "agent", DAMAGES // 2), (resumed, "train", "run", RESUMED),
-        ):  # fmt: skip
-            if name in wholes:
-                attempt(
-                    f"{question.__name__}: {name}",
-                    lambda q=question, w=wholes[name].folder / where, n=count: counts.update(
-                        children.asked(
-                            q, rng.randrange(2**32), w, folder, often(n), limit_s=LIMIT_S
-                        )
-                    ),
-                )
-    if "inputs" in given.only:
-        attempt("inputs", lambda: inputs(rng, folder, often(INPUTS), counts))
+    counts, broken = run_all(_jobs(folder, given), given.lanes, given.seed, folder)
     for what, count in sorted(counts.items()):
         print(f"{count:7d}  {what}")
-    return 1 if broken or any("BROKEN" in what for what in counts) else 0
+    wrong = len(broken) + sum("BROKEN" in what for what in counts)
+    print(f"{counts.total()} outcomes, {wrong or 'nothing'} BROKEN", *broken, sep="\n")
+    return 1 if wrong else 0
+
+
+def _jobs(folder: Path, given: argparse.Namespace) -> list[Job]:
+    """What was asked for; the longest first, so that no lane is left with it at the end."""
+
+    def add(name: str, after: str, count: int, do: Callable[..., None]) -> None:
+        place, count = folder / name.replace(" ", "-"), max(1, round(count * given.scale))
+        place.mkdir()
+        jobs.append(Job(name, lambda rng, counts, w: do(w, place, rng, count, counts), after))
+
+    whole, jobs = [], []
+    for command in commands(folder):
+        name = command.name
+        asked = given.command is None or name in given.command
+        attacks = [part for part in ATTACKS if part in given.only and asked]
+        if "LD_PRELOAD" not in os.environ:
+            attacks = [part for part in attacks if part != "failing"]
+        damaged = command.damaged and "damage" in given.only
+        if attacks or damaged:
+            place = folder / name.replace(" ", "-")
+            whole.append(Job(name, lambda _rng, _counts, _w, c=command, p=place: undisturbed(c, p)))
+        for part in attacks:
+            count = command.kills if part == "kills" else COUNTS[part]
+            add(f"{part} of {name}", name, count, partial(ATTACKS[part], command))
+        if damaged:
+            add(f"damage to {name}", name, DAMAGES, partial(damage, command))
+            if name == "train":
+                add("damage to train, resumed", name, RESUMED, partial(resumed, command))
+    if "inputs" in given.only:
+        place, count = folder / "inputs", max(1, round(INPUTS * given.scale))
+        place.mkdir()
+        jobs.append(Job("inputs", lambda rng, counts, _: inputs(rng, place, count, counts)))
+    return [*whole, *jobs]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 HANG_S = 20.0  # beyond what the same work took without a fault
-_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: workers of a killed command become children of this one
+# Linux: a signal when the parent dies; orphans become children of this process.
+_PDEATHSIG, _SUBREAPER = 1, 36
 
 
 class Broken(Exception):
@@ -36,6 +37,12 @@ def adopt() -> None:
     """Lets this process reap the workers of commands that were killed (Linux; else a no-op)."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_with_parent() -> None:
+    """A suite that was killed leaves no command behind (Linux; else a no-op)."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def start(arguments: Sequence[str], log: Path, before: Callable[[], None] = lambda: None) -> Child:
@@ -59,6 +66,7 @@ def forked(work: Callable[[], int], log: Path, before: Callable[[], None]) -> Ch
     code = 1
     try:
         os.setsid()
+        end_with_parent()
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         nothing = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((nothing, 0), (out, 1), (out, 2)):

@@ -6,7 +6,8 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ class Command:
         arguments: of a run that writes to a place (a folder or a file).
         place: name of that place in the folder of an attack.
         content: what must be equal, to the bit, however often the command was killed.
-        before: called in the child first: what stands in for a GPU.
+        before: called in the child first: what stands in for a GPU, or makes it do less.
         kills: how many, at full scale.
+        damaged: whether its place is also hurt file by file, and read.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Command:
     content: Callable[[Path], Any]
     kills: int
     before: Callable[[], None] = lambda: None
+    damaged: bool = False
 
 
 def commands(folder: Path) -> list[Command]:
@@ -43,37 +46,53 @@ def commands(folder: Path) -> list[Command]:
         (text / f"{i}.txt").write_text(" ".join(rng.choices(WORDS, k=60)))
     records = folder / "records.jsonl"
     _write_records(records)
-    small = ("vocabulary_size=280", "tokens=16", "evaluation_windows=8")
-    sizes = json.dumps({"layers": 1, "width": 16, "heads": 2, "ffn": 32})
-    task = json.dumps({"text": str(text)} | {k: int(v) for k, v in (s.split("=") for s in small)})
+    task = {"text": str(text), "vocabulary_size": 280, "tokens": 16, "evaluation_windows": 8}
+    model = {"layers": 1, "width": 16, "heads": 2, "ffn": 32}
+    sizes = f"model_options={json.dumps(model)}"
     train = (
         "--algorithm", "rigl", "--density", "0.3", "--steps", "16", "--batch-size", "4",
-        "--set", f"task_options={task}", "--set", f"model_options={sizes}",
+        "--set", f"task_options={json.dumps(task)}", "--set", sizes,
         "--set", "update_interval=3", "--set", "warmup_steps=2", "--set", "eval_interval=5",
         "--set", "checkpoint_interval=2", "--set", "threads=1", "--device", "ideal",
     )  # fmt: skip
-    options = [word for s in (f"text={text}", *small) for word in ("--task-option", s)]
     compare = (
         "-a", "rigl", "--density", "0.3", "--seeds", "1", "--steps", "8", "--rate", "0.001",
         "--evaluations", "1", "--processes", "2", "--no-narrower", "--no-dense",
-        "--batch-size", "4", "--device", "ideal", "--set", f"model_options={sizes}",
-        *options,
+        "--batch-size", "4", "--device", "ideal", "--set", sizes,
+        *(word for name, value in task.items() for word in ("--task-option", f"{name}={value}")),
     )  # fmt: skip
     agent = ("--env", "whitebox", "--set", "iterations=8", "--slots", "4")
-    return [
-        Command("train", lambda p: ("train", "--run", str(p), *train), "run", of_run, 100),
-        Command("agent train", lambda p: ("agent", "train", "--out", str(p), *agent),
-                "agent", of_agent, 100),
+    demo = ("--quick", "--device", "ideal")
+    calibrate = ("--records", str(records), "--data-sheet", "a100")
+    return [  # the slowest first
+        Command("demo", lambda p: ("demo", "--out", str(p), *demo), "demo", of_runs, 30,
+                partial(small_demo, task, model)),
         Command("compare", lambda p: ("compare", "--out", str(p), *compare), "compared", of_runs,
                 30),
-        Command("demo", lambda p: ("demo", "--quick", "--device", "ideal", "--out", str(p)),
-                "demo", of_runs, 30),
+        Command("train", lambda p: ("train", "--run", str(p), *train), "run", of_run, 100,
+                damaged=True),
+        Command("agent train", lambda p: ("agent", "train", "--out", str(p), *agent),
+                "agent", of_agent, 100, damaged=True),
+        Command("calibrate", lambda p: ("calibrate", "gpu", "--out", str(p), *calibrate),
+                "mine.toml", of_file, 30),
         Command("measure", lambda p: ("measure", "gpu", "--out", str(p)), "gpu.jsonl", of_records,
                 30, fake_gpu),
-        Command("calibrate", lambda p: ("calibrate", "gpu", "--records", str(records),
-                                        "--data-sheet", "a100", "--out", str(p)),
-                "mine.toml", of_file, 30),
     ]  # fmt: skip
+
+
+def small_demo(task: dict[str, Any], model: dict[str, Any]) -> None:
+    """All that `demo --quick` does, on a smaller text and network and in fewer steps."""
+    from analysis import demo
+
+    demo.TASK, demo.MODEL, demo.BATCH_SIZE, demo.UPDATE_INTERVAL = task, model, 4, 3
+    as_shipped = demo.plan
+
+    def plan(*, quick: bool) -> Any:
+        made = as_shipped(quick=quick)
+        steps = replace(made.base, steps=8)
+        return replace(made, base=steps, evaluations=1, variants=made.variants[-1:])
+
+    demo.plan = plan
 
 
 def of_run(run: Path) -> Any:
@@ -149,7 +168,7 @@ def fake_gpu() -> None:
     import analysis.commands.measure
     import hwsim.measured.gpu_suite as suite
 
-    steps = [[suite.Case(f"case {i}", "step", 512, 128, 2, graph=False)] for i in range(30)]
+    steps = [[suite.GpuCase(f"case {i}", "step", 512, 128, 2, graph=False)] for i in range(30)]
     suite.plan = lambda *_: steps
     analysis.commands.measure._timer = lambda: (_Timer(), lambda: "1 GHz")
 

@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections import Counter
+import signal
 from pathlib import Path
 
-from tests.chaos.children import Broken
-from tests.chaos.commands import of_agent, of_run
+from tests.chaos.children import HANG_S, Broken
+from tests.chaos.commands import Command
+from tests.chaos.kills import Whole
+from tests.chaos.lanes import Counts
 
 KINDS = ("flip", "cut", "delete", "zeros", "swap")
 
 
-def damage(seed: int, whole: Path, folder: Path, count: int) -> Counter:
+def damage(
+    command: Command, whole: Whole, folder: Path, rng: random.Random, count: int, counts: Counts
+) -> None:
     """Each file in turn, so that none is left out; what is read is the same, or refused by name."""
     from hwsim import InputError
 
-    rng, counts = random.Random(seed), Counter()
-    read = of_agent if (whole / "agent.pt").exists() else of_run
-    expected = read(whole)
-    names = [p.relative_to(whole) for p in sorted(whole.rglob("*")) if p.is_file()]
+    place = whole.folder / command.place
+    names = [p.relative_to(place) for p in sorted(place.rglob("*")) if p.is_file()]
     for number in range(count):
+        signal.alarm(int(HANG_S))
         name, kind = names[number % len(names)], rng.choice(KINDS)
-        copy = folder / "damaged"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(whole, copy)
+        copy = _copy(place, folder)
         hurt(rng, copy / name, copy / rng.choice(names), kind)
         try:
-            found = read(copy)
+            found = command.content(copy)
         except InputError as error:
             if "\n" in str(error) or name.name not in str(error):
                 raise Broken(f"{kind} of {name}: {error}") from None
@@ -39,10 +40,17 @@ def damage(seed: int, whole: Path, folder: Path, count: int) -> Counter:
             counts[f"{kind}: named"] += 1  # by this suite, which reads weights and curve itself
         else:
             unread = name.name in ("weights.safetensors", "curve.csv")  # hashed here, not loaded
-            if found != expected and not unread:
+            if found != whole.content and not unread:
                 raise Broken(f"{kind} of {name}: used in silence")
             counts[f"{kind}: of no consequence"] += 1
-    return counts
+        counts.done(1, count)
+    signal.alarm(0)
+
+
+def _copy(whole: Path, folder: Path) -> Path:
+    copy = folder / "damaged"
+    shutil.rmtree(copy, ignore_errors=True)
+    return Path(shutil.copytree(whole, copy))
 
 
 def hurt(rng: random.Random, path: Path, other: Path, kind: str) -> None:
@@ -62,22 +70,22 @@ def hurt(rng: random.Random, path: Path, other: Path, kind: str) -> None:
     path.write_bytes(data)
 
 
-def resumed(seed: int, run: Path, folder: Path, count: int) -> Counter:
+def resumed(
+    command: Command, whole: Whole, folder: Path, rng: random.Random, count: int, counts: Counts
+) -> None:
     """A damaged run is gone on with to the same bits, or refused; never to others."""
     from hwsim import InputError
     from sparse_train.record import TrainingRecord
     from sparse_train.trainer import train
 
-    rng, counts = random.Random(seed), Counter()
-    config, expected = TrainingRecord.load(run).config, of_run(run)
+    config = TrainingRecord.load(whole.folder / command.place).config
     half = folder / "half"
     train(config, half, stop_after=9)
     names = [p.relative_to(half) for p in sorted(half.rglob("*")) if p.is_file()]
     for number in range(count):
+        signal.alarm(int(whole.limit_s))
         name, kind = names[number % len(names)], rng.choice(KINDS)
-        copy = folder / "damaged"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(half, copy)
+        copy = _copy(half, folder)
         hurt(rng, copy / name, copy / rng.choice(names), kind)
         try:
             train(config, copy)
@@ -86,7 +94,8 @@ def resumed(seed: int, run: Path, folder: Path, count: int) -> Counter:
                 raise Broken(f"{kind} of {name}, then resumed: {error}") from None
             counts[f"resumed after {kind}: named"] += 1
         else:
-            if of_run(copy) != expected:
+            if command.content(copy) != whole.content:
                 raise Broken(f"{kind} of {name}, then resumed: another result")
             counts[f"resumed after {kind}: to the same bits"] += 1
-    return counts
+        counts.done(1, count)
+    signal.alarm(0)

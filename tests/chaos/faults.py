@@ -10,7 +10,6 @@ import resource
 import shutil
 import signal
 import subprocess
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from tests.chaos import children
 from tests.chaos.children import Broken
 from tests.chaos.commands import Command
 from tests.chaos.kills import Whole, ends_as_whole, nothing_half_written, nothing_left_over
+from tests.chaos.lanes import Counts
 
 KINDS = {"w": "write", "r": "rename", "f": "fsync"}
 WORKERS_CALLS = 12
@@ -38,7 +38,7 @@ def shim(folder: Path) -> Path | None:
 
 
 def failing(
-    command: Command, whole: Whole, folder: Path, rng: random.Random, count: int, counts: Counter
+    command: Command, whole: Whole, folder: Path, rng: random.Random, count: int, counts: Counts
 ) -> None:
     """One call fails or kills; one line says so, and the same command then goes on."""
     library = os.environ["LD_PRELOAD"]
@@ -65,14 +65,16 @@ def failing(
         except Broken as error:
             raise Broken(f"{what}, call {n} of {totals[kind]}: {error}") from None
         counts[what] += 1
+        counts.done(1, count)
 
 
 def full(
-    command: Command, whole: Whole, folder: Path, rng: random.Random, count: int, counts: Counter
+    command: Command, whole: Whole, folder: Path, rng: random.Random, count: int, counts: Counts
 ) -> None:
     """A small file system fills up; with more room the same command goes on."""
     needed = sum(p.stat().st_size for p in whole.folder.rglob("*") if p.is_file())
-    for _ in range(count):
+    for number in range(count):
+        counts.done(number > 0, count)
         attack = _fresh(folder)
         pages = max(2, int(needed / 4096 * rng.uniform(0.05, 1.3)))
         if not _mounted(attack, f"size={pages * 4096}"):
@@ -90,9 +92,7 @@ def full(
             subprocess.run(["umount", str(attack)], check=True)
 
 
-def _limited(
-    command: Command, whole: Whole, attack: Path, most_bytes: int, counts: Counter
-) -> None:
+def _limited(command: Command, whole: Whole, attack: Path, most_bytes: int, counts: Counts) -> None:
     """In place of a full disk, where nothing may be mounted: no file may grow beyond a size."""
 
     def before() -> None:

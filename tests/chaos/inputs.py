@@ -20,6 +20,7 @@ from typing import Any
 
 from tests.chaos import children
 from tests.chaos.children import HANG_S, Broken
+from tests.chaos.lanes import Counts
 
 BATCH = 500
 _MOST_BYTES = 12 << 30  # of address space of a child: what wants more is refused or broken
@@ -49,7 +50,7 @@ def mutated(rng: random.Random, text: bytes) -> bytes:
     return bytes(data)
 
 
-def inputs(rng: random.Random, folder: Path, count: int, counts: Counter) -> None:
+def inputs(rng: random.Random, folder: Path, count: int, counts: Counts) -> None:
     """In forked children of `BATCH` inputs each, so that a crash or a hang is seen and named."""
     if children.wait(children.forked(_compiled, folder / "log", lambda: None), HANG_S * 30):
         raise Broken("the inputs as they are could not be read")
@@ -73,6 +74,7 @@ def inputs(rng: random.Random, folder: Path, count: int, counts: Counter) -> Non
             how = "took too long" if code == -signal.SIGALRM else f"exit code {code}"
             raise Broken(f"{how} at {last.read_text()}: {children.text(child)[-600:]}")
         counts.update(json.loads(told.read_text()))
+        counts.done(amount, count)
 
 
 def _compiled() -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from tests.chaos import children
 from tests.chaos.children import HANG_S, Broken
 from tests.chaos.commands import Command
+from tests.chaos.lanes import Counts
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def undisturbed(command: Command, folder: Path) -> Whole:
 
 
 def kills(
-    command: Command, whole: Whole, folder: Path, rng: random.Random, count: int, counts: Counter
+    command: Command, whole: Whole, folder: Path, rng: random.Random, count: int, counts: Counts
 ) -> None:
     """Killed up to four times, then gone on with to the end: as if nothing had happened."""
     done = 0
@@ -65,6 +65,7 @@ def kills(
             if children.kill(child, whole_group=not alone):
                 counts[f"{command.name}: killed" + (", its workers not" if alone else "")] += 1
                 done += 1
+                counts.done(1, count)
             children.asked(nothing_half_written, attack)
         ends_as_whole(command, whole, place, folder)
         nothing_left_over(attack)
@@ -72,7 +73,7 @@ def kills(
 
 
 def together(
-    command: Command, whole: Whole, folder: Path, rng: random.Random, count: int, counts: Counter
+    command: Command, whole: Whole, folder: Path, rng: random.Random, count: int, counts: Counts
 ) -> None:
     """Two of the same command on one place: one refuses, or comes after the other."""
     for _ in range(count):
@@ -92,6 +93,7 @@ def together(
             raise Broken(f"{command.name}: both refused: {children.text(pair[0])[-200:]}")
         ends_as_whole(command, whole, place, folder)
         counts[f"{command.name}: two at once, " + ("one refused" if any(both) else "in turn")] += 1
+        counts.done(1, count)
 
 
 def ends_as_whole(command: Command, whole: Whole, place: Path, folder: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwsim import InputError
+from hwsim import InputError, Workload, gemm
 from rl.runs.problems import Problem, first_batch
 from rl.runs.problems import narrower as narrower_network
 from sparse_train import models
@@ -126,3 +126,80 @@ def test_a_model_without_widths_says_so():
         narrower_at(TrainConfig(), Widthless(), 1.0)
     with pytest.raises(InputError, match="widths: value is 0"):
         nearest_width(lambda w: w, 0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("flops", "widths", "target", "looks", "best"),
+    [
+        # Its own width, the root of the quotient, the polynomial of two points, of three.
+        (lambda w: 6 * w * w + 10 * w + 5000, 64, 7600, [64, 32, 23, 20], 20),
+        # Met at once: its neighbour on the side of the target, here below, is the last look.
+        (lambda w: w * w, 64, 400, [64, 20, 19], 20),
+        (lambda w: 6 * w * w + 10 * w, 64, 2600, [64, 21, 20, 19], 20),
+        (lambda w: w * w, 64, 4, [64, 2, 1], 2),
+        # 8.4² is nearer to 8² than to 9².
+        (lambda w: w * w, 64, 70.56, [64, 8, 9], 8),
+        # Linear costs; of two as near the narrower one.
+        (lambda w: w, 20, 11.5, [20, 15, 12, 11], 11),
+        # Fractions of one FLOP.
+        (lambda w: (w / 64) ** 2, 64, 0.04, [64, 13, 12], 13),
+        # Beyond either end.
+        (lambda w: w * w, 64, 5000, [64], 64),
+        (lambda w: w * w, 64, -7, [64, 1], 1),
+        (lambda w: w * w, 1, 0.2, [1], 1),
+        # Never as cheap as that: the cheapest.
+        (lambda w: (w - 10.2) ** 2 + 100, 32, 50, [32, 9, 5, 10], 10),
+    ],
+)  # fmt: skip
+def test_the_widths_that_are_looked_at(flops, widths, target, looks, best):
+    seen = []
+
+    def observed(width):
+        seen.append(width)
+        return flops(width)
+
+    assert nearest_width(observed, widths, target) == best
+    assert seen == looks
+    seen.clear()
+    assert nearest_width(observed, widths, target, flops(widths)) == best
+    assert seen == looks[1:]
+
+
+def test_blocks_of_a_masked_parameter_cost_their_density():
+    def op(name, m):
+        return gemm(m, 8, 8, name=name)
+
+    step = Workload((op("a[0:8]", 1), op("a[8:16]", 2), op("b", 4), op("ab", 8)), "made up")
+    one = gemm(1, 8, 8).dense_flops
+    assert sparse_flops(step, {"a", "c"}, 0.25) == one * (0.25 * 3 + 12)
+    assert sparse_flops(step, set(), 0.25) == step.dense_flops == 15 * one
+
+
+def test_a_run_s_narrower_model_is_found_in_four_steps_and_half_of_it_costs_half():
+    config = TrainConfig(
+        task="images", task_options={"data": "digits"}, model="mlp", preset="small",
+        optimizer="sgd", batch_size=2,
+    )  # fmt: skip
+    prepared = make_task(config.task, config.task_options).prepare()
+
+    class Counted:
+        built = 0
+
+        def __getattr__(self, name):
+            return getattr(prepared, name)
+
+        def build_model(self, *given):
+            self.built += 1
+            return prepared.build_model(*given)
+
+    def flops(options):
+        model = prepared.build_model("mlp", "small", options)
+        return workload(
+            prepared.priced_model(model), prepared.batch(1, 2, 0), optimizer="sgd_momentum"
+        ).dense_flops
+
+    task = Counted()
+    whole = flops(narrower(config, task, 0.5))
+    assert task.built <= OBSERVATIONS
+    assert flops(narrower(config, prepared, 0.5, 0.5)) == pytest.approx(whole / 2, rel=0.05)
+    assert narrower(config, prepared, 1.0) == {}

@@ -51,8 +51,10 @@ def row(entry: Entry, accuracies: tuple[float, ...], seconds: float) -> Row:
     return Row(entry, Choice(1e-3, {}), runs, {seed: Path(str(seed)) for seed in runs})
 
 
-def table(learned: tuple[float, ...] = (0.95, 0.97), curves=(0.90, 0.92)) -> ScheduleTable:
-    made = study()
+def table(
+    learned: tuple[float, ...] = (0.95, 0.97), curves=(0.90, 0.92), **changes
+) -> ScheduleTable:
+    made = study(**changes)
     task = make_task("images", {}).prepare()
     rows = [
         row(entry, (0.93, 0.95), 2.0) if entry.family == "dense" else row(entry, curves, 1.0)
@@ -107,6 +109,17 @@ def test_an_agent_learns_at_its_own_target_on_seeds_that_no_run_has():
     assert (job.world.drop, job.world.grow) == ("random", "random")
     assert job.settings["iterations"] == 2
     assert not set(range(*job.world.seeds)) & set(study().seeds)
+
+
+def test_an_agent_that_names_densities_starts_between_dense_and_its_target():
+    learning = Learning(episodes=32, mode="density", hold=0.25)
+    made = study(learning=learning)
+    jobs = agent_jobs(made, Path("out"))
+    job = jobs["random_random", 0.1]
+    assert (job.world.mode, job.world.hold) == ("density", 0.25)
+    assert job.settings["start"] == pytest.approx(0.1**0.5)
+    assert jobs["random_random", 1.0].settings["start"] == 1
+    assert any("each layer's density named" in n for n in notes(table(learning=learning)))
 
 
 def test_runs_of_curves_and_of_agents_have_the_same_settings_but_for_the_schedule():

@@ -64,3 +64,13 @@ def test_calibrate_refuses_a_file_that_is_being_written(tmp_path, capsys):
     with FileLock(tmp_path / ".mine.toml.lock"):
         assert run(["calibrate", "cpu", "--out", str(out)]) == 2
     assert "another command" in capsys.readouterr().err
+
+
+def test_what_killed_commands_left_in_a_claimed_folder_goes_but_from_runs(tmp_path):
+    for folder in ("", "quick", "quick/final", "quick/final/seed-0"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / ".report.html.1.abc.part").write_text("half")
+    (tmp_path / "quick/final/seed-0/.lock").touch()
+    with options.claimed(tmp_path, "folder"):
+        left = [p.parent.name for p in tmp_path.rglob("*.part")]
+    assert left == ["seed-0"]  # it has a lock of its own: another process may train in it

@@ -1,11 +1,13 @@
 """Plans: what is best within a net time, and what the command says of it."""
 
 import dataclasses
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis import results
 from analysis.planning.law import VIT_JFT, Law
 from analysis.planning.plan import Candidate, Front, best, candidates
 from analysis.planning.prices import (
@@ -24,7 +26,7 @@ LAW = Law("frantar", {"a": 1.3, "b": 0.8, "c": 2.0, "d": 0.4, "e": 0.3, "f": 0.8
 
 
 def size(name, weights):
-    return Size(name, None, weights, 256.0)
+    return Size(name, weights, 256.0)
 
 
 def costing(cost, *, densities=(1.0, 0.25), weights=(4e6, 16e6)):
@@ -93,8 +95,8 @@ def test_a_loss_below_the_laws_floor_is_refused():
 
 def test_steps_of_a_vision_transformer_cost_less_the_sparser_they_are_on_ideal():
     (one,) = vits((64,), 8)
-    assert one.weights == 12 * 12 * 64**2
-    costs = StepCosts(one, load_device("ideal"), (0.5, 0.1))
+    assert one.size.weights == 12 * 12 * 64**2
+    costs = StepCosts(one.subject, load_device("ideal"), (0.5, 0.1))
     assert costs.at(0.1) < costs.at(0.3) < costs.at(0.5) < costs.at(1.0)
     assert costs.training(GRADUAL, 0.1) > costs.training(CONSTANT, 0.1)
     made = candidates([one], load_device("ideal"), (0.5, 0.1))
@@ -128,6 +130,12 @@ def test_the_command_writes_a_page_a_figure_and_json(nettime, tmp_path):
     assert [d["device"] for d in made.json["devices"]] == ["ideal", "wafer"]
     assert made.json["law"]["coefficients"]["g"] == VIT_JFT.coefficients["g"]
     assert "<svg" in plot.read_text() and "Written by this command" in page.read_text()
+    assert results.disagreements(tmp_path) == ([], [])
+    table = results.beside(page)
+    told = json.loads(table.read_text())
+    told["candidates"][0][0]["step_s"] *= 1.5
+    table.write_text(json.dumps(told))
+    assert "plan.md: line" in results.disagreements(tmp_path)[0][0]
     for device in made.json["devices"]:
         losses = [c["loss"] for c in device["candidates"]]
         assert losses == sorted(losses)
