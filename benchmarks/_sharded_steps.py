@@ -7,10 +7,10 @@ from typing import Any
 
 from analysis.steps.models import workload_of
 from analysis.steps.record import Step
-from hwsim import Workload
+from hwsim import Op, Workload
 from hwsim.calibration.steps import HeldOut, TimedStep, by_constants, fit_steps, parts_of_families
 from hwsim.cluster.machine import Cluster, load_cluster
-from hwsim.cluster.parts import Part, parts_of
+from hwsim.cluster.parts import Part, around_attention, parts_of
 from hwsim.cluster.plan import ParallelPlan
 from hwsim.cluster.step import timed
 from hwsim.device import Device
@@ -35,12 +35,14 @@ def machine(name: str) -> Cluster:
 
 def decoder(
     hidden: int, layers: int, heads: int, vocab: int, batch: int, length: int,
-    attention: str = "fused", fused_loss: bool = False,
+    attention: str = "fused", fused_loss: bool = False, dropout: float = 0.0,
+    megatron: bool = False,
 ) -> tuple[Workload, list[Part]]:  # fmt: skip
     """The step of a decoder, and its parts; a fused loss reads its scores once a pass."""
-    key = (hidden, layers, heads, vocab, batch, length, attention, fused_loss)
+    key = (hidden, layers, heads, vocab, batch, length, attention, fused_loss, dropout, megatron)
     if key not in _decoders:
-        sizes = {"hidden": hidden, "layers": layers, "heads": heads, "vocab": vocab}
+        sizes = {"hidden": hidden, "layers": layers, "heads": heads, "vocab": vocab,
+                 "dropout": dropout}  # fmt: skip
         step = workload_of(Step(
             "decoder", "", "training", batch, 1.0, sizes, length, precision="bfloat16",
             optimizer="adamw", attention=attention,
@@ -49,8 +51,32 @@ def decoder(
             step = Workload(tuple(
                 replace(op, fused=True) if op.kind == "softmax" else op for op in step
             ))  # fmt: skip
+        if megatron:
+            step = with_megatrons_kernels(step)
         _decoders[key] = step, parts_of(step)
     return _decoders[key]
+
+
+def with_megatrons_kernels(step: Workload) -> Workload:
+    """A decoder whose mask is the softmax's business, and whose dropout adds to the residual.
+
+    Source: Narayanan et al. 2021 (arXiv 2104.04473), section 4.2: one kernel for scale, mask and
+    softmax, one for bias, dropout and sum.
+    """
+    of_heads = {i for some in around_attention(step.ops) for i in some}
+    ops: list[Op] = []
+    for i, op in enumerate(step):
+        before = ops[-1] if ops else op
+        if before.kind == "elementwise" and before.phase == op.phase == "forward" and op.name:
+            if op.kind == "softmax":
+                ops.pop()  # the mask
+            elif op.kind == "elementwise" and before.name == op.name and i not in of_heads:
+                ops.pop()
+                between = 2 * op.activation_bytes // 3  # one of the sum's three, written and read
+                both = before.activation_bytes + op.activation_bytes - between
+                op = replace(op, activation_bytes=both)
+        ops.append(op)
+    return Workload(tuple(ops))
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,12 @@ def four_cards(row: dict[str, Any]) -> float:
 
 
 def megatron(row: dict[str, Any]) -> dict[str, float]:
-    """Estimated over measured: seconds and GiB of both recomputations."""
+    """Estimated over measured: seconds and GiB of both recomputations.
+
+    With dropout, which the paper's activations (section 4.1) have masks of.
+    """
     step, parts = decoder(row["hidden"], row["layers"], row["heads"], 51200, row["micro_batch"],
-                          2048, "plain")  # fmt: skip
+                          2048, "plain", dropout=0.1, megatron=True)  # fmt: skip
     tp, pp, v = row["tensor"], row["pipeline"], row["interleave"]
     micro = row["batch"] // row["micro_batch"]
     cluster = machine("dgx_a100").of(row["gpus"])

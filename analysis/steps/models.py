@@ -192,9 +192,9 @@ def _hugging_face(
 
 
 class _Block(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.dropout = heads, dropout
         self.norm_1 = nn.LayerNorm(width, bias=False)
         self.norm_2 = nn.LayerNorm(width, bias=False)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
@@ -206,22 +206,28 @@ class _Block(nn.Module):
         batch, length, width = x.shape
         qkv = self.qkv(self.norm_1(x)).view(batch, length, 3, self.heads, -1)
         q, k, v = (t.transpose(1, 2) for t in qkv.unbind(2))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(y.transpose(1, 2).reshape(batch, length, width))
-        return x + self.down(F.gelu(self.up(self.norm_2(x))))
+        y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout, is_causal=True)
+        x = x + self._dropped(self.out(y.transpose(1, 2).reshape(batch, length, width)))
+        return x + self._dropped(self.down(F.gelu(self.up(self.norm_2(x)))))
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout) if self.dropout else x
 
 
 class _Decoder(nn.Module):
     """Learned positions, no biases, tied output layer, causal attention.
 
-    Source: MosaicML's MPT as llm-foundry's benchmarks configure it.
+    Source: MosaicML's MPT as llm-foundry's benchmarks configure it, without dropout; with dropout
+    of attention and of what a block adds, Korthikanti et al. 2022, section 4.
     """
 
-    def __init__(self, width: int, layers: int, heads: int, vocab: int, length: int) -> None:
+    def __init__(
+        self, width: int, layers: int, heads: int, vocab: int, length: int, dropout: float
+    ) -> None:
         super().__init__()
         self.tokens = nn.Embedding(vocab, width)
         self.places = nn.Embedding(length, width)
-        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
+        self.blocks = nn.ModuleList(_Block(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width, bias=False)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -236,8 +242,9 @@ def _decoder(step: Step, _: str) -> tuple[nn.Module, Any, Callable | None]:
     sizes = step.arguments
     with weightless():
         model = _Decoder(
-            sizes["hidden"], sizes["layers"], sizes["heads"], sizes["vocab"], step.sequence
-        )
+            sizes["hidden"], sizes["layers"], sizes["heads"], sizes["vocab"], step.sequence,
+            sizes.get("dropout", 0.0),
+        )  # fmt: skip
     return model, torch.zeros((step.batch, step.sequence), dtype=torch.long), None
 
 

@@ -10,7 +10,7 @@ from hwsim.cluster.collectives import seconds
 from hwsim.cluster.forms import tensor
 from hwsim.cluster.machine import Cluster
 from hwsim.cluster.packing import Spent, packs, spent
-from hwsim.cluster.parts import Part
+from hwsim.cluster.parts import Part, scores_again
 from hwsim.cluster.plan import ParallelPlan
 from hwsim.cluster.recompute import recomputed
 from hwsim.patterns import pattern
@@ -97,9 +97,7 @@ def _share(
     if again and plan.recompute == "full":
         backward += forward
     if again and plan.recompute == "selective":
-        names = ("attention", "softmax")
-        scores = [op for op in own.forward if op.kind in names]
-        backward += sum(cluster.device.estimate(op).seconds for op in scores)
+        backward += sum(cluster.device.estimate(op).seconds for op in scores_again(own.forward))
     moved, reduced = carried_bytes(part, own, plan)
     unpack = _unpack_s(cluster, part, own, took, plan, moved)
     changed = {op.name for op in own.update if op.kind == "mask_update"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -82,6 +83,26 @@ class Part:
               for some in ops),
             self.rows, self.width, self.heads, self.length, self.weights, self.nnz, self.itemsize,
         )  # fmt: skip
+
+
+def between_products(ops: Sequence[Op]) -> list[range]:
+    """Where ops lie before, between and behind products with weights."""
+    places = [-1, *(i for i, op in enumerate(ops) if op.kind in ("gemm", "conv")), len(ops)]
+    return [range(first + 1, end) for first, end in itertools.pairwise(places)]
+
+
+def around_attention(ops: Sequence[Op]) -> list[range]:
+    """Where ops lie that work on heads: between the product before an attention and that after."""
+    return [some for some in between_products(ops) if any(ops[i].kind == "attention" for i in some)]
+
+
+def scores_again(ops: Sequence[Op]) -> list[Op]:
+    """What makes attention from queries, keys and values: products, and all between them."""
+    found = []
+    for heads in around_attention(ops):
+        places = [i for i in heads if ops[i].kind == "attention"]
+        found += ops[places[0] : places[-1] + 1]
+    return found
 
 
 def block_of(name: str) -> str:

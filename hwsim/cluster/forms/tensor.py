@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hwsim.cluster.parts import Part
+from hwsim.cluster.parts import Part, between_products
 from hwsim.errors import InputError
 from hwsim.mask import Mask
 from hwsim.workload import PRODUCTS, Op
@@ -49,10 +49,12 @@ def cut(
     kept = {} if shares is None else shares
 
     def own(ops: list[Op]) -> list[Op]:
+        shared = set() if sequence else _of_heads_and_hidden_units(ops)
         return [
-            _cut(op, ranks, part, sequence) if op.mask is None else _masked(op, ranks, rank, kept)
-            for op in ops
-        ]
+            _cut(op, ranks, part, sequence or i in shared)
+            if op.mask is None else _masked(op, ranks, rank, kept)
+            for i, op in enumerate(ops)
+        ]  # fmt: skip
 
     return replace(part, forward=own(part.forward), backward=own(part.backward),
                    update=own(part.update))  # fmt: skip
@@ -89,7 +91,20 @@ def _masked(op: Op, ranks: int, rank: int, kept: dict[tuple, Mask]) -> Op:
                    dense_flops=flops, weight_bytes=weight_bytes)  # fmt: skip
 
 
-def _cut(op: Op, ranks: int, part: Part, sequence: bool) -> Op:
+def _of_heads_and_hidden_units(ops: list[Op]) -> set[int]:
+    """Where ops lie that a product of one kind of cut feeds, and one of the other takes up.
+
+    The rest is the residual stream's: what lies at a block's ends, or beside a norm.
+    """
+    found = set()
+    for some in between_products(ops):
+        kinds = {ops[i].kind for i in some}
+        if "attention" in kinds or (some.start and some.stop < len(ops) and "norm" not in kinds):
+            found.update(some)
+    return found
+
+
+def _cut(op: Op, ranks: int, part: Part, shared: bool) -> Op:
     flops = op.dense_flops // ranks
     if op.kind == "attention":
         if op.count % ranks:
@@ -109,9 +124,10 @@ def _cut(op: Op, ranks: int, part: Part, sequence: bool) -> Op:
                        activation_bytes=(m * k + m * n) * op.itemsize * op.count,
                        weight_bytes=op.weight_bytes // ranks)  # fmt: skip
     # Norms, dropouts and sums of the residual stream are every rank's own; heads and hidden
-    # units are shared out. Both are told apart by their bytes: a sum reads two and writes one.
-    residual = op.activation_bytes <= 3 * part.boundary_bytes and op.kind == "elementwise"
-    if not sequence and (op.kind == "norm" or residual) and op.phase != "update":
+    # units are shared out. What moves more than such a sum with its dropout is none of it: scores
+    # of a vocabulary.
+    residual = op.activation_bytes <= 4 * part.boundary_bytes and op.kind == "elementwise"
+    if not shared and (op.kind == "norm" or residual) and op.phase != "update":
         return op
     shape = op.weight_shape
     if shape is not None:
