@@ -126,9 +126,7 @@ def test_a_model_without_widths_says_so():
         def widths(self, *_):
             return 0
 
-    with pytest.raises(
-        InputError, match=r"to take; leave the narrower dense model out$"
-    ):
+    with pytest.raises(InputError, match=r"to take; leave the narrower dense model out$"):
         narrower_at(TrainConfig(), Widthless(), 1.0)
     with pytest.raises(InputError, match="widths: value is 0"):
         nearest_width(lambda w: w, 0, 1.0)
