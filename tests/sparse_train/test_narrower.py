@@ -9,7 +9,13 @@ from rl.runs.problems import Problem, first_batch
 from rl.runs.problems import narrower as narrower_network
 from sparse_train import models
 from sparse_train.masking.layers import select_layers
-from sparse_train.narrower import OBSERVATIONS, narrower, nearest_width, sparse_flops
+from sparse_train.narrower import (
+    OBSERVATIONS,
+    narrower,
+    narrower_at,
+    nearest_width,
+    sparse_flops,
+)
 from sparse_train.runs.config import TrainConfig
 from sparse_train.tasks import make_task
 from sparse_train.workload import workload
@@ -120,9 +126,7 @@ def test_a_model_without_widths_says_so():
         def widths(self, *_):
             return 0
 
-    from sparse_train.narrower import narrower_at
-
-    with pytest.raises(InputError, match="has no width"):
+    with pytest.raises(InputError, match=r"to take; leave the narrower dense model out$"):
         narrower_at(TrainConfig(), Widthless(), 1.0)
     with pytest.raises(InputError, match="widths: value is 0"):
         nearest_width(lambda w: w, 0, 1.0)
@@ -203,3 +207,6 @@ def test_a_run_s_narrower_model_is_found_in_four_steps_and_half_of_it_costs_half
     assert task.built <= OBSERVATIONS
     assert flops(narrower(config, prepared, 0.5, 0.5)) == pytest.approx(whole / 2, rel=0.05)
     assert narrower(config, prepared, 1.0) == {}
+    # With the run's own optimizer: AdamW's FLOPs would leave room for fewer neurons.
+    half = prepared.narrowed("mlp", "small", {}, 0.5)
+    assert narrower_at(config, prepared, flops(half)) == half

@@ -158,3 +158,18 @@ def test_a_weight_that_is_masked_or_normalised_on_the_way_is_still_the_layers():
     step = workload(normalised, torch.randn(2, 4))
     assert set(step.layers.values()) == {(3, 4)}
     assert [op.phase for op in step if op.m] == ["forward", "grad_weight"]
+
+
+def test_small_integer_buffers_keep_their_values_and_need_no_real_step():
+    class Chosen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(8, 4)
+            self.register_buffer("kept", torch.tensor([True, False, True, False]))
+
+        def forward(self, x):
+            return self.linear(x)[:, self.kept].sum()
+
+    step = workload(Chosen(), torch.ones(3, 8))
+    assert not step.on_values
+    assert any(op.name == "linear" and (op.m, op.n, op.k) == (3, 4, 8) for op in step)
