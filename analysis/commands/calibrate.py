@@ -77,12 +77,15 @@ def calibrate(
 
 
 def _gpu(records: Path | None, data_sheet: str | None, out: Path, rng: Any, as_json: bool) -> None:
+    from analysis.display.console import progress_bar
     from hwsim import load_device
     from hwsim.calibration.dispatch import calibrate as fitted
     from hwsim.measured.record import read_measurements, write_whole
 
     assert records is not None and data_sheet is not None  # asked before
-    found = fitted(load_device(data_sheet), read_measurements(records), rng=rng)
+    timed = read_measurements(records)
+    with progress_bar(f"fitting to {len(timed)} records", 1):
+        found = fitted(load_device(data_sheet), timed, rng=rng)
     write_whole(out, [found.text])
     _print(found, out, as_json)
 
@@ -95,15 +98,19 @@ def _cpu(
     rng: Any,
     as_json: bool,
 ) -> None:
+    from analysis.display.console import progress_bar
     from hwsim import load_device
     from hwsim.calibration.dispatch import calibrate as fitted
     from hwsim.calibration.measure_cpu import calibrate_machine
     from hwsim.measured.record import read_measurements, write_whole
 
     if records is not None and data_sheet is not None:
-        found = fitted(load_device(data_sheet), read_measurements(records), rng=rng)
+        timed = read_measurements(records)
+        with progress_bar(f"fitting to {len(timed)} records", 1):
+            found = fitted(load_device(data_sheet), timed, rng=rng)
     else:
-        found, _ = calibrate_machine(threads=threads, rng=rng)
+        with progress_bar("timing this machine, some 75 s", 1):
+            found, _ = calibrate_machine(threads=threads, rng=rng)
     write_whole(out, [found.text])
     _print(found, out, as_json)
 
@@ -111,7 +118,7 @@ def _cpu(
 def _quick(
     what: str, records: Path | None, data_sheet: str | None, out: Path, rng: Any, as_json: bool
 ) -> None:
-    from analysis.display.console import print_json, stdout
+    from analysis.display.console import print_json, progress_bar, stdout
     from hwsim import load_device
     from hwsim.calibration import quick
     from hwsim.calibration.measure_cpu import measure_cpu
@@ -127,9 +134,10 @@ def _quick(
     if records is not None:
         timed = read_measurements(records)
     else:
-        timed = measure_cpu(
-            quick.QUICK_CASES, threads=device.threads, budget_s=quick.QUICK_S, rng=rng
-        )
+        with progress_bar("timing this machine", 1):
+            timed = measure_cpu(
+                quick.QUICK_CASES, threads=device.threads, budget_s=quick.QUICK_S, rng=rng
+            )
     found = quick.scaling(device, timed)
     machine = timed[0].machine if records is not None else processor()
     write_whole(out, [quick.scaled_text(device, found, machine=machine, clock_hz=clock_hz())])

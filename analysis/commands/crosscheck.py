@@ -81,7 +81,7 @@ def crosscheck(
 
 def _steps(device: Any, file: Path, card: str | None, worst: int, as_json: bool) -> None:
     """Whole steps of a file beside their prices."""
-    from analysis.display.console import print_json
+    from analysis.display.console import print_json, progress_bar
     from analysis.steps.check import check_steps, row_of
     from analysis.steps.reading import read_steps
 
@@ -93,7 +93,8 @@ def _steps(device: Any, file: Path, card: str | None, worst: int, as_json: bool)
         if card not in cards:
             raise InputError(unknown("card", card, cards))
         steps = [s for s in steps if s.device == card]
-    found = check_steps(device, steps)
+    with progress_bar(f"pricing {len(steps)} steps", 1):
+        found = check_steps(device, steps)
     if not as_json:
         return _print_steps(found, cards if card is None else [card], worst)
     return print_json({
@@ -141,16 +142,17 @@ def _timed_now(device: Any) -> list[Any]:
 
     import numpy as np
 
+    from analysis.display.console import progress_bar
     from hwsim.calibration.measure_cpu import measure_cpu
     from hwsim.measured.cpu_cases import UNSEEN
 
+    with progress_bar("timing this machine", 1):
+        timed = measure_cpu(UNSEEN, threads=device.threads, rng=np.random.default_rng(0))
     # A median also measures what else the machine was doing; constants are fitted to the fastest.
     return [
-        dataclasses.replace(
-            r, median_s=r.min_s, low_quartile_s=r.min_s, high_quartile_s=r.min_s
-        )
-        for r in measure_cpu(UNSEEN, threads=device.threads, rng=np.random.default_rng(0))
-    ]  # fmt: skip
+        dataclasses.replace(r, median_s=r.min_s, low_quartile_s=r.min_s, high_quartile_s=r.min_s)
+        for r in timed
+    ]
 
 
 def print_errors(found: CrossCheck, title: str) -> None:

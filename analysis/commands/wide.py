@@ -35,7 +35,7 @@ def wide(
     Need: all weights with two moments each, and the indices of the sparse ones. The peak also has
     gradients, activations, mask updates, evaluation and checkpoints in it.
     """
-    from analysis.display.console import print_json, stdout
+    from analysis.display.console import print_json, progress_bar, stdout
     from sparse_train.runs.config import TrainConfig
     from sparse_train.runs.peak_memory import measure
 
@@ -52,7 +52,8 @@ def wide(
             "evaluation_examples": 64,
         },
     )  # fmt: skip
-    found = measure(config)
+    with progress_bar(f"training {steps} steps in a process of its own", 1):
+        found = measure(config)
     if as_json:
         from dataclasses import asdict
 
