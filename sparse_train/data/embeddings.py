@@ -16,6 +16,7 @@ from sparse_train.data.vocabulary import SPECIAL_TOKENS
 
 TRAINED = "trained"
 _LARGEST_BYTES = 4 << 30
+_DIGITS = 18  # of a count; Python refuses to read thousands
 _WINDOW = 5
 _SMOOTHING = 0.75  # of context counts: Levy et al. (2015), section 3.1
 _SHARE_STD = 0.02  # of the vectors' entries, as BERT's own embeddings start
@@ -59,6 +60,11 @@ def read_vectors(path: str) -> WordVectors:
     head = lines[0].split() if lines else []
     promised = None
     if len(head) == 2 and all(part.isdecimal() for part in head):
+        longest = max(map(len, head))
+        if longest > _DIGITS:
+            raise InputError(
+                f"{place}: line 1: a count has {longest} digits; allowed are at most {_DIGITS}"
+            )
         promised, size, first = int(head[0]), int(head[1]), 1
     else:
         size, first = len(head) - 1, 0

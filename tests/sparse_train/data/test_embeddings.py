@@ -49,6 +49,8 @@ def test_glove_and_fasttext_forms_are_read_and_the_first_of_a_word_counts(tmp_pa
         (b"2 2\na 1 2", "has 1 vectors where line 1 says 2"),
         (b"a 1 2\nb 1", "line 2: allowed are a word and 2 numbers"),
         (b"a 1 2\nb 1 x", "line 2: allowed are a word and 2 finite numbers"),
+        (b"9" * 5000 + b" 2\na 1 2", "line 1: a count has 5000 digits"),
+        (b"2 " + b"9" * 5000 + b"\na 1", "line 1: a count has 5000 digits"),
         (b"a 1 nan", "line 1: allowed are a word and 2 finite"),
         (b"a 1 \xff", "not UTF-8 at byte 4"),
     ],
