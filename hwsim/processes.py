@@ -11,7 +11,6 @@ from multiprocessing import get_context
 from typing import Any
 
 _POLL_S = 1.0
-_UNWIND_S = 5.0  # that a process has to leave what it is in the middle of
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 # Fork would copy torch's and numba's threads in whatever state they are in.
 CONTEXT = get_context("spawn")
@@ -44,31 +43,17 @@ def started(target: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) ->
 
 
 def ended(processes: Sequence[Any]) -> None:
-    """Ends processes that may be at work, and waits until they are gone.
-
-    Each takes back what it has half written; one that does not end by itself is killed.
-    """
+    """Ends processes that may be at work, and waits until they are gone."""
     for process in processes:
         process.terminate()
-    last = time.monotonic() + _UNWIND_S
     for process in processes:
-        process.join(max(last - time.monotonic(), 0.0))
-        if process.is_alive():
-            process.kill()
         process.join()
 
 
 def _run(target: Callable[..., Any], arguments: tuple[Any, ...], parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _unwind)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     target(*arguments)
-
-
-def _unwind(number: int, _: Any) -> None:
-    """Ends as an exception does, so that files half written go."""
-    signal.signal(number, signal.SIG_IGN)
-    raise SystemExit(128 + number)
 
 
 def _end_with(parent: int) -> None:
