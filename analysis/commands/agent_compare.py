@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -162,7 +160,7 @@ def _write(
 
         notes = fitted_error(study.learn.problems, Path(study.learn.recording))
     stored = AgentPage(
-        outcome, title, shlex.join(["nettime", *sys.argv[1:]]),
+        outcome, title, options.command_line(),
         tuple(pages.about(study, outcome)), cost, real,
         tuple(path.name for path in figures), tuple(notes), tuple(remarks),
     )  # fmt: skip

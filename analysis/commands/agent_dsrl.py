@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -108,7 +106,7 @@ def _write(outcome: Any, page: Path, title: str) -> list[Path]:
     from analysis import results
     from analysis.agents.dsrl_table import DsrlPage
 
-    stored = DsrlPage(outcome, title, shlex.join(["nettime", *sys.argv[1:]]))
+    stored = DsrlPage(outcome, title, options.command_line())
     return results.write(stored, page)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -208,7 +207,6 @@ def _run(study: ScheduleStudy, out: Path, processes: int) -> ScheduleTable:
 
 def _write(table: ScheduleTable, page: Path | None, plot: Path | None, title: str) -> list[Path]:
     """Writes the files asked for; their paths."""
-    import sys
 
     from analysis import results
     from analysis.agents import schedules_page as pages
@@ -223,7 +221,7 @@ def _write(table: ScheduleTable, page: Path | None, plot: Path | None, title: st
             plots.save(pages.figure(table), path)
         made.append(path.absolute())
     if page is not None:
-        command = shlex.join(["nettime", *sys.argv[1:]])
+        command = options.command_line()
         stored = SchedulesPage(table, title, command, (page.with_suffix(".svg").name,))
         made += results.write(stored, page)
     return made

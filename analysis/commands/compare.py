@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -280,7 +279,7 @@ def _write(
 
     made = []
     if write is not None:
-        stored = ComparisonPage(table, title, _command(), remarks)
+        stored = ComparisonPage(table, title, options.command_line(), remarks)
         made += results.write(stored, write)
     if plot is not None:
         with plots.styled():
@@ -290,13 +289,6 @@ def _write(
         loaded = [load_device(name) for name in devices]
         made.append(out.write_report(table, loaded, report))
     return made
-
-
-def _command() -> str:
-    """This command, to be given again."""
-    import sys
-
-    return shlex.join(["nettime", *sys.argv[1:]])
 
 
 def _tell(table: Table, written: Sequence[Path], as_json: bool) -> None:

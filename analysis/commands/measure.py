@@ -130,8 +130,6 @@ def _on_learnt(
     folders: list[Path], batches: list[int] | None, rounds: int, write: Path | None, title: str,
     remarks: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
-    import shlex
-    import sys
 
     from analysis import results
     from analysis.display.console import print_json, progress_bar, stdout
@@ -144,7 +142,7 @@ def _on_learnt(
         rows = learnt.time_runs(
             folders, tuple(batches or learnt.BATCHES), rounds=rounds, done=update
         )
-    command = shlex.join(["nettime", *sys.argv[1:]])
+    command = options.command_line()
     stored = page.KernelsPage(tuple(rows), title, command, processor(), remarks)
     written = []
     if write is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,6 +114,11 @@ def _own(folder: Path) -> Iterator[Path]:
     for at, below, _ in os.walk(folder):
         yield Path(at)
         below[:] = [name for name in below if not any(Path(at, name).glob(".*lock"))]
+
+
+def command_line() -> str:
+    """This command as a page tells it, to be pasted into a shell."""
+    return shlex.join(["nettime", *sys.argv[1:]])
 
 
 def examples(*lines: str) -> str:

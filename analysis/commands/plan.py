@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,7 +87,7 @@ def plan(
             priced.append(tuple(candidates(models, one, wanted, schedule, pattern)))
             update(done, one.name)
     made = PlanPage(
-        found, tuple(priced), shlex.join(["nettime", *sys.argv[1:]]),
+        found, tuple(priced), options.command_line(),
         None if hours is None else 3600 * hours, loss, None if plot is None else plot.name,
     )  # fmt: skip
     _tell(made, write, plot, as_json)
