@@ -13,6 +13,7 @@ from hwsim.mask import Mask
 from hwsim.masks.counts import BLOCK
 from hwsim.masks.statistics import (
     Cells,
+    add_up,
     largest,
     line_counts,
     quantiles,
@@ -414,6 +415,9 @@ def _cell_counts(cells: Cells, length: int, count: int, rng: np.random.Generator
         each[rng.choice(cuts, min(max(more, 0), cuts), replace=False)] += step
         return each
     each = rng.choice(len(cells.counts), cuts, p=cells.counts)
+    if cells.edge:
+        add_up(each, count, cells, rng)
+        return each
     _make_sum(each, count, np.array(cells.counts), rng)
     return each
 
