@@ -312,3 +312,16 @@ def test_what_happens_to_few_masks_is_asked_of_more_ways():
     assert spread(sigma, op) > 0.0
     ideal = load_device("ideal")
     assert len(ideal.over_ways(op)) == ideal.ways and spread(ideal, op) == 0.0
+
+
+@pytest.mark.parametrize(("kind", "density"), [
+    ("unstructured", 0.1), ("fan_in", 0.1), ("2:4", 0.5), ("block:32,32", 0.25), ("group:32", 0.1),
+    ("neuron", 0.5), ("neuron:1", 0.5), ("balanced:64", 0.125), ("balanced:8,8", 0.25),
+    ("v_n_m:64,2,8", 0.25),
+])  # fmt: skip
+def test_an_example_is_of_the_pattern_and_each_way_has_its_own(kind, density):
+    known = StatisticalMask(SHAPE, density, kind)
+    one, other = (way.example() for way in known.ways(4)[:2])
+    assert one.shape == SHAPE and one.satisfies(pattern(kind)) and one != other
+    assert one.density == pytest.approx(known.density, rel=0.1)
+    assert known.ways(4)[0].example() is one
