@@ -80,9 +80,11 @@ def _costs(
     if asked not in known:
         kept = known.setdefault(("shares of masks",), {})
         many = tensor.ranks_that_differ(part, plan.tp)
-        cuts = [tensor.cut(part, plan.tp, sequence=plan.sequence, rank=rank, shares=kept)
-                for rank in range(many)]  # fmt: skip
-        known[asked] = [(own, spent(own, cluster.device, each)) for own in cuts]
+        alike: dict[tuple, Any] = {}
+        took: dict[int, float] = {}
+        cuts = [tensor.cut(part, plan.tp, sequence=plan.sequence, rank=rank, shares=kept,
+                           alike=alike) for rank in range(many)]  # fmt: skip
+        known[asked] = [(own, spent(own, cluster.device, each, took)) for own in cuts]
     exchanges = tensor.exchanges(part) if plan.tp > 1 else 0
     exchange = seconds(cluster, "all_reduce", part.boundary_bytes, plan.tp) if exchanges else 0.0
     shares = tuple(_share(cluster, part, own, took, plan, again) for own, took in known[asked])

@@ -27,13 +27,14 @@ def ranks_that_differ(part: Part, ranks: int) -> int:
 
 def cut(
     part: Part, ranks: int, *, sequence: bool, rank: int = 0,
-    shares: dict[tuple, Mask] | None = None,
+    shares: dict[tuple, Mask] | None = None, alike: dict[tuple, Op] | None = None,
 ) -> Part:  # fmt: skip
     """The part as one of `ranks` cards has it: of a mask, the rows or columns that lie there.
 
     Args:
         sequence: whether norms are shared out too.
         shares: of masks, kept between calls: products and updates of a layer share one.
+        alike: of what has no mask, kept between calls for the ranks of one part.
 
     Raises:
         InputError: heads or widths that `ranks` does not divide.
@@ -47,14 +48,20 @@ def cut(
             f"{part.name}"
         )
     kept = {} if shares is None else shares
+    same = {} if alike is None else alike
 
     def own(ops: list[Op]) -> list[Op]:
         shared = set() if sequence else _of_heads_and_hidden_units(ops)
-        return [
-            _cut(op, ranks, part, sequence or i in shared)
-            if op.mask is None else _masked(op, ranks, rank, kept)
-            for i, op in enumerate(ops)
-        ]  # fmt: skip
+        found = []
+        for i, op in enumerate(ops):
+            if op.mask is not None:
+                found.append(_masked(op, ranks, rank, kept))
+                continue
+            asked = (id(op), sequence or i in shared)
+            if asked not in same:
+                same[asked] = _cut(op, ranks, part, asked[1])
+            found.append(same[asked])
+        return found
 
     return replace(part, forward=own(part.forward), backward=own(part.backward),
                    update=own(part.update))  # fmt: skip
