@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from hwsim.cluster.parts import Part
@@ -20,6 +20,7 @@ class Spent:
 
     Attributes:
         forward_s, backward_s, update_s: seconds.
+        beside_s: of the backward pass, weight gradients of the layers that were named.
         as_sparse: masked weights that the forward and that the backward pass read in a sparse form.
         as_two_four: of these, in the 2:4 form.
     """
@@ -29,6 +30,7 @@ class Spent:
     update_s: float
     as_sparse: tuple[int, int]
     as_two_four: tuple[int, int]
+    beside_s: float = 0.0
 
 
 def packs(plan: ParallelPlan) -> float:
@@ -44,18 +46,24 @@ def packs(plan: ParallelPlan) -> float:
     return 1.0 / (plan.micro_batches * (plan.shard_ranks if gathered else 1))
 
 
-def spent(part: Part, device: Device, each: float, known: dict[int, float] | None = None) -> Spent:
+def spent(
+    part: Part, device: Device, each: float, known: dict[int, float] | None = None,
+    named: Collection[str] = (),
+) -> Spent:  # fmt: skip
     """What a part takes if 2:4 weights are packed `each` times in a micro-batch.
 
     Args:
         known: of ops without a mask, which other ranks have too; as long as these live.
+        named: layers whose weight gradients are told apart.
     """
     took = {} if known is None else known
     forward, sparse, two_four = _pass(part.forward, device, each, took)
     backward, sparse_back, two_four_back = _pass(part.backward, device, each, took)
     update = sum(_seconds(op, device, took) for op in part.update)
+    beside = sum(_seconds(op, device, took) for op in part.backward
+                 if op.phase == "grad_weight" and op.name in named)  # fmt: skip
     return Spent(
-        forward, backward, update, (sparse, sparse_back), (two_four, two_four_back)
+        forward, backward, update, (sparse, sparse_back), (two_four, two_four_back), beside
     )  # fmt: skip
 
 

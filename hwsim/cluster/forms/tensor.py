@@ -1,7 +1,8 @@
 """Tensor parallel: every product is cut into t, and activations are summed up after two of them.
 
-Source: Shoeybi et al. 2019 (Megatron-LM), section 3; Korthikanti et al. 2022, section 4.2, for
-sequence parallelism.
+Source: Shoeybi et al. 2019 (Megatron-LM), section 3; Korthikanti et al. 2022 (arXiv 2205.05198),
+section 4.2, for sequence parallelism, whose ranks gather a product's input once more for its weight
+gradient, beside that of its input; section 6.2 for sums of gradients beside weight gradients.
 """
 
 from __future__ import annotations
@@ -142,6 +143,21 @@ def _cut(op: Op, ranks: int, part: Part, shared: bool) -> Op:
     return replace(op, dense_flops=flops, activation_bytes=op.activation_bytes // ranks,
                    weight_bytes=op.weight_bytes // ranks, weight_shape=shape,
                    m=max(op.m // ranks, 1) if op.kind in ("norm", "softmax") else op.m)  # fmt: skip
+
+
+def beside_sums(part: Part) -> set[str]:
+    """Layers cut by their outputs, whose inputs' gradients are summed up: what an attention reads,
+    and what widens."""
+    found: set[str] = set()
+    before: list[str] = []
+    for op in part.forward:
+        if op.kind == "gemm" and op.n > op.k:
+            found.add(op.name)
+        elif op.kind == "gemm":
+            before.append(op.name)
+        elif op.kind == "attention":
+            found.update(before)
+    return found
 
 
 def exchanges(part: Part) -> int:
