@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from hwsim import units
 from hwsim.cluster.costs import Costs, costs
 from hwsim.cluster.machine import Cluster
 from hwsim.cluster.memory import Need, activations, need, with_recompute
@@ -142,9 +143,9 @@ def _candidates(
     if not any_fits:
         assert least is not None
         raise InputError(
-            f"memory: no plan fits {cluster.cards} cards of {cluster.memory_bytes / 1e9:.0f} GB; "
-            f"the least, {least[1]}, needs {least[0] / 1e9:.1f} GB a card: allowed are more cards "
-            "or a smaller batch"
+            f"memory: no plan fits {cluster.cards} cards of "
+            f"{units.quantity(cluster.memory_bytes, 'B')}; the least, {least[1]}, needs "
+            f"{units.quantity(least[0], 'B')} a card: allowed are more cards or a smaller batch"
         )
 
 
