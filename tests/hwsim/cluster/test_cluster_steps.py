@@ -227,5 +227,5 @@ def test_a_link_without_bandwidth_is_refused(tmp_path) -> None:
 def test_what_fits_nowhere_is_refused_with_what_would() -> None:
     with pytest.raises(InputError, match="try fsdp, recompute=full"):
         refuse(9e10, 8e10, ParallelPlan("ddp", 8))
-    with pytest.raises(InputError, match="no plan fits 8 cards of 1.00 MB"):
+    with pytest.raises(InputError, match=r"no plan fits 8 cards of 1\.00 MB"):
         search(Cluster("s", H100, 1, 8, 1e6, Link(1e11, 0, 1), Link(1e10, 0, 1)), step_of())
