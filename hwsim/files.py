@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 from hwsim.errors import InputError
 
 _SUFFIX = ".part"
+# The temporary names under which this process writes at the moment.
+_half_written: set[Path] = set()
 
 
 @contextlib.contextmanager
@@ -31,6 +33,7 @@ def replacing(path: Path) -> Iterator[Path]:
             so by an error of its own); `path` is as before.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{_SUFFIX}")
+    _half_written.add(part)
     try:
         try:
             mode = _made(part)
@@ -51,6 +54,14 @@ def replacing(path: Path) -> Iterator[Path]:
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        _half_written.discard(part)
+
+
+def take_back() -> None:
+    """Removes what this process has half written: for one that is about to end where it stands."""
+    for part in list(_half_written):
         with contextlib.suppress(OSError):
             part.unlink()
 

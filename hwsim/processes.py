@@ -10,7 +10,10 @@ from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from typing import Any
 
+from hwsim.files import take_back
+
 _POLL_S = 1.0
+_LAST_S = 5.0  # that a process which is ended has to take back what it has half written
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 # Fork would copy torch's and numba's threads in whatever state they are in.
 CONTEXT = get_context("spawn")
@@ -43,20 +46,35 @@ def started(target: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) ->
 
 
 def ended(processes: Sequence[Any]) -> None:
-    """Ends processes that may be at work, and waits until they are gone."""
+    """Ends processes that may be at work, and waits until they are gone.
+
+    Each takes back what it has half written; one that is deaf to that is killed.
+    """
     for process in processes:
         process.terminate()
+    last = time.monotonic() + _LAST_S
     for process in processes:
-        process.join()
+        process.join(max(last - time.monotonic(), 0.0))
+        if process.is_alive():
+            process.kill()
+            process.join()
 
 
 def _run(target: Callable[..., Any], arguments: tuple[Any, ...], parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     target(*arguments)
+
+
+def _leave(number: int, _: Any) -> None:
+    """Ends at once: an exception here would surface in whatever was going on, or at exit."""
+    take_back()
+    os._exit(128 + number)
 
 
 def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_POLL_S)
+    take_back()
     os._exit(1)

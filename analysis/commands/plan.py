@@ -106,10 +106,11 @@ def _law(
     if width:
         raise InputError("--width: goes with a published law; with --runs sizes are the runs' own")
     options.chosen("--form", form, tuple(FORMS))
-    points, config = sizes.points(runs)
-    source = f"fitted to {len(points)} runs below {', '.join(map(str, runs))}"
-    fitted = fit(points, form, n_unit=1e6, d_unit=1e6, draws=100, source=source)
-    return fitted, sizes.of_runs(config, sizes.SHARES)
+    read = sizes.points(runs)
+    source = f"fitted to {len(read.points)} runs below {', '.join(map(str, runs))}"
+    how = {"n_unit": 1e6, "d_unit": 1e6, "draws": 100}
+    fitted = fit(read.points, form, **how, source=source, noise=read.noise)
+    return fitted, sizes.of_runs(read.config, sizes.SHARES)
 
 
 def _tell(made: PlanPage, write: Path | None, plot: Path | None, as_json: bool) -> None:

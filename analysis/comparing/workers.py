@@ -5,7 +5,6 @@ A job that dies with its process is an error here; a process whose parent has di
 
 from __future__ import annotations
 
-import os
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -80,7 +79,7 @@ def _pool(work: Any, jobs: Sequence[Any], processes: int) -> Iterator[tuple[Any,
         waiting.put(numbered)
     for _ in range(processes):
         waiting.put(None)
-    workers = started(_worker, [(work, waiting, news, os.getpid())] * processes)
+    workers = started(_worker, [(work, waiting, news)] * processes)
     try:
         yield news, lambda: all(w.is_alive() or w.exitcode == 0 for w in workers)
     finally:
@@ -90,13 +89,11 @@ def _pool(work: Any, jobs: Sequence[Any], processes: int) -> Iterator[tuple[Any,
             one.close()
 
 
-def _worker(work: Any, waiting: Any, news: Any, parent: int) -> None:
+def _worker(work: Any, waiting: Any, news: Any) -> None:
     while (numbered := waiting.get()) is not None:
         number, job = numbered
 
         def tell(done: int, note: str = "", number: int = number) -> None:
-            if os.getppid() != parent:
-                os._exit(1)
             news.put(News(number, done, note))
 
         try:

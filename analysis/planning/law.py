@@ -49,6 +49,7 @@ class Law:
         range: name (nonzero, sparsity, examples) → (low, high) of the points of the fit.
         draws: further sets of coefficients, refitted on resampled points, for intervals.
         error: mean share by which it is off on its points; stands for draws where there are none.
+        noise: mean share by which points of one setting are off their mean; None if not known.
     """
 
     form: str
@@ -60,6 +61,7 @@ class Law:
     range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     draws: tuple[Mapping[str, float], ...] = ()
     error: float = 0.0
+    noise: float | None = None
 
     @property
     def laws(self) -> list[Law]:

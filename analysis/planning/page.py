@@ -41,10 +41,15 @@ def notes(law: Law, given: Sequence[Candidate]) -> list[str]:
     parts = ", ".join(f"{name} {value:.4g}" for name, value in law.coefficients.items())
     ends = "; ".join(f"{n} {low:.3g} to {high:.3g}" for n, (low, high) in law.range.items())
     schedule = given[0].schedule
+    noise = "" if law.noise is None else (
+        f" Runs that differ by the seed alone are off their mean by {100 * law.noise:.2f} %: no "
+        "law can be nearer to single runs."
+    )  # fmt: skip
     return [
         f"Law: {FORMS[law.form]}; {parts}; N in {law.n_unit:g} weights of the layers that masks "
         f"act on, D in {law.d_unit:g} {law.counted}. {law.source}.",
-        f"Fitted to {ends}; off by {100 * law.error:.2f} % on its points, on average.",
+        f"Fitted to {ends}; off by {100 * law.error:.2f} % on its points, on average."
+        + noise,
         "Intervals: " + ("95 %, of refits on points drawn with replacement." if law.draws else
                          "that error either way; for two candidates beside each other, what N "
                          "adds to the loss may be off by three times as much (assumed)."),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from analysis.estimating.subject import Subject, of, of_task
 from analysis.planning.law import Point
@@ -52,8 +56,6 @@ def of_runs(config: TrainConfig, shares: Sequence[float]) -> list[SizedModel]:
     Raises:
         InputError: a model without a width.
     """
-    import dataclasses
-
     from sparse_train.tasks import make_task
 
     task = make_task(config.task, config.task_options).prepare()
@@ -70,8 +72,24 @@ def of_runs(config: TrainConfig, shares: Sequence[float]) -> list[SizedModel]:
     return list(made.values())
 
 
-def points(folders: Sequence[Path]) -> tuple[list[Point], TrainConfig]:
-    """What complete runs below some folders say of the law, and the settings of the largest.
+@dataclass(frozen=True)
+class Runs:
+    """What complete runs say of the law.
+
+    Attributes:
+        points: of each run.
+        config: settings of the largest dense one.
+        noise: mean share by which the losses of runs that differ by the seed alone are off their
+            expected one; None where no setting was run twice. No law can be nearer to single runs.
+    """
+
+    points: tuple[Point, ...]
+    config: TrainConfig
+    noise: float | None
+
+
+def points(folders: Sequence[Path]) -> Runs:
+    """What complete runs below some folders say of the law.
 
     Tuning runs are left out: a folder called "tune" is not entered. Runs must share task and data.
 
@@ -103,7 +121,19 @@ def points(folders: Sequence[Path]) -> tuple[list[Point], TrainConfig]:
     if not dense:
         raise InputError("--runs: no dense run among them; the law needs sparsity 0 too")
     _, config = max(dense, key=lambda one: one[0].nonzero)
-    return [point for point, _ in found], config
+    return Runs(tuple(point for point, _ in found), config, _noise(found))
+
+
+def _noise(found: Sequence[tuple[Point, TrainConfig]]) -> float | None:
+    """Mean |loss / expected loss − 1|; a mean of n runs is nearer to them by √(1 − 1/n)."""
+    alike: dict[str, list[float]] = {}
+    for point, config in found:
+        alike.setdefault(repr(dataclasses.replace(config, seed=0)), []).append(point.loss)
+    groups = [np.array(losses) for losses in alike.values() if len(losses) > 1]
+    if not groups:
+        return None
+    off = [np.abs(one / one.mean() - 1) / math.sqrt(1 - 1 / len(one)) for one in groups]
+    return float(np.concatenate(off).mean())
 
 
 def _point(record: TrainingRecord) -> Point:
