@@ -3,10 +3,10 @@
     python -m tests.mutation [hwsim/net_time.py ...] [--again]
 
 mutmut writes the faulty forms of each function into a copy of the tree (build/mutation). For each
-form the collected tests that reach its function are run in a process of its own, the quickest
-first, up to the first that fails. The page docs/mutation.md gets the counts and every form that
-no test noticed; what was said there about a survivor is kept. Ends with 1 where fewer than nine in
-ten are noticed, or where a survivor stands without a reason.
+form the collected tests that reach its function are run in a process of its own: those that noticed
+another form first, then the quickest, up to the first that fails. The page docs/mutation.md gets
+the counts and every form that no test noticed; what was said there about a survivor is kept. Ends
+with 1 where fewer than nine in ten are noticed, or where a survivor stands without a reason.
 """
 
 from __future__ import annotations

@@ -41,10 +41,14 @@ def _functions(code: str) -> dict[str, list[str]]:
 def _form(name: str, texts: dict[str, list[str]]) -> Form:
     own = name.rpartition(".")[2]
     base = own.partition("__mutmut_")[0]
+    function = base.removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")
+    plain = function.rpartition(".")[2]
+    original, faulty = (
+        [line.replace(full, plain) for line in texts[full]]
+        for full in (f"{base}__mutmut_orig", own)
+    )
     sides = {"-": [], "+": []}
-    original = [line.replace(f"{base}__mutmut_orig", own) for line in texts[f"{base}__mutmut_orig"]]
-    for line in difflib.unified_diff(original, texts[own], n=0, lineterm=""):
+    for line in difflib.unified_diff(original, faulty, n=0, lineterm=""):
         if line[0] in sides and line[:3] not in ("---", "+++"):
             sides[line[0]].append(" ".join(line[1:].split()))
-    function = base.removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")
     return Form(name, function, " ".join(sides["-"]), " ".join(sides["+"]))

@@ -29,11 +29,16 @@ class Forms:
             return True
         seconds, reached = json.loads(seen.read_text())
         items = sorted(session.items, key=lambda item: seconds[item.nodeid])
-        codes = {}
+        codes, killer, killers = {}, self.result.with_suffix(".killer"), {}
         for done, name in enumerate(self.names):
             function = name.partition("__mutmut_")[0]
+            mine = killers.setdefault(function, {})
             chosen = [item for item in items if function in reached[item.nodeid]]
-            codes[name] = _child(partial(_fails, session, chosen, name)) if chosen else 0
+            # What noticed others of the function comes first: the last of them before all.
+            chosen.sort(key=lambda item, mine=mine: -mine.get(item.nodeid, -1))
+            codes[name] = _child(partial(_fails, session, chosen, name, killer)) if chosen else 0
+            if codes[name] == 1:
+                mine[killer.read_text()] = done
             if done % 25 == 24:
                 minutes = (time.monotonic() - began) / 60
                 alive = sum(code == 0 for code in codes.values())
@@ -72,7 +77,7 @@ def _look(session, items, seen: Path) -> int:
     return session.testsfailed
 
 
-def _fails(session, items, name: str) -> int:
+def _fails(session, items, name: str, killer: Path) -> int:
     from mutmut.mutation.trampoline import set_mutant_under_test
 
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -82,6 +87,7 @@ def _fails(session, items, name: str) -> int:
     for item, after in zip(items, [*items[1:], None], strict=True):
         session.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
         if session.testsfailed:
+            killer.write_text(item.nodeid)
             return 1
     return 0
 
