@@ -259,6 +259,37 @@ def test_grouped_and_transposed_layers_are_known_by_their_own_matrices():
         assert updates == step.layers
 
 
+class Conv1D(nn.Module):
+    """As GPT-2 has it: inputs first; some keep their weight where no parameter is looked for."""
+
+    def __init__(self, nx, nf, elsewhere):
+        super().__init__()
+        self.nx, self.nf = nx, nf
+        self.weight, self.bias = nn.Parameter(torch.ones(nx, nf)), nn.Parameter(torch.ones(nf))
+        self.kept = [self.weight] if elsewhere else []
+
+    def forward(self, x):
+        return torch.addmm(self.bias, x, *self.kept or [self.weight])
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("real", [False, True])
+def test_a_weight_that_is_stored_inputs_first_is_outputs_by_inputs(elsewhere, real):
+    model = nn.Sequential(Conv1D(4, 6, elsewhere), nn.ReLU(), Conv1D(6, 3, elsewhere))
+    step = workload(model, torch.ones(5, 4), real=real)
+    assert step.layers == {"0": (6, 4), "2": (3, 6)}
+    updates = [op for op in step if op.kind == "optimizer" and op.weight_shape]
+    assert {op.name: op.weight_shape for op in updates} == step.layers
+
+
+def test_a_model_that_looks_at_its_batch_needs_values():
+    class Looks(nn.Linear):
+        def forward(self, x):
+            return super().forward(x if x.sum() > 0 else 2 * x).sum()
+
+    assert workload(Looks(4, 3), torch.ones(2, 4)).on_values
+
+
 def test_masks_of_layers_that_are_not_reached_are_listed():
     model = nn.Module()
     model.used, model.idle = nn.Linear(4, 3), nn.Linear(4, 3)
