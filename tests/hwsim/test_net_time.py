@@ -182,7 +182,7 @@ def test_what_is_no_number_is_refused(seconds, losses, target):
 
 
 def test_time_does_not_run_backwards():
-    with pytest.raises(InputError, match="^seconds: they fall; allowed is a rising sequence$"):
+    with pytest.raises(InputError, match=r"^seconds: they fall; allowed is a rising sequence$"):
         time_to_target([0, 2, 1], [3, 2, 1], 2)
 
 
