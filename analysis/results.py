@@ -22,7 +22,7 @@ _READERS = {
 _VERSION = 1
 
 
-class Stored(Protocol):
+class StoredResult(Protocol):
     """A table with all that its page says."""
 
     @property
@@ -40,14 +40,14 @@ def beside(page: Path) -> Path:
     return page.with_suffix(".json")
 
 
-def write(stored: Stored, page: Path) -> list[Path]:
+def write(stored: StoredResult, page: Path) -> list[Path]:
     """Writes the page, and its table beside it; their paths."""
     from analysis.reporting import report
 
     return [report.write(stored.page, page), report.write(dumps(stored), beside(page))]
 
 
-def dumps(stored: Stored) -> str:
+def dumps(stored: StoredResult) -> str:
     """As text; equal tables give equal texts."""
     plain = _plain({"version": _VERSION, **stored.content()})
     return json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
@@ -74,7 +74,7 @@ def _numbers(value: Any) -> Any:
     return value
 
 
-def load(path: Path) -> Stored:
+def load(path: Path) -> StoredResult:
     """Reads a stored table of any kind.
 
     Raises:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 
-class Bounded(dict):
+class BoundedDict(dict):
     """Holds at most so many entries; the one that was put in first goes.
 
-    >>> known = Bounded(2)
+    >>> known = BoundedDict(2)
     >>> known["a"], known["b"], known["c"] = 1, 2, 3
     >>> list(known)
     ['b', 'c']
@@ -26,9 +26,9 @@ class Bounded(dict):
             del self[next(iter(self))]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Bounded, (self.most,), None, None, iter(self.items())
+        return BoundedDict, (self.most,), None, None, iter(self.items())
 
 
-def prices() -> Bounded:
+def prices() -> BoundedDict:
     """Room for what a device says of unmasked operations: more than any network's shapes."""
-    return Bounded(4096)
+    return BoundedDict(4096)

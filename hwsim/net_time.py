@@ -7,24 +7,20 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from hwsim.bounded import prices
 from hwsim.device import Device
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
 from hwsim.workload import Workload
 
-_MOST_KNOWN = 4096  # prices kept for a device; the one that was not asked for longest goes
 _known: weakref.WeakKeyDictionary[Device, dict[str, Estimate]] = weakref.WeakKeyDictionary()
 
 
 def step_estimate(device: Device, workload: Workload) -> Estimate:
     """The price of one step, kept by the workload's digest: equal masks are priced once."""
-    known = _known.setdefault(device, {})
+    known = _known.setdefault(device, prices())
     digest = workload.digest
-    found = known.pop(digest, None)
-    if found is None:
-        found = device.estimate(workload)
-        while len(known) >= _MOST_KNOWN:
-            del known[next(iter(known))]
+    found = known.pop(digest, None) or device.estimate(workload)
     known[digest] = found  # the last place is that of what was asked for last
     return found
 

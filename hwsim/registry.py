@@ -1,6 +1,6 @@
 """What can be taken by name: a member of ours, an installed one, or the user's own.
 
-Ours are files in a folder (`Registry`) or entries of a table (`Table`). Other packages install
+Ours are files in a folder (`Registry`) or entries of a table (`NameTable`). Other packages install
 members as entry points of the registry's group; `my_module:MyThing` names anything else.
 """
 
@@ -127,7 +127,7 @@ class Registry(Names):
 
 
 @dataclass(frozen=True)
-class Table(Names):
+class NameTable(Names):
     """Members that are small enough to stand in one file, as a table of names."""
 
     members: Mapping[str, Any]

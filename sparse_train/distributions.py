@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from hwsim import load_device
 from hwsim.checks import check_density
 from hwsim.errors import InputError, unknown
-from hwsim.registry import Table
+from hwsim.registry import NameTable
 from sparse_train.marginal_time import EqualMarginalTime
 from sparse_train.naming import Shapes
 
@@ -83,7 +83,7 @@ def _erdos_renyi(shapes: Shapes, density: float, power: float, *, kernel: bool) 
 
 
 EQUAL_TIME = "equal_marginal_time"
-DISTRIBUTIONS = Table(
+DISTRIBUTIONS = NameTable(
     "distribution",
     {"er": er, "erk": erk, "uniform": uniform, EQUAL_TIME: EqualMarginalTime},
     group="nettime.distributions",

@@ -17,7 +17,7 @@ from torch import Tensor
 from hwsim.checks import check_number
 from hwsim.errors import InputError
 from hwsim.references import is_reference
-from hwsim.registry import Table
+from hwsim.registry import NameTable
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Hoyer(Regulariser):
         return weight.abs().sum().square() / squares
 
 
-REGULARISERS = Table(
+REGULARISERS = NameTable(
     "regulariser", {"group_lasso": GroupLasso, "hoyer": Hoyer, "l1": L1},
     group="nettime.regularisers",
 )  # fmt: skip

@@ -15,7 +15,7 @@ import torch
 
 from hwsim.checks import check_density
 from hwsim.errors import InputError, unknown
-from hwsim.registry import Table
+from hwsim.registry import NameTable
 
 Schedule = Callable[[float], float]
 DROP_SCHEDULES = ("cosine", "linear", "constant")
@@ -165,7 +165,7 @@ def piecewise(points: Sequence[tuple[float, float]], *, steps: bool = False) -> 
     return Piecewise(tuple((float(p), float(d)) for p, d in points), steps)
 
 
-SCHEDULES = Table(
+SCHEDULES = NameTable(
     "schedule",
     {
         "constant": lambda start, end: constant(end),

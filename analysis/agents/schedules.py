@@ -91,12 +91,14 @@ def agent_jobs(study: ScheduleStudy, folder: Path) -> dict[tuple[str, float], Ag
     }  # fmt: skip
 
 
-def agents(study: ScheduleStudy, folder: Path, processes: int, progress: Progress | None) -> Agents:
+def agents(
+    study: ScheduleStudy, jobs: Mapping[tuple[str, float], AgentJob], processes: int,
+    progress: Progress | None,
+) -> Agents:  # fmt: skip
     """The agents of all cells: the one that is given, or each trained."""
     from analysis.comparing.workers import run_all
     from rl.agents.learn import CHECKPOINT
 
-    jobs = agent_jobs(study, folder)
     given = study.learning.agent
     if given is not None:
         return Agents(dict.fromkeys(jobs, given))
@@ -130,11 +132,12 @@ def run(
     from rl.agents import checkpoint
     from sparse_train.tasks import make_task
 
+    jobs = agent_jobs(study, folder)
     # Bad input before any work.
     if study.learning.agent is not None:
         checkpoint.load(study.learning.agent)
     else:
-        for job in agent_jobs(study, folder).values():
+        for job in jobs.values():
             job.world.training()
     task = make_task(study.base.task, study.base.task_options).prepare()
     names = device_names(study.devices)
@@ -145,7 +148,7 @@ def run(
     }  # fmt: skip
     rows = race(plan, entries(plan, task), folder, **options)
     dense = next(row for row in rows if row.entry.family == "dense")
-    made = agents(study, folder, processes, progress)
+    made = agents(study, jobs, processes, progress)
 
     def guided(job: Job) -> Job:
         return _guided(job, dense, folder, made.paths, study.devices[0])

@@ -49,6 +49,12 @@ def at_least(option: str, value: int, least: int = 1) -> int:
     return value
 
 
+def above_zero(option: str, value: float) -> float:
+    """`value` if it is positive and finite; an InputError that names the option if not."""
+    check_number(option, value, above=0.0)
+    return value
+
+
 def chosen(option: str, value: str, allowed: Sequence[str]) -> str:
     """`value` if it is one of `allowed`; an InputError that lists them if not."""
     from hwsim.errors import unknown

@@ -76,6 +76,7 @@ def plan(
     from analysis.planning.prices import SCHEDULES
     from analysis.planning.stored import PlanPage
 
+    budget_s = None if hours is None else 3600 * options.above_zero("--hours", hours)
     options.chosen("--schedule", schedule, SCHEDULES)
     wanted = tuple(options.share("--density", d) for d in density or DENSITIES)
     if not all(wanted):
@@ -88,7 +89,7 @@ def plan(
             update(done, one.name)
     made = PlanPage(
         found, tuple(priced), options.command_line(),
-        None if hours is None else 3600 * hours, loss, None if plot is None else plot.name,
+        budget_s, loss, None if plot is None else plot.name,
     )  # fmt: skip
     _tell(made, write, plot, as_json)
 

@@ -11,7 +11,7 @@ from analysis.commands import options
 from hwsim.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.reporting.contenders import Contender
+    from analysis.reporting.contenders import ReportedRun
     from sparse_train.record import TrainingRecord
 
 
@@ -111,7 +111,7 @@ def _density(algorithm: str, density: float | None, sparsity: float | None) -> f
     return options.share("--density", 0.1 if density is None else density)
 
 
-def _described(found: Contender) -> dict[str, Any]:
+def _described(found: ReportedRun) -> dict[str, Any]:
     return {
         "name": found.name, "density": found.density, "steps": int(found.steps[-1]),
         "best_validation_loss": found.best_loss, "last_validation_loss": found.last_loss,
@@ -148,7 +148,7 @@ def _kernels(compute: dict[str, Any]) -> str:
     return text
 
 
-def _print(console: Any, found: Contender, record: TrainingRecord, run: Path) -> None:
+def _print(console: Any, found: ReportedRun, record: TrainingRecord, run: Path) -> None:
     from analysis.display import tables
     from hwsim import units
 

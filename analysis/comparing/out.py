@@ -26,7 +26,7 @@ from analysis.comparing.page import (
 )
 from analysis.comparing.table import Row, Table
 from analysis.reporting import plots, report
-from analysis.reporting.contenders import Contender, Seconds
+from analysis.reporting.contenders import ReportedRun, Seconds
 from analysis.stats import mean_interval, stratified_bootstrap
 from hwsim import Device, units
 
@@ -215,8 +215,8 @@ def figure(table: Table) -> Figure:
     return drawn
 
 
-def mean_contenders(table: Table, devices: Sequence[Device]) -> list[Contender]:
-    """One Contender per row: losses and net times averaged over seeds, the rest of the first."""
+def mean_contenders(table: Table, devices: Sequence[Device]) -> list[ReportedRun]:
+    """One ReportedRun per row: losses and net times averaged over seeds, the rest of the first."""
     from analysis.reporting.runs import contender
 
     made = []
@@ -228,7 +228,7 @@ def mean_contenders(table: Table, devices: Sequence[Device]) -> list[Contender]:
     return made
 
 
-def _mean(runs: Sequence[Contender]) -> Contender:
+def _mean(runs: Sequence[ReportedRun]) -> ReportedRun:
     seconds = {
         device: Seconds(
             *(

@@ -23,7 +23,7 @@ class Seconds:
 
 
 @dataclass(frozen=True)
-class Contender:
+class ReportedRun:
     """One training run, ready to be compared.
 
     Attributes:
@@ -84,7 +84,7 @@ class Reached:
     high: float
 
 
-def time_to(contender: Contender, device: str, loss: float) -> Reached | None:
+def time_to(contender: ReportedRun, device: str, loss: float) -> Reached | None:
     """When the best validation loss so far first was `loss` or lower; None if never.
 
     Between two evaluations the best loss is taken to fall in a straight line.
@@ -109,7 +109,7 @@ def time_to(contender: Contender, device: str, loss: float) -> Reached | None:
     )
 
 
-def common_loss(contenders: Sequence[Contender]) -> float:
+def common_loss(contenders: Sequence[ReportedRun]) -> float:
     """The lowest loss that every contender reaches: the worst of their best.
 
     Of those that got better at all; where none did, the lowest there is.
@@ -118,12 +118,12 @@ def common_loss(contenders: Sequence[Contender]) -> float:
     return max(found) if found else min(c.best_loss for c in contenders)
 
 
-def reference(contenders: Sequence[Contender]) -> Contender | None:
+def reference(contenders: Sequence[ReportedRun]) -> ReportedRun | None:
     """What the others are measured against: the first dense run of full width."""
     return next((c for c in contenders if c.family == "dense"), None)
 
 
-def devices_of(contenders: Sequence[Contender]) -> tuple[str, ...]:
+def devices_of(contenders: Sequence[ReportedRun]) -> tuple[str, ...]:
     """The devices that every contender has times on, in the first one's order."""
     return tuple(
         name for name in contenders[0].seconds if all(name in c.seconds for c in contenders)
@@ -150,17 +150,17 @@ class TimesToLoss:
         return one.seconds / other.seconds if one and other and other.seconds else None
 
 
-def compare(contenders: Sequence[Contender], device: str, loss: float) -> TimesToLoss:
+def compare(contenders: Sequence[ReportedRun], device: str, loss: float) -> TimesToLoss:
     """Net seconds that each contender takes to a validation loss on a device."""
     return TimesToLoss(device, loss, {c.name: time_to(c, device, loss) for c in contenders})
 
 
-def verdicts(contenders: Sequence[Contender], loss: float) -> list[str]:
+def verdicts(contenders: Sequence[ReportedRun], loss: float) -> list[str]:
     """One honest sentence per device: who reaches `loss` first, and by how much."""
     return [_verdict(contenders, compare(contenders, d, loss)) for d in devices_of(contenders)]
 
 
-def _verdict(contenders: Sequence[Contender], c: TimesToLoss) -> str:
+def _verdict(contenders: Sequence[ReportedRun], c: TimesToLoss) -> str:
     from hwsim.units import ratio
 
     families = {one.name: one.family for one in contenders}

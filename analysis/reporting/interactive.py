@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from analysis.reporting.contenders import Contender, devices_of
+from analysis.reporting.contenders import ReportedRun, devices_of
 from analysis.reporting.plots import DASHES, FAMILY_COLOURS
 
 _SPREAD = 4.0  # Ratio of the longest to the shortest run from which time is logarithmic at first.
 
 
-def section(contenders: Sequence[Contender]) -> str:
+def section(contenders: Sequence[ReportedRun]) -> str:
     """An empty place, its data as JSON, and the script that fills it."""
     # A run's name may hold "</script>"; as JSON "<" can be written so that HTML does not see it.
     text = json.dumps(_data(contenders), ensure_ascii=False, allow_nan=False).replace(
@@ -28,7 +28,7 @@ def section(contenders: Sequence[Contender]) -> str:
     )
 
 
-def _data(contenders: Sequence[Contender]) -> dict[str, Any]:
+def _data(contenders: Sequence[ReportedRun]) -> dict[str, Any]:
     devices = devices_of(contenders)
     ends = [c.seconds[d].expected[-1] for c in contenders for d in devices]
     return {
@@ -55,7 +55,7 @@ def _data(contenders: Sequence[Contender]) -> dict[str, Any]:
     }
 
 
-def _dash(contenders: Sequence[Contender], place: int) -> str:
+def _dash(contenders: Sequence[ReportedRun], place: int) -> str:
     """As `plots.line_styles` has it: by place among those of one colour."""
     family = contenders[place].family
     among = sum(c.family == family for c in contenders[:place])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.reporting.contenders import FAMILIES, Contender, devices_of
+from analysis.reporting.contenders import FAMILIES, ReportedRun, devices_of
 from hwsim import InputError
 from hwsim.files import replacing
 from hwsim.units import unit_of
@@ -67,7 +67,7 @@ def styled() -> Any:
     )  # fmt: skip
 
 
-def line_styles(contenders: Sequence[Contender]) -> dict[str, tuple[str, Any]]:
+def line_styles(contenders: Sequence[ReportedRun]) -> dict[str, tuple[str, Any]]:
     """Name → (colour, dash): colour by family, dash by place among its family."""
     seen: dict[str, int] = {}
     styles = {}
@@ -78,7 +78,7 @@ def line_styles(contenders: Sequence[Contender]) -> dict[str, tuple[str, Any]]:
     return styles
 
 
-def loss_by_steps(contenders: Sequence[Contender]) -> Figure:
+def loss_by_steps(contenders: Sequence[ReportedRun]) -> Figure:
     """Validation loss against training steps."""
     figure, (axes,) = _figure(1, 3.4)
     for c in contenders:
@@ -90,7 +90,7 @@ def loss_by_steps(contenders: Sequence[Contender]) -> Figure:
     return figure
 
 
-def loss_by_time(contenders: Sequence[Contender]) -> Figure:
+def loss_by_time(contenders: Sequence[ReportedRun]) -> Figure:
     """Validation loss against net training time, one panel per device."""
     devices = devices_of(contenders)
     columns = min(2, len(devices))
@@ -110,7 +110,7 @@ def loss_by_time(contenders: Sequence[Contender]) -> Figure:
     return figure
 
 
-def densities(contenders: Sequence[Contender]) -> Figure | None:
+def densities(contenders: Sequence[ReportedRun]) -> Figure | None:
     """Density of every layer over the run, a panel per sparse contender; None without any."""
     sparse = [c for c in contenders if c.densities]
     if not sparse:
@@ -145,7 +145,7 @@ def densities(contenders: Sequence[Contender]) -> Figure | None:
     return figure
 
 
-def steps_by_phase(contenders: Sequence[Contender]) -> Figure:
+def steps_by_phase(contenders: Sequence[ReportedRun]) -> Figure:
     """What one training step costs, by phase: a bar per contender, a panel per device."""
     devices = [d for d in devices_of(contenders) if all(d in c.layers for c in contenders)]
     columns = min(2, len(devices))
@@ -159,7 +159,7 @@ def steps_by_phase(contenders: Sequence[Contender]) -> Figure:
     return figure
 
 
-def steps_by_layer(one: Contender, other: Contender, device: str, most: int = 24) -> Figure:
+def steps_by_layer(one: ReportedRun, other: ReportedRun, device: str, most: int = 24) -> Figure:
     """Layer by layer, what a step of two contenders costs on a device: two panels, one scale."""
     costs = one.layers[device]
     ranked = sorted(costs, key=lambda name: -sum(costs[name].values()))
@@ -311,13 +311,13 @@ def _figure(count: int, row_height_in: float, columns: int = 1, **shared: Any) -
     return figure, panels
 
 
-def _curve(axes: Any, c: Contender, x: np.ndarray, contenders: Sequence[Contender]) -> None:
+def _curve(axes: Any, c: ReportedRun, x: np.ndarray, contenders: Sequence[ReportedRun]) -> None:
     colour, dash = line_styles(contenders)[c.name]
     losses = np.where(np.isfinite(c.losses), c.losses, np.nan)
     axes.plot(x, losses, color=colour, linestyle=dash, label=c.name)
 
 
-def _without_the_start(axes: Any, contenders: Sequence[Contender]) -> None:
+def _without_the_start(axes: Any, contenders: Sequence[ReportedRun]) -> None:
     """Cuts off the fall from chance, beside which what is compared would be flat."""
     low = min(c.best_loss for c in contenders)
     early = [float(c.losses[min(2, len(c.losses) - 1)]) for c in contenders]
@@ -364,7 +364,7 @@ def _by_phase(layers: dict[str, dict[str, float]]) -> dict[str, float]:
     return sums
 
 
-def _density_grid(c: Contender, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _density_grid(c: ReportedRun, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Edges in steps, (changes + 1,), and densities (layers, changes); NaN where a layer has none.
 
     A mask holds until the next one; the last until the end of the run.

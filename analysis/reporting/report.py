@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from analysis.reporting import interactive, plots
 from analysis.reporting import what_if as trying
 from analysis.reporting.contenders import (
-    Contender,
     Reached,
+    ReportedRun,
     compare,
     devices_of,
     reference,
@@ -56,7 +56,7 @@ td small { color: var(--muted); } th { font-weight: 600; }
 
 
 def report(
-    contenders: Sequence[Contender],
+    contenders: Sequence[ReportedRun],
     title: str,
     notes: Sequence[str] = (),
     drawings: Sequence[Drawing] = (),
@@ -120,7 +120,7 @@ def write(page: str, path: Path) -> Path:
 
 
 def _sections(
-    contenders: Sequence[Contender], title: str, notes: Sequence[str],
+    contenders: Sequence[ReportedRun], title: str, notes: Sequence[str],
     verdicts: Sequence[str] | None,
 ) -> Iterable[str]:  # fmt: skip
     yield f"<h1>{escape(title)}</h1>"
@@ -166,12 +166,12 @@ def _timelines(drawings: Sequence[Drawing]) -> Iterable[str]:
         yield _figure(drawing.figure(), drawing.caption)
 
 
-def verdict_lines(contenders: Sequence[Contender]) -> list[str]:
+def verdict_lines(contenders: Sequence[ReportedRun]) -> list[str]:
     """Who is first, per device: at the dense run's best loss, or at the lowest that all reach."""
     return contenders_verdicts(contenders, target_losses(contenders)[-1][0])
 
 
-def _costs(contenders: Sequence[Contender]) -> Iterable[str]:
+def _costs(contenders: Sequence[ReportedRun]) -> Iterable[str]:
     if not all(c.layers for c in contenders):
         return
     yield "<h2>Where the time of a step goes</h2>"
@@ -193,13 +193,13 @@ def _costs(contenders: Sequence[Contender]) -> Iterable[str]:
         )
 
 
-def _what_is_compared(contenders: Sequence[Contender]) -> str:
+def _what_is_compared(contenders: Sequence[ReportedRun]) -> str:
     count = len(contenders)
     devices = ", ".join(devices_of(contenders))
     return f"{count} training run{'s' if count > 1 else ''}; devices: {devices}."
 
 
-def _runs_table(contenders: Sequence[Contender]) -> str:
+def _runs_table(contenders: Sequence[ReportedRun]) -> str:
     facts = list(dict.fromkeys(key for c in contenders for key, _ in c.facts))
     head = ["run", "density", "steps", "best validation loss", "last", *facts]
     rows = []
@@ -218,7 +218,7 @@ def _runs_table(contenders: Sequence[Contender]) -> str:
     )  # fmt: skip
 
 
-def _times_table(contenders: Sequence[Contender], loss: float, which: str) -> str:
+def _times_table(contenders: Sequence[ReportedRun], loss: float, which: str) -> str:
     base = reference(contenders)
     devices = devices_of(contenders)
     comparisons = [compare(contenders, device, loss) for device in devices]

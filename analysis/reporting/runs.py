@@ -1,4 +1,4 @@
-"""A training run's folder → a Contender that can be compared."""
+"""A training run's folder → a ReportedRun that can be compared."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.reporting.contenders import FAMILIES, Contender, Seconds
+from analysis.reporting.contenders import FAMILIES, ReportedRun, Seconds
 from hwsim import Device, InputError, Workload, units
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def contender(
     family: str | None = None,
     *,
     widest: int = 0,
-) -> Contender:
+) -> ReportedRun:
     """Loads a run and prices it on each device, with the masks that it had.
 
     Args:
@@ -50,7 +50,7 @@ def contender(
     # One pass over the masks serves all devices; the last of them stay.
     times = record.net_times(devices)
     last = record.last_step
-    return Contender(
+    return ReportedRun(
         name=name or label(record.config, density, widest),
         family=family or _family(record.config, widest),
         density=density,
@@ -84,10 +84,10 @@ def widest(folders: Sequence[Path]) -> int:
     return max(_width(TrainingRecord.load(folder).config) for folder in folders)
 
 
-def distinct_names(contenders: Sequence[Contender], folders: Sequence[Path]) -> list[Contender]:
+def distinct_names(contenders: Sequence[ReportedRun], folders: Sequence[Path]) -> list[ReportedRun]:
     """The contenders; those of one name get their folder's name too, or their place."""
     often = Counter(c.name for c in contenders)
-    made: list[Contender] = []
+    made: list[ReportedRun] = []
     for number, (c, folder) in enumerate(zip(contenders, folders, strict=True), start=1):
         name = c.name
         if often[name] > 1:

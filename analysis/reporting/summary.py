@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.reporting.contenders import (
-    Contender,
     Reached,
+    ReportedRun,
     common_loss,
     compare,
     devices_of,
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def target_losses(contenders: Sequence[Contender]) -> list[tuple[float, str]]:
+def target_losses(contenders: Sequence[ReportedRun]) -> list[tuple[float, str]]:
     """The losses to which times are compared, each with what it is.
 
     The lowest that every contender reaches gives each a time; the dense run's best asks who is
@@ -33,7 +33,7 @@ def target_losses(contenders: Sequence[Contender]) -> list[tuple[float, str]]:
     return losses
 
 
-def table(contenders: Sequence[Contender], loss: float, which: str) -> Table:
+def table(contenders: Sequence[ReportedRun], loss: float, which: str) -> Table:
     """Net time of each contender to `loss` on each device, relative to dense."""
     from analysis.display.tables import UNVERIFIED
     from analysis.display.tables import table as plain
@@ -56,7 +56,11 @@ def table(contenders: Sequence[Contender], loss: float, which: str) -> Table:
 
 
 def _cells(
-    contenders: Sequence[Contender], c: Contender, base: Contender | None, device: str, loss: float
+    contenders: Sequence[ReportedRun],
+    c: ReportedRun,
+    base: ReportedRun | None,
+    device: str,
+    loss: float,
 ) -> list[str]:
     comparison = compare(contenders, device, loss)
     reached = comparison.times[c.name]
@@ -80,7 +84,7 @@ def relative_interval(one: Reached, other: Reached) -> tuple[float, float]:
     return low, one.high / other.low if other.low else float("inf")
 
 
-def as_json(contenders: Sequence[Contender]) -> dict[str, Any]:
+def as_json(contenders: Sequence[ReportedRun]) -> dict[str, Any]:
     """All that the tables say, in seconds."""
     return {
         "devices": list(devices_of(contenders)),
@@ -96,7 +100,7 @@ def as_json(contenders: Sequence[Contender]) -> dict[str, Any]:
     }
 
 
-def _contender_json(c: Contender) -> dict[str, Any]:
+def _contender_json(c: ReportedRun) -> dict[str, Any]:
     return {
         "name": c.name, "family": c.family, "density": c.density, "steps": int(c.steps[-1]),
         "best_validation_loss": c.best_loss, "last_validation_loss": c.last_loss,
@@ -109,7 +113,7 @@ def _contender_json(c: Contender) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _times_json(contenders: Sequence[Contender], device: str, loss: float) -> dict[str, Any]:
+def _times_json(contenders: Sequence[ReportedRun], device: str, loss: float) -> dict[str, Any]:
     base = reference(contenders)
     comparison = compare(contenders, device, loss)
     return {
@@ -123,7 +127,7 @@ def _times_json(contenders: Sequence[Contender], device: str, loss: float) -> di
     }  # fmt: skip
 
 
-def show(console: Console, contenders: Sequence[Contender]) -> None:
+def show(console: Console, contenders: Sequence[ReportedRun]) -> None:
     """Tables and sentences on a terminal."""
     from analysis.display.tables import UNVERIFIED_NOTE
     from analysis.reporting.contenders import verdicts

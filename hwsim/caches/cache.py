@@ -46,11 +46,6 @@ class LevelCounts:
         return self.loads - self.load_misses
 
     @property
-    def store_hits(self) -> int:
-        """Stores that the level holds."""
-        return self.stores - self.store_misses
-
-    @property
     def misses(self) -> int:
         """Accesses that go on to the next level."""
         return self.load_misses + self.store_misses

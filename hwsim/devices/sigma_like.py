@@ -12,7 +12,7 @@ import numpy as np
 from hwsim.accelerators import scaled
 from hwsim.accelerators.base import Accelerator
 from hwsim.accelerators.pipelined import PeLoad
-from hwsim.bounded import Bounded
+from hwsim.bounded import BoundedDict
 from hwsim.device import parameter
 from hwsim.errors import InputError
 from hwsim.estimate import Estimate
@@ -56,7 +56,7 @@ class SigmaLike(Accelerator):
         "1", "that work in step on successive waves", at_least=1, at_most=65536, integer=True,
         default=1,
     )  # fmt: skip
-    _rows: Bounded = field(default_factory=lambda: Bounded(64), init=False, repr=False)
+    _rows: BoundedDict = field(default_factory=lambda: BoundedDict(64), init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("multipliers", "distribution_bw"):

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from hwsim import InputError
 from rl.envs import moves
-from rl.envs.act import KEEP, step_density
 from rl.envs.features import observe
 from rl.runs.dense import DenseRun
 from rl.runs.prices import PricedSlots, Prices
@@ -128,18 +127,7 @@ class Slot:
     def follow(self, action: Tensor, mode: str) -> None:
         """Takes over what the agent asks for, in the step that was looked at last."""
         self.state["updates"] += 1
-        if mode == "density":
-            counts = torch.round(self.sizes * action.double()).long()
-            still = moves.near(self.nnz, self.sizes, action, self.hold)
-            counts = torch.where(still, self.nnz, counts)
-        else:
-            moved = step_density(
-                self.nnz / self.sizes, action, self.factor, self.min_density, points=self.points
-            )
-            counts = torch.round(self.sizes * moved.double()).long()
-            counts = torch.where(action == KEEP, self.nnz, counts)
-        least = torch.ceil(self.sizes * self.min_density).long().clamp(min=1)
-        counts = torch.maximum(counts, least)
+        counts = moves.asked(self, action, mode, hold=self.hold)
         if self.move == moves.PAYS:
             left = self._config.steps - self.state["rounds"]
             pays = moves.paying(self, counts, torch.maximum(left, self.decision_steps))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rl.envs.act import KEEP, step_density
 from rl.envs.features import Observed
 
 FREE, PAYS = "free", "pays"
@@ -21,6 +22,27 @@ def near(nnz: Tensor, sizes: Tensor, density: Tensor, share: float) -> Tensor:
     """
     ratio = density.double() * sizes / nnz
     return (torch.maximum(ratio, 1 / ratio) < 1 + share) & (density < 1)
+
+
+def asked(env: Observed, action: Tensor, mode: str, *, hold: float = 0.0) -> Tensor:
+    """(batch, width) weights of each layer that an action asks for, at least the least density's.
+
+    Where the action is KEEP, or names a density that `hold` holds for the layer's own, they are
+    those that there are.
+    """
+    if mode == "density":
+        wanted, still = action, near(env.nnz, env.sizes, action, hold)
+    else:
+        density = env.nnz / env.sizes
+        wanted = step_density(density, action, env.factor, env.min_density, points=env.points)
+        still = action == KEEP
+    return torch.where(still, env.nnz, bounded(env, wanted))
+
+
+def bounded(env: Observed, density: Tensor) -> Tensor:
+    """Whole numbers of weights of a density, at least 1 and at least those of the least."""
+    least = torch.ceil(env.sizes * env.min_density).long().clamp(min=1)
+    return torch.maximum(torch.round(env.sizes * density.double()).long(), least)
 
 
 def paying(env: Observed, wanted: Tensor, steps_left: Tensor) -> Tensor:

@@ -38,14 +38,6 @@ def log_share(value: torch.Tensor) -> torch.Tensor:
     return torch.log(value.clamp(min=FLOOR)) / scale
 
 
-def zero_hardware(layers: torch.Tensor, whole: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same observation with all that tells of the device set to zero: an ablation."""
-    layers, whole = layers.clone(), whole.clone()
-    layers[..., [LAYER_FEATURES.index(f) for f in HARDWARE_LAYER_FEATURES]] = 0.0
-    whole[..., [GLOBAL_FEATURES.index(f) for f in HARDWARE_GLOBAL_FEATURES]] = 0.0
-    return layers, whole
-
-
 def stack(names: tuple[str, ...], **features: torch.Tensor) -> torch.Tensor:
     """Features in the order of `names` along a new last dimension; 0 where one is not given."""
     if extra := set(features) - set(names):

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from hwsim import InputError
 from rl.envs import moves
-from rl.envs.act import KEEP, step_density
 from rl.envs.features import observe
 from rl.envs.interface import Context, ScheduleEnv
 from rl.envs.slots import Slots
@@ -269,14 +268,8 @@ class SparseTrainingEnv(ScheduleEnv):
     def _wanted(self, action: Tensor) -> Tensor:
         """Weights of each layer after the action; KEEP leaves the number itself."""
         c = self.config
-        if self.mode == "density":
-            still = moves.near(self.nnz, self.sizes, action, c.hold)
-            counts = torch.where(still, self._kept(), self._counts(action))
-        else:
-            density = self.nnz / self.sizes
-            moved = step_density(density, action, c.factor, c.min_density, points=c.points)
-            still = action == KEEP
-            counts = torch.where(still, self._kept(), self._counts(moved))
+        counts = moves.asked(self, action, self.mode, hold=c.hold)
+        counts = torch.minimum(counts, self._most())
         if c.moves == moves.PAYS:
             counts = torch.where(
                 moves.paying(self, counts, self._steps_left()), counts, self._kept()
@@ -297,9 +290,7 @@ class SparseTrainingEnv(ScheduleEnv):
 
     def _counts(self, density: Tensor) -> Tensor:
         """Whole numbers of weights between the least density, at least 1, and the largest."""
-        least = torch.ceil(self.sizes * self.config.min_density).long().clamp(min=1)
-        counts = torch.round(self.sizes * density.double()).long()
-        return torch.minimum(torch.maximum(counts, least), self._most())
+        return torch.minimum(moves.bounded(self, density), self._most())
 
     def _most(self) -> Tensor:
         """Weights of each layer at the largest density that is allowed now, (batch, width)."""

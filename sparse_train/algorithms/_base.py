@@ -108,6 +108,11 @@ class Algorithm:
     dense_weights: ClassVar[bool] = False
     on_device: ClassVar[bool] = False
 
+    @property
+    def by_layer(self) -> bool:
+        """Whether every layer comes to a budget of its own, and not the sum of all alone."""
+        return True
+
     def start(self, view: View) -> State:
         """The state before the first update."""
         return {}

@@ -37,6 +37,10 @@ class GMP(Algorithm):
         if self.scope not in ("layer", "global"):
             raise InputError(unknown("scope", self.scope, ("layer", "global")))
 
+    @property
+    def by_layer(self) -> bool:
+        return self.scope == "layer"
+
     def targets(self, view: View) -> dict[str, int]:
         """Layer name → active weights after this update; never more than now."""
         return {n: min(b, count(view.masks[n])) for n, b in view.budgets.items()}
@@ -44,7 +48,7 @@ class GMP(Algorithm):
     def update(self, view: View, state: State) -> Outcome:
         scores = {name: abs(weight) for name, weight in view.weights.items()}
         targets = self.targets(view)
-        if self.scope == "global":
+        if not self.by_layer:
             unstructured_only(view.pattern, type(self).__name__)
             targets = prune(scores, view.masks, sum(targets.values()))
         masks = {name: pruned(view, name, scores[name], target) for name, target in targets.items()}

@@ -143,12 +143,6 @@ class Sparsifier(Moving):
         """Whether update steps (or all steps) need the gradient of inactive weights too."""
         return self.algorithm.gradient != "never"
 
-    @property
-    def needs_dense_gradient_now(self) -> bool:
-        """Whether the step under way needs the gradient of inactive weights too."""
-        wanted = self.algorithm.gradient
-        return wanted == "always" or (wanted == "update" and self.is_update_step())
-
     def masks(self) -> dict[str, Mask]:
         """Layer name → mask, a snapshot; the same objects until a mask changes."""
         found: dict[str, Mask] = {}

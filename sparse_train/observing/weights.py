@@ -76,11 +76,6 @@ class Weights:
     def _add(self, held: _Held) -> None:
         self._held.setdefault(storage_of(held.tensor), []).append(held)
 
-    def name_of(self, tensor: Tensor) -> str | None:
-        """The parameter that this tensor views, if it is one."""
-        held = self._find(tensor)
-        return None if held is None else held.name
-
     def add_copy(self, source: Tensor, copy: Tensor) -> None:
         """A cast, copy or elementwise image of a whole parameter counts as the parameter."""
         held = self._find(source)

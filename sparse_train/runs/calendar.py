@@ -94,8 +94,8 @@ def check_layers(rule: Algorithm, plan: MaskCalendar) -> None:
     A run says what density it has: one that is missed is refused. In a loop of one's own, whose
     length is not known for sure, it is not.
     """
-    if plan.end_step is None or getattr(rule, "scope", "layer") == "global":
-        return  # Under a global scope layers have no budgets; `Calendar.check` is about the whole.
+    if plan.end_step is None or not rule.by_layer:
+        return  # `Calendar.check` is about the whole.
     happen = plan.updates_until(plan.end_step)
     for name, budget in plan.budgets(plan.end_step).items():
         density = budget / math.prod(plan.shapes[name])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analysis.reporting.contenders import Contender, Seconds
+from analysis.reporting.contenders import ReportedRun, Seconds
 from hwsim import Mask, Op, Workload, gemm
 
 PHASES = ("forward", "grad_input", "grad_weight")
@@ -22,7 +22,7 @@ def masks(step: Workload, density: float, seed: int = 0) -> dict[str, Mask]:
 
 def contender(
     name: str, family: str, rate: float, *, density: float = 1.0, end: float = 1.5, layers: int = 4
-) -> Contender:
+) -> ReportedRun:
     """A run whose loss falls from 3 to `end` and whose step costs `rate` seconds on 'ideal'."""
     steps = np.arange(0, 1001, 100)
     losses = end + (3.0 - end) * np.exp(-steps / 300)
@@ -39,7 +39,7 @@ def contender(
         }
         for device in seconds
     }
-    return Contender(
+    return ReportedRun(
         name, family, density, steps, losses, seconds, steps, losses + 0.1,
         changes if density < 1 else np.zeros(0),
         {n: np.linspace(1, density, 5) for n in names} if density < 1 else {},
@@ -47,7 +47,7 @@ def contender(
     )  # fmt: skip
 
 
-def contenders() -> list[Contender]:
+def contenders() -> list[ReportedRun]:
     return [
         contender("dense", "dense", 1e-3, end=1.6),
         contender("narrower dense", "narrower dense", 2.2e-4, end=1.9),

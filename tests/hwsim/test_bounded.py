@@ -6,12 +6,12 @@ import pickle
 import pytest
 
 from hwsim import gemm, load_device
-from hwsim.bounded import Bounded
+from hwsim.bounded import BoundedDict
 
 
 @pytest.mark.parametrize("again", [lambda d: d, copy.copy, lambda d: pickle.loads(pickle.dumps(d))])
 def test_the_first_in_goes_first_also_in_a_copy(again):
-    known = Bounded(3)
+    known = BoundedDict(3)
     for i in range(10):
         known[i] = -i
     known = again(known)
@@ -25,6 +25,6 @@ def test_a_device_forgets_and_says_the_same_again(name):
     first = [device.estimate(gemm(m, 24, 40, phase="grad_weight")) for m in range(1, 20)]
     for m in range(20, 4200):
         device.estimate(gemm(m, 8, 8))
-    held = [v for v in vars(device).values() if isinstance(v, Bounded)]
+    held = [v for v in vars(device).values() if isinstance(v, BoundedDict)]
     assert held and all(len(v) <= v.most for v in held)
     assert first == [device.estimate(gemm(m, 24, 40, phase="grad_weight")) for m in range(1, 20)]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from analysis.reporting import summary
 from analysis.reporting.contenders import (
-    Contender,
+    ReportedRun,
     Seconds,
     common_loss,
     compare,
@@ -19,7 +19,7 @@ from hwsim import InputError
 
 def run(losses, seconds, name="a", family="dense"):
     times = np.array(seconds, dtype=float)
-    return Contender(
+    return ReportedRun(
         name, family, 1.0, np.arange(len(losses)), np.array(losses),
         {"ideal": Seconds(times, times * 0.9, times * 1.1)},
     )  # fmt: skip
