@@ -133,7 +133,9 @@ def resampled(n: int) -> np.ndarray:
     drawn = np.random.default_rng(0).integers(n, size=(_SAMPLES, n))
     counts = np.zeros((_SAMPLES, n))
     np.add.at(counts, (np.arange(_SAMPLES)[:, None], drawn), 1.0)
-    return np.vstack([np.ones((1, n)), counts]) / n
+    weights = np.vstack([np.ones((1, n)), counts]) / n
+    weights.setflags(write=False)  # kept, and given to all
+    return weights
 
 
 def resampled_ratio(

@@ -101,11 +101,8 @@ class SeedClock:
     def time(self, one: Contender) -> float:
         """See `Clock`."""
         assert isinstance(one, Clocked)
-        return (
-            math.exp(float(np.mean(np.log(list(one.seconds.values())))))
-            if one.seconds
-            else math.nan
-        )
+        logs = [math.log(seconds) for seconds in one.seconds.values()]
+        return math.exp(float(np.mean(logs))) if logs else math.nan
 
     def surely(self, one: Contender) -> bool:
         """See `Clock`: a time that was charged is one."""
