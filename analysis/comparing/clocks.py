@@ -101,11 +101,8 @@ class SeedClock:
     def time(self, one: Contender) -> float:
         """See `Clock`."""
         assert isinstance(one, Clocked)
-        return (
-            math.exp(float(np.mean(np.log(list(one.seconds.values())))))
-            if one.seconds
-            else math.nan
-        )
+        logs = [math.log(seconds) for seconds in one.seconds.values()]
+        return math.exp(float(np.mean(logs))) if logs else math.nan
 
     def surely(self, one: Contender) -> bool:
         """See `Clock`: a time that was charged is one."""
@@ -183,10 +180,13 @@ class MeanClock:
 
     def _targets(self, seeds: Sequence[int]) -> np.ndarray:
         """The loss to be reached, of all seeds, then of each resampling."""
-        weights = resampled(len(seeds))
-        seconds, losses = (weights @ part for part in _arrays(self.dense, seeds))
-        within = seconds <= self.share * seconds[:, -1:] * (1 + 1e-9)
-        return np.where(within, losses, np.inf).min(1)
+        key = "", tuple(seeds)
+        if key not in self._known:
+            weights = resampled(len(seeds))
+            seconds, losses = (weights @ part for part in _arrays(self.dense, seeds))
+            within = seconds <= self.share * seconds[:, -1:] * (1 + 1e-9)
+            self._known[key] = np.where(within, losses, np.inf).min(1)
+        return self._known[key]
 
     def _reached(self, one: Contender, seeds: Sequence[int]) -> float:
         """Share of seeds whose own course gets to the loss of all seeds."""
