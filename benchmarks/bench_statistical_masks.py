@@ -1,6 +1,6 @@
 """Masks by their statistics beside random masks: prices and spreads, device by device.
 
-    python -m benchmarks.bench_statistical_masks [--masks 20] [--again 200] [--rows] [--large]
+    python -m benchmarks.bench_statistical_masks [--rows] [--sizes 256x1024,4096x4096]
 
 Each row is one product under masks of one pattern, size and density: the mean price over random
 masks, drawn here for comparison alone, and that of a `StatisticalMask`; their standard
@@ -24,15 +24,16 @@ from typing import NamedTuple
 import numpy as np
 
 from hwsim import Device, InputError, Mask, Op, gemm, load_device
+from hwsim.errors import unknown
 from hwsim.masks.statistical import StatisticalMask, spread
 from sparse_train.patterns import projection
 
-DEVICES = ("a100", "h200", "zen3", "zen4", "ideal", "systolic", "sigma-like", "tpu-like", "wafer")
+DEVICES = ("a100", "h200", "rtx3090", "zen3", "zen4", "i9-10940x", "ideal", "systolic",
+           "sigma-like", "tpu-like", "wafer")  # fmt: skip
 PATTERNS = ("unstructured", "fan_in", "2:4", "transposable 2:4", "block:32,32", "group:32",
             "neuron", "neuron:1", "balanced:64", "balanced:8,8", "v_n_m:64,2,8",
             "v_n_m:64,2,32")  # fmt: skip
-SIZES = ((256, 1024), (1024, 1024), (1024, 4096))
-LARGE = ((4096, 4096), (4096, 16384))
+SIZES = ("256x1024", "1024x1024", "1024x4096", "4096x4096", "4096x16384")
 DENSITIES = (0.02, 0.1, 0.5)
 OWN = {"2:4": 0.5, "transposable 2:4": 0.5, "v_n_m:64,2,8": 0.25, "v_n_m:64,2,32": 0.0625}
 PHASES = ("forward", "grad_input", "grad_weight")
@@ -124,7 +125,7 @@ def rows_of(
     ops: dict[Key, tuple[Device, Op]] = {}
     ours: dict[Key, Ours] = {}
     for name, phase in itertools.product(devices, PHASES):
-        dtype = "float32" if name.startswith("zen") else "bfloat16"
+        dtype = "float32" if name.startswith(("zen", "i9")) else "bfloat16"
         op = gemm(options.tokens, *shape, None, phase, dtype)
         ops[name, phase] = devices[name], op
         ours[name, phase] = ours_of(devices[name], op.with_mask(known))
@@ -141,7 +142,7 @@ def main() -> None:
     parser.add_argument("--masks", type=int, default=20)
     parser.add_argument("--again", type=int, default=200, help="masks of rows that miss")
     parser.add_argument("--rows", action="store_true", help="every row that misses again")
-    parser.add_argument("--large", action="store_true", help="4096 × 4096 and 4096 × 16384 alone")
+    parser.add_argument("--sizes", default=",".join(SIZES[:3]), help=f"of {', '.join(SIZES)}")
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--devices", default=",".join(DEVICES))
     parser.add_argument("--patterns", default=";".join(PATTERNS), help="with semicolons between")
@@ -149,7 +150,8 @@ def main() -> None:
     devices = {name: load_device(name) for name in options.devices.split(",")}
     found: dict[str, list[tuple[Judged, Judged]]] = {name: [] for name in devices}
     patterns = options.patterns.split(";")
-    for shape, pattern in itertools.product(LARGE if options.large else SIZES, patterns):
+    sizes = [_shape(size) for size in options.sizes.split(",")]
+    for shape, pattern in itertools.product(sizes, patterns):
         for density in (OWN[pattern],) if pattern in OWN else DENSITIES:
             for (name, phase), once, again in rows_of(devices, shape, pattern, density, options):
                 found[name].append((once, again))
@@ -164,6 +166,13 @@ def main() -> None:
         mean = float(np.mean([one.missed for one in once]))
         print(f"{name:>12} {len(rows):5d} {worst:8.2%} {mean:8.3%} {_shares(once)} | "
               f"      {latest:8.2%} {_shares(again)}")  # fmt: skip
+
+
+def _shape(size: str) -> tuple[int, int]:
+    if size not in SIZES:
+        raise InputError(unknown("size", size, SIZES))
+    n_out, n_in = size.split("x")
+    return int(n_out), int(n_in)
 
 
 def _shares(rows: Sequence[Judged]) -> str:

@@ -75,6 +75,7 @@ class Device:
     model: ClassVar[str] = ""
     # Ways in which a mask's statistics may fall: asked first, more where single lines decide.
     ways: ClassVar[int] = 24
+    most_ways: ClassVar[int] = _MOST_WAYS
 
     def price(self, op: Op) -> tuple[Estimate, ...]:
         """One Estimate per kernel that the model knows for ops of this kind, legal or not.
@@ -166,7 +167,8 @@ class Device:
         if deviation <= _ALIKE:
             return found
         many = _LEAST_WAYS if deviation <= _KNOWN * _LEAST_WAYS**0.5 else _MOST_WAYS
-        return self._all_kernels([op.with_mask(way) for way in mask.ways(many)])
+        ways = mask.ways(min(many, self.most_ways))
+        return self._all_kernels([op.with_mask(way) for way in ways])
 
     def _rank_all(self, ops: Sequence[Op]) -> list[tuple[Estimate, ...]]:
         """`_ranked` of each op; a model that is faster at many at once overrides it."""

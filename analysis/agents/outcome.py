@@ -9,7 +9,8 @@ from typing import Any
 
 from analysis.agents.judge import Judged
 from analysis.comparing import conclusion as protocol
-from analysis.comparing.conclusion import DENSE, NARROWER, SPARSE, Clocked, Conclusion, Finding
+from analysis.comparing.clocks import Clocked, SeedClock
+from analysis.comparing.conclusion import DENSE, NARROWER, SPARSE, Conclusion, Finding
 from analysis.stats import Interval, probability_of_improvement
 
 AGENT, OWN_RATE, BLIND_AGENT = "agent", "agent, own rate", "agent without hardware"
@@ -75,10 +76,9 @@ class AgentTable:
             first = self.agent(device).figures
             ids = [(i, j) for i, run in enumerate(first) for j in range(len(run.groups))]
             groups = {number: i for number, (i, _) in enumerate(ids)}
-            made.append(protocol.conclude(
-                taking, device, dict.fromkeys(groups, 0.0), self.target, groups=groups,
-                subject=AGENT,
-            ))  # fmt: skip
+            made.append(
+                protocol.conclude(taking, device, SeedClock(groups), self.target, subject=AGENT)
+            )
         return tuple(protocol.corrected(made))
 
     def _clocked(self, one: Judged) -> Clocked:

@@ -27,7 +27,11 @@ def register(app: typer.Typer) -> None:
 def results(
     folder: Annotated[Path, typer.Argument(help="Of the pages.")] = DEFAULT_FOLDER,
     rewrite: Annotated[
-        bool, typer.Option("--rewrite", help="Write every page that has a table from it.")
+        bool,
+        typer.Option(
+            "--rewrite",
+            help="Write every page that has a table from it, and what the table concludes.",
+        ),
     ] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -37,11 +41,10 @@ def results(
     """
     from analysis import results as stored
     from analysis.display.console import print_json, stdout
-    from analysis.reporting import report
 
     if rewrite:
         for table in sorted(folder.glob("*.json")):
-            report.write(stored.load(table).page, table.with_suffix(".md"))
+            stored.write(stored.load(table), table.with_suffix(".md"))
     wrong, without = stored.disagreements(folder)
     if wrong:
         raise InputError("results: " + "; ".join(wrong))

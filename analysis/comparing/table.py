@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from analysis.comparing.clocks import Contender, Course, MeanClock
 from analysis.comparing.conclusion import (
     DENSE,
     NARROWER,
     SPARSE,
     Conclusion,
-    Contender,
-    Course,
     conclude,
     corrected,
 )
@@ -174,12 +173,9 @@ class Table:
         made = []
         for device in self.devices:
             contenders = [self._contender(row, device) for row in self.rows]
-            targets = {
-                seed: course.loss_at(self.share)
-                for seed, course in self._contender(dense, device).courses.items()
-            }
+            clock = MeanClock(self._contender(dense, device), self.share)
             words = f"dense's {self.metric} at {units.percent(self.share)} of its run"
-            made.append(conclude(contenders, device, targets, words))
+            made.append(conclude(contenders, device, clock, words))
         return tuple(corrected(made))
 
     def _falling(self, course: Sequence[float]) -> list[float]:

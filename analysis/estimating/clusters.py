@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from hwsim import Workload
+from hwsim import Mask, Workload
 from hwsim.cluster.machine import Cluster, load_cluster
 from hwsim.cluster.memory import refuse
 from hwsim.cluster.parts import parts_of
@@ -85,6 +85,7 @@ class Asked:
     Attributes:
         moment_bytes: of the optimizer's state a weight.
         tried: batches of a card, where `--fit` looked for one.
+        drawn: density → masks, where they were made before: they do not depend on the batch.
     """
 
     what: Subject
@@ -95,6 +96,7 @@ class Asked:
     moment_bytes: float
     run: TrainingLength | None = None
     tried: Sequence[Tried] = ()
+    drawn: Mapping[float, dict[str, Mask]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def base(self) -> ParallelPlan:
@@ -164,11 +166,17 @@ def _answer(
 
 def sparse_step(asked: Asked, density: float) -> Workload:
     """One card's step under masks of a density."""
-    from analysis.estimating.pricing import is_giant, price
-
     if density == 1.0:
         return asked.what.step
-    return price(asked.what, [], density, asked.setting, by_statistics=is_giant(asked.what))[1]
+    masks = asked.drawn.get(density)
+    return asked.what.step.with_masks(masks_at(asked, density) if masks is None else masks)
+
+
+def masks_at(asked: Asked, density: float) -> dict[str, Mask]:
+    """Of every masked layer, drawn, or of a giant known by their statistics."""
+    from analysis.estimating.pricing import is_giant, masks_of
+
+    return masks_of(asked.what, [], density, asked.setting, by_statistics=is_giant(asked.what))
 
 
 def _grown(asked: Asked, sparse: Workload) -> Workload | None:
@@ -228,7 +236,7 @@ def _fewer(
         try:
             cluster = whole.of(cards)
             if asked.searches:
-                one = search(cluster, sparse, asked.base, known)[0]
+                one = search(cluster, sparse, asked.base, known, fastest=True)[0]
             else:
                 one = timed(cluster, parts_of(sparse), asked.plan(cards, dp=False), known)
         except InputError:

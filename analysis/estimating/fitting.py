@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from analysis.estimating.clusters import Asked, Tried, found_steps, sparse_step
+from analysis.estimating.clusters import Asked, Tried, masks_at, sparse_step
 from analysis.estimating.subject import Subject
 from hwsim.cluster.machine import load_cluster
-from hwsim.cluster.search import per_sample
+from hwsim.cluster.search import must_fit, per_sample, search
 from hwsim.errors import InputError
 
 MOST = 4096  # samples of a card that are tried
@@ -30,14 +30,15 @@ def fitted(
         InputError: not even a batch of 1 fits; the nearest plan is named.
     """
     cluster = load_cluster(asked.name).of(asked.gpus)
+    asked = replace(asked, drawn={density: masks_at(asked, density)})
     best: tuple[float, Asked] | None = None
     tried: list[Tried] = []
     batch = 1
     while batch <= MOST:
         mine = replace(asked, what=made(batch))
         try:
-            found_steps(mine, cluster, mine.what.step, {}, dense=True)
-            step = found_steps(mine, cluster, sparse_step(mine, density), {})[0]
+            must_fit(cluster, mine.what.step, replace(mine.base, compact=False))
+            step = search(cluster, sparse_step(mine, density), mine.base, {}, fastest=True)[0]
         except InputError:
             if best is None:
                 raise

@@ -29,6 +29,8 @@ class Share:
         gather_bytes, reduce_bytes: of the whole weight, and of its gradient.
         mask_bytes: of the masks that this step changes, a bit a weight.
         slowed_s: what collectives beside the forward and the backward pass cost them.
+        beside_s: of the backward pass, weight gradients that are made while the gradients of their
+            products' inputs are summed up.
     """
 
     forward_s: float
@@ -39,6 +41,7 @@ class Share:
     unpack_s: tuple[float, float]
     mask_bytes: float
     slowed_s: tuple[float, float]
+    beside_s: float
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,18 @@ class Costs:
     """Of one part: its ranks' shares (one, where all are alike), and what they sum up.
 
     Attributes:
-        exchanges, exchanges_back: of activations, in the forward and in the backward pass.
+        exchange_s: of a sum of activations, or of their gradients, over tensor-parallel ranks.
+        exchanges, again: of activations, in the forward pass, and when it is done again; there are
+            as many of gradients.
+        gather_s: of a product's input, shared out along the sequence, for its weight gradient.
     """
 
     part: Part
     shares: tuple[Share, ...]
     exchange_s: float
     exchanges: int
-    exchanges_back: int
+    again: int
+    gather_s: float
 
     def of(self, rank: int) -> Share:
         """What a rank of the tensor-parallel group has to do."""
@@ -80,19 +87,33 @@ def _costs(
     if asked not in known:
         kept = known.setdefault(("shares of masks",), {})
         many = tensor.ranks_that_differ(part, plan.tp)
-        cuts = [tensor.cut(part, plan.tp, sequence=plan.sequence, rank=rank, shares=kept)
-                for rank in range(many)]  # fmt: skip
-        known[asked] = [(own, spent(own, cluster.device, each)) for own in cuts]
+        alike: dict[tuple, Any] = {}
+        took: dict[int, float] = {}
+        cuts = [tensor.cut(part, plan.tp, sequence=plan.sequence, rank=rank, shares=kept,
+                           alike=alike) for rank in range(many)]  # fmt: skip
+        named = tensor.beside_sums(part) if plan.tp > 1 else set()
+        known[asked] = [(own, spent(own, cluster.device, each, took, named)) for own in cuts]
     exchanges = tensor.exchanges(part) if plan.tp > 1 else 0
-    exchange = seconds(cluster, "all_reduce", part.boundary_bytes, plan.tp) if exchanges else 0.0
-    shares = tuple(_share(cluster, part, own, took, plan, again) for own, took in known[asked])
-    back = exchanges * (2 if again and plan.recompute == "full" else 1)
-    return Costs(part, shares, exchange, exchanges, back)
+    exchange, gather = 0.0, 0.0
+    if exchanges:
+        exchange = seconds(cluster, "all_reduce", part.boundary_bytes, plan.tp)
+        if plan.sequence:
+            gather = seconds(cluster, "all_gather", part.boundary_bytes, plan.tp)
+    beside = exchanges * cluster.link(plan.tp).slows * (exchange + gather)
+    shares = tuple(_share(cluster, part, own, took, plan, again, beside)
+                   for own, took in known[asked])  # fmt: skip
+    twice = exchanges if again and plan.recompute == "full" else 0
+    return Costs(part, shares, exchange, exchanges, twice, gather)
 
 
 def _share(
-    cluster: Cluster, part: Part, own: Part, took: Spent, plan: ParallelPlan, again: bool
+    cluster: Cluster, part: Part, own: Part, took: Spent, plan: ParallelPlan, again: bool,
+    slowed_beside: float,
 ) -> Share:  # fmt: skip
+    """
+    Args:
+        slowed_beside: seconds that exchanges cost the backward pass they run beside.
+    """
     forward, backward = took.forward_s, took.backward_s
     if again and plan.recompute == "full":
         backward += forward
@@ -103,9 +124,10 @@ def _share(
     changed = {op.name for op in own.update if op.kind == "mask_update"}
     bits = sum(op.weights for op in own.masked() if op.name in changed) if changed else 0
     shared = plan.shard_ranks if plan.sharded >= 1 else 1
+    there, back = slowed(cluster, plan, moved, reduced)
     return Share(
         forward, backward, took.update_s / shared, moved, reduced, unpack, bits / 8.0,
-        slowed(cluster, plan, moved, reduced),
+        (there, back + slowed_beside), took.beside_s if plan.tp > 1 else 0.0,
     )  # fmt: skip
 
 

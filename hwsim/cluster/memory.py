@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from hwsim import units
 from hwsim.cluster.packing import kept, packs
 from hwsim.cluster.parts import Part
 from hwsim.cluster.plan import ParallelPlan
@@ -183,8 +184,8 @@ def refuse(total: float, capacity: float, plan: ParallelPlan) -> None:
         ways.append("recompute=full")
     ways.append("more cards, a smaller batch or --fit, which looks for what fits")
     raise InputError(
-        f"memory: {plan} needs {total / 1e9:.1f} GB a card; allowed is {capacity / 1e9:.1f} GB: "
-        f"try {', '.join(ways)}"
+        f"memory: {plan} needs {units.quantity(total, 'B')} a card; allowed is "
+        f"{units.quantity(capacity, 'B')}: try {', '.join(ways)}"
     )
 
 

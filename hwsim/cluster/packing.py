@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from hwsim.cluster.parts import Part
@@ -20,6 +20,7 @@ class Spent:
 
     Attributes:
         forward_s, backward_s, update_s: seconds.
+        beside_s: of the backward pass, weight gradients of the layers that were named.
         as_sparse: masked weights that the forward and that the backward pass read in a sparse form.
         as_two_four: of these, in the 2:4 form.
     """
@@ -29,6 +30,7 @@ class Spent:
     update_s: float
     as_sparse: tuple[int, int]
     as_two_four: tuple[int, int]
+    beside_s: float = 0.0
 
 
 def packs(plan: ParallelPlan) -> float:
@@ -44,13 +46,24 @@ def packs(plan: ParallelPlan) -> float:
     return 1.0 / (plan.micro_batches * (plan.shard_ranks if gathered else 1))
 
 
-def spent(part: Part, device: Device, each: float) -> Spent:
-    """What a part takes if 2:4 weights are packed `each` times in a micro-batch."""
-    forward, sparse, two_four = _pass(part.forward, device, each)
-    backward, sparse_back, two_four_back = _pass(part.backward, device, each)
-    update = sum(device.estimate(op).seconds for op in part.update)
+def spent(
+    part: Part, device: Device, each: float, known: dict[int, float] | None = None,
+    named: Collection[str] = (),
+) -> Spent:  # fmt: skip
+    """What a part takes if 2:4 weights are packed `each` times in a micro-batch.
+
+    Args:
+        known: of ops without a mask, which other ranks have too; as long as these live.
+        named: layers whose weight gradients are told apart.
+    """
+    took = {} if known is None else known
+    forward, sparse, two_four = _pass(part.forward, device, each, took)
+    backward, sparse_back, two_four_back = _pass(part.backward, device, each, took)
+    update = sum(_seconds(op, device, took) for op in part.update)
+    beside = sum(_seconds(op, device, took) for op in part.backward
+                 if op.phase == "grad_weight" and op.name in named)  # fmt: skip
     return Spent(
-        forward, backward, update, (sparse, sparse_back), (two_four, two_four_back)
+        forward, backward, update, (sparse, sparse_back), (two_four, two_four_back), beside
     )  # fmt: skip
 
 
@@ -68,16 +81,30 @@ def kept(part: Part, device: Device | None, each: float) -> Stored:
     return part.stored[device, each]
 
 
-def _pass(ops: Sequence[Op], device: Device, each: float) -> tuple[float, int, int]:
+def _pass(
+    ops: Sequence[Op], device: Device, each: float, known: dict[int, float]
+) -> tuple[float, int, int]:
     """Seconds, and the masked weights that are read in any sparse form and as 2:4."""
     seconds, sparse, two_four = 0.0, 0, 0
     for op in ops:
+        if op.mask is None:
+            seconds += _seconds(op, device, known)
+            continue
         found, kernel = _kernel(op, device, each)
         seconds += found
-        if op.mask is not None and op.kind in PRODUCTS and op.phase != "grad_weight":
+        if op.kind in PRODUCTS and op.phase != "grad_weight":
             sparse += op.weights if kernel in FORMS else 0
             two_four += op.weights if kernel == SPARSE else 0
     return seconds, sparse, two_four
+
+
+def _seconds(op: Op, device: Device, known: dict[int, float]) -> float:
+    """Of an op that is not packed."""
+    if op.mask is not None:
+        return device.estimate(op).seconds
+    if id(op) not in known:
+        known[id(op)] = device.estimate(op).seconds
+    return known[id(op)]
 
 
 def _kernel(op: Op, device: Device, each: float) -> tuple[float, str]:

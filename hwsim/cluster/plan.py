@@ -64,6 +64,11 @@ class ParallelPlan:
                 f"micro_batches: value is {self.micro_batches}; allowed with interleaved stages is "
                 f"a multiple of pp = {self.pp}"
             )
+        if self.interleave > 1 and self.pp == 1:
+            raise InputError(
+                f"interleave: value is {self.interleave}; allowed with pp = 1, which has no "
+                "stages, is 1"
+            )
         if self.every > 1 and self.recompute == "none":
             raise InputError(
                 f"every: value is {self.every}; allowed with recompute=none is 1: nothing does"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from hwsim import units
 from hwsim.cluster.costs import Costs, costs
 from hwsim.cluster.machine import Cluster
 from hwsim.cluster.memory import Need, activations, need, with_recompute
@@ -84,7 +85,7 @@ def _forms(cluster: Cluster, dp: int, pp: int) -> tuple[str, ...]:
 
 def search(
     cluster: Cluster, step: Workload, base: ParallelPlan | None = None,
-    known: dict[tuple, Any] | None = None,
+    known: dict[tuple, Any] | None = None, *, fastest: bool = False,
 ) -> list[ClusterStep]:  # fmt: skip
     """The plans that fit, by seconds for a sample; only what nothing else beats in time and memory.
 
@@ -94,15 +95,33 @@ def search(
     Args:
         base: as for `plans`.
         known: shared between searches of the same step on the same cards, however many.
+        fastest: whether only the first of them is wanted, which is sooner found; what comes behind
+            it is not complete.
 
     Raises:
         InputError: no plan fits; the nearest is named.
     """
-    parts = parts_of(step)
-    layers = sum(bool(part.heads) for part in parts)
     known = {} if known is None else known
+    fits = list(_candidates(cluster, parts_of(step), base, known))
+    return _front(cluster, fits, fastest=fastest)
+
+
+def must_fit(cluster: Cluster, step: Workload, base: ParallelPlan | None = None) -> None:
+    """Nothing, if some plan fits.
+
+    Raises:
+        InputError: as for `search`.
+    """
+    next(_candidates(cluster, parts_of(step), base, {}))
+
+
+def _candidates(
+    cluster: Cluster, parts: Sequence[Part], base: ParallelPlan | None, known: dict[tuple, Any]
+) -> Iterator[_Candidate]:
+    """The plans that fit and divide the model; an InputError where there are none."""
+    layers = sum(bool(part.heads) for part in parts)
     least: tuple[float, ParallelPlan] | None = None
-    fits: list[_Candidate] = []
+    any_fits = False
     for tried_plan in plans(cluster, layers, base):
         try:
             split = tried_plan.on(cluster.cards_per_node)
@@ -116,17 +135,18 @@ def search(
             if held.total > cluster.memory_bytes:
                 continue
             try:
-                fits.append(_Candidate(plan, costs(cluster, parts, plan, known), held))
+                cost = costs(cluster, parts, plan, known)
             except InputError:  # a plan that does not divide the model
                 continue
-    if not fits:
+            any_fits = True
+            yield _Candidate(plan, cost, held)
+    if not any_fits:
         assert least is not None
         raise InputError(
-            f"memory: no plan fits {cluster.cards} cards of {cluster.memory_bytes / 1e9:.0f} GB; "
-            f"the least, {least[1]}, needs {least[0] / 1e9:.1f} GB a card: allowed are more cards "
-            "or a smaller batch"
+            f"memory: no plan fits {cluster.cards} cards of "
+            f"{units.quantity(cluster.memory_bytes, 'B')}; the least, {least[1]}, needs "
+            f"{units.quantity(least[0], 'B')} a card: allowed are more cards or a smaller batch"
         )
-    return _front(cluster, fits)
 
 
 class _Candidate(NamedTuple):
@@ -142,13 +162,19 @@ class _Candidate(NamedTuple):
         return at_least_s(self.plan, self.costs) / (self.plan.dp * self.plan.micro_batches)
 
 
-def _front(cluster: Cluster, fits: Sequence[_Candidate]) -> list[ClusterStep]:
-    """The plans that nothing beats in time and memory; others are left where a bound tells."""
+def _front(
+    cluster: Cluster, fits: Sequence[_Candidate], *, fastest: bool = False
+) -> list[ClusterStep]:
+    """The plans that nothing beats in time and memory; others are left where a bound tells.
+
+    Of these, with `fastest`, the first; others may be missing.
+    """
     tried: list[ClusterStep] = []
     bounds = [one.at_least_s * (1 - _ROUNDING) for one in fits]
     for i in sorted(range(len(fits)), key=lambda i: bounds[i]):
         one = fits[i]
-        if any(per_sample(t) < bounds[i] and t.need.total <= one.need.total for t in tried):
+        if any(per_sample(t) < bounds[i] and (fastest or t.need.total <= one.need.total)
+               for t in tried):  # fmt: skip
             continue
         tried.append(laid_out(cluster, *one))
     tried.sort(key=lambda found: (per_sample(found), found.need.total))

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from hwsim.cluster.collectives import seconds
 from hwsim.cluster.costs import Costs, costs
 from hwsim.cluster.data_parallel import ALONE
 from hwsim.cluster.fast import ends
@@ -125,8 +124,9 @@ def _forward(cost: Costs, rank: int) -> int:
 
 def _backward(cost: Costs, rank: int) -> int:
     own = cost.of(rank)
-    whole = _ticks(own.backward_s + own.unpack_s[1] + own.slowed_s[1])
-    return whole + cost.exchanges_back * _ticks(cost.exchange_s)
+    whole = _ticks(own.backward_s + own.unpack_s[1] + own.slowed_s[1] - own.beside_s)
+    sums = cost.exchanges * _ticks(cost.exchange_s)
+    return whole + cost.again * _ticks(cost.exchange_s) + max(sums, _ticks(own.beside_s))
 
 
 def _pieces(plan: ParallelPlan, costs: Sequence[Costs]) -> list[list[Costs]]:
@@ -180,8 +180,7 @@ def _stages(cluster: Cluster, plan: ParallelPlan, costs: list[Costs], tasks: Tas
     chunks, stages = plan.interleave, plan.pp
     pieces = _pieces(plan, costs)
     carried = max((c.part.boundary_bytes for c in costs), default=0.0)
-    carried /= plan.tp if plan.sequence else 1
-    hop = seconds(cluster, "send", carried, 2, plan.dp * plan.tp)
+    hop, carried = pipeline.handed_on(cluster, plan, carried)
     cards = [Stage(cluster, plan, tasks, f"stage-{s}", costs) for s in range(stages)]
     todo = [pipeline.order(s, stages, plan.micro_batches, chunks) for s in range(stages)]
     arrived: dict[tuple[str, int, int], Ends] = {}

@@ -23,6 +23,8 @@ class Stage:
 
     Attributes:
         last: of each rank, the task that its next arithmetic follows.
+        sums: of each rank, what its next arithmetic waits for beside that; none but behind a
+            backward pass, whose last sum of gradients may still be under way.
         sent: of each rank, bytes.
     """
 
@@ -33,12 +35,15 @@ class Stage:
         ranks = max((len(cost.shares) for cost in costs), default=1)
         self.names = [name] if ranks == 1 else [f"{name}.rank-{r}" for r in range(ranks)]
         self.last: Ends = (-1,) * ranks
+        self.sums: Ends = ()
         self._computes = [f"{own} {COMPUTE}" for own in self.names]
         self._exchanges = [f"{own} {TENSOR}" for own in self.names]
         self.sent = [0.0] * ranks
 
     def compute(self, name: str, takes: Sequence[float], waits: Sequence[Ends] = ()) -> Ends:
         """Adds a task on every rank's compute stream; when it ends, by rank."""
+        if self.sums:
+            waits, self.sums = [*waits, self.sums], ()
         if len(self.names) == 1:  # nearly always, and millions of times in a search
             first = [w[0] for w in waits]
             first.append(self.last[0])
@@ -50,16 +55,15 @@ class Stage:
             )
         return self.last
 
-    def exchange(self, name: str, cost: Costs, number: int) -> None:
-        """The tensor-parallel sums of a part: each waits for all ranks, the next product for it."""
-        if not number:
-            return
-        moved = sent_bytes("all_reduce", cost.part.boundary_bytes, self.plan.tp) * number
-        add, takes = self.tasks.add, cost.exchange_s
+    def exchange(self, kind: str, name: str, cost: Costs, number: int, after: Ends) -> Ends:
+        """Tensor-parallel sums of activations, or gathers of a part's inputs, one by one; each
+        waits for all ranks. When the last one ends, by rank."""
+        moved = sent_bytes(kind, cost.part.boundary_bytes, self.plan.tp) * number
+        add, takes = self.tasks.add, cost.exchange_s if kind == "all_reduce" else cost.gather_s
         for _ in range(number):
-            last = self.last
-            self.last = tuple([add(stream, name, takes, last) for stream in self._exchanges])
+            after = tuple([add(stream, name, takes, after) for stream in self._exchanges])
         self.sent = [sent + moved for sent in self.sent]
+        return after
 
     def collective(
         self, kind: str, name: str, sizes: Sequence[float], waits: Sequence[Ends],
@@ -84,9 +88,10 @@ class Stage:
     def send(self, label: str, takes: float, moved: float, way: str) -> Ends:
         """Activations, or their gradients, to the same rank of another stage."""
         self.sent = [sent + moved for sent in self.sent]
+        waits = [self.last, self.sums] if self.sums else [self.last]
         return tuple(
-            self.tasks.add(f"{own} {SEND}{way}", label, takes, [last])
-            for own, last in zip(self.names, self.last, strict=True)
+            self.tasks.add(f"{own} {SEND}{way}", label, takes, [w[r] for w in waits])
+            for r, own in enumerate(self.names)
         )
 
     def gather(self, cost: Costs, waits: Sequence[Ends]) -> Ends:
@@ -111,16 +116,29 @@ class Stage:
         takes = [s.forward_s + s.unpack_s[0] + s.slowed_s[0] for s in shares]
         name = f"forward {cost.part.name}"
         self.compute(name, takes, waits)
-        self.exchange(name, cost, cost.exchanges)
+        self.last = self.exchange("all_reduce", name, cost, cost.exchanges, self.last)
         return self.last
 
     def backward(self, cost: Costs, waits: Sequence[Ends] = ()) -> Ends:
-        """Adds a part's backward pass and its exchanges; when it ends, by rank."""
+        """Adds a part's backward pass and its exchanges; when its weight gradients end, by rank.
+
+        The gradients of products' inputs are summed up beside weight gradients. Where activations
+        are shared out along the sequence, inputs are gathered again beside what comes before.
+        """
         shares = [cost.of(r) for r in range(len(self.names))]
         takes = [s.backward_s + s.unpack_s[1] + s.slowed_s[1] for s in shares]
         name = f"backward {cost.part.name}"
-        self.compute(name, takes, waits)
-        self.exchange(name, cost, cost.exchanges_back)
+        if not cost.exchanges:
+            return self.compute(name, takes, waits)
+        before = self.last
+        self.compute(name, [t - s.beside_s for t, s in zip(takes, shares, strict=True)], waits)
+        self.last = self.exchange("all_reduce", name, cost, cost.again, self.last)
+        ready = []
+        if cost.gather_s:
+            ready = [self.exchange("all_gather", name, cost, cost.exchanges, before)]
+        sums = self.exchange("all_reduce", name, cost, cost.exchanges, self.last)
+        self.compute(f"{name}, weights", [s.beside_s for s in shares], ready)
+        self.sums = sums
         return self.last
 
     def update(self, costs: Sequence[Costs], waits: Sequence[Ends]) -> None:

@@ -31,8 +31,8 @@ class DataSheetCpu(Device):
     product loads what its register tile does not hold. Memory: bytes that each level of cache must
     fetch from the one below, at that one's rate. Of a dense operation these are its operands: from
     main memory weights and what the last level does not hold. Of a masked kernel they are the
-    misses that the cache simulation (`hwsim.caches`) counts under the mask; with `simulate = 0`,
-    and where a mask is known by its statistics alone, its operands once.
+    misses that the cache simulation (`hwsim.caches`) counts under the mask, or under random
+    ones where it is known by its statistics alone; with `simulate = 0`, its operands once.
 
     Dense products bring operands into the order of their loops first, so they move them more than
     once (`weight_passes`, `conv_weight_passes`, `conv_activation_passes`). That is not done under
@@ -44,6 +44,7 @@ class DataSheetCpu(Device):
     """
 
     model = "data_sheet_cpu"
+    ways, most_ways = 8, 32  # for each of which a mask is drawn and simulated
     cores: int = parameter("1", "that run alike", at_least=1, at_most=4096, integer=True)
     threads: int = parameter("1", "that work, one a core", at_least=1, integer=True)
     clock_hz: float = parameter("Hz", "of all cores under vector load", above=0.0)
@@ -150,7 +151,7 @@ class DataSheetCpu(Device):
 
     def _sparse(self, op: Op, mask: Mask, kernel: str, least_s: float) -> Estimate:
         cycles = sparse_cycles(kernel, op.m, mask.nnz, self.lanes, self.load_ports)
-        if self.simulate and not isinstance(mask, StatisticalMask) and mask.nnz:
+        if self.simulate and mask.nnz:
             near, middle, far = self._misses(op, mask, kernel)
             a_core = self.clock_hz * self.threads
             memory = near * _LINE / (self.l2_rate * a_core)
@@ -169,6 +170,8 @@ class DataSheetCpu(Device):
 
         from hwsim.caches.traces import sampled_counts
 
+        if isinstance(mask, StatisticalMask):
+            mask = mask.example()
         known = mask.prices(self)
         key = ("misses", kernel, op.phase, op.m)
         if key not in known:

@@ -13,6 +13,7 @@ from hwsim.mask import Mask
 from hwsim.masks.counts import BLOCK
 from hwsim.masks.statistics import (
     Cells,
+    add_up,
     largest,
     line_counts,
     quantiles,
@@ -53,8 +54,8 @@ class StatisticalMask(Mask):
     """
 
     __slots__ = (
-        "_cells", "_chance", "_distributions", "_given", "_kind", "_laws", "_of", "_shape",
-        "_sigmas", "_variant", "_ways",
+        "_cells", "_chance", "_distributions", "_example", "_given", "_kind", "_laws", "_of",
+        "_shape", "_sigmas", "_variant", "_ways",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +82,7 @@ class StatisticalMask(Mask):
         self._start()
         self._ways: dict[int, tuple[StatisticalMask, ...]] = {}
         self._distributions: dict[int, np.ndarray] = {}
+        self._example: Mask | None = None
         self._laws: dict[tuple, Any] = {}
         along = cells[0]
         share = along.mean / along.size if along.size else along.counts[-1]
@@ -221,20 +223,38 @@ class StatisticalMask(Mask):
         Drawn from the law of lines, as many of each count as there are; boolean, one line a row.
         """
         lines, length = self._shape[axis], self._shape[1 - axis]
-        cells, rng = self._cells[axis], np.random.default_rng((self._variant or 0, axis, length))
+        rng = np.random.default_rng((self._variant or 0, axis, length))
         counts = np.sort((self.row_nnz, self.col_nnz)[axis])
         whole = max(lines // of, 1)
         firsts = (np.arange(min(groups, whole)) + 0.5) * whole / min(groups, whole)
-        found = []
+        found: list[np.ndarray] = []
         for first in firsts.astype(int) * of:
-            mine = counts[first : first + of]
-            alike, each = min(cells.share, of), np.zeros(0, int)
-            for at in range(0, len(mine), alike):
-                if cells.size > 1 and at % cells.like == 0:
-                    each = _cell_counts(cells, length, int(mine[at]), rng)
-                line = _line(cells, length, int(mine[at]), each, rng)
-                found += [line] * len(mine[at : at + alike])
+            found += self._neighbours(axis, counts[first : first + of], rng)
         return np.array(found)
+
+    def example(self) -> Mask:
+        """One random mask of its kind, another for each way, for what only positions can tell."""
+        if self._example is None:
+            rng = np.random.default_rng((self._variant or 0, *self._shape))
+            drawn = self._kind.drawn(self._shape, self._given, rng)
+            if drawn is None:
+                drawn = np.array(self._neighbours(0, self.row_nnz, rng))
+            self._example = Mask(drawn, copy=False)
+        return self._example
+
+    def _neighbours(
+        self, axis: int, counts: np.ndarray, rng: np.random.Generator
+    ) -> list[np.ndarray]:
+        """Random lines with these counts, side by side: those that have cells in common alike."""
+        cells, length = self._cells[axis], self._shape[1 - axis]
+        alike, each = min(cells.share, len(counts)), np.zeros(0, int)
+        found: list[np.ndarray] = []
+        for at in range(0, len(counts), alike):
+            if cells.size > 1 and at % cells.like == 0:
+                each = _cell_counts(cells, length, int(counts[at]), rng)
+            line = _line(cells, length, int(counts[at]), each, rng)
+            found += [line] * len(counts[at : at + alike])
+        return found
 
     def waves(self, axis: int, columns: int, placement: str) -> np.ndarray:
         """What a weight-streaming grid does in each wave: see `hwsim/accelerators/waves.py`.
@@ -414,6 +434,9 @@ def _cell_counts(cells: Cells, length: int, count: int, rng: np.random.Generator
         each[rng.choice(cuts, min(max(more, 0), cuts), replace=False)] += step
         return each
     each = rng.choice(len(cells.counts), cuts, p=cells.counts)
+    if cells.edge:
+        add_up(each, count, cells, rng)
+        return each
     _make_sum(each, count, np.array(cells.counts), rng)
     return each
 

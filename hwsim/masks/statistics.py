@@ -26,6 +26,8 @@ class Cells:
         counts: probability of each number of active weights in a cell, from 0 on.
         fixed: whether every line has the same number in all, though cells differ.
         like: neighbouring lines whose cells have as many active weights, though in other places.
+        edge: where cells take what is worth more than a threshold: how likely the first, second, …
+            place of a cell is worth just that, relative to each other.
     """
 
     size: int
@@ -33,6 +35,7 @@ class Cells:
     counts: tuple[float, ...]
     fixed: bool = False
     like: int = 1
+    edge: tuple[float, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -75,7 +78,31 @@ def shared_out(size: int, mean: float, of: int) -> Cells:
     )
     counts = np.clip(-np.diff(at_least), 0.0, None)
     counts[counts < _RARE] = 0.0
-    return Cells(size, 1, tuple((counts / counts.sum()).tolist()), fixed=True, like=of)
+    edge = np.clip(above[:, low] - above[:, high], 0.0, None)
+    edge[edge < _RARE] = 0.0
+    return Cells(
+        size, 1, tuple((counts / counts.sum()).tolist()), fixed=True, like=of,
+        edge=tuple(edge.tolist()),
+    )  # fmt: skip
+
+
+def add_up(each: np.ndarray, total: int, cells: Cells, rng: np.random.Generator) -> None:
+    """Moves counts of cells that `shared_out` made until they add up, as their threshold would.
+
+    A lower one lets those in whose next place it meets first, a higher one those out whose last.
+    """
+    chances, edge = np.array(cells.counts), np.array(cells.edge)
+    while short := total - int(each.sum()):
+        way = 1 if short > 0 else -1
+        meets = np.append(edge, 0.0) if way > 0 else np.append(0.0, edge)
+        rates = np.divide(meets, chances, out=np.zeros_like(meets), where=chances > 0.0)[each]
+        free = np.flatnonzero((each + way >= 0) & (each + way <= cells.size))
+        may = free[rates[free] > 0.0]
+        if may.size < abs(short):  # further than any threshold would go: whatever there is
+            each[rng.permutation(free)[: abs(short)]] += way
+            continue
+        weights = rates[may] / rates[may].sum()
+        each[rng.choice(may, abs(short), replace=False, p=weights)] += way
 
 
 @lru_cache(maxsize=64)
@@ -189,11 +216,14 @@ def sums_kept(
     if each == 1:
         drawn = rng.multinomial(length, np.full(group, 1.0 / group), groups)
         return drawn.astype(np.int64).reshape(-1)[:lines]
-    found = rng.binomial(length, each / group, (groups, group)) - length * each / group
-    found *= math.sqrt(
-        uneven * group / max(group - 1, 1)
-    )  # what is taken off again with their mean
-    found += length * each / group - found.mean(axis=1, keepdims=True)
+    share = each / group
+    found = rng.binomial(length, share, (groups, group)) - length * share
+    varies = uneven * length * share * (1.0 - share)
+    # Rounding the ends of a count puts in a twelfth each, but for a group's first and last.
+    rounding = min((1.0 - 1.0 / group) / 6.0, varies)
+    kept = (varies - rounding) / max(length * share * (1.0 - share), _RARE)
+    found *= math.sqrt(kept * group / max(group - 1, 1))  # what is taken off again with their mean
+    found += length * share - found.mean(axis=1, keepdims=True)
     # Ends of a running sum, rounded, are whole numbers whose differences add up as before.
     ends = np.rint(np.cumsum(found, axis=1))
     ends[:, -1] = length * each

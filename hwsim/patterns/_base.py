@@ -76,6 +76,13 @@ class Pattern:
         each other; None where they do not, but for what `cells` says and their sum."""
         return None
 
+    def drawn(
+        self, shape: tuple[int, int], density: float, rng: np.random.Generator
+    ) -> np.ndarray | None:
+        """One random mask, bool, where its rows depend on each other by more than equal cells;
+        None where they do not."""
+        return None
+
     def implies(self, other: Pattern) -> bool:
         """Whether every random mask of this pattern is also of another one."""
         return other.name == "unstructured"

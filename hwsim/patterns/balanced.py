@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from hwsim.mask import Mask
-from hwsim.masks.statistics import Cells, always, of_each, shared_out, sum_of, sums_kept
+from hwsim.masks.statistics import Cells, add_up, always, of_each, shared_out, sum_of, sums_kept
 from hwsim.pattern_names import at_least
 from hwsim.patterns._base import Packed, Pattern
 from hwsim.patterns.fan_in import FanIn
@@ -85,15 +85,12 @@ class Balanced(Pattern):
         n_out, n_in = shape
         if n_in % self.block:
             return None
-        law = np.array(self.cells(shape, density)[0].counts)  # type: ignore[index]
+        (cells, _) = self.cells(shape, density)  # type: ignore[misc]
         whole, blocks = round(density * n_in), n_in // self.block
         found = np.zeros((blocks, self.block), np.int64)
         for first in range(0, n_out, self.rows):
-            each = rng.choice(len(law), blocks, p=law)
-            while short := whole - int(each.sum()):
-                way = 1 if short > 0 else -1
-                free = np.flatnonzero((each + way >= 0) & (each + way <= self.block))
-                each[rng.permutation(free)[: abs(short)]] += way
+            each = rng.choice(len(cells.counts), blocks, p=cells.counts)
+            add_up(each, whole, cells, rng)
             rows = min(self.rows, n_out - first)
             for k in set(each[each > 0].tolist()):
                 mine = np.flatnonzero(each == k)

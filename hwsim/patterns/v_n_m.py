@@ -87,6 +87,18 @@ class VNM(Pattern):
             np.put_along_axis(found, used, np.take_along_axis(found, used, 1) + drawn, 1)
         return found.reshape(-1)[:n_in]
 
+    def drawn(
+        self, shape: tuple[int, int], density: float, rng: np.random.Generator
+    ) -> np.ndarray | None:
+        blocks = -(-shape[1] // self.m)
+        found = np.zeros((shape[0], blocks, self.m), bool)
+        for first in range(0, shape[0], self.v):
+            rows = found[first : first + self.v]
+            used = np.argsort(rng.random((blocks, self.m)), axis=1)[:, :COLUMNS]
+            chosen = np.argsort(rng.random((len(rows), blocks, COLUMNS)), axis=2)[:, :, : self.n]
+            np.put_along_axis(rows, np.take_along_axis(used[None], chosen, 2), True, axis=2)
+        return np.ascontiguousarray(found.reshape(shape[0], -1)[:, : shape[1]])
+
     @property
     def _uneven(self) -> float:
         """Of the variance of columns' counts within a block, what is left of columns that are the

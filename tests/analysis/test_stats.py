@@ -96,7 +96,7 @@ def test_the_interval_of_a_ratio_holds_the_truth_about_as_often_as_it_says():
 def test_a_ratio_says_what_it_could_have_shown():
     tight = paired_ratio({s: 2.0 + 0.01 * s for s in range(5)}, dict.fromkeys(range(5), 2.0))
     loose = paired_ratio({s: 2.0 + 0.5 * s for s in range(5)}, dict.fromkeys(range(5), 2.0))
-    assert 1 < tight.detectable < loose.detectable
+    assert 1 < tight.detectable() < loose.detectable() < loose.detectable(10)
 
 
 @pytest.mark.parametrize("bad", [{0: 0.0}, {0: -1.0}, {0: float("inf")}, {1: 1.0}])

@@ -1,11 +1,14 @@
 """Pipeline parallel: stages of layers, micro-batches one forward and one backward in turn.
 
 Source: Narayanan et al. 2021 (Efficient Large-Scale Language Model Training on GPU Clusters),
-section 2.2: 1F1B and its interleaved schedule.
+section 2.2: 1F1B and its interleaved schedule; section 4.1: what tensor-parallel ranks hand on.
 """
 
 from __future__ import annotations
 
+from hwsim.cluster.collectives import seconds, sent_bytes
+from hwsim.cluster.machine import Cluster
+from hwsim.cluster.plan import ParallelPlan
 from hwsim.errors import InputError
 
 
@@ -48,3 +51,22 @@ def bounds(layers: int, stages: int, chunks: int) -> list[tuple[int, int]]:
             f"for each of {layers} layers"
         )
     return [(i * layers // pieces, (i + 1) * layers // pieces) for i in range(pieces)]
+
+
+def handed_on(cluster: Cluster, plan: ParallelPlan, size: float) -> tuple[float, float]:
+    """Seconds from a stage to the next one, and bytes that a card sends for it.
+
+    Tensor-parallel ranks all hold what is handed on, `size` bytes, or a share of it each where
+    activations are shared out along the sequence. Where that is sooner, ranks that hold it all send
+    a share each too, which are gathered on the other side.
+    """
+    apart = plan.dp * plan.tp
+    share = size / plan.tp
+    shared = seconds(cluster, "send", share, 2, apart)
+    if plan.sequence:
+        return shared, share
+    whole = seconds(cluster, "send", size, 2, apart)
+    gathered = shared + seconds(cluster, "all_gather", size, plan.tp)
+    if gathered < whole:
+        return gathered, share + sent_bytes("all_gather", size, plan.tp)
+    return whole, size

@@ -1,7 +1,8 @@
 """Tensor parallel: every product is cut into t, and activations are summed up after two of them.
 
-Source: Shoeybi et al. 2019 (Megatron-LM), section 3; Korthikanti et al. 2022, section 4.2, for
-sequence parallelism.
+Source: Shoeybi et al. 2019 (Megatron-LM), section 3; Korthikanti et al. 2022 (arXiv 2205.05198),
+section 4.2, for sequence parallelism, whose ranks gather a product's input once more for its weight
+gradient, beside that of its input; section 6.2 for sums of gradients beside weight gradients.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ def ranks_that_differ(part: Part, ranks: int) -> int:
 
 def cut(
     part: Part, ranks: int, *, sequence: bool, rank: int = 0,
-    shares: dict[tuple, Mask] | None = None,
+    shares: dict[tuple, Mask] | None = None, alike: dict[tuple, Op] | None = None,
 ) -> Part:  # fmt: skip
     """The part as one of `ranks` cards has it: of a mask, the rows or columns that lie there.
 
     Args:
         sequence: whether norms are shared out too.
         shares: of masks, kept between calls: products and updates of a layer share one.
+        alike: of what has no mask, kept between calls for the ranks of one part.
 
     Raises:
         InputError: heads or widths that `ranks` does not divide.
@@ -47,14 +49,20 @@ def cut(
             f"{part.name}"
         )
     kept = {} if shares is None else shares
+    same = {} if alike is None else alike
 
     def own(ops: list[Op]) -> list[Op]:
         shared = set() if sequence else _of_heads_and_hidden_units(ops)
-        return [
-            _cut(op, ranks, part, sequence or i in shared)
-            if op.mask is None else _masked(op, ranks, rank, kept)
-            for i, op in enumerate(ops)
-        ]  # fmt: skip
+        found = []
+        for i, op in enumerate(ops):
+            if op.mask is not None:
+                found.append(_masked(op, ranks, rank, kept))
+                continue
+            asked = (id(op), sequence or i in shared)
+            if asked not in same:
+                same[asked] = _cut(op, ranks, part, asked[1])
+            found.append(same[asked])
+        return found
 
     return replace(part, forward=own(part.forward), backward=own(part.backward),
                    update=own(part.update))  # fmt: skip
@@ -135,6 +143,21 @@ def _cut(op: Op, ranks: int, part: Part, shared: bool) -> Op:
     return replace(op, dense_flops=flops, activation_bytes=op.activation_bytes // ranks,
                    weight_bytes=op.weight_bytes // ranks, weight_shape=shape,
                    m=max(op.m // ranks, 1) if op.kind in ("norm", "softmax") else op.m)  # fmt: skip
+
+
+def beside_sums(part: Part) -> set[str]:
+    """Layers cut by their outputs, whose inputs' gradients are summed up: what an attention reads,
+    and what widens."""
+    found: set[str] = set()
+    before: list[str] = []
+    for op in part.forward:
+        if op.kind == "gemm" and op.n > op.k:
+            found.add(op.name)
+        elif op.kind == "gemm":
+            before.append(op.name)
+        elif op.kind == "attention":
+            found.update(before)
+    return found
 
 
 def exchanges(part: Part) -> int:

@@ -90,6 +90,12 @@ def test_fit_finds_the_batch_too(nettime, tmp_path):
     took = {one["batch"]: one["seconds_per_sample"] for one in found["batches"]}
     assert list(took) == [2**i for i in range(len(took))] and len(took) > 2
     assert all(a > b for a, b in zip([*took.values()][:-2], [*took.values()][1:-1], strict=True))
+    best = min((b for b in took if took[b] is not None), key=lambda b: took[b])
+    alone = nettime(*asked[:-1], "--parallel", "auto", "--batch-size", str(best), "--cluster",
+                    str(cluster), "--json").json  # fmt: skip
+    first = alone["plans"]["sparse"][0]
+    assert first["seconds_per_sample_batch"] / best == pytest.approx(took[best])
+    assert first == found["plans"]["sparse"][0]
     words = " ".join(nettime(*asked, "--cluster", str(cluster)).out.split())
     assert "a card is fastest of those that fit" in words and "Memory of a card" in words
 

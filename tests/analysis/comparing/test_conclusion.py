@@ -4,12 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.comparing.clocks import Contender, Course, MeanClock
 from analysis.comparing.conclusion import (
     DENSE,
     NARROWER,
     SPARSE,
-    Contender,
-    Course,
     Verdict,
     conclude,
     corrected,
@@ -28,9 +27,11 @@ def runs(name, kind, seconds, *, seeds=SEEDS, best=1.0, **facts):
     return Contender(name, kind, courses, **facts)
 
 
-def concluded(*contenders, target=2.0):
-    targets = dict.fromkeys(contenders[0].courses, target)
-    (found,) = corrected([conclude(contenders, "ideal", targets, "the loss 2")])
+def concluded(dense, *others):
+    """To the loss 2.5, dense's at half of its run."""
+    (found,) = corrected(
+        [conclude([dense, *others], "ideal", MeanClock(dense, 0.5), "the loss 2.5")]
+    )
     return found
 
 
@@ -55,27 +56,26 @@ def test_nothing_is_said_of_fewer_than_five_seeds_nor_claimed_with_fewer_than_te
     assert found.over_dense["SET"].verdict == verdict
 
 
-def test_who_does_not_reach_the_loss_in_every_seed_wins_nothing():
-    never = runs("SET", SPARSE, 1.0, best=2.5)
+def test_who_does_not_reach_the_loss_wins_nothing():
+    never = runs("SET", SPARSE, 1.0, best=2.6)
     found = concluded(runs("dense", DENSE, 8.0), never)
     assert found.over_dense["SET"].verdict == Verdict.NOT_REACHED
     assert found.over_dense["SET"].reached == 0 and found.winner == ""
     assert math.isnan(found.times_s["SET"]) and "no sparse contender" in found.sentence
 
 
-def test_a_narrower_model_that_fails_in_one_seed_is_not_the_best_one():
-    slow, quick = runs("wide", NARROWER, 6.0), runs("thin", NARROWER, 1.0)
-    courses = {**quick.courses, 3: Course((0.0, 1.0), (4.0, 3.0))}
-    thin = Contender("thin", NARROWER, courses)
-    found = concluded(runs("dense", DENSE, 8.0), slow, thin, runs("RigL", SPARSE, 4.0))
+def test_a_narrower_model_that_does_not_get_there_is_not_the_best_one():
+    slow, quick = runs("wide", NARROWER, 6.0), runs("thin", NARROWER, 1.0, best=2.6)
+    found = concluded(runs("dense", DENSE, 8.0), slow, quick, runs("RigL", SPARSE, 4.0))
     assert found.narrower == "wide"
 
 
 def test_a_rival_that_never_gets_there_counts_with_its_whole_run():
-    dense = runs("dense", DENSE, 8.0, best=3.0)
-    found = concluded(dense, runs("RigL", SPARSE, 2.0))
-    assert found.over_dense["RigL"].at_least
-    assert found.over_dense["RigL"].text.startswith("≥")
+    rigl = runs("RigL", SPARSE, 6.0, best=3.0, known=True)
+    found = concluded(runs("dense", DENSE, 8.0), rigl, runs("SET", SPARSE, 2.0))
+    beside = found.over_known["SET"]
+    assert beside.at_least and beside.text.startswith("≥")
+    assert beside.speed_up.interval.point == pytest.approx(6.0 / 1.0, rel=0.02)
 
 
 @pytest.mark.parametrize(

@@ -71,5 +71,9 @@ def test_the_command_checks_and_rewrites(nettime, tmp_path):
     assert nettime("results", tmp_path).code == 0
     page.write_text("# Nonsense\n")
     assert "page.md" in nettime("results", tmp_path).error
+    table = json.loads(beside(page).read_text())
+    concluded = table.pop("conclusions")
+    beside(page).write_text(json.dumps({**table, "conclusions": []}))
     assert nettime("results", tmp_path, "--rewrite").code == 0
     assert "A title" in page.read_text()
+    assert json.loads(beside(page).read_text())["conclusions"] == concluded

@@ -6,8 +6,10 @@ from analysis.planning.sizes import points
 
 
 def train(nettime, out, *more):
-    made = nettime("train", "--task", "images", "--model", "mlp", "--steps", "4", "--batch-size", "8",
-                   "--run", out, *more)  # fmt: skip
+    made = nettime(
+        "train", "--task", "images", "--model", "mlp", "--steps", "4", "--batch-size", "8",
+        "--run", out, *more,
+    )  # fmt: skip
     assert made.code == 0, made.err
 
 

@@ -193,6 +193,7 @@ def test_shipped_clusters_say_where_their_numbers_are_from(name: str) -> None:
         ("dpp", "parallel form"),
         ("tp=x", "tp: value is 'x'; allowed is an integer"),
         ("pp=8,m=8", "pp: 8 stages of 1 chunks are 8 pieces; allowed is at most one"),
+        ("tp=2,v=2", "interleave: value is 2; allowed with pp = 1, which has no stages, is 1"),
         ("pp=2,v=2,m=3", "micro_batches: value is 3; allowed with interleaved stages"),
     ],
 )
@@ -226,5 +227,5 @@ def test_a_link_without_bandwidth_is_refused(tmp_path) -> None:
 def test_what_fits_nowhere_is_refused_with_what_would() -> None:
     with pytest.raises(InputError, match="try fsdp, recompute=full"):
         refuse(9e10, 8e10, ParallelPlan("ddp", 8))
-    with pytest.raises(InputError, match="no plan fits 8 cards of 0 GB"):
+    with pytest.raises(InputError, match=r"no plan fits 8 cards of 1\.00 MB"):
         search(Cluster("s", H100, 1, 8, 1e6, Link(1e11, 0, 1), Link(1e10, 0, 1)), step_of())

@@ -18,7 +18,7 @@ from hwsim.cluster.memory import block_bytes, need
 from hwsim.cluster.parts import Part, parts_of
 from hwsim.cluster.plan import ParallelPlan, parse_plan
 from hwsim.cluster.recompute import recomputed
-from hwsim.cluster.search import per_sample, plans, recomputations, search
+from hwsim.cluster.search import must_fit, per_sample, plans, recomputations, search
 from hwsim.cluster.step import at_least_s, cluster_step, timed
 
 SPLITS = st.sampled_from([(8, 1, 1, 1), (4, 2, 1, 1), (2, 2, 2, 1), (1, 2, 4, 1), (2, 1, 4, 2)])
@@ -137,3 +137,14 @@ def test_search_leaves_out_nothing_that_belongs_to_the_front(gigabytes: float) -
         if not front or one.need.total < front[-1].need.total:
             front.append(one)
     assert [one.plan for one in search(cluster, step)] == [one.plan for one in front]
+    assert search(cluster, step, fastest=True)[0].plan == front[0].plan
+    must_fit(cluster, step)
+
+
+def test_what_must_fit_and_does_not_is_told_as_a_search_tells_it() -> None:
+    told = []
+    for asked in (must_fit, search):
+        with pytest.raises(InputError, match="no plan fits") as found:
+            asked(_room(0.001), step_of(16, rows=4096))
+        told.append(str(found.value))
+    assert told[0] == told[1]

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from hwsim import InputError, Mask, Op, gemm, load_device
 from hwsim.cpu.machine import whose_price
 from hwsim.cpu.sheet_work import gemm_vectors
+from hwsim.masks.statistical import StatisticalMask
+from sparse_train.patterns import projection
 
 NAMES = ("i9-10940x", "i7-12700h", "zen3-sheet")
 MORE = (
@@ -117,3 +119,19 @@ def test_a_price_says_that_nothing_was_measured():
     assert "i9-10940x: from a data sheet, nothing was measured" in whose_price(
         load_device("i9-10940x")
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "density"), [("unstructured", 0.1), ("balanced:8,8", 0.1), ("v_n_m:64,2,32", 0.0625)]
+)
+@pytest.mark.parametrize("phase", ["forward", "grad_weight"])
+def test_a_mask_known_by_its_statistics_has_the_misses_of_random_ones(kind, density, phase):
+    device, shape = load_device("i9-10940x"), (256, 256)
+    known = StatisticalMask(shape, density, kind)
+    drawn = []
+    for seed in range(4):
+        scores = np.random.default_rng(seed).random(shape, dtype=np.float32)
+        mask = Mask(projection(kind).project(scores, known.nnz), copy=False)
+        drawn.append(device.estimate(gemm(64, *shape, mask, phase)).seconds)
+    priced = device.estimate(gemm(64, *shape, known, phase)).seconds
+    assert priced == pytest.approx(np.mean(drawn), rel=0.01)

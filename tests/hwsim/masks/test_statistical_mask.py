@@ -12,6 +12,7 @@ from hwsim.cpu.costs import lookup_steps
 from hwsim.gpu.rules import Facts
 from hwsim.masks.statistical import StatisticalMask, spread
 from hwsim.masks.statistics import (
+    add_up,
     always,
     largest,
     line_counts,
@@ -233,6 +234,35 @@ def test_blocks_of_neurons_that_share_places_have_the_counts_of_projected_masks(
     np.testing.assert_allclose(seen / cells, law, atol=6.0 * (law / cells).max() ** 0.5)
 
 
+@pytest.mark.parametrize(("blocks", "total"), [(32, 26), (32, 128), (128, 102)])
+def test_counts_moved_until_they_add_up_vary_as_those_of_places_that_are_worth_most(blocks, total):
+    rng, groups = np.random.default_rng(1), 500
+    worth = np.sort(rng.random((groups, 8, blocks, 8)), axis=3).sum(axis=1).reshape(groups, -1)
+    best = np.argpartition(worth, -total, axis=1)[:, -total:] // 8
+    chosen = np.array([np.bincount(one, minlength=blocks).var() for one in best])
+    cells, ours = shared_out(8, total / blocks, 8), np.zeros(groups)
+    for i in range(groups):
+        each = rng.choice(len(cells.counts), blocks, p=cells.counts)
+        add_up(each, total, cells, rng)
+        assert each.sum() == total
+        ours[i] = each.var()
+    error = ((chosen.var() + ours.var()) / groups) ** 0.5
+    assert ours.mean() == pytest.approx(chosen.mean(), abs=4.0 * error)
+
+
+@given(
+    st.sampled_from([4, 8, 16]), st.integers(1, 12), st.floats(0.05, 0.95), st.integers(1, 9),
+    st.data(),
+)  # fmt: skip
+@settings(max_examples=30)
+def test_counts_of_cells_are_moved_to_any_sum_they_can_have(size, of, density, blocks, data):
+    cells, rng = shared_out(size, density * size, of), np.random.default_rng(0)
+    each = rng.choice(len(cells.counts), blocks, p=cells.counts)
+    total = data.draw(st.integers(0, blocks * size))
+    add_up(each, total, cells, rng)
+    assert each.sum() == total and each.min() >= 0 and each.max() <= size
+
+
 @given(st.sampled_from([4, 8, 16]), st.integers(1, 12), st.floats(0.05, 0.95))
 @settings(max_examples=30)
 def test_shared_out_cells_have_their_mean(size, of, density):
@@ -282,3 +312,16 @@ def test_what_happens_to_few_masks_is_asked_of_more_ways():
     assert spread(sigma, op) > 0.0
     ideal = load_device("ideal")
     assert len(ideal.over_ways(op)) == ideal.ways and spread(ideal, op) == 0.0
+
+
+@pytest.mark.parametrize(("kind", "density"), [
+    ("unstructured", 0.1), ("fan_in", 0.1), ("2:4", 0.5), ("block:32,32", 0.25), ("group:32", 0.1),
+    ("neuron", 0.5), ("neuron:1", 0.5), ("balanced:64", 0.125), ("balanced:8,8", 0.25),
+    ("v_n_m:64,2,8", 0.25),
+])  # fmt: skip
+def test_an_example_is_of_the_pattern_and_each_way_has_its_own(kind, density):
+    known = StatisticalMask(SHAPE, density, kind)
+    one, other = (way.example() for way in known.ways(4)[:2])
+    assert one.shape == SHAPE and one.satisfies(pattern(kind)) and one != other
+    assert one.density == pytest.approx(known.density, rel=0.1)
+    assert known.ways(4)[0].example() is one
