@@ -210,14 +210,19 @@ def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
     >>> interquartile_mean([0.0, 1.0, 2.0, 100.0])
     1.5
     """
+    return float(_middle(_numbers("values", values)))
+
+
+def _middle(values: np.ndarray) -> np.ndarray:
+    """Along the last axis."""
     from scipy import stats
 
-    return float(stats.trim_mean(_numbers("values", values), 0.25))
+    return stats.trim_mean(values, 0.25, axis=-1)
 
 
 def stratified_bootstrap(
     strata: Sequence[Sequence[float]],
-    statistic: Callable[[np.ndarray], float] = interquartile_mean,
+    statistic: Callable[[np.ndarray], np.ndarray] = _middle,
     *,
     rng: np.random.Generator,
     samples: int = 2000,
@@ -225,14 +230,17 @@ def stratified_bootstrap(
 ) -> Interval:
     """Percentile interval of a statistic over all runs, resampled within each stratum (task).
 
+    Args:
+        statistic: (…, runs) → (…); by default the interquartile mean.
+
     Source: Agarwal et al. (2021), section 4.1.
     """
     groups = [_numbers("strata", s) for s in strata]
     if not groups:
         raise InputError("strata: none given; allowed is at least one")
-    draws = np.empty(samples)
-    for i in range(samples):
-        draws[i] = statistic(np.concatenate([rng.choice(g, len(g)) for g in groups]))
+    draws = statistic(
+        np.array([np.concatenate([rng.choice(g, len(g)) for g in groups]) for _ in range(samples)])
+    )
     low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2])
     everything = np.concatenate(groups)
     return Interval(float(statistic(everything)), float(low), float(high), len(everything))

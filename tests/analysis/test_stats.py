@@ -58,7 +58,7 @@ def test_the_bootstrap_interval_lies_within_the_data_and_repeats_with_its_seed(v
 def test_strata_are_resampled_apart():
     # Two constant strata: every resample has both in full, so the mean never moves.
     interval = stratified_bootstrap(
-        [[0.0] * 5, [1.0] * 5], lambda x: float(x.mean()), rng=np.random.default_rng(0)
+        [[0.0] * 5, [1.0] * 5], lambda x: x.mean(-1), rng=np.random.default_rng(0)
     )
     assert (interval.low, interval.high) == (0.5, 0.5)
 
