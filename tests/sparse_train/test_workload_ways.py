@@ -1,7 +1,6 @@
 """The ways a step is observed: without data, on values, blocks once; and what each leaves alone."""
 
 import importlib
-import re
 import sys
 
 import numpy as np
@@ -335,8 +334,9 @@ def test_what_goes_wrong_in_a_model_without_values_is_one_line(error, shown):
     assert refusal(workload, Fails(4, 3, device="meta"), torch.ones(2, 4)) == (
         f"model: Fails on 'meta' cannot be observed ({shown}); allowed is a model with values"
     )
-    with pytest.raises(RuntimeError, match=re.escape(str(error))):
+    with pytest.raises(RuntimeError) as caught:
         workload(Fails(4, 3), torch.ones(2, 4))
+    assert caught.value is error
 
 
 @pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.RMSNorm(8)], ids=["dropout", "rms norm"])
