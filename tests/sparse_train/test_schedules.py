@@ -267,6 +267,6 @@ def test_a_constant_is_one_density_throughout():
 
 def test_a_function_is_a_schedule_as_it_is():
     falling = lambda progress: 1.0 - progress / 2  # noqa: E731
-    assert schedule(falling, 1.0, 0.5) is falling
+    assert schedules.schedule(falling, 1.0, 0.5) is falling
     with pytest.raises(InputError, match="schedule: value is 3; allowed is a name or a function"):
-        schedule(3, 1.0, 0.5)
+        schedules.schedule(3, 1.0, 0.5)
