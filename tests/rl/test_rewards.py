@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hwsim import InputError
 from rl.moment import Moment
-from rl.rewards import REWARDS
+from rl.rewards import REWARDS, make_reward
 
 
 def moment(spent, done, flops=None, step_density=1.0):
@@ -109,3 +109,27 @@ def test_every_reward_is_finite_and_of_the_batch_shape(name, done, cost):
 def test_an_unknown_reward_lists_the_valid_ones():
     with pytest.raises(InputError, match="log_ratio"):
         REWARDS.get("speed")
+
+
+def test_a_reward_is_named_with_weights_of_its_own():
+    assert make_reward("dsrl") is REWARDS.get("dsrl")
+    assert make_reward("dsrl()").keywords == {}
+    made = make_reward("dsrl(alpha=2,beta=0.5)")
+    assert made.func is REWARDS.get("dsrl") and made.keywords == {"alpha": 2.0, "beta": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("dsrl(gamma=1)", "unknown weight of reward dsrl 'gamma' (valid: alpha, beta)"),
+        ("dsrl(before=1)", "unknown weight of reward dsrl 'before' (valid: alpha, beta)"),
+        ("dsrl(alpha=much)", "alpha: value is 'much'; allowed is a finite number"),
+        ("dsrl(alpha=inf)", "alpha: value is 'inf'; allowed is a finite number"),
+        ("dsrl(alpha)", "alpha: value is ''; allowed is a finite number"),
+        ("dsrl(alpha=1=2)", "alpha: value is '1=2'; allowed is a finite number"),
+    ],
+)
+def test_a_weight_that_is_none_is_told(text, said):
+    with pytest.raises(InputError) as caught:
+        make_reward(text)
+    assert str(caught.value) == said

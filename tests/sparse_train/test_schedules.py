@@ -263,3 +263,10 @@ def test_errors_word_by_word(call, message):
 def test_a_constant_is_one_density_throughout():
     assert [schedules.constant(0.1)(p) for p in (0.0, 0.3, 1.0)] == [0.1, 0.1, 0.1]
     assert [schedules.schedule("constant", 0.9, 0.1)(p) for p in (0.0, 1.0)] == [0.1, 0.1]
+
+
+def test_a_function_is_a_schedule_as_it_is():
+    falling = lambda progress: 1.0 - progress / 2  # noqa: E731
+    assert schedules.schedule(falling, 1.0, 0.5) is falling
+    with pytest.raises(InputError, match="schedule: value is 3; allowed is a name or a function"):
+        schedules.schedule(3, 1.0, 0.5)
