@@ -11,9 +11,9 @@ import numpy as np
 from hwsim.errors import InputError
 from hwsim.mask import Mask
 from hwsim.masks.counts import BLOCK
+from hwsim.masks.lines import make_sum, neighbours
 from hwsim.masks.statistics import (
     Cells,
-    add_up,
     largest,
     line_counts,
     quantiles,
@@ -25,7 +25,6 @@ from hwsim.masks.wave_law import LineLaw, WaveLaw
 from hwsim.patterns import Pattern, pattern
 from hwsim.patterns.n_m import NM
 
-_PASSES = 20
 VARIANTS, _STRIDE = 24, 5  # without a common factor
 
 
@@ -229,7 +228,7 @@ class StatisticalMask(Mask):
         firsts = (np.arange(min(groups, whole)) + 0.5) * whole / min(groups, whole)
         found: list[np.ndarray] = []
         for first in firsts.astype(int) * of:
-            found += self._neighbours(axis, counts[first : first + of], rng)
+            found += neighbours(self._cells[axis], length, counts[first : first + of], rng)
         return np.array(found)
 
     def example(self) -> Mask:
@@ -238,23 +237,9 @@ class StatisticalMask(Mask):
             rng = np.random.default_rng((self._variant or 0, *self._shape))
             drawn = self._kind.drawn(self._shape, self._given, rng)
             if drawn is None:
-                drawn = np.array(self._neighbours(0, self.row_nnz, rng))
+                drawn = np.array(neighbours(self._cells[0], self._shape[1], self.row_nnz, rng))
             self._example = Mask(drawn, copy=False)
         return self._example
-
-    def _neighbours(
-        self, axis: int, counts: np.ndarray, rng: np.random.Generator
-    ) -> list[np.ndarray]:
-        """Random lines with these counts, side by side: those that have cells in common alike."""
-        cells, length = self._cells[axis], self._shape[1 - axis]
-        alike, each = min(cells.share, len(counts)), np.zeros(0, int)
-        found: list[np.ndarray] = []
-        for at in range(0, len(counts), alike):
-            if cells.size > 1 and at % cells.like == 0:
-                each = _cell_counts(cells, length, int(counts[at]), rng)
-            line = _line(cells, length, int(counts[at]), each, rng)
-            found += [line] * len(counts[at : at + alike])
-        return found
 
     def waves(self, axis: int, columns: int, placement: str) -> np.ndarray:
         """What a weight-streaming grid does in each wave: see `hwsim/accelerators/waves.py`.
@@ -363,7 +348,7 @@ class StatisticalMask(Mask):
             places = strata(self._variant, self._of, (many,), axis)
             found = np.searchsorted(below, places).astype(np.int64)
         if np.count_nonzero(counts) > 1:
-            _make_sum(found, self.nnz // share, counts, rng)
+            make_sum(found, self.nnz // share, counts, rng)
         found = np.repeat(found, share)[:lines]
         found.setflags(write=False)
         return found
@@ -405,56 +390,6 @@ def _again(
     shape: tuple[int, int], density: float, kind: Pattern, variant: int | None, of: int
 ) -> Any:
     return StatisticalMask(shape, density, kind, variant=variant, of=of)
-
-
-def _make_sum(found: np.ndarray, total: int, counts: np.ndarray, rng: np.random.Generator) -> None:
-    """Moves some counts by a step up or down, so that they add up as nearly as steps allow."""
-    possible = np.flatnonzero(counts > 0)
-    step = int(possible[1] - possible[0])
-    for _ in range(_PASSES):
-        short = round((total - int(found.sum())) / step)
-        if not short:
-            return
-        moved = found + step * int(np.sign(short))
-        free = np.flatnonzero((moved >= possible[0]) & (moved <= possible[-1]))
-        some = rng.permutation(free)[: abs(short)]
-        found[some] = moved[some]
-
-
-def _cell_counts(cells: Cells, length: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Active weights of each cell of a line of so many."""
-    cuts = -(-length // cells.size)
-    possible = np.flatnonzero(cells.counts)
-    if possible.size == 1:
-        return np.full(cuts, possible[0])
-    step = int(possible[1] - possible[0])
-    if possible.size == 2:
-        each = np.full(cuts, possible[0])
-        more = round((count - int(each.sum())) / step)
-        each[rng.choice(cuts, min(max(more, 0), cuts), replace=False)] += step
-        return each
-    each = rng.choice(len(cells.counts), cuts, p=cells.counts)
-    if cells.edge:
-        add_up(each, count, cells, rng)
-        return each
-    _make_sum(each, count, np.array(cells.counts), rng)
-    return each
-
-
-def _line(
-    cells: Cells, length: int, count: int, each: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """A random line of so many active weights, lying as they do in its cells."""
-    line = np.zeros(length, bool)
-    if cells.size == 0 or count == 0:
-        line[:] = count > 0
-        return line
-    if cells.size == 1:
-        line[rng.choice(length, min(count, length), replace=False)] = True
-        return line
-    places = rng.random((each.size, cells.size))
-    inside = places.argsort(axis=1).argsort(axis=1) < each[:, None]
-    return inside.reshape(-1)[:length]
 
 
 def spread(device: Any, op: Any) -> float:
