@@ -110,11 +110,22 @@ def time_to_target(
         raise InputError("losses: a NaN among seconds, losses or target; allowed are numbers")
     if (np.diff(t) < 0).any():
         raise InputError("seconds: they fall; allowed is a rising sequence")
-    below = np.flatnonzero(y <= target)
-    if not len(below):
-        return None
-    at = int(below[0])
-    if at == 0:
-        return float(t[0])
-    share = (y[at - 1] - target) / (y[at - 1] - y[at])
-    return float(t[at - 1] + share * (t[at] - t[at - 1]))
+    (found,) = times_to_targets(t[None], y[None], np.array([target]))
+    return float(found) if np.isfinite(found) else None
+
+
+def times_to_targets(seconds: np.ndarray, losses: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """`time_to_target` of many courses at once, without its checks; infinite where it is None.
+
+    Args:
+        seconds, losses: (courses, evaluations).
+        targets: (courses,).
+    """
+    below = losses <= targets[:, None]
+    rows, at = np.arange(len(losses)), below.argmax(1)
+    before = np.maximum(at - 1, 0)
+    high, low = losses[rows, before], losses[rows, at]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(at == 0, 1.0, (high - targets) / (high - low))
+    start = seconds[rows, before]
+    return np.where(below.any(1), start + share * (seconds[rows, at] - start), np.inf)

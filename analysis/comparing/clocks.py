@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from analysis.stats import Ratio, paired_ratio, resampled, resampled_ratio
+from hwsim.net_time import times_to_targets
 
 _SURELY = 0.99
 _NEVER = 1e300  # stands for a loss that is no number, so that means are none either
@@ -138,7 +139,8 @@ class MeanClock:
 
     dense: Contender
     share: float = 0.9
-    _known: dict[tuple[str, tuple[int, ...]], np.ndarray] = field(default_factory=dict, repr=False)
+    _taken: dict[tuple[str, tuple[int, ...]], np.ndarray] = field(default_factory=dict, init=False)
+    _asked: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict, init=False)
 
     def time(self, one: Contender) -> float:
         """See `Clock`."""
@@ -172,30 +174,34 @@ class MeanClock:
     def _times(self, one: Contender, seeds: Sequence[int]) -> np.ndarray:
         """Of all seeds, then of each resampling; infinite where the loss is not reached."""
         key = one.name, tuple(seeds)
-        if key not in self._known:
-            weights = resampled(len(seeds))
-            seconds, losses = (weights @ part for part in _arrays(one, seeds))
-            self._known[key] = _first(seconds, losses, self._targets(seeds))
-        return self._known[key]
+        if key not in self._taken:
+            self._taken[key] = times_to_targets(*_means(one, seeds), self._targets(seeds))
+        return self._taken[key]
 
     def _targets(self, seeds: Sequence[int]) -> np.ndarray:
         """The loss to be reached, of all seeds, then of each resampling."""
-        key = "", tuple(seeds)
-        if key not in self._known:
-            weights = resampled(len(seeds))
-            seconds, losses = (weights @ part for part in _arrays(self.dense, seeds))
+        key = tuple(seeds)
+        if key not in self._asked:
+            seconds, losses = _means(self.dense, seeds)
             within = seconds <= self.share * seconds[:, -1:] * (1 + 1e-9)
-            self._known[key] = np.where(within, losses, np.inf).min(1)
-        return self._known[key]
+            self._asked[key] = np.where(within, losses, np.inf).min(1)
+        return self._asked[key]
 
     def _reached(self, one: Contender, seeds: Sequence[int]) -> float:
         """Share of seeds whose own course gets to the loss of all seeds."""
         target = np.full(len(seeds), self._targets(seeds)[0])
-        return float(np.isfinite(_first(*_arrays(one, seeds), target)).mean())
+        return float(np.isfinite(times_to_targets(*_arrays(one, seeds), target)).mean())
 
 
 def _common(*contenders: Contender) -> list[int]:
     return sorted(set.intersection(*(set(c.courses) for c in contenders)))
+
+
+def _means(one: Contender, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds and losses of all seeds, then of each resampling, (1 + samples, evaluations)."""
+    seconds, losses = _arrays(one, seeds)
+    weights = resampled(len(seeds))
+    return weights @ seconds, weights @ losses
 
 
 def _arrays(one: Contender, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -208,16 +214,3 @@ def _arrays(one: Contender, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarra
         seconds[row, :count], seconds[row, count:] = course.seconds, course.seconds[-1]
         losses[row, :count] = course.losses
     return seconds, np.where(np.isfinite(losses), losses, _NEVER)
-
-
-def _first(seconds: np.ndarray, losses: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """`hwsim.net_time.time_to_target` of many courses, (samples, evaluations) and (samples,)."""
-    below = losses <= targets[:, None]
-    rows, at = np.arange(len(losses)), below.argmax(1)
-    before = np.maximum(at - 1, 0)
-    high, low = losses[rows, before], losses[rows, at]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.where(at == 0, 1.0, (high - targets) / (high - low))
-    start = seconds[rows, before]
-    found = start + share * (seconds[rows, at] - start)
-    return np.where(below.any(1), found, np.inf)

@@ -1,12 +1,14 @@
 """Net time: steps times prices, and the time to a loss."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim import Estimate, InputError, Mask, Workload, gemm, load_device, net_time, time_to_target
-from hwsim.net_time import cumulative
+from hwsim.net_time import cumulative, times_to_targets
 
 QUICK = settings(deadline=None, max_examples=40)
 NO_NUMBER = "^losses: a NaN among seconds, losses or target; allowed are numbers$"
@@ -192,3 +194,26 @@ def test_time_does_not_run_backwards():
 def test_every_evaluation_has_one_time_and_one_loss(seconds, losses):
     with pytest.raises(InputError, match=r"losses: shape is .*allowed is that of seconds"):
         time_to_target(seconds, losses, 2)
+
+
+@given(st.data())
+def test_many_courses_at_once_take_what_each_takes_alone(data):
+    many, points = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 5))
+
+    def courses(low, high):
+        row = st.lists(st.floats(low, high), min_size=points, max_size=points)
+        return np.array(data.draw(st.lists(row, min_size=many, max_size=many)))
+
+    seconds, losses = courses(0.0, 9.0).cumsum(axis=1), courses(0.0, 4.0)
+    targets = np.array(data.draw(st.lists(st.floats(-1.0, 5.0), min_size=many, max_size=many)))
+    alone = [
+        time_to_target(list(s), list(y), float(t))
+        for s, y, t in zip(seconds, losses, targets, strict=True)
+    ]
+    found = times_to_targets(seconds, losses, targets)
+    assert found.tolist() == [math.inf if one is None else one for one in alone]
+
+
+def test_courses_reach_their_own_targets_or_none():
+    seconds, losses = np.array([[1.0, 3.0]] * 3), np.array([[4.0, 2.0], [4.0, 3.5], [0.5, 0.4]])
+    assert times_to_targets(seconds, losses, np.full(3, 3.0)).tolist() == [2.0, math.inf, 1.0]
