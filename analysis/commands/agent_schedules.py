@@ -207,7 +207,6 @@ def _run(study: ScheduleStudy, out: Path, processes: int) -> ScheduleTable:
 
 def _write(table: ScheduleTable, page: Path | None, plot: Path | None, title: str) -> list[Path]:
     """Writes the files asked for; their paths."""
-
     from analysis import results
     from analysis.agents import schedules_page as pages
     from analysis.agents.schedules_stored import SchedulesPage

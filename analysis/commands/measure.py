@@ -130,7 +130,6 @@ def _on_learnt(
     folders: list[Path], batches: list[int] | None, rounds: int, write: Path | None, title: str,
     remarks: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
-
     from analysis import results
     from analysis.display.console import print_json, progress_bar, stdout
     from analysis.display.tables import table

@@ -139,7 +139,7 @@ class Conclusion:
         over_known: further sparse contenders → against the best known one.
         subject: whom the sentence is about; "" for the fastest sparse contender.
         beside: all others → the subject against each.
-        times_s: contender → mean net seconds of the seeds that reached it; NaN if none did.
+        times_s: contender → net seconds to the loss; NaN if it does not reach it.
     """
 
     device: str
