@@ -251,7 +251,23 @@ def run_config(
         "eval_interval": max(1, plan.base.steps // plan.evaluations) if final else steps,
         "checkpoint_interval": CHECKPOINT_INTERVAL,
     }  # fmt: skip
+    if entry.length > 1:
+        content["task_options"] = _lengthened(plan, entry.length)
     return TrainConfig.from_json(content)
+
+
+def _lengthened(plan: ComparisonPlan, times: int) -> dict[str, Any]:
+    """The task's options in runs of `times` as many steps."""
+    from sparse_train.tasks import make_task
+
+    task = make_task(plan.base.task, plan.base.task_options)
+    longer: Any = task.lengthened(times)
+    changed = {
+        field.name: getattr(longer, field.name)
+        for field in dataclasses.fields(longer)
+        if getattr(longer, field.name) != getattr(task, field.name)
+    }
+    return {**plan.base.task_options, **changed}
 
 
 def tuning_jobs(

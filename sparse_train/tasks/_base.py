@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from torch import Tensor, nn
@@ -204,6 +204,14 @@ class Task(ABC):
         Raises:
             InputError: the data is not there or not usable.
         """
+
+    def lengthened(self, times: int) -> Self:
+        """The settings of a run of `times` the steps, where parts of it have steps of their own.
+
+        Comparisons use it: a stream of tasks gives each task twice the steps in a run of twice the
+        length, where the last task alone would get all of them.
+        """
+        return self
 
 
 def make_task(name: str, options: Mapping[str, Any]) -> Task:

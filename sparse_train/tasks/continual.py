@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -94,6 +94,9 @@ class Continual(Task):
                 "mnist, fashion_mnist"
             )
         return PreparedContinual(self, data)
+
+    def lengthened(self, times: int) -> Continual:
+        return replace(self, steps_per_task=times * self.steps_per_task)
 
 
 class PreparedContinual(Prepared):

@@ -211,6 +211,23 @@ def test_narrower_models_come_in_three_widths_and_two_lengths_each_of_its_own_fo
     assert {job.config.steps for job in jobs if job.entry.family == "set"} == {40, 120}
 
 
+def test_a_run_of_twice_the_length_gives_each_task_of_a_stream_twice_the_steps():
+    options = {"tasks": 2, "steps_per_task": 20, "scenario": "split"}
+    base = TrainConfig(task="continual", task_options=options, steps=40)
+    made = dataclasses.replace(plan(variants=(Variant("set"),), lengths=(1, 2)), base=base)
+    once, twice = [
+        run_config(made, entry, 1e-3, 0, entry.length * base.steps)
+        for entry in entries(made, None)
+        if entry.family == "set"
+    ]
+    assert once.task_options == options
+    assert twice.task_options == {**options, "steps_per_task": 40}
+    assert twice.steps == 80 and base.task_options == options
+    of_words = plan(variants=(Variant("set"),), lengths=(2,))
+    longer = run_config(of_words, entries(of_words, None)[-1], 1e-3, 0, 80)
+    assert longer.task_options == BASE.task_options
+
+
 def test_a_variant_with_a_density_of_its_own_runs_at_that_alone():
     made = plan(variants=(variant("set,density=0.5"), Variant("set")), dense=False)
     assert [(e.name, e.density) for e in entries(made, None)] == [
