@@ -13,7 +13,6 @@ from torch.distributions import Distribution, Normal
 
 from rl.envs.observe import GLOBAL_FEATURES
 
-KNOTS = 4  # of a run's noise, even over its progress
 SHARED = 0.5  # share of the noise's variance that all layers of a network have in common
 
 
@@ -69,8 +68,9 @@ class SmoothNoise(TensorDictModuleBase):
 
     Noise of each decision on its own would drop and regrow weights at every round, and what is
     learnt that way says little of a schedule that does not. At each decision it is a standard
-    normal number; between `KNOTS` knots over progress it is interpolated, and layers share half
-    of its variance. Draws from torch's own stream, as much whichever runs begin.
+    normal number; between `knots` knots, even over progress, it is interpolated (one knot: a run
+    keeps its noise), and layers share half of its variance. Draws from torch's own stream, as much
+    whichever runs begin.
 
     Source: the noise of an episode as a function of its state is that of Raffin et al. (2022),
     "Smooth exploration for robotic reinforcement learning"; the function here is another.
@@ -79,9 +79,10 @@ class SmoothNoise(TensorDictModuleBase):
     in_keys: ClassVar[list[str]] = ["depth", "spread", "log_least", "whole"]
     out_keys: ClassVar[list[str]] = ["action", "action_log_prob"]
 
-    def __init__(self) -> None:
+    def __init__(self, knots: int = 4) -> None:
         super().__init__()
-        self._knots: Tensor | None = None  # (…, layers, KNOTS)
+        self.knots = knots
+        self._knots: Tensor | None = None  # (…, layers, knots)
         self._before: Tensor | None = None  # (…,) when it was asked last
 
     def forward(self, tensordict: TensorDict) -> TensorDict:
@@ -100,16 +101,16 @@ class SmoothNoise(TensorDictModuleBase):
         tensordict["action_log_prob"] = made.log_prob(action)
         return tensordict
 
-    @staticmethod
-    def _draw(shape: torch.Size) -> Tensor:
-        own = torch.randn(*shape, KNOTS)
-        common = torch.randn(*shape[:-1], 1, KNOTS)
+    def _draw(self, shape: torch.Size) -> Tensor:
+        own = torch.randn(*shape, self.knots)
+        common = torch.randn(*shape[:-1], 1, self.knots)
         return math.sqrt(1 - SHARED) * own + math.sqrt(SHARED) * common
 
 
 def _between(knots: Tensor, done: Tensor) -> Tensor:
     """Standard normal numbers (…, layers) at progress `done` (…,), from those at the knots."""
-    place = done.clamp(0.0, 1.0)[..., None, None] * (KNOTS - 1)
-    weight = (1 - (place - torch.arange(KNOTS)).abs()).clamp(min=0.0)  # (…, 1, KNOTS)
+    count = knots.shape[-1]
+    place = done.clamp(0.0, 1.0)[..., None, None] * (count - 1)
+    weight = (1 - (place - torch.arange(count)).abs()).clamp(min=0.0)  # (…, 1, knots)
     weight = weight / weight.square().sum(-1, keepdim=True).sqrt()
     return (knots * weight).sum(-1)

@@ -13,16 +13,20 @@ from typing import Any, ClassVar
 import torch
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
+from torch import Tensor
 from torchrl.modules import ProbabilisticActor
 from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
 
 from hwsim import InputError
-from hwsim.checks import check_number
+from hwsim.checks import check_integer, check_number
+from hwsim.errors import unknown
 from rl.algorithms._base import Agent, AgentConfig
 from rl.algorithms._explore import SmoothNoise
 from rl.algorithms._policy import actor_critic, density_actor_critic
 from rl.envs.interface import MODES
+
+CREDITS = DECISION, EPISODE = "decision", "episode"
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,13 @@ class PPOConfig(AgentConfig):
         start: mode "density": what the untrained policy names.
         spread: mode "density": standard deviation of its first tries, in log density over log
             least density.
+        knots: mode "density": of a run's noise over its progress; 1: a run keeps its noise.
+        credit: what an action is judged by. "decision": what came after it, by `gae_lambda`.
+            "episode": the whole of its episode, less the value of where that began, as where a
+            run's parameters are what is tried (Sehnke et al. 2010, "Parameter-exploring policy
+            gradients", section 2). Episodes that `steps` cut off are left out: it should be the
+            longest that one may take. Meant for noise that a run keeps (`knots` 1): a run is one
+            trial then, however many decisions it has. See docs/agent.md for when it helps.
     """
 
     epochs: int = 4
@@ -44,10 +55,15 @@ class PPOConfig(AgentConfig):
     max_grad_norm: float = 1.0
     start: float = 0.25
     spread: float = 0.15
+    knots: int = 4
+    credit: str = DECISION
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("spread", self.spread, above=0)
+        check_integer("knots", self.knots, 1)
+        if self.credit not in CREDITS:
+            raise InputError(unknown("credit", self.credit, CREDITS))
         if self.mode == "density" and not self.min_density <= self.start <= 1:
             raise InputError(
                 f"start: value is {self.start}; allowed is {self.min_density:g} (the least "
@@ -74,7 +90,8 @@ class PPO(Agent[PPOConfig]):
             self.actor, self.critic, clip_epsilon=config.clip, entropy_coeff=config.entropy,
             critic_coeff=0.5, normalize_advantage=True, functional=False,
         )  # fmt: skip
-        self.advantage = GAE(gamma=1.0, lmbda=config.gae_lambda, value_network=self.critic)
+        lmbda = 1.0 if config.credit == EPISODE else config.gae_lambda
+        self.advantage = GAE(gamma=1.0, lmbda=lmbda, value_network=self.critic)
         self.optimizer = torch.optim.Adam(self.loss.parameters(), lr=config.lr)
 
     def _policy(self) -> TensorDictModule:
@@ -83,7 +100,7 @@ class PPO(Agent[PPOConfig]):
     def _explorer(self) -> TensorDictModuleBase:
         if self.config.mode == "step":
             return self.actor
-        return TensorDictSequential(self.actor[0], SmoothNoise())
+        return TensorDictSequential(self.actor[0], SmoothNoise(self.config.knots))
 
     def _learn(self, batch: TensorDict) -> dict[str, float]:
         c = self.config
@@ -92,6 +109,15 @@ class PPO(Agent[PPOConfig]):
         with torch.no_grad():
             self.advantage(batch)
         flat = batch.reshape(-1)
+        if c.credit == EPISODE:
+            ended = batch["next", "done"][..., 0]
+            batch["advantage"] = batch["advantage"].gather(1, _first(ended)[..., None])
+            flat = batch[_whole(ended)]
+            if not len(flat):
+                raise InputError(
+                    f"steps: value is {c.steps}, in which no episode ended; allowed with credit "
+                    f"{EPISODE!r} is more"
+                )
         size = -(-len(flat) // c.minibatches)
         total = 0.0
         for _ in range(c.epochs):
@@ -119,6 +145,19 @@ class PPO(Agent[PPOConfig]):
         self.loss.load_state_dict(state["loss"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.stream = state["stream"]
+
+
+def _first(ended: Tensor) -> Tensor:
+    """(environments, steps) step at which the episode of each decision began."""
+    begins = ended.roll(1, 1)
+    begins[:, 0] = True
+    steps = torch.arange(ended.shape[1]).expand_as(ended)
+    return torch.where(begins, steps, 0).cummax(1).values
+
+
+def _whole(ended: Tensor) -> Tensor:
+    """(environments, steps): decisions whose episode came to its end."""
+    return ended.flip(1).cummax(1).values.flip(1)
 
 
 def _networks(config: PPOConfig) -> tuple[ProbabilisticActor, TensorDictModule]:

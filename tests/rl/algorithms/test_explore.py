@@ -11,7 +11,7 @@ from torch.distributions import Normal
 
 from hwsim import InputError
 from rl.algorithms import make_agent
-from rl.algorithms._explore import KNOTS, LayerwiseDensity, SmoothNoise
+from rl.algorithms._explore import LayerwiseDensity, SmoothNoise
 from rl.algorithms._policy import DensityActor
 from rl.envs.formula import WhiteBoxConfig
 from rl.envs.observe import GLOBAL_FEATURES
@@ -105,7 +105,17 @@ def test_noise_stays_within_a_run_and_is_new_in_the_next():
     near, far = asked(noise, 0.05, 0.2), asked(noise, 1.0, 0.9)
     assert torch.corrcoef(torch.stack([first.flatten(), near.flatten()]))[0, 1] > 0.9
     assert abs(torch.corrcoef(torch.stack([first.flatten(), far.flatten()]))[0, 1]) < 0.1
-    assert KNOTS > 1 and not torch.allclose(asked(noise, 0.0, 0.0), first)
+    assert not torch.allclose(asked(noise, 0.0, 0.0), first)
+
+
+def test_with_one_knot_a_run_keeps_its_noise_and_the_next_has_another():
+    torch.manual_seed(0)
+    noise = SmoothNoise(knots=1)
+    first = asked(noise, 0.0, 0.0)
+    assert abs(first.std() - 1) < 0.05
+    for done, elapsed in ((0.1, 0.2), (0.6, 0.5), (1.0, 1.3)):
+        torch.testing.assert_close(asked(noise, done, elapsed), first)
+    assert not torch.allclose(asked(noise, 0.0, 0.0), first)
 
 
 def test_runs_that_begin_leave_the_noise_of_the_others_alone():

@@ -13,6 +13,7 @@ from rl.envs.formula import WhiteBoxConfig
 from rl.envs.whitebox import WhiteBoxEnv
 from rl.evaluate import greedy, speed_ups
 
+LEAST = 0.004
 SMALL = PPOConfig(iterations=4, steps=8, epochs=1, minibatches=2)
 
 
@@ -119,3 +120,57 @@ def test_the_agent_finds_97_percent_of_the_known_optimum_on_seen_and_unseen_size
         env = WhiteBoxEnv(WhiteBoxConfig(layers=layers), 512, seed=77)
         found = speed_ups(env, lambda _, seen: agent.act(seen)).mean().item()
         assert found >= 0.97 * known_best(layers), (layers, found / known_best(layers))
+
+
+class KeepsItsFirst(WhiteBoxEnv):
+    """A run keeps the densities that it was first asked for: all later actions are for nothing."""
+
+    def _step(self, tensordict):
+        first = (self.decisions == 0)[:, None]
+        action = torch.where(first, tensordict["action"], self.density)
+        return super()._step(tensordict.clone(recurse=False).set("action", action))
+
+
+def kept(batch, seed):
+    return KeepsItsFirst(WhiteBoxConfig(min_density=LEAST), batch, mode="density", seed=seed)
+
+
+@functools.cache
+def best_constant():
+    def worth(density):
+        return speed_ups(kept(512, 77), lambda env, _: torch.full_like(env.density, density))
+
+    return max(worth(density).mean().item() for density in (0.5, 0.2, 0.1, 0.07, 0.05, 0.03, 0.01))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_judged_by_whole_episodes_it_finds_densities_that_only_the_first_action_decides(seed):
+    settings = {"knots": 1, "credit": "episode", "epochs": 4, "minibatches": 1, "lr": 5e-3}
+    env = kept(128, seed)
+    agent = PPO(
+        PPOConfig(
+            iterations=24, steps=env.config.max_decisions, mode="density", min_density=LEAST,
+            start=0.5, spread=0.2, seed=seed, **settings,
+        )
+    )  # fmt: skip
+    untrained = speed_ups(kept(512, 77), lambda _, seen: agent.act(seen)).mean().item()
+    agent.train(env)
+    found = speed_ups(kept(512, 77), lambda _, seen: agent.act(seen)).mean().item()
+    assert untrained < 0.8 * best_constant()
+    assert found >= 0.97 * best_constant()
+
+
+def test_episodes_that_are_cut_off_teach_nothing_and_none_at_all_is_refused():
+    settings = {"mode": "density", "credit": "episode", "knots": 1, "min_density": LEAST}
+    agent = PPO(PPOConfig(iterations=2, steps=3, **settings))
+    with pytest.raises(InputError, match="steps: value is 3"):
+        agent.train(kept(4, 0))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"credit": "run"}, {"knots": 0}, {"knots": 1.5}], ids=lambda w: str(w)
+)
+def test_bad_settings_are_named(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        PPOConfig(**wrong)
