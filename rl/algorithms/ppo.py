@@ -27,6 +27,7 @@ from rl.algorithms._policy import actor_critic, density_actor_critic
 from rl.envs.interface import MODES
 
 CREDITS = DECISION, EPISODE = "decision", "episode"
+OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ class PPOConfig(AgentConfig):
             gradients", section 2). Episodes that `steps` cut off are left out: it should be the
             longest that one may take. Meant for noise that a run keeps (`knots` 1): a run is one
             trial then, however many decisions it has. See docs/agent.md for when it helps.
+        optimizer: "adam", or "sgd": with one step an iteration on a gradient of norm
+            `max_grad_norm`, no weight moves further than its share in it, where Adam moves all
+            alike, those that only luck told to move among them.
     """
 
     epochs: int = 4
@@ -57,6 +61,7 @@ class PPOConfig(AgentConfig):
     spread: float = 0.15
     knots: int = 4
     credit: str = DECISION
+    optimizer: str = "adam"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,6 +69,8 @@ class PPOConfig(AgentConfig):
         check_integer("knots", self.knots, 1)
         if self.credit not in CREDITS:
             raise InputError(unknown("credit", self.credit, CREDITS))
+        if self.optimizer not in OPTIMIZERS:
+            raise InputError(unknown("optimizer", self.optimizer, tuple(OPTIMIZERS)))
         if self.mode == "density" and not self.min_density <= self.start <= 1:
             raise InputError(
                 f"start: value is {self.start}; allowed is {self.min_density:g} (the least "
@@ -92,7 +99,7 @@ class PPO(Agent[PPOConfig]):
         )  # fmt: skip
         lmbda = 1.0 if config.credit == EPISODE else config.gae_lambda
         self.advantage = GAE(gamma=1.0, lmbda=lmbda, value_network=self.critic)
-        self.optimizer = torch.optim.Adam(self.loss.parameters(), lr=config.lr)
+        self.optimizer = OPTIMIZERS[config.optimizer](self.loss.parameters(), lr=config.lr)
 
     def _policy(self) -> TensorDictModule:
         return self.actor
