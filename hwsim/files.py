@@ -32,6 +32,8 @@ def replacing(path: Path) -> Iterator[Path]:
         InputError: the file cannot be written (no permission, disk full, also where a library says
             so by an error of its own); `path` is as before.
     """
+    if not path.name:
+        raise InputError(f"{path}: cannot be written: it is a folder")
     part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{_SUFFIX}")
     _half_written.add(part)
     try:

@@ -32,5 +32,6 @@ def complete(
 def write(path: str | Path, events: Sequence[dict[str, Any]]) -> None:
     """Writes a file whole or not at all."""
     content = {"traceEvents": list(events), "displayTimeUnit": "ns"}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with replacing(Path(path)) as part:
         part.write_text(json.dumps(content), encoding="utf-8")

@@ -55,8 +55,7 @@ def calibrate(
     import numpy as np
 
     options.chosen("calibrate", what, _WHAT)
-    if out.suffix != ".toml":
-        raise InputError(f"--out: value is {str(out)!r}; allowed is a name that ends in .toml")
+    options.written("--out", out, ".toml")
     if not out.absolute().parent.is_dir():
         raise InputError(f"--out: folder {out.absolute().parent} does not exist")
     rng = np.random.default_rng(options.at_least("--seed", seed, 0))

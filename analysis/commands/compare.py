@@ -140,10 +140,8 @@ def compare(
     options.at_least("--processes", processes)
     options.at_least("--steps", steps)
     options.chosen("--on", on, ("local", "ray"))
-    if plot is not None:
-        from analysis.reporting import plots
-
-        plots.check_name(plot)
+    options.written("--plot", plot, *options.FIGURES)
+    options.written("--report", report, ".html")
     content: dict[str, Any] = {
         "task": task, "model": model, "preset": preset, "steps": steps, "batch_size": batch_size,
         "task_options": pairs("--task-option", task_option or [], TASKS.get(task)),

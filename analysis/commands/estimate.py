@@ -201,6 +201,9 @@ def estimate(
     from analysis.estimating import sweep as sweeping
 
     densities = sweeping.densities(sweep) if sweep else [_density(density, sparsity)]
+    options.written("--plot", plot, *options.FIGURES)
+    options.written("--trace", trace, ".json")
+    options.written("--what-if", what_if, ".html")
     if plot is not None and (explain is not None or gpus is not None):
         raise InputError("--plot: cannot be combined with --explain or --gpus")
     if explain is not None and sweep is not None:
@@ -217,8 +220,10 @@ def estimate(
     options.chosen("--schedule", schedule, ("constant", "gradual"))
     from analysis.estimating import subject
 
-    if what_if is not None and (sweep or explain or gpus or plot):
-        raise InputError("--what-if: cannot be combined with --sweep, --plot, --explain or --gpus")
+    if what_if is not None and (sweep or explain or gpus or plot or trace):
+        raise InputError(
+            "--what-if: cannot be combined with --sweep, --plot, --trace, --explain or --gpus"
+        )
     if dtype is not None:
         dtype = subject.DTYPES[options.chosen("--dtype", dtype, tuple(subject.DTYPES))]
 

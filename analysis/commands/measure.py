@@ -81,8 +81,7 @@ def measure(
         raise InputError("--run, --batch, --write: go with measure cpu")
     if out is None:
         raise InputError("--out: is missing; measure gpu writes its records there")
-    if out.suffix != ".jsonl":
-        raise InputError(f"--out: value is {str(out)!r}; allowed is a name that ends in .jsonl")
+    options.written("--out", out, ".jsonl")
     if not out.absolute().parent.is_dir():
         raise InputError(f"--out: folder {out.absolute().parent} does not exist")
     check_number("--minutes", minutes, above=0)

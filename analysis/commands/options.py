@@ -28,6 +28,7 @@ Devices = Annotated[
     ),
 ]
 DEFAULT_DEVICES = ("ideal", "wafer")
+FIGURES = (".svg", ".png", ".pdf")
 
 
 def load_devices(names: Sequence[str] | None) -> list[Device]:
@@ -62,6 +63,13 @@ def chosen(option: str, value: str, allowed: Sequence[str]) -> str:
     if value not in allowed:
         raise InputError(unknown(option, value, tuple(allowed)))
     return value
+
+
+def written(option: str, path: Path | None, *endings: str) -> None:
+    """An InputError, before any work is done, unless `path` can be the name of such a file."""
+    if path is not None and (path.suffix not in endings or path.is_dir()):
+        ends = " or ".join(filter(None, (", ".join(endings[:-1]), endings[-1])))
+        raise InputError(f"{option}: value is {str(path)!r}; allowed is a name that ends in {ends}")
 
 
 def config(content: dict[str, Any], settings: Sequence[str]) -> TrainConfig:

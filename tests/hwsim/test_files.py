@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +78,10 @@ def test_errors_are_one_line_of_bounded_length(value):
     text = str(InputError(f"name: value is {value}; allowed is less"))
     assert text.startswith("name: value is ") and text.endswith("; allowed is less")
     assert len(text) < 1600 and text.isprintable() and len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", [".", "/"])
+def test_a_folder_is_no_name_of_a_file(name):
+    said = "cannot be written: it is a folder"
+    with pytest.raises(InputError, match=said), replacing(Path(name)):
+        raise AssertionError

@@ -29,6 +29,9 @@ def test_train_then_eval(tmp_path, capsys):
     assert 10 <= len(found["least_density"]) <= 14
     assert all(a <= b for a, b in zip(found["least_density"], found["most_density"], strict=True))
     assert (tmp_path / "s.svg").stat().st_size > 0
+    assert run([*command, "--plot", str(tmp_path / "s.txt")]) == 2
+    shown = capsys.readouterr()
+    assert "--plot" in shown.err and ".svg, .png or .pdf" in shown.err and not shown.out
 
 
 def test_compare_writes_a_page_with_figures_and_leaves_out_what_cannot_run(tmp_path, capsys):

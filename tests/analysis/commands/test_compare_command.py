@@ -29,6 +29,7 @@ TINY = (
         (("-a", "rigl,gamma=2"), "gamma"),
         (("--set", "distribution=erq"), "erq"),
         (("--plot", "figure.bmp"), "figure.bmp"),
+        (("--report", "report.pdf"), "ends in .html"),
     ],
 )
 def test_bad_input_is_one_line_before_any_work(nettime, tmp_path, options, message, monkeypatch):

@@ -117,8 +117,9 @@ def test_fewer_bytes_of_moments_are_fewer_bytes_of_states(nettime):
 
 
 def test_a_trace_opens_as_json(nettime, tmp_path):
-    nettime(*SMALL, "--parallel", "tp=2", "--trace", str(tmp_path / "t.json"))
-    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    trace = tmp_path / "new folder" / "t.json"
+    nettime(*SMALL, "--parallel", "tp=2", "--trace", str(trace))
+    events = json.loads(trace.read_text())["traceEvents"]
     assert {e["args"]["name"] for e in events if e["name"] == "process_name"} == {
         "card.rank-0", "card.rank-1",
     }  # fmt: skip
