@@ -122,7 +122,7 @@ class SigmaLike(Accelerator):
         """An Estimate from what `flexible.priced` found; keeps what prefetch can save."""
         moved, array, from_memory, stuck, waiting, waves = run[5:]
         bound = "compute"
-        if from_memory:
+        if from_memory or 2 * array < run[0] * self.clock_hz:  # waits for it, mostly
             bound = "memory"
         elif waiting > 0.5 * waves:
             bound = "port"

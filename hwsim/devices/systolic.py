@@ -138,7 +138,12 @@ class Systolic(Accelerator):
 
     def _price(self, op: Op, *, compressed: bool, rejected: tuple[Estimate, ...] = ()) -> Estimate:
         kernel = f"{self.sparsity_n}:{self.sparsity_m}" if compressed else "dense"
-        return self._price_of_run(op, self._run(op, compressed), kernel, "compute", rejected)
+        totals = self._run(op, compressed)
+        cycles, array, fill, drain, *_ = totals
+        # What arrays and port do not do in more than half of the time is waiting for memory.
+        busy = (array + fill) / self.arrays + drain
+        bound = "memory" if 2 * busy < cycles else "compute"
+        return self._price_of_run(op, totals, kernel, bound, rejected)
 
     def _run(self, op: Op, compressed: bool) -> tuple[int, ...]:
         """Totals of the run, with the cycles of its price: run once a shape, whatever the mask."""

@@ -74,6 +74,24 @@ def test_a_wafer_is_limited_by_the_same_in_its_price_and_on_its_timeline(m, n, k
         assert first == ("compute" if bound == "imbalance" else bound)
 
 
+@settings(max_examples=40)
+@given(
+    st.sampled_from(["sigma-like", "systolic", "tpu-like"]), st.integers(16, 256),
+    st.integers(16, 256), st.integers(16, 256), st.sampled_from([0.03, 0.1, 0.3, 1.0]),
+    st.sampled_from(PHASES), st.integers(0, 9),
+)  # fmt: skip
+def test_a_small_product_waits_for_memory_in_its_price_as_on_its_timeline(
+    name, m, n, k, d, phase, seed
+):
+    device = load_device(name)
+    op = masked(m, n, k, d, phase, seed)
+    found = layer_timeline(device, op).limits()
+    first, share = next((bound, s / sum(found.values())) for bound, s in found.items())
+    if share > 0.6:
+        bound = device.estimate(op).bound
+        assert first == ("compute" if bound == "imbalance" else bound)
+
+
 def test_an_explanation_has_the_chain_of_its_timeline():
     device, op = load_device("wafer"), masked(512, 1024, 256, 0.1, "forward")
     found = explain(device, op)
