@@ -60,7 +60,7 @@ def test_a_weight_has_two_sizes(shape):
 
 
 def test_a_weight_of_no_rows_is_refused():
-    assert "weight_shape" in _refusal(weight_shape=(0, 2))
+    assert _refusal(weight_shape=(0, 2)).startswith("weight_shape: value is 0; allowed")
     assert "gemm" in _refusal(weight_shape=(2,), name="")
     assert gemm(1, 1, 1).weight_shape == (1, 1)
 
@@ -149,3 +149,31 @@ def test_a_step_is_a_table_of_its_operations():
 def test_a_gemm_is_one_product_of_that_name():
     op = gemm(2, 3, 4)
     assert (op.name, op.count, op.weight_shape) == ("gemm", 1, (3, 4))
+
+
+@pytest.mark.parametrize(("one", "other"), [(True, False), (False, True)])
+def test_a_sum_looks_at_values_where_either_part_does(one, other):
+    op = gemm(2, 2, 2)
+    assert (Workload((op,), on_values=one) + Workload((op,), on_values=other)).on_values
+    assert not (Workload((op,)) + Workload((op,))).on_values
+
+
+def test_operations_may_come_in_any_collection_and_are_kept_as_a_tuple():
+    step = Workload([gemm(2, 2, 2)])
+    assert step.ops == (gemm(2, 2, 2),) and type(step.ops) is tuple
+    assert hash(step) == hash(Workload((gemm(2, 2, 2),)))
+
+
+def test_only_products_hold_the_weight_that_a_pack_writes():
+    step = Workload((Op("optimizer", "update", "a", weight_bytes=9, weight_shape=(2, 3)),
+                     gemm(5, 2, 3, name="a")))  # fmt: skip
+    pack = step.with_masks({"a": Mask(np.ones((2, 3), bool))}).ops[-1]
+    assert (pack.kind, pack.weight_bytes) == ("pack", 2 * 2 * 3 * 4)
+
+
+def test_an_operation_of_a_layer_that_holds_no_weight_gets_no_mask():
+    bias = Op("elementwise", "forward", "a", dense_flops=10, activation_bytes=80)
+    masked = Workload((gemm(5, 2, 3, name="a"), bias)).with_masks(
+        {"a": Mask(np.zeros((2, 3), bool))}
+    )
+    assert masked.ops[0].nnz == 0 and masked.ops[1] == bias and masked.ops[1].mask is None

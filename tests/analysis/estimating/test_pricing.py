@@ -1,10 +1,12 @@
 """A step priced under masks of a density: what is drawn, what an update adds, who is told."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hand_made import workload
 
-from analysis.estimating.pricing import Setting, price
+from analysis.estimating.pricing import Setting, masks_of, narrower_dense, price, told
 from analysis.estimating.subject import Subject
 from hwsim import load_device
 
@@ -99,3 +101,44 @@ def test_rows_are_grouped_as_asked():
     assert {row.label for row in found.rows} >= set(STEP.layers)
     dense = price(Subject("bare", STEP, {}, 0), DEVICES[:1], 0.25, _setting())[0][0]
     assert dense.total.sparse.seconds == pytest.approx(DEVICES[0].estimate(STEP).seconds)
+
+
+def test_the_sentence_says_what_is_priced_and_which_masks_were_drawn():
+    assert told(SUBJECT, _setting()) == "A step of its own batch; masks of seed 3."
+    known = dataclasses.replace(SUBJECT, priced="8 images, AdamW")
+    assert told(known, _setting()) == "8 images, AdamW; masks of seed 3."
+
+
+def test_masks_made_beforehand_by_statistics_are_drawn_unless_asked_otherwise():
+    from hwsim.masks.statistical import StatisticalMask
+
+    turned = Subject("turned", STEP, {n: (k, m) for n, (m, k) in STEP.layers.items()}, 0)
+    drawn = masks_of(turned, DEVICES, 0.25, _setting())
+    assert not any(isinstance(mask, StatisticalMask) for mask in drawn.values())
+    known = masks_of(turned, DEVICES, 0.25, _setting(), by_statistics=True)
+    assert {name: mask.shape for name, mask in known.items()} == STEP.layers
+
+
+def test_without_updates_a_step_is_an_ordinary_one():
+    (found,), sparse = price(SUBJECT, DEVICES[:1], 0.25, _setting("rigl", 0))
+    assert found.total.sparse.seconds == pytest.approx(DEVICES[0].estimate(sparse).seconds)
+
+
+def test_the_narrower_model_is_asked_for_by_the_flops_and_stands_against_dense():
+    _, sparse = price(SUBJECT, DEVICES, 0.25, _setting())
+    asked, narrow = [], workload(layers=1)
+
+    def narrowed(flops):
+        asked.append(flops)
+        return "a third", narrow
+
+    subject = dataclasses.replace(SUBJECT, narrowed=narrowed)
+    found = narrower_dense(subject, DEVICES, sparse)
+    assert asked == [sparse.flops] and list(found) == ["ideal", "wafer"]
+    for device in DEVICES:
+        part = found[device.name]
+        assert part.label == "a third"
+        assert part.dense.seconds == device.estimate(STEP).seconds
+        assert part.sparse.seconds == device.estimate(narrow).seconds
+        assert part.sparse.seconds < part.dense.seconds
+    assert narrower_dense(SUBJECT, DEVICES, sparse) == {}
