@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from analysis.estimating.breakdown import Breakdown, Part
+from analysis.estimating.breakdown import Breakdown, PricedPart
 from hwsim import Estimate, units
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def table(
 
 
 def breakdown_table(
-    b: Breakdown, *, top: int = 0, extra: Sequence[Part] = (), intervals: bool = True
+    b: Breakdown, *, top: int = 0, extra: Sequence[PricedPart] = (), intervals: bool = True
 ) -> Table:
     """A step on one device. `top` keeps the rows with most time and sums up the rest.
 
@@ -55,7 +55,7 @@ def breakdown_table(
     if top and len(rows) > top:
         ranked = sorted(rows, key=lambda row: -max(row.sparse.seconds, row.dense.seconds))
         rest = ranked[top:]
-        others = Part(
+        others = PricedPart(
             f"{len(rest)} others",
             Estimate.total(r.dense for r in rest),
             Estimate.total(r.sparse for r in rest),
@@ -75,7 +75,7 @@ def breakdown_table(
     return made
 
 
-def _cells(row: Part) -> tuple[str, ...]:
+def _cells(row: PricedPart) -> tuple[str, ...]:
     mark = "" if row.sparse.verified and row.dense.verified else UNVERIFIED
     return (
         row.label,

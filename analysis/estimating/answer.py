@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.estimating.pricing import Setting, narrower_dense, price, told
 
 if TYPE_CHECKING:
-    from analysis.estimating.breakdown import Breakdown, Part
+    from analysis.estimating.breakdown import Breakdown, PricedPart
     from analysis.estimating.subject import Subject
     from hwsim import Device
     from hwsim.answers.gpu_choice import LayerChoice
@@ -106,7 +106,7 @@ def _print_answers(chosen: Mapping[str, Sequence[LayerChoice]]) -> None:
 
 
 def _print(
-    what: Subject, breakdowns: Sequence[Breakdown], covered: Any, narrower: dict[str, Part],
+    what: Subject, breakdowns: Sequence[Breakdown], covered: Any, narrower: dict[str, PricedPart],
     sentence: str, setting: Setting, wide: bool, top: int, notes: Sequence[str],
 ) -> None:  # fmt: skip
     from analysis.display import tables
@@ -142,7 +142,7 @@ def _updates(setting: Setting) -> str:
     return f"{setting.algorithm} updating its masks every {setting.update_interval} steps"
 
 
-def _against_narrower(b: Breakdown, row: Part) -> str:
+def _against_narrower(b: Breakdown, row: PricedPart) -> str:
     """What a narrower dense model of the same arithmetic makes of the same device."""
     from analysis.estimating.breakdown import how_much, speed_up
 

@@ -19,7 +19,7 @@ GROUPINGS: dict[str, Callable[[Op], str]] = {
 
 
 @dataclass(frozen=True)
-class Part:
+class PricedPart:
     """One group of ops, priced without and with masks."""
 
     label: str
@@ -44,8 +44,8 @@ class Breakdown(Printed):
     """
 
     device: str
-    rows: tuple[Part, ...]
-    total: Part
+    rows: tuple[PricedPart, ...]
+    total: PricedPart
     maskable: float
 
     def as_table(self) -> TextTable:
@@ -139,10 +139,12 @@ def breakdown(
         for label, estimates in _grouped(device, grown, group, growth).items():
             masked.setdefault(label, []).extend(estimates)
     rows = tuple(
-        Part(label, Estimate.total(plain.get(label, [])), Estimate.total(masked.get(label, [])))
+        PricedPart(
+            label, Estimate.total(plain.get(label, [])), Estimate.total(masked.get(label, []))
+        )
         for label in _ordered([*plain, *masked], by)
     )
-    total = Part("total", device.estimate(dense), _whole(device, sparse, growth, grown))
+    total = PricedPart("total", device.estimate(dense), _whole(device, sparse, growth, grown))
     rows += _overlap(rows, total)
     names = sparse.masks
     reached = sum(
@@ -164,13 +166,13 @@ def _whole(device: Device, sparse: Workload, growth: float, grown: Workload | No
     )
 
 
-def _overlap(rows: Sequence[Part], total: Part) -> tuple[Part, ...]:
+def _overlap(rows: Sequence[PricedPart], total: PricedPart) -> tuple[PricedPart, ...]:
     """A row of what a device saves by starting an op before the last one ends; none if nothing."""
     dense = total.dense.seconds - sum(r.dense.seconds for r in rows)
     sparse = total.sparse.seconds - sum(r.sparse.seconds for r in rows)
     if max(-dense / (total.dense.seconds or 1), -sparse / (total.sparse.seconds or 1)) < 1e-6:
         return ()
-    return (Part("overlap", _saved(min(dense, 0.0)), _saved(min(sparse, 0.0))),)
+    return (PricedPart("overlap", _saved(min(dense, 0.0)), _saved(min(sparse, 0.0))),)
 
 
 def _saved(seconds: float) -> Estimate:
@@ -222,7 +224,7 @@ def as_json(b: Breakdown) -> dict[str, Any]:
     }
 
 
-def _row_json(row: Part) -> dict[str, Any]:
+def _row_json(row: PricedPart) -> dict[str, Any]:
     return {
         "label": row.label,
         "dense": estimate_json(row.dense),

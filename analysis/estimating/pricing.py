@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analysis.estimating.breakdown import Breakdown, Part
+    from analysis.estimating.breakdown import Breakdown, PricedPart
     from analysis.estimating.subject import Subject
     from hwsim import Device, Mask, Workload
 
@@ -106,11 +106,13 @@ def price(
     return found, sparse
 
 
-def narrower_dense(what: Subject, devices: Sequence[Device], sparse: Workload) -> dict[str, Part]:
+def narrower_dense(
+    what: Subject, devices: Sequence[Device], sparse: Workload
+) -> dict[str, PricedPart]:
     """Device → the narrower dense model of the same arithmetic, against the dense one."""
-    from analysis.estimating.breakdown import Part
+    from analysis.estimating.breakdown import PricedPart
 
     if what.narrowed is None:
         return {}
     label, step = what.narrowed(sparse.flops)
-    return {d.name: Part(label, d.estimate(what.step), d.estimate(step)) for d in devices}
+    return {d.name: PricedPart(label, d.estimate(what.step), d.estimate(step)) for d in devices}

@@ -11,7 +11,7 @@ from analysis.estimating.pricing import Setting, narrower_dense, price, told
 from hwsim.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.estimating.breakdown import Breakdown, Part
+    from analysis.estimating.breakdown import Breakdown, PricedPart
     from analysis.estimating.subject import Subject
     from hwsim import Device
 
@@ -50,7 +50,7 @@ def show(
     from analysis.display.console import print_json, progress_bar
 
     points: list[list[Breakdown]] = []
-    narrower: list[dict[str, Part]] = []
+    narrower: list[dict[str, PricedPart]] = []
     with progress_bar(f"sweeping {what.name}", len(densities)) as update:
         for done, density in enumerate(densities):
             parts, sparse = price(what, devices, density, setting)
@@ -87,14 +87,14 @@ def show(
     return _print_sweep(what, devices, densities, points, narrower, told(what, setting), drawn)
 
 
-def _narrower_json(models: dict[str, Part], device: str) -> dict[str, Any] | None:
+def _narrower_json(models: dict[str, PricedPart], device: str) -> dict[str, Any] | None:
     one = models.get(device)
     return None if one is None else {"model": one.label, "seconds": one.sparse.seconds}
 
 
 def _plot(
     what: Subject, densities: Sequence[float], points: list[list[Breakdown]],
-    narrower: list[dict[str, Part]], priced: str, path: Path,
+    narrower: list[dict[str, PricedPart]], priced: str, path: Path,
 ) -> Path:  # fmt: skip
     from analysis.reporting import plots
 
@@ -114,7 +114,7 @@ def _plot(
 
 def _print_sweep(
     what: Subject, devices: Sequence[Device], densities: Sequence[float],
-    points: list[list[Breakdown]], narrower: list[dict[str, Part]], priced: str,
+    points: list[list[Breakdown]], narrower: list[dict[str, PricedPart]], priced: str,
     drawn: Path | None,
 ) -> None:  # fmt: skip
     from analysis.display import tables

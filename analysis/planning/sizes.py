@@ -73,7 +73,7 @@ def of_runs(config: TrainConfig, shares: Sequence[float]) -> list[SizedModel]:
 
 
 @dataclass(frozen=True)
-class Runs:
+class LawRuns:
     """What complete runs say of the law.
 
     Attributes:
@@ -88,7 +88,7 @@ class Runs:
     noise: float | None
 
 
-def points(folders: Sequence[Path]) -> Runs:
+def points(folders: Sequence[Path]) -> LawRuns:
     """What complete runs below some folders say of the law.
 
     Tuning runs are left out: a folder called "tune" is not entered. Runs must share task and data.
@@ -121,7 +121,7 @@ def points(folders: Sequence[Path]) -> Runs:
     if not dense:
         raise InputError("--runs: no dense run among them; the law needs sparsity 0 too")
     _, config = max(dense, key=lambda one: one[0].nonzero)
-    return Runs(tuple(point for point, _ in found), config, _noise(found))
+    return LawRuns(tuple(point for point, _ in found), config, _noise(found))
 
 
 def _noise(found: Sequence[tuple[Point, TrainConfig]]) -> float | None:

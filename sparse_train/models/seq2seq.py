@@ -65,10 +65,9 @@ class Seq2SeqConfig:
         return dataclasses.replace(PRESETS[name], **overrides)
 
     def scaled(self, width: int) -> Seq2SeqConfig:
-        """The same model at another width: inner width in proportion, a head count that divides."""
-        ffn = max(1, round(self.ffn * width / self.width))
-        heads = next(h for h in range(min(self.heads, width), 0, -1) if width % h == 0)
-        return dataclasses.replace(self, width=width, ffn=ffn, heads=heads)
+        """See `BertConfig.scaled`."""
+        layer = self.layer.scaled(width)
+        return dataclasses.replace(self, width=width, ffn=layer.ffn, heads=layer.heads)
 
     @property
     def layer(self) -> BertConfig:

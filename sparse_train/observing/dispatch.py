@@ -38,7 +38,7 @@ from sparse_train.observing.operators import (
     understood,
 )
 from sparse_train.observing.passed import Passed
-from sparse_train.observing.products import Product, differentiated, grouped
+from sparse_train.observing.products import ForwardProduct, differentiated, grouped
 from sparse_train.observing.weights import Weights, WeightUse
 from sparse_train.private_torch import (
     FakeTensor,
@@ -87,8 +87,8 @@ class Observer(TorchDispatchMode):
         self.path: list[str] = []
         self._weights = weights
         self._fake = fake
-        self._products: dict[int, Product] = {}
-        self._unclaimed: list[Product] = []
+        self._products: dict[int, ForwardProduct] = {}
+        self._unclaimed: list[ForwardProduct] = []
         self._names: dict[int, str] = {}
 
     @classmethod
@@ -274,13 +274,13 @@ class Observer(TorchDispatchMode):
             phase = "grad_weight" if of_weight else "grad_input"
             self._other(name, phase, here, args, read, written)
 
-    def _matmul(self, name: str, left: Tensor, right: Tensor, out: Tensor) -> Product | None:
+    def _matmul(self, name: str, left: Tensor, right: Tensor, out: Tensor) -> ForwardProduct | None:
         batch, rows, inner, columns = sizes = matrix_sizes(left, right)
         if 0 in sizes:
             return None
         if name == "_grouped_mm" and (experts := self._weights.experts(right)) is not None:
             op = grouped(experts.layer, experts.shape, right.shape[0], rows, out)
-            return Product(op, storage_of(left), storage_of(right), sizes, "right")
+            return ForwardProduct(op, storage_of(left), storage_of(right), sizes, "right")
         use, side = self._weights.find(right), "right"
         if use is None:
             use, side = self._weights.find(left), "left"
@@ -307,7 +307,7 @@ class Observer(TorchDispatchMode):
                 weight_bytes=n * k * bytes_each,
                 weight_shape=use.shape,
             )  # fmt: skip
-        return Product(op, storage_of(left), storage_of(right), sizes, side)
+        return ForwardProduct(op, storage_of(left), storage_of(right), sizes, side)
 
     def _matmul_backward(
         self, name: str, here: str, left: Tensor, right: Tensor, out: Tensor, number: int
@@ -323,7 +323,7 @@ class Observer(TorchDispatchMode):
         phase = "grad_weight" if product.weight and operand == product.weight else "grad_input"
         self.ops.append(replace(product.op, phase=phase))
 
-    def _orphan(self, left: Tensor, right: Tensor, out: Tensor) -> Product | None:
+    def _orphan(self, left: Tensor, right: Tensor, out: Tensor) -> ForwardProduct | None:
         """The forward product of a backward product inside a user's autograd.Function."""
         sizes = sorted(matrix_sizes(left, right))
         touched = {storage_of(left), storage_of(right)}

@@ -11,7 +11,7 @@ from sparse_train.observing.operators import dtype_name, storage_of
 
 
 @dataclass(frozen=True)
-class Product:
+class ForwardProduct:
     """A forward product, kept until its backward pass."""
 
     op: Op
@@ -38,7 +38,7 @@ def grouped(layer: str, shape: tuple[int, int] | None, experts: int, rows: int, 
     )  # fmt: skip
 
 
-def differentiated(product: Product, left: Tensor, right: Tensor, out: Tensor) -> str:
+def differentiated(product: ForwardProduct, left: Tensor, right: Tensor, out: Tensor) -> str:
     """The forward operand whose gradient a backward product is.
 
     Told by the result's shape; where both operands have it (square layers), by the operand that

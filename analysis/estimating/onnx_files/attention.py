@@ -15,7 +15,7 @@ _BETWEEN = {"Mul", "Div", "Add", "Where", "Cast"}
 
 
 @dataclass(frozen=True)
-class Attention:
+class AttentionNodes:
     """Nodes that one op stands for: `last` is where it is written down."""
 
     scores: Any
@@ -23,13 +23,13 @@ class Attention:
     nodes: tuple[Any, ...]
 
 
-def attentions(graph: Graph) -> list[Attention]:
+def attentions(graph: Graph) -> list[AttentionNodes]:
     """Those that are found."""
     return [found for node in graph.nodes
             if node.op_type == "Softmax" and (found := _around(graph, node))]  # fmt: skip
 
 
-def _around(graph: Graph, softmax: Any) -> Attention | None:
+def _around(graph: Graph, softmax: Any) -> AttentionNodes | None:
     nodes, value = [softmax], softmax.input[0]
     while (maker := graph.makers.get(value)) is not None and maker.op_type in (_BETWEEN | FREE):
         nodes.append(maker)
@@ -54,7 +54,7 @@ def _around(graph: Graph, softmax: Any) -> Attention | None:
         maker = graph.makers.get(value)
         if maker is not None and maker.op_type in ("Mul", "Div") and _by_constant(graph, maker):
             nodes.append(maker)
-    return Attention(scores, after, tuple(nodes))
+    return AttentionNodes(scores, after, tuple(nodes))
 
 
 def _made_by_product(graph: Graph, value: str) -> bool:

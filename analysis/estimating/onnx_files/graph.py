@@ -27,7 +27,7 @@ _TYPES = {1: "float32", 10: "float16", 16: "bfloat16", 11: "float64"}
 
 
 @dataclass(frozen=True)
-class Weight:
+class GraphWeight:
     """A parameter, and whether a node sees it turned."""
 
     name: str
@@ -53,7 +53,7 @@ class Graph:
     types: dict[str, str]
     arrays: dict[str, np.ndarray]
     outputs: list[str]
-    weights: dict[str, Weight] = field(default_factory=dict)
+    weights: dict[str, GraphWeight] = field(default_factory=dict)
     constants: set[str] = field(default_factory=set)
     readers: dict[str, list[Any]] = field(default_factory=dict)
     makers: dict[str, Any] = field(default_factory=dict)
@@ -140,7 +140,7 @@ def _sort(graph: Graph, arrays: Mapping[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         if name in graph.types and array.size > 1:
             graph.arrays[name] = array
-            graph.weights[name] = Weight(name)
+            graph.weights[name] = GraphWeight(name)
         else:
             graph.constants.add(name)
     for node in graph.nodes:
@@ -159,7 +159,7 @@ def _sort(graph: Graph, arrays: Mapping[str, np.ndarray]) -> None:
         elif node.op_type in _VIEWS and given[0] in graph.weights:
             known = graph.weights[given[0]]
             turned = known.turned != (node.op_type == "Transpose")
-            graph.weights[node.output[0]] = Weight(known.name, turned)
+            graph.weights[node.output[0]] = GraphWeight(known.name, turned)
             graph.shapes.setdefault(node.output[0], graph.shapes[known.name])
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.estimating.onnx_files.attention import Attention, attentions
+from analysis.estimating.onnx_files.attention import AttentionNodes, attentions
 from analysis.estimating.onnx_files.graph import Graph, attribute, read
 from hwsim import InputError, Mask, Op, Workload
 from hwsim.workload import DTYPE_BYTES, PRODUCTS
@@ -135,7 +135,7 @@ class _Builder:
                                  dense_flops=size,
                                  activation_bytes=size * DTYPE_BYTES[dtype])])  # fmt: skip
 
-    def attention(self, found: Attention) -> None:
+    def attention(self, found: AttentionNodes) -> None:
         graph = self.graph
         q, k = (graph.shape(value, found.scores) for value in found.scores.input[:2])
         v = graph.shape(found.last.input[1], found.last)
