@@ -210,7 +210,10 @@ class _Bench:
     def agents(self, name: str, saved: Saved) -> list[Judged]:
         """The frozen agent at dense's rate; and, of the plain one, at a rate of its own."""
         agent = saved.restore()
-        about = {"agent": name, "algorithm": saved.algorithm, "settings": saved.settings}
+        about = {
+            "agent": name, "algorithm": saved.algorithm, "settings": saved.settings,
+            "learn": dataclasses.asdict(self.study.learn),
+        }  # fmt: skip
         made = [self._agent(name, agent, saved, about, lambda: self.choice)]
         if name == AGENT and self.study.real:
             made.append(self._agent(OWN_RATE, agent, saved, about, lambda: self._own_rate(agent)))
@@ -263,6 +266,8 @@ class _Bench:
         }  # fmt: skip
         if candidate.opponent == "random_switching":
             heard["switching"] = candidate.switching
+        if not self.study.real:  # they are tuned in what agents learn in
+            heard["learn"] = dataclasses.asdict(self.study.learn)
 
         def make() -> Judged:
             found = self._settled(candidate, budget)
@@ -284,9 +289,10 @@ class _Bench:
         """What a judged contender depends on, as JSON takes it; not how many replicates."""
         study = self.study
         test = dataclasses.asdict(study.test.world)
+        del test["slots"]  # there are as many as seeds, or as `AgentStudy.slots` says
         return {
             "name": f"{name} {self.device} {self.replicate}",
-            "learn": dataclasses.asdict(study.learn), "judged": {**test, "seeds": test["seeds"][0]},
+            "judged": {**test, "seeds": test["seeds"][0]},
             "episodes": study.test.episodes, "target": study.test.target,
             "dense": self.choice.rate,
         }  # fmt: skip

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hwsim.checks import check_density
+from hwsim.checks import check_density, check_integer
 from hwsim.errors import InputError
 from sparse_train import schedules
 from sparse_train.distributions import Distribution, Listed, budgets
@@ -134,13 +134,13 @@ def make_plan(
     """
     check_density("density", density)
     check_density("initial_density", initial_density)
-    _at_least("update_interval", update_interval, 0)
+    check_integer("update_interval", update_interval, 0)
     if total_steps is not None:
-        _at_least("total_steps", total_steps, 1)
+        check_integer("total_steps", total_steps, 1)
         if end_step is None:
             end_step = max(1, math.floor(0.75 * total_steps))
     if end_step is not None:
-        _at_least("end_step", end_step, 1)
+        check_integer("end_step", end_step, 1)
     good = isinstance(drop_fraction, (int, float)) and not isinstance(drop_fraction, bool)
     if not good or not 0 <= drop_fraction <= 1:
         raise InputError(
@@ -165,8 +165,3 @@ def make_plan(
         matrices=dict(matrices or {}),
         density=float(density) if isinstance(schedule, str) else None,
     )
-
-
-def _at_least(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name}: value is {value!r}; allowed is an integer of at least {least}")

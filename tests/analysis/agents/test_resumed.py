@@ -1,5 +1,8 @@
 """Studies of agents that are stopped anywhere give the tables of those that were not."""
 
+import dataclasses
+import shutil
+
 import pytest
 
 from analysis.agents import dsrl, judge, study
@@ -67,6 +70,29 @@ def test_compare(tmp_path):
         return {name: str(table[name]) for name in ("rows", "speed_ups", "target")}
 
     goes_on(found, tmp_path, ((1, "learning"), (2, "opponents")))
+
+
+@pytest.mark.slow
+def test_opponents_are_kept_whatever_agents_learnt_in(tmp_path):
+    def others(learn):
+        judged = World(
+            slots=learn.slots, problems=(("mlp-1x12", "images"),), devices=("wafer",),
+            seeds=(64, 66),
+        )  # fmt: skip
+        made = study.AgentStudy(
+            learn, judge.Test(judged, 1), settings={**SETTINGS, "iterations": 1}, seeds=1,
+            opponents=("best_constant",), blind=False, densities=(0.5,), episodes=8, slots=4,
+        )  # fmt: skip
+        study.run(made, tmp_path, lambda *_: None)
+        found = {path.name for path in (tmp_path / study.JUDGED).iterdir()}
+        shutil.rmtree(tmp_path / "agent-0")
+        return {name for name in found if name.startswith("agent")}, {
+            name for name in found if not name.startswith("agent")
+        }
+
+    few, more = others(WORLD), others(dataclasses.replace(WORLD, slots=6, seeds=(2, 4)))
+    assert few[1] == more[1]
+    assert few[0] < more[0]
 
 
 @pytest.mark.slow
