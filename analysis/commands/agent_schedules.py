@@ -135,7 +135,7 @@ def schedules(
     from sparse_train.registries import TASKS
     from sparse_train.runs.config import TrainConfig
 
-    options.written("--plot", plot, *options.FIGURES)
+    options.figure("--plot", plot)
     setting(task)  # An unknown one, or one without networks for agents.
     given = options_of("--task-option", task_option or [], TASKS.get(task))
     own = own_settings(settings or ())

@@ -162,7 +162,7 @@ def evaluate(
     from analysis.stats import stratified_bootstrap
     from rl.agents import checkpoint
 
-    options.written("--plot", plot, *options.FIGURES)
+    options.figure("--plot", plot)
     saved = checkpoint.load(agent)
     kind = "whitebox" if saved.world.kind == "whitebox" else "training"
     test = shared.test_of(kind, saved.world, test_network, device, episodes, test_seed, target)

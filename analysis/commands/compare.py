@@ -140,7 +140,7 @@ def compare(
     options.at_least("--processes", processes)
     options.at_least("--steps", steps)
     options.chosen("--on", on, ("local", "ray"))
-    options.written("--plot", plot, *options.FIGURES)
+    options.figure("--plot", plot)
     options.written("--report", report, ".html")
     content: dict[str, Any] = {
         "task": task, "model": model, "preset": preset, "steps": steps, "batch_size": batch_size,

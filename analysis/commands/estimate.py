@@ -201,7 +201,7 @@ def estimate(
     from analysis.estimating import sweep as sweeping
 
     densities = sweeping.densities(sweep) if sweep else [_density(density, sparsity)]
-    options.written("--plot", plot, *options.FIGURES)
+    options.figure("--plot", plot)
     options.written("--trace", trace, ".json")
     options.written("--what-if", what_if, ".html")
     if plot is not None and (explain is not None or gpus is not None):

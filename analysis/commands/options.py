@@ -28,7 +28,6 @@ Devices = Annotated[
     ),
 ]
 DEFAULT_DEVICES = ("ideal", "wafer")
-FIGURES = (".svg", ".png", ".pdf")
 
 
 def load_devices(names: Sequence[str] | None) -> list[Device]:
@@ -70,6 +69,14 @@ def written(option: str, path: Path | None, *endings: str) -> None:
     if path is not None and (path.suffix not in endings or path.is_dir()):
         ends = " or ".join(filter(None, (", ".join(endings[:-1]), endings[-1])))
         raise InputError(f"{option}: value is {str(path)!r}; allowed is a name that ends in {ends}")
+
+
+def figure(option: str, path: Path | None) -> None:
+    """`written`, of a figure."""
+    if path is not None:
+        from analysis.reporting.plots import FIGURES
+
+        written(option, path, *FIGURES)
 
 
 def config(content: dict[str, Any], settings: Sequence[str]) -> TrainConfig:

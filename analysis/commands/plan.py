@@ -70,7 +70,7 @@ def plan(
     if (hours is None) == (loss is None):
         raise InputError("--hours, --loss: give one of the two")
     options.at_least("--batch-size", batch_size)
-    options.written("--plot", plot, *options.FIGURES)
+    options.figure("--plot", plot)
     devices = options.load_devices(device)
     from analysis.display.console import progress_bar
     from analysis.planning.plan import DENSITIES, candidates

@@ -24,6 +24,7 @@ from hwsim.workload import PHASES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+FIGURES = (".svg", ".png", ".pdf")  # endings of what `save` writes
 # name → (on a light page, on a dark page)
 COLOURS = {
     "ink": ("#1b1f24", "#e6e8ea"),
@@ -267,18 +268,13 @@ def time_ticks(axis: Any) -> None:
 
 def save(figure: Figure, path: Path) -> None:
     """Writes a figure for use elsewhere; the format is the suffix: .svg, .png or .pdf."""
-    check_name(path)
+    if path.suffix not in FIGURES:
+        raise InputError(f"plot file: value is {str(path)!r}; allowed is a .svg, .png or .pdf name")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
         figure.savefig(
             part, format=path.suffix[1:], dpi=160, facecolor="white", bbox_inches="tight"
         )
-
-
-def check_name(path: Path) -> None:
-    """An InputError unless `save` knows the format."""
-    if path.suffix not in (".svg", ".png", ".pdf"):
-        raise InputError(f"plot file: value is {str(path)!r}; allowed is a .svg, .png or .pdf name")
 
 
 def inline_svg(figure: Figure) -> str:

@@ -55,23 +55,28 @@ def test_the_chain_takes_the_whole_time_and_has_the_words_of_bounds(name, phase)
         assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
+def agree(device, op, clear):
+    """Price and timeline name one limit, where it has more than the share `clear` of the time.
+
+    The bound that a price calls imbalance is an array's work.
+    """
+    found = layer_timeline(device, op).limits()
+    first, share = next((bound, s / sum(found.values())) for bound, s in found.items())
+    if share > clear:
+        bound = device.estimate(op).bound
+        assert first == ("compute" if bound == "imbalance" else bound)
+
+
 @settings(max_examples=30)
 @given(
     st.integers(256, 2048), st.integers(256, 1024), st.integers(256, 1024),
     st.sampled_from([0.03, 0.1, 0.3, 1.0]), st.sampled_from(PHASES), st.integers(0, 9),
 )  # fmt: skip
 def test_a_wafer_is_limited_by_the_same_in_its_price_and_on_its_timeline(m, n, k, d, phase, seed):
-    """Where one thing limits clearly; the bound that a price calls imbalance is an array's work.
-
-    Of products of many waves: a price keeps waves apart, so that small ones may differ.
-    """
+    """Of products of many waves: a price keeps waves apart, so that small ones may differ."""
     device = load_device("wafer")
     op = masked(m, n, k, d, phase, seed)
-    found = layer_timeline(device, op).limits()
-    first, share = next((bound, s / sum(found.values())) for bound, s in found.items())
-    if share > 0.9:
-        bound = device.estimate(op).bound
-        assert first == ("compute" if bound == "imbalance" else bound)
+    agree(device, op, clear=0.9)
 
 
 @settings(max_examples=40)
@@ -85,11 +90,7 @@ def test_a_small_product_waits_for_memory_in_its_price_as_on_its_timeline(
 ):
     device = load_device(name)
     op = masked(m, n, k, d, phase, seed)
-    found = layer_timeline(device, op).limits()
-    first, share = next((bound, s / sum(found.values())) for bound, s in found.items())
-    if share > 0.6:
-        bound = device.estimate(op).bound
-        assert first == ("compute" if bound == "imbalance" else bound)
+    agree(device, op, clear=0.6)
 
 
 def test_an_explanation_has_the_chain_of_its_timeline():
